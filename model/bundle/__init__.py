@@ -1,0 +1,1 @@
+"""What is on disk: backbone, domains, catalogs, manifest. Loading, verifying, importing."""

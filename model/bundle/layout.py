@@ -1,0 +1,60 @@
+"""Names of the files of a bundle, and the content of domain.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from model.network.config import DomainLayout
+
+FORMAT_VERSION = 1
+
+MANIFEST = PurePosixPath("manifest.json")
+BACKBONE_CONFIG = PurePosixPath("backbone/config.json")
+BACKBONE_WEIGHTS = PurePosixPath("backbone/model.safetensors")
+TOKENIZER = PurePosixPath("backbone/tokenizer.json")
+
+
+def domain_file(domain: str, name: str) -> PurePosixPath:
+    return PurePosixPath("domains") / domain / name
+
+
+DOMAIN_SPEC = "domain.json"
+ADAPTER_WEIGHTS = "adapter.safetensors"
+CATALOG = "catalog.parquet"
+USERS = "users.parquet"
+FEATURES = "features.safetensors"
+
+
+@dataclass(frozen=True)
+class ImageEncoder:
+    """The CLIP image tower that made the embeddings; the name is the paper's, such as `vitb32`."""
+
+    name: str
+    dim: int
+
+
+@dataclass(frozen=True)
+class PromptDefaults:
+    """Templates used where a request names none, and the longest prompt in tokens, `</s>` included."""
+
+    sequential: str = "A-3"
+    direct: str = "B-5"
+    max_tokens: int = 1024
+
+
+@dataclass(frozen=True)
+class DomainSpec:
+    """domain.json: everything about a domain that is not a tensor or a table.
+
+    `trained` is False for weights that were never tuned; answers say so. `backbone_sha256` is the digest of the
+    backbone/model.safetensors that the domain was tuned on.
+    """
+
+    name: str
+    layout: DomainLayout
+    backbone_sha256: str
+    encoder: ImageEncoder | None = None
+    prompts: PromptDefaults = field(default_factory=PromptDefaults)
+    length_penalty: float = 0.0
+    trained: bool = True

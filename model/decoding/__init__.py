@@ -1,0 +1,1 @@
+"""The trie of item identifiers, constrained beam search and text generation. Knows no text and no catalog columns."""

@@ -1,0 +1,74 @@
+"""Which leaves of a trie a request may return.
+
+Leaves are numbered in lexicographic order of their identifiers, so every node covers an interval [lo, hi) of leaves. How
+many eligible leaves lie below a node is a difference of two prefix sums, minus the excluded leaves inside the interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class LeafMask:
+    """A set of leaves, held as a mask and as its prefix sum. Shared by all requests with the same filter."""
+
+    is_member: NDArray[np.bool_]  # [N]
+    cumulative: NDArray[np.int32]  # [N + 1], cumulative[i] = members among the first i leaves
+
+    @classmethod
+    def of(cls, is_member: NDArray[np.bool_]) -> LeafMask:
+        cumulative = np.zeros(len(is_member) + 1, dtype=np.int32)
+        np.cumsum(is_member, out=cumulative[1:], dtype=np.int32)
+        return cls(is_member=is_member, cumulative=cumulative)
+
+    @property
+    def num_members(self) -> int:
+        return int(self.cumulative[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class Eligibility:
+    """The leaves that one request may return.
+
+    Either the members of `base` without `excluded`, or, where `included` is given, just those leaves (already without
+    whatever `base` and the exclusions rule out). Both lists are sorted and unique, and `excluded` holds members of `base` only.
+    """
+
+    base: LeafMask
+    excluded: NDArray[np.int32]
+    included: NDArray[np.int32] | None = None
+
+    @classmethod
+    def of(cls, base: LeafMask, *, exclude: Iterable[int] = (), include: Iterable[int] | None = None) -> Eligibility:
+        """Build from leaf numbers in any order, with repetitions."""
+        excluded = _members(exclude, base)
+        if include is None:
+            return cls(base=base, excluded=excluded)
+        included = np.setdiff1d(_members(include, base), excluded, assume_unique=True)
+        return cls(base=base, excluded=excluded[:0], included=included)
+
+    @property
+    def num_eligible(self) -> int:
+        if self.included is not None:
+            return len(self.included)
+        return self.base.num_members - len(self.excluded)
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Eligibility of every leaf, [N]."""
+        if self.included is not None:
+            is_eligible = np.zeros_like(self.base.is_member)
+            is_eligible[self.included] = True
+            return is_eligible
+        is_eligible = self.base.is_member.copy()
+        is_eligible[self.excluded] = False
+        return is_eligible
+
+
+def _members(leaves: Iterable[int], base: LeafMask) -> NDArray[np.int32]:
+    unique = np.unique(np.fromiter(leaves, dtype=np.int32))
+    return unique[base.is_member[unique]]

@@ -1,0 +1,1 @@
+"""Runs batches of work on a device."""

@@ -1,0 +1,123 @@
+"""What an engine is given and what it gives back.
+
+An engine knows domains by slot and items by leaf: it never sees a text, an item's id or a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.decoding.constraints import Eligibility
+from model.network.config import Task
+from model.prompts.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class EncoderInput:
+    """A prompt with its image features, and the weights that are to read it."""
+
+    slot: int  # the domain's place in the engine's banks
+    task: Task
+    prompt: Prompt
+    features: NDArray[np.float32]  # [I, D], one row per image of the prompt; zero where an image is missing
+
+
+@dataclass(frozen=True)
+class RankingWork:
+    """Find the k best items of a catalog for one prompt."""
+
+    source: EncoderInput
+    eligibility: Eligibility
+    k: int
+    num_beams: int
+    length_penalty: float = 0.0
+    certified: bool = False
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best items found, best first.
+
+    At most k of them, fewer if fewer are eligible. Scores are sums of log-probabilities over the full vocabulary, `</s>`
+    included, divided by length^length_penalty. The first `exact_prefix` items are proven to be the true top of everything
+    eligible, under the model.
+    """
+
+    leaves: NDArray[np.int64]  # [R], R <= k
+    scores: NDArray[np.float64]  # [R]
+    exact_prefix: int
+    num_beams: int  # beams that the answer was found with
+
+
+@dataclass(frozen=True)
+class ScoringWork:
+    """Log-probability of given continuations of one prompt (yes / no)."""
+
+    source: EncoderInput
+    targets: tuple[tuple[int, ...], ...]  # token ids, `</s>` included; at least one each
+
+
+@dataclass(frozen=True)
+class TextWork:
+    """Generate text for one prompt.
+
+    One beam: greedy at temperature 0, else drawn from the softmax at that temperature among the smallest set of tokens
+    that holds `top_p` of the mass. Several beams: the library's beam search, temperature is not used.
+    """
+
+    source: EncoderInput
+    max_new_tokens: int
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool = False
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class GeneratedText:
+    """Tokens of one generated text, without the start token and `</s>`."""
+
+    token_ids: tuple[int, ...]
+    score: float  # sum of log-probabilities / length^length_penalty
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds that a batch spent on the device."""
+
+    encode_s: float
+    decode_s: float
+
+
+OnToken = Callable[[int, int], bool]
+"""Called with (row, token id) for each new token of a one-beam text; returns False to cancel that row."""
+
+
+class Engine(Protocol):
+    """Runs batches that mix domains freely. Each method may be called from one thread at a time; different methods from
+    different threads."""
+
+    def rank(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
+        """Constrained beam search; one ranking per work, in order."""
+        ...
+
+    def score(self, batch: Sequence[ScoringWork]) -> tuple[list[tuple[float, ...]], Timings]:
+        """Log-probability of every target of every work, in order."""
+        ...
+
+    def generate(
+        self, batch: Sequence[TextWork], on_token: OnToken | None = None
+    ) -> tuple[list[GeneratedText], Timings]:
+        """Free text; one per work, in order."""
+        ...

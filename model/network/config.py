@@ -1,0 +1,64 @@
+"""Dimensions of a backbone and of what a domain adds to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+TASKS = ("sequential", "direct", "explanation")
+Task = Literal["sequential", "direct", "explanation"]
+
+FeedForward = Literal["relu", "gated-gelu"]
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Dimensions of a T5, under Hugging Face's names.
+
+    `num_layers` counts encoder blocks. A tied head reads the shared embedding scaled by d_model^-0.5; an untied one has
+    weights of its own and no scale.
+    """
+
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_heads: int
+    num_layers: int
+    num_decoder_layers: int
+    feed_forward_proj: FeedForward = "relu"
+    tie_word_embeddings: bool = True
+    layer_norm_epsilon: float = 1e-6
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    dropout_rate: float = 0.1
+
+    @property
+    def inner_dim(self) -> int:
+        return self.num_heads * self.d_kv
+
+
+@dataclass(frozen=True)
+class DomainLayout:
+    """What a domain adds to the backbone: sizes of its adapters, visual mapper and embedding tables.
+
+    `bottleneck` is d_model // reduction_factor, 0 for a domain without adapters. `visual_tokens` is the number of tokens
+    an image becomes, 0 for text-only prompts. Table sizes are numbers of rows, 0 where the model has no such table.
+    """
+
+    bottleneck: int
+    cross_attention_adapter: bool
+    one_adapter_for_all_tasks: bool
+    visual_tokens: int
+    feature_dim: int
+    visual_norm: bool
+    whole_word_rows: int
+    category_rows: int
+
+    def adapter_of(self, task: Task) -> int:
+        """Row of `task` in the domain's stack of adapters."""
+        return 0 if self.one_adapter_for_all_tasks else TASKS.index(task)
+
+    @property
+    def num_adapters(self) -> int:
+        return 1 if self.one_adapter_for_all_tasks else len(TASKS)

@@ -1,0 +1,34 @@
+"""An assembled prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids: TypeAlias = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the encoder reads, but for the image features.
+
+    S is the number of tokens, `</s>` included. `image_items` are catalog rows, one per image in the order of the text; there
+    may be more of them than fit into the S tokens (the text is cut at the end, the images never are).
+    """
+
+    input_ids: Ids  # [S]
+    whole_word_ids: Ids  # [S]
+    category_ids: Ids  # [S]
+    image_items: tuple[int, ...]
+    num_tokens_untruncated: int
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def is_truncated(self) -> bool:
+        return self.num_tokens < self.num_tokens_untruncated
