@@ -1,0 +1,178 @@
+"""Assembly of prompts by concatenating pieces that were tokenised when the domain was loaded.
+
+Only what a request itself brings (a user's name, a headline) is tokenised on the way. The result equals tokenising the whole
+text, because T5's pieces never cross a blank and every cut here is at one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.prompts.prompt import Ids, Prompt
+from model.prompts.templates import SEPARATORS, TEMPLATES, Separator, Template
+from model.prompts.tokenizer import TextTokenizer
+
+UNKNOWN_TITLE = "unknown title"
+_ARGUMENT = re.compile(r"(?P<prefix>[^\s{]*)\{(?P<name>\w+)\}(?P<suffix>\S*)")
+_TITLES_KEPT = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class TokenRows:
+    """Token ids of many texts in one array; row i is `flat[offsets[i]:offsets[i + 1]]`."""
+
+    flat: Ids
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> TokenRows:
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        flat = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(offsets[-1]))
+        return cls(flat=flat, offsets=offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def row(self, i: int) -> Ids:
+        return self.flat[self.offsets[i] : self.offsets[i + 1]]
+
+
+@dataclass(frozen=True)
+class PromptValues:
+    """What fills a template's places; items are catalog rows. Only what the template needs must be given."""
+
+    user_index: str = ""
+    user_name: str = ""
+    history: tuple[int, ...] = ()
+    candidates: tuple[int, ...] = ()
+    item: int | None = None
+    feature: str = ""
+    stars: str = ""
+    headline: str = ""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """An argument, with the text that it is glued to on either side."""
+
+    name: str
+    prefix: str
+    suffix: str
+
+
+class PromptAssembler:
+    """Assembles the prompts of one domain.
+
+    `identifiers` are the token rows of the items' index texts, in catalog order; `titles` the items' titles.
+    """
+
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        indices: Sequence[str],
+        titles: Sequence[str | None],
+        *,
+        visual_tokens: int,
+        max_tokens: int,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._titles = titles
+        self._max_tokens = max_tokens
+        self.identifiers = TokenRows.of(tokenizer.identifiers(indices))
+        self._prefixed = TokenRows.of(tokenizer.identifiers([f"item_{index}" for index in indices]))
+        self._photo = np.full(visual_tokens, tokenizer.image_id, dtype=np.int64)
+        self._separators: dict[Separator, Ids] = {
+            name: np.concatenate([self._photo, _ids(tokenizer.words(text))]) for name, text in SEPARATORS.items()
+        }
+        self._compiled = {
+            template_id: tuple(self._compile(template.text)) for template_id, template in TEMPLATES.items()
+        }
+        self._title_tokens = lru_cache(maxsize=_TITLES_KEPT)(self._tokenise_title)
+
+    def assemble(self, template: Template, values: PromptValues, separator: Separator = "comma") -> Prompt:
+        """Fill a template; the text's end is cut at the domain's longest prompt, as VIP5 does."""
+        tokens: list[Ids] = []
+        images: list[int] = []
+        for piece in self._compiled[template.template_id]:
+            if isinstance(piece, _Place):
+                tokens.extend(self._fill(piece, values, separator, images))
+            else:
+                tokens.append(piece)
+        return self._finish(np.concatenate(tokens), tuple(images))
+
+    def _compile(self, text: str) -> Iterable[Ids | _Place]:
+        literal: list[str] = []
+        for word in text.split():
+            match = _ARGUMENT.fullmatch(word)
+            if match is None:
+                literal.append(word)
+                continue
+            if literal:
+                yield _ids(self._tokenizer.words(" ".join(literal)))
+                literal = []
+            yield _Place(name=match["name"], prefix=match["prefix"], suffix=match["suffix"])
+        if literal:
+            yield _ids(self._tokenizer.words(" ".join(literal)))
+
+    def _fill(self, place: _Place, values: PromptValues, separator: Separator, images: list[int]) -> list[Ids]:
+        match place.name:
+            case "history":
+                return self._items(values.history, separator, images)
+            case "candidates":
+                return self._items(values.candidates, separator, images)
+            case "photo":
+                images.append(_given(values.item))
+                return [self._photo]
+            case "item_index":
+                rows = self._prefixed if place.prefix else self.identifiers
+                return [rows.row(_given(values.item))]
+            case "title":
+                return [self._title_tokens(_given(values.item))]
+            case name:
+                value = str(getattr(values, name))
+                return [_ids(self._tokenizer.words(f"{place.prefix}{value}{place.suffix}"))]
+
+    def _items(self, rows: Sequence[int], separator: Separator, images: list[int]) -> list[Ids]:
+        if not rows:
+            return []
+        images.extend(rows)
+        between = self._separators[separator]
+        tokens: list[Ids] = []
+        for row in rows:
+            tokens.append(self.identifiers.row(row))
+            tokens.append(between)
+        tokens[-1] = self._photo
+        return tokens
+
+    def _tokenise_title(self, row: int) -> Ids:
+        return _ids(self._tokenizer.words(self._titles[row] or UNKNOWN_TITLE))
+
+    def _finish(self, tokens: Ids, images: tuple[int, ...]) -> Prompt:
+        text = tokens[: self._max_tokens - 1]
+        input_ids = np.append(text, self._tokenizer.eos_id)
+        whole_word_ids = np.zeros_like(input_ids)
+        np.cumsum(self._tokenizer.starts_word(text), out=whole_word_ids[:-1])
+        return Prompt(
+            input_ids=input_ids,
+            whole_word_ids=whole_word_ids,
+            category_ids=(input_ids == self._tokenizer.image_id).astype(np.int64),
+            image_items=images if len(self._photo) else (),
+            num_tokens_untruncated=len(tokens) + 1,
+        )
+
+
+def _ids(ids: Sequence[int]) -> Ids:
+    return np.asarray(ids, dtype=np.int64)
+
+
+def _given(item: int | None) -> int:
+    assert item is not None, "a template with an item was assembled without one"
+    return item

@@ -1,0 +1,92 @@
+"""The classic T5 tokenizer, word by word.
+
+T5's pieces never cross a blank, so a text's tokens are those of its words, one after the other, and text can be tokenised in
+parts wherever it is cut at blanks. Special tokens count as text here (they are placed by the assembly, by id), except in
+identifiers, which may be made of a model's own extra tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from model.errors import BundleError
+
+PAD, EOS, UNK, IMAGE = "<pad>", "</s>", "<unk>", "<extra_id_0>"
+WORD_START = "▁"
+
+_TEXT_SPECIALS = re.compile(r"<pad>|</s>|<unk>|<extra_id_\d+>")
+
+
+class TextTokenizer:
+    """Tokenises words and decodes ids; raises BundleError for a vocabulary that is not T5's kind."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.pad_id = self._id_of(PAD)
+        self.eos_id = self._id_of(EOS)
+        self.unk_id = self._id_of(UNK)
+        self.image_id = self._id_of(IMAGE)
+        self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
+        self._starts_word = self._word_starts()
+
+    @classmethod
+    def from_file(cls, path: Path) -> TextTokenizer:
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception for any fault in the file
+            raise BundleError(f"{path.name} is not a tokenizer file that can be read: {error}") from error
+        return cls(tokenizer)
+
+    def words(self, text: str) -> list[int]:
+        """Ids of a text without `</s>`; the names of special tokens in it are taken out."""
+        return list(self._tokenizer.encode(without_specials(text), add_special_tokens=False).ids)
+
+    def words_batch(self, texts: Iterable[str]) -> list[list[int]]:
+        """As `words`, for many texts at once."""
+        cleaned = [without_specials(text) for text in texts]
+        return [list(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)]
+
+    def identifiers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of item identifiers without `</s>`; special tokens in them are kept as such."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [list(encoding.ids) for encoding in encodings]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, without special tokens."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def token(self, token_id: int) -> str:
+        """The piece behind an id, `▁` included."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
+    def starts_word(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each token begins with `▁` or is the image token."""
+        is_start: NDArray[np.bool_] = self._starts_word[ids]
+        return is_start
+
+    def _id_of(self, token: str) -> int:
+        token_id = self._tokenizer.token_to_id(token)
+        if token_id is None:
+            raise BundleError(f"the tokenizer has no token {token}, which T5's prompts need; import the model's own one")
+        return int(token_id)
+
+    def _word_starts(self) -> NDArray[np.bool_]:
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        starts = np.zeros(max(vocabulary.values()) + 1, dtype=np.bool_)
+        for token, token_id in vocabulary.items():
+            starts[token_id] = token.startswith(WORD_START)
+        starts[self.image_id] = True
+        return starts
+
+
+def without_specials(text: str) -> str:
+    """The text with the names of T5's special tokens blanked, so that it cannot forge image slots or an end."""
+    return _TEXT_SPECIALS.sub(" ", text)
