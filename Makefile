@@ -1,0 +1,58 @@
+# `make` and python3 (3.11 or newer) are all that these need; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BUNDLE := demo/bundle
+
+.DEFAULT_GOAL := help
+.PHONY: help install run demo test lint format bench lock
+
+help: ## show what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## create .venv from the pinned versions
+
+$(INSTALLED): requirements.lock requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vip5-serve needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+run: $(INSTALLED) $(BUNDLE)/manifest.json ## serve the demonstration on http://127.0.0.1:8000
+	$(BIN)/vip5 serve --bundle $(BUNDLE)
+
+demo: $(INSTALLED) ## draw the demonstration catalog anew
+	$(BIN)/python -m demo.make --out $(BUNDLE)
+
+$(BUNDLE)/manifest.json: | $(INSTALLED)
+	$(BIN)/python -m demo.make --out $(BUNDLE)
+
+test: $(INSTALLED) ## run all tests
+	$(BIN)/pytest
+
+lint: $(INSTALLED) ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## lay the code out
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## measure the engine against transformers' generate
+	$(BIN)/python -m benchmarks.first_bearing
+
+# Takes the newest versions that pyproject.toml admits. What torch brings along for one platform is left to torch's own pins.
+FREEZE = pip freeze --all --exclude vip5-serve | sed -E -e 's/\+[a-z0-9.]+$$//' -e '/^(pip|nvidia-.*|cuda-.*|triton)==/d'
+
+lock: ## renew the pinned versions
+	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --upgrade pip setuptools
+	$(VENV)-lock/bin/python -m pip install --quiet .
+	$(VENV)-lock/bin/python -m $(FREEZE) > requirements.lock
+	$(VENV)-lock/bin/python -m pip install --quiet .[dev]
+	$(VENV)-lock/bin/python -m $(FREEZE) > requirements-dev.lock
+	rm -rf $(VENV)-lock build
