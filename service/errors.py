@@ -1,0 +1,197 @@
+"""The service's own errors, and the one table that maps every error to a status.
+
+Vip5Error
+├── … (model/errors.py)
+└── ServiceError
+    ├── MalformedBodyError      not JSON
+    ├── ContentTypeError        not said to be JSON
+    ├── BodyTooLargeError
+    ├── UnknownRouteError
+    ├── MethodError
+    ├── QueueFullError
+    ├── NotReadyError           still loading or warming up
+    ├── DrainingError           about to end
+    ├── DeadlineError
+    └── ClientGoneError         nobody is left to read the answer
+
+Knows no web framework: the command line writes the same problem documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from model.errors import (
+    EngineError,
+    InputError,
+    UnknownColumnError,
+    UnknownDomainError,
+    UnknownItemError,
+    UnknownTemplateError,
+    Vip5Error,
+)
+from service.schemas.problem import FieldError, Problem
+
+LONGEST_VALUE = 60
+
+
+class ServiceError(Vip5Error):
+    """An error of the service itself. `retry_after_s` is when trying again makes sense, if it does."""
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class MalformedBodyError(ServiceError):
+    """The body is not JSON."""
+
+    code = "malformed_body"
+
+
+class ContentTypeError(ServiceError):
+    """The body is not said to be JSON."""
+
+    code = "unsupported_media_type"
+
+
+class BodyTooLargeError(ServiceError):
+    """The body is longer than the service reads."""
+
+    code = "body_too_large"
+
+
+class UnknownRouteError(ServiceError):
+    """No such path."""
+
+    code = "unknown_route"
+
+
+class MethodError(ServiceError):
+    """The path does not take this method."""
+
+    code = "method_not_allowed"
+
+
+class QueueFullError(ServiceError):
+    """Too many requests are waiting."""
+
+    code = "queue_full"
+
+
+class NotReadyError(ServiceError):
+    """The domains have not been warmed up yet."""
+
+    code = "not_ready"
+
+
+class DrainingError(ServiceError):
+    """The service is about to end and takes no new request."""
+
+    code = "draining"
+
+
+class DeadlineError(ServiceError):
+    """The answer was not there in time."""
+
+    code = "deadline_exceeded"
+
+
+class ClientGoneError(ServiceError):
+    """The client closed the connection before the answer was there."""
+
+    code = "client_closed_request"
+
+
+@dataclass(frozen=True)
+class Status:
+    """How an error is told over HTTP."""
+
+    status: int
+    title: str
+    is_retryable: bool = False
+
+
+STATUSES: dict[type[Exception], Status] = {
+    InputError: Status(422, "The request cannot be answered as it stands"),
+    UnknownColumnError: Status(422, "The catalog has no such column"),
+    UnknownDomainError: Status(404, "The domain is not served"),
+    UnknownItemError: Status(404, "The item is not in the catalog"),
+    UnknownTemplateError: Status(404, "The template does not exist"),
+    ValidationError: Status(422, "The request is not valid"),
+    MalformedBodyError: Status(400, "The body is not JSON"),
+    UnknownRouteError: Status(404, "No such path"),
+    MethodError: Status(405, "The path does not take this method"),
+    BodyTooLargeError: Status(413, "The body is too large"),
+    ContentTypeError: Status(415, "The body must be JSON"),
+    QueueFullError: Status(429, "Too many requests are waiting", is_retryable=True),
+    ClientGoneError: Status(499, "The client closed the connection"),
+    EngineError: Status(500, "The model failed at this request"),
+    NotReadyError: Status(503, "The service is not ready", is_retryable=True),
+    DrainingError: Status(503, "The service is draining", is_retryable=True),
+    DeadlineError: Status(504, "The deadline passed", is_retryable=True),
+    Exception: Status(500, "The service failed at this request"),
+}
+
+
+def status_of(error: Exception) -> Status:
+    """The entry of the nearest class in the table."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def code_of(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return InputError.code
+    return error.code if isinstance(error, Vip5Error) else Vip5Error.code
+
+
+def problem_of(error: Exception, request_id: str) -> Problem:
+    """The problem document of an error. What is not meant for a user is not told."""
+    if isinstance(error, ValidationError):
+        return validation_problem(error.errors(), request_id)
+    status = status_of(error)
+    is_told = isinstance(error, Vip5Error)
+    field = error.field if isinstance(error, InputError) else None
+    errors = [FieldError(field=field, message=str(error), code=code_of(error))] if field else None
+    return Problem(
+        type=f"urn:vip5:problem:{code_of(error)}",
+        title=status.title,
+        status=status.status,
+        detail=str(error) if is_told else "An unexpected error; the log names its cause under this request_id.",
+        code=code_of(error),
+        request_id=request_id,
+        retryable=status.is_retryable,
+        errors=errors,
+    )
+
+
+def validation_problem(faults: Sequence[Any], request_id: str) -> Problem:
+    """The problem document of pydantic's list of faults, each of which names a field, a rule and the value."""
+    errors = [_field_error(fault) for fault in faults]
+    status = STATUSES[ValidationError]
+    return Problem(
+        type=f"urn:vip5:problem:{InputError.code}",
+        title=status.title,
+        status=status.status,
+        detail="; ".join(f"{error.field}: {error.message}" for error in errors[:3])
+        + (f"; and {len(errors) - 3} more" if len(errors) > 3 else ""),
+        code=InputError.code,
+        request_id=request_id,
+        retryable=status.is_retryable,
+        errors=errors,
+    )
+
+
+def _field_error(fault: Any) -> FieldError:
+    location = [str(part) for part in fault["loc"] if part not in ("body", "query", "path")]
+    value = fault.get("input")
+    message = fault["msg"]
+    if isinstance(value, str | int | float | bool):
+        text = repr(value)
+        shown = text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"
+        message = f"{message}, but it is {shown}"
+    return FieldError(field=".".join(location) or "body", message=message, code=fault["type"])

@@ -1,0 +1,43 @@
+"""What all bodies have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+
+LARGEST_INT = 2**63 - 1
+
+DomainName: TypeAlias = Annotated[str, Field(min_length=1, max_length=64)]
+ItemId: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
+UserId: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
+UserName: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
+TemplateId: TypeAlias = Annotated[str, Field(min_length=1, max_length=8)]
+Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=512)]
+ItemIds: TypeAlias = Annotated[list[ItemId], Field(max_length=10_000)]
+
+Value: TypeAlias = (
+    Annotated[StrictStr, Field(max_length=512)]
+    | StrictBool
+    | Annotated[StrictInt, Field(ge=-LARGEST_INT, le=LARGEST_INT)]
+    | Annotated[StrictFloat, Field(allow_inf_nan=False)]
+)
+
+
+class RequestBody(BaseModel):
+    """A request: unknown fields, other types and non-finite numbers are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class AnswerBody(BaseModel):
+    """An answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DegradedBody(AnswerBody):
+    """Something that made the answer less than it could be."""
+
+    kind: str = Field(description="Stable name.", examples=["missing_features"])
+    detail: str = Field(description="What it was, for people.")
