@@ -1,0 +1,104 @@
+"""T5's attention: no scale, no biases, relative positions as an additive bias."""
+
+# B rows, N queries, M keys, H heads, E width of a head, D model width
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.network.config import BackboneConfig
+
+
+class SelfAttention(nn.Module):
+    """Projections of self-attention; queries, keys and values come from one matrix product."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.heads = config.num_heads
+        self.qkv = nn.Parameter(torch.empty(3 * config.inner_dim, config.d_model))
+        self.o = nn.Parameter(torch.empty(config.d_model, config.inner_dim))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, N, D] → queries, keys and values, each [B, N, H, E]."""
+        q, k, v = functional.linear(x, self.qkv).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        return q, k, v
+
+    def merge(self, attended: Tensor) -> Tensor:
+        """attended [B, N, H, E] → [B, N, D]."""
+        return functional.linear(attended.flatten(-2), self.o)
+
+
+class CrossAttention(nn.Module):
+    """Projections of cross-attention; keys and values are made once for an encoder output."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.heads = config.num_heads
+        self.q = nn.Parameter(torch.empty(config.inner_dim, config.d_model))
+        self.kv = nn.Parameter(torch.empty(2 * config.inner_dim, config.d_model))
+        self.o = nn.Parameter(torch.empty(config.d_model, config.inner_dim))
+
+    def memorise(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder states [B, M, D] → keys and values, each [B, H, M, E]."""
+        k, v = functional.linear(states, self.kv).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        return k.transpose(1, 2), v.transpose(1, 2)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+        """x [B, N, D]: N positions of a target, or the N beams of a row, all reading the row's one memory."""
+        q = functional.linear(x, self.q).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        attended = attend(q, keys, values, mask, dropout)
+        return functional.linear(attended.transpose(1, 2).flatten(-2), self.o)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float = 0.0) -> Tensor:
+    """softmax(q·kᵀ + bias)·v for q [B, H, N, E], k and v [B, H, M, E], bias broadcastable to [B, H, N, M]."""
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=1.0)
+
+
+def padding_mask(is_token: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive mask [B, 1, 1, M] that is exactly zero weight after the softmax; is_token: [B, M]."""
+    mask = torch.zeros(is_token.shape, dtype=dtype, device=is_token.device)
+    return mask.masked_fill_(~is_token, torch.finfo(dtype).min)[:, None, None, :]
+
+
+class RelativePositions(nn.Module):
+    """T5's bias by bucketed distance; the table lives in a stack's first block and serves all of its layers."""
+
+    def __init__(self, config: BackboneConfig, *, is_bidirectional: bool) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(config.relative_attention_num_buckets, config.num_heads))
+        self.max_distance = config.relative_attention_max_distance
+        self.is_bidirectional = is_bidirectional
+
+    def forward(self, length: int) -> Tensor:
+        """Bias of every query position against every key position: [1, H, length, length]."""
+        positions = torch.arange(length, device=self.table.device)
+        distances = torch.arange(1 - length, length, device=self.table.device)
+        buckets = relative_buckets(
+            distances,
+            num_buckets=self.table.shape[0],
+            max_distance=self.max_distance,
+            is_bidirectional=self.is_bidirectional,
+        )
+        offsets = positions[None, :] - positions[:, None] + (length - 1)
+        return functional.embedding(buckets, self.table).t()[:, offsets].unsqueeze(0)
+
+
+def relative_buckets(distances: Tensor, *, num_buckets: int, max_distance: int, is_bidirectional: bool) -> Tensor:
+    """Bucket of each distance (key position minus query position): exact when near, logarithmic up to max_distance."""
+    first = torch.zeros_like(distances)
+    if is_bidirectional:
+        num_buckets //= 2
+        first = (distances > 0).long() * num_buckets
+        distances = distances.abs()
+    else:
+        distances = (-distances).clamp(min=0)
+    num_exact = num_buckets // 2
+    ratio = distances.clamp(min=1).float() / num_exact
+    growth = torch.log(ratio) / math.log(max_distance / num_exact) * (num_buckets - num_exact)
+    distant = (num_exact + growth.long()).clamp(max=num_buckets - 1)
+    return first + torch.where(distances < num_exact, distances, distant)

@@ -1,0 +1,72 @@
+"""Weights that differ by domain, stacked; each batch row reads its own domain's.
+
+A domain whose layout is smaller than the bank's is padded with zeros, which is exact: a bottleneck unit with zero weights
+contributes gelu(0) = 0, a missing adapter is one that adds nothing.
+"""
+
+# B rows, N positions (tokens or beams), D width, R bottleneck, C domains in the bank, A adapters in the bank
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+BankIndex: TypeAlias = int | Tensor
+"""Which entry of a bank each row reads: [B], or one number where all rows read the same."""
+
+
+@dataclass(frozen=True)
+class RowIndex:
+    """Where the rows of a batch find their weights."""
+
+    domain: BankIndex
+    adapter: BankIndex  # domain and task together
+
+
+def select(bank: Tensor, index: BankIndex) -> Tensor:
+    """Entries of a bank [C, ...] by row: [B, ...], or [...] for one entry shared by all rows."""
+    return bank[index] if isinstance(index, int) else bank.index_select(0, index)
+
+
+class RMSNormBank(nn.Module):
+    """T5's norm: x · rsqrt(mean(x²) + eps) · w, without mean and bias."""
+
+    def __init__(self, num_domains: int, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_domains, width))  # [C, D]
+        self.eps = eps
+
+    def forward(self, x: Tensor, index: BankIndex) -> Tensor:
+        """x: [B, N, D]. The mean is taken in float32."""
+        weight = select(self.weight, index)
+        if isinstance(index, int):
+            return functional.rms_norm(x, weight.shape, weight, self.eps)
+        return functional.rms_norm(x, weight.shape[-1:], None, self.eps) * weight.unsqueeze(1)
+
+
+class AdapterBank(nn.Module):
+    """Bottleneck adapters with a residual of their own: a + up(gelu_new(down(a))). VIP5, §3.2."""
+
+    def __init__(self, num_adapters: int, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.down_weight = nn.Parameter(torch.zeros(num_adapters, bottleneck, width))  # [A, R, D]
+        self.down_bias = nn.Parameter(torch.zeros(num_adapters, bottleneck))
+        self.up_weight = nn.Parameter(torch.zeros(num_adapters, width, bottleneck))  # [A, D, R]
+        self.up_bias = nn.Parameter(torch.zeros(num_adapters, width))
+
+    def forward(self, a: Tensor, index: BankIndex) -> Tensor:
+        """a: [B, N, D]."""
+        down = banked_linear(a, self.down_weight, self.down_bias, index)
+        up = banked_linear(functional.gelu(down, approximate="tanh"), self.up_weight, self.up_bias, index)
+        return a + up
+
+
+def banked_linear(x: Tensor, weight: Tensor, bias: Tensor, index: BankIndex) -> Tensor:
+    """x [B, N, in] through each row's own weight [C, out, in] and bias [C, out]: [B, N, out]."""
+    if isinstance(index, int):
+        return functional.linear(x, weight[index], bias[index])
+    return torch.baddbmm(select(bias, index).unsqueeze(1), x, select(weight, index).transpose(1, 2))

@@ -1,0 +1,56 @@
+"""The decoder's static key–value cache."""
+
+# L layers, B rows, K beams, H heads, T longest target, E head width
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class KeyValueCache:
+    """Keys and values of the decoded tokens of every beam, in one tensor of fixed size.
+
+    The first step may run one beam a row: `reorder` then spreads it over all K.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        num_rows: int,
+        num_beams: int,
+        num_heads: int,
+        max_length: int,
+        head_width: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        shape = (num_layers, 2, num_rows, num_beams, num_heads, max_length, head_width)
+        self._data = torch.zeros(shape, dtype=dtype, device=device)  # [L, 2, B, K, H, T, E]
+        self.length = 0
+
+    @property
+    def num_beams(self) -> int:
+        return self._data.shape[3]
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write one token's keys and values [B, n, H, E] of the first n beams; returns all of theirs so far, [B·n, H, t + 1, E]."""
+        num_beams, end = k.shape[1], self.length + 1
+        data = self._data[layer, :, :, :num_beams]
+        data[0, :, :, :, self.length] = k
+        data[1, :, :, :, self.length] = v
+        keys, values = data[:, :, :, :, :end].flatten(1, 2)
+        return keys, values
+
+    def advance(self) -> None:
+        """Close a step, once all layers have written."""
+        self.length += 1
+
+    def reorder(self, parents: Tensor) -> None:
+        """Beam k of row b goes on from beam parents[b, k]; parents: [B, K], int64."""
+        num_rows, num_beams = self._data.shape[2:4]
+        first = torch.arange(num_rows, device=parents.device).unsqueeze(1) * num_beams
+        written = self._data[:, :, :, :, :, : self.length].flatten(2, 3)
+        chosen = written.index_select(2, (parents + first).flatten())
+        self._data[:, :, :, :, :, : self.length] = chosen.unflatten(2, (num_rows, num_beams))

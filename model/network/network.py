@@ -1,0 +1,155 @@
+"""The whole network: embedding of multimodal prompts, encoder, decoder, head. One definition for training and serving."""
+
+# B rows, S source length, T target length, K beams, I images, F feature width, D width, V vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.network.attention import padding_mask
+from model.network.banks import BankIndex, RowIndex
+from model.network.cache import KeyValueCache
+from model.network.config import BackboneConfig, DomainLayout, Task
+from model.network.stacks import BankSizes, Decoder, Encoder, Memory
+from model.network.visual import VisualMapperBank
+
+PAD_ID = 0
+START_ID = 0
+EOS_ID = 1
+
+NO_ADDITIONS = DomainLayout(
+    bottleneck=0,
+    cross_attention_adapter=False,
+    one_adapter_for_all_tasks=True,
+    visual_tokens=0,
+    feature_dim=0,
+    visual_norm=False,
+    whole_word_rows=0,
+    category_rows=0,
+)
+"""The layout of a plain T5."""
+
+
+@dataclass(frozen=True)
+class EncoderBatch:
+    """Prompts of B rows, padded at the end with id 0."""
+
+    input_ids: Tensor  # [B, S]
+    whole_word_ids: Tensor  # [B, S]
+    category_ids: Tensor  # [B, S]
+    features: Tensor  # [B, I, F], zero rows where a prompt has fewer images
+    rows: RowIndex
+    is_padded: bool = True  # False where no row has padding, which saves the mask
+
+
+class Vip5Network(nn.Module):
+    """T5 with the additions of any number of domains; each row of a batch uses its own domain's."""
+
+    def __init__(self, config: BackboneConfig, layouts: Sequence[DomainLayout]) -> None:
+        super().__init__()
+        self.config = config
+        self.layouts = tuple(layouts) or (NO_ADDITIONS,)
+        self.adapters_per_domain = max(layout.num_adapters for layout in self.layouts)
+        sizes = BankSizes(
+            num_domains=len(self.layouts),
+            num_adapters=len(self.layouts) * self.adapters_per_domain,
+            bottleneck=max(layout.bottleneck for layout in self.layouts),
+            has_cross_adapter=any(layout.cross_attention_adapter for layout in self.layouts),
+        )
+        self.shared = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
+        self.head = None if config.tie_word_embeddings else nn.Parameter(torch.empty_like(self.shared))
+        self.whole_word = self._tables(max(layout.whole_word_rows for layout in self.layouts))
+        self.category = self._tables(max(layout.category_rows for layout in self.layouts))
+        self.visual: VisualMapperBank | None = None
+        if any(layout.visual_tokens for layout in self.layouts):
+            self.visual = VisualMapperBank(self.layouts, config.d_model, config.layer_norm_epsilon)
+        self.encoder = Encoder(config, sizes)
+        self.decoder = Decoder(config, sizes)
+
+    @property
+    def feature_dim(self) -> int:
+        """Width F that image features are padded to; 0 where no domain has images."""
+        return 0 if self.visual is None else self.visual.feature_dim
+
+    def adapter_row(self, slot: int, task: Task) -> int:
+        """Where a domain's adapter for a task lies in the adapter banks."""
+        return slot * self.adapters_per_domain + self.layouts[slot].adapter_of(task)
+
+    def embed(self, batch: EncoderBatch) -> Tensor:
+        """Token embeddings with the images in their places, plus whole-word and category embeddings: [B, S, D]."""
+        x = functional.embedding(batch.input_ids, self.shared)
+        domain = batch.rows.domain
+        if self.visual is not None and batch.features.shape[1]:
+            mapped = self.visual(batch.features, domain)
+            x = self.visual.place(x, batch.category_ids, mapped, domain)
+        if self.whole_word is not None:
+            x = x + _look_up(self.whole_word, batch.whole_word_ids, domain)
+        if self.category is not None:
+            x = x + _look_up(self.category, batch.category_ids, domain)
+        return x
+
+    def encode(self, batch: EncoderBatch) -> tuple[Tensor, Tensor | None]:
+        """Encoder states [B, S, D] and the additive padding mask [B, 1, 1, S]."""
+        x = self.embed(batch)
+        mask = padding_mask(batch.input_ids != PAD_ID, x.dtype) if batch.is_padded else None
+        return self.encoder(x, mask, batch.rows), mask
+
+    def memorise(self, batch: EncoderBatch) -> Memory:
+        """What the decoder reads of the prompts."""
+        states, mask = self.encode(batch)
+        return self.decoder.memorise(states, mask)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Decoder states [..., D] → logits [..., V] in float32."""
+        if self.head is None:
+            return functional.linear(states * self.config.d_model**-0.5, self.shared).float()
+        return functional.linear(states, self.head).float()
+
+    def decode(self, target_ids: Tensor, memory: Memory, rows: RowIndex) -> Tensor:
+        """Teacher forcing: logits [B, T, V] that predict target_ids [B, T]."""
+        inputs = functional.pad(target_ids[:, :-1], (1, 0), value=START_ID)
+        x = functional.embedding(inputs, self.shared)
+        return self.logits(self.decoder(x, memory, rows))
+
+    def step(self, tokens: Tensor, bias: Tensor, cache: KeyValueCache, memory: Memory, rows: RowIndex) -> Tensor:
+        """Logits [B, K, V] after one more token of every beam, tokens [B, K]; bias: `step_biases`' row of this step."""
+        x = functional.embedding(tokens, self.shared)
+        return self.logits(self.decoder.step(x, bias, cache, memory, rows))
+
+    def step_biases(self, max_length: int) -> list[Tensor]:
+        """Position bias of each step t of a decode loop: [1, H, 1, t + 1]."""
+        bias = self.decoder.positions(max_length).to(self.shared.dtype)
+        return [bias[:, :, t : t + 1, : t + 1] for t in range(max_length)]
+
+    def new_cache(self, num_rows: int, num_beams: int, max_length: int) -> KeyValueCache:
+        return KeyValueCache(
+            num_layers=self.config.num_decoder_layers,
+            num_rows=num_rows,
+            num_beams=num_beams,
+            num_heads=self.config.num_heads,
+            max_length=max_length,
+            head_width=self.config.d_kv,
+            dtype=self.shared.dtype,
+            device=self.shared.device,
+        )
+
+    def forward(self, batch: EncoderBatch, target_ids: Tensor) -> Tensor:
+        """Logits [B, T, V] of targets under teacher forcing; targets may be padded with any valid id."""
+        return self.decode(target_ids, self.memorise(batch), batch.rows)
+
+    def _tables(self, num_rows: int) -> nn.Parameter | None:
+        if num_rows == 0:
+            return None
+        return nn.Parameter(torch.zeros(len(self.layouts), num_rows, self.config.d_model))
+
+
+def _look_up(tables: Tensor, ids: Tensor, index: BankIndex) -> Tensor:
+    """Rows `ids` [B, S] of each batch row's own table, tables [C, R, D]: [B, S, D]."""
+    if isinstance(index, int):
+        return functional.embedding(ids, tables[index])
+    return functional.embedding(ids + index.unsqueeze(1) * tables.shape[1], tables.flatten(0, 1))

@@ -1,0 +1,190 @@
+"""Encoder and decoder: pre-norm T5 blocks, an adapter inside each residual branch."""
+
+# B rows, S source length, T target length, N positions or beams, L layers, H heads, E head width, D width
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.network.attention import CrossAttention, RelativePositions, SelfAttention, attend
+from model.network.banks import AdapterBank, RMSNormBank, RowIndex
+from model.network.cache import KeyValueCache
+from model.network.config import BackboneConfig
+
+
+@dataclass(frozen=True)
+class BankSizes:
+    """How many domains and adapters the banks hold, and how wide the widest adapter is."""
+
+    num_domains: int
+    num_adapters: int
+    bottleneck: int
+    has_cross_adapter: bool
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the decoder reads of the encoder: keys and values of each layer [B, H, S, E], and the padding's mask."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    mask: Tensor | None  # [B, 1, 1, S], None where no row is padded
+
+
+class Branch(nn.Module):
+    """The parts around a sub-layer that belong to the domain: its norm before, its adapter after."""
+
+    def __init__(self, config: BackboneConfig, sizes: BankSizes, *, has_adapter: bool) -> None:
+        super().__init__()
+        self.norm = RMSNormBank(sizes.num_domains, config.d_model, config.layer_norm_epsilon)
+        self.adapter = AdapterBank(sizes.num_adapters, config.d_model, sizes.bottleneck) if has_adapter else None
+        self.dropout = config.dropout_rate
+
+    def before(self, x: Tensor, rows: RowIndex) -> Tensor:
+        normed: Tensor = self.norm(x, rows.domain)
+        return normed
+
+    def after(self, x: Tensor, output: Tensor, rows: RowIndex) -> Tensor:
+        adapted = output if self.adapter is None else self.adapter(output, rows.adapter)
+        return x + functional.dropout(adapted, self.dropout, self.training)
+
+
+class FeedForward(nn.Module):
+    """relu(x·wi)·wo, or gelu_new(x·wi_0)·(x·wi_1)·wo with both halves of wi in one matrix."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.is_gated = config.feed_forward_proj == "gated-gelu"
+        self.wi = nn.Parameter(torch.empty(config.d_ff * (2 if self.is_gated else 1), config.d_model))
+        self.wo = nn.Parameter(torch.empty(config.d_model, config.d_ff))
+        self.dropout = config.dropout_rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = functional.linear(x, self.wi)
+        if self.is_gated:
+            gate, linear = hidden.chunk(2, dim=-1)
+            hidden = functional.gelu(gate, approximate="tanh") * linear
+        else:
+            hidden = functional.relu(hidden)
+        hidden = functional.dropout(hidden, self.dropout, self.training)
+        return functional.linear(hidden, self.wo)
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention and feed-forward."""
+
+    def __init__(self, config: BackboneConfig, sizes: BankSizes) -> None:
+        super().__init__()
+        has_adapter = sizes.bottleneck > 0
+        self.attention = SelfAttention(config)
+        self.attention_branch = Branch(config, sizes, has_adapter=has_adapter)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_branch = Branch(config, sizes, has_adapter=has_adapter)
+        self.dropout = config.dropout_rate
+
+    def forward(self, x: Tensor, bias: Tensor, rows: RowIndex) -> Tensor:
+        """x [B, S, D], bias broadcastable to [B, H, S, S]."""
+        x = self.attention_branch.after(x, self._attend(self.attention_branch.before(x, rows), bias), rows)
+        return self.feed_forward_branch.after(x, self.feed_forward(self.feed_forward_branch.before(x, rows)), rows)
+
+    def _attend(self, x: Tensor, bias: Tensor) -> Tensor:
+        q, k, v = (part.transpose(1, 2) for part in self.attention.project(x))
+        attended = attend(q, k, v, bias, self.dropout if self.training else 0.0)
+        return self.attention.merge(attended.transpose(1, 2))
+
+
+class DecoderBlock(nn.Module):
+    """Self-attention, cross-attention and feed-forward."""
+
+    def __init__(self, config: BackboneConfig, sizes: BankSizes) -> None:
+        super().__init__()
+        has_adapter = sizes.bottleneck > 0
+        self.attention = SelfAttention(config)
+        self.attention_branch = Branch(config, sizes, has_adapter=has_adapter)
+        self.cross = CrossAttention(config)
+        self.cross_branch = Branch(config, sizes, has_adapter=has_adapter and sizes.has_cross_adapter)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_branch = Branch(config, sizes, has_adapter=has_adapter)
+        self.dropout = config.dropout_rate
+
+    def forward(self, x: Tensor, bias: Tensor, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
+        """A whole target at once: x [B, T, D], bias [1, H, T, T] with the future masked."""
+        q, k, v = (part.transpose(1, 2) for part in self.attention.project(self.attention_branch.before(x, rows)))
+        attended = attend(q, k, v, bias, self.dropout if self.training else 0.0).transpose(1, 2)
+        x = self.attention_branch.after(x, self.attention.merge(attended), rows)
+        return self._read_and_feed(x, memory, layer, rows)
+
+    def step(
+        self, x: Tensor, bias: Tensor, cache: KeyValueCache, memory: Memory, layer: int, rows: RowIndex
+    ) -> Tensor:
+        """One new token of every beam: x [B, K, D], bias [1, H, 1, t + 1] of the token at position t."""
+        q, k, v = self.attention.project(self.attention_branch.before(x, rows))  # [B, K, H, E]
+        keys, values = cache.append(layer, k, v)  # [B·K, H, t + 1, E]
+        attended = attend(q.flatten(0, 1).unsqueeze(2), keys, values, bias)  # [B·K, H, 1, E]
+        x = self.attention_branch.after(x, self.attention.merge(attended.squeeze(2).view_as(q)), rows)
+        return self._read_and_feed(x, memory, layer, rows)
+
+    def _read_and_feed(self, x: Tensor, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        normed = self.cross_branch.before(x, rows)
+        read = self.cross(normed, memory.keys[layer], memory.values[layer], memory.mask, dropout)
+        x = self.cross_branch.after(x, read, rows)
+        return self.feed_forward_branch.after(x, self.feed_forward(self.feed_forward_branch.before(x, rows)), rows)
+
+
+class Encoder(nn.Module):
+    """A stack of encoder blocks over embedded input."""
+
+    def __init__(self, config: BackboneConfig, sizes: BankSizes) -> None:
+        super().__init__()
+        self.positions = RelativePositions(config, is_bidirectional=True)
+        self.blocks = nn.ModuleList(EncoderBlock(config, sizes) for _ in range(config.num_layers))
+        self.final_norm = RMSNormBank(sizes.num_domains, config.d_model, config.layer_norm_epsilon)
+        self.dropout = config.dropout_rate
+
+    def forward(self, x: Tensor, mask: Tensor | None, rows: RowIndex) -> Tensor:
+        """x [B, S, D], mask [B, 1, 1, S] or None → encoder states [B, S, D]."""
+        bias = self.positions(x.shape[1]).to(x.dtype)
+        bias = bias if mask is None else bias + mask
+        x = functional.dropout(x, self.dropout, self.training)
+        for block in self.blocks:
+            x = block(x, bias, rows)
+        return functional.dropout(self.final_norm(x, rows.domain), self.dropout, self.training)
+
+
+class Decoder(nn.Module):
+    """A stack of decoder blocks over embedded target tokens."""
+
+    def __init__(self, config: BackboneConfig, sizes: BankSizes) -> None:
+        super().__init__()
+        self.positions = RelativePositions(config, is_bidirectional=False)
+        self.blocks = nn.ModuleList(DecoderBlock(config, sizes) for _ in range(config.num_decoder_layers))
+        self.final_norm = RMSNormBank(sizes.num_domains, config.d_model, config.layer_norm_epsilon)
+        self.dropout = config.dropout_rate
+
+    def memorise(self, states: Tensor, mask: Tensor | None) -> Memory:
+        """Keys and values of encoder states [B, S, D], made once for all steps and beams."""
+        pairs = [block.cross.memorise(states) for block in self.blocks]
+        return Memory(keys=tuple(k for k, _ in pairs), values=tuple(v for _, v in pairs), mask=mask)
+
+    def forward(self, x: Tensor, memory: Memory, rows: RowIndex) -> Tensor:
+        """Teacher forcing: x [B, T, D] → states [B, T, D]."""
+        length = x.shape[1]
+        future = torch.full((length, length), torch.finfo(x.dtype).min, dtype=x.dtype, device=x.device).triu(1)
+        bias = self.positions(length).to(x.dtype) + future
+        x = functional.dropout(x, self.dropout, self.training)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, bias, memory, layer, rows)
+        return functional.dropout(self.final_norm(x, rows.domain), self.dropout, self.training)
+
+    def step(self, x: Tensor, bias: Tensor, cache: KeyValueCache, memory: Memory, rows: RowIndex) -> Tensor:
+        """The next token of every beam: x [B, K, D], bias [1, H, 1, t + 1] → states [B, K, D]; the cache grows by one."""
+        for layer, block in enumerate(self.blocks):
+            x = block.step(x, bias, cache, memory, layer, rows)
+        cache.advance()
+        states: Tensor = self.final_norm(x, rows.domain)
+        return states
