@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import string
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from model.bundle.shapes import (
-    SHARED,
-    Shape,
-    adapter_places,
-    expected_domain_shapes,
-    expected_shapes,
-)
+from model.bundle.catalog import Catalog
+from model.bundle.features import ItemFeatures
+from model.bundle.layout import DomainSpec, ImageEncoder
+from model.bundle.shapes import SHARED, Shape, adapter_places, expected_domain_shapes, expected_shapes
+from model.bundle.users import Users
+from model.bundle.writer import BundleWriter
 from model.network.config import TASKS, BackboneConfig, DomainLayout
 
 _SPECIAL = ("<pad>", "</s>", "<unk>")
@@ -139,3 +140,55 @@ def _config(backbone: BackboneConfig, layout: DomainLayout) -> dict[str, object]
         "whole_word_embed": layout.whole_word_rows > 0,
         "category_embed": layout.category_rows > 0,
     }
+
+
+def tiny_catalog(num_items: int = 120) -> Catalog:
+    """Items `item-1`… whose identifiers are their numbers; every 10th is inactive, every 7th has no title."""
+    return Catalog.from_rows(
+        {
+            "item_id": f"item-{number}",
+            "index": str(number),
+            "title": None if number % 7 == 0 else f"toy number {number}",
+            "image": f"images/{number}.png",
+            "active": number % 10 != 0,
+            "category": ("dolls", "games", "puzzles")[number % 3],
+            "price": number / 4,
+            "tags": ["new"] * (number % 2) + ["red"] * (number % 5 == 0),
+        }
+        for number in range(1, num_items + 1)
+    )
+
+
+def tiny_features(catalog: Catalog, dim: int, seed: int = 3) -> ItemFeatures:
+    """Random embeddings of all items but every 11th."""
+    item_ids = tuple(item_id for row, item_id in enumerate(catalog.item_ids) if row % 11 != 10)
+    features = np.random.default_rng(seed).standard_normal((len(item_ids), dim)).astype(np.float32)
+    return ItemFeatures(item_ids, features)
+
+
+def tiny_bundle(
+    folder: Path,
+    domains: Sequence[str] = ("toys",),
+    *,
+    backbone: BackboneConfig = TINY_BACKBONE,
+    layouts: Mapping[str, DomainLayout] | None = None,
+    num_items: int = 120,
+) -> Path:
+    """A bundle at <folder>/bundle with random weights, users `u1`…`u9` and image features; returns its path.
+
+    `layouts` gives some of the domains another layout than TINY_LAYOUT.
+    """
+    root = folder / "bundle"
+    catalog = tiny_catalog(num_items)
+    users = Users.from_rows({"user_id": f"u{n}", "index": str(n), "name": f"Ann {n}"} for n in range(1, 10))
+    with BundleWriter(root) as writer:
+        writer.share_backbone(backbone, random_tensors(expected_shapes(backbone), 0), tiny_tokenizer())
+        for seed, name in enumerate(domains, start=1):
+            layout = (layouts or {}).get(name, TINY_LAYOUT)
+            dim = layout.feature_dim
+            spec = DomainSpec(name, layout, "", encoder=ImageEncoder("vitb32", dim) if dim else None, trained=False)
+            adapter = random_tensors(expected_domain_shapes(backbone, layout), seed)
+            features = tiny_features(catalog, dim) if dim else None
+            writer.add_domain(spec, adapter, catalog, users=users, features=features)
+        writer.seal()
+    return root

@@ -1,0 +1,95 @@
+"""The frozen T5 that all domains of a bundle share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+
+from model.bundle.documents import read_backbone_config, write_backbone_config
+from model.bundle.layout import BACKBONE_CONFIG, BACKBONE_WEIGHTS
+from model.bundle.manifest import file_record
+from model.bundle.shapes import expected_norm_shapes, expected_shapes
+from model.bundle.tensors import check_tensors, read_tensors, write_tensors
+from model.errors import BackboneMismatchError, BundleError
+from model.network.config import BackboneConfig
+from model.prompts.tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """Dimensions and weights of a T5. It has layer norms if it was imported from one, none if from a VIP5 or P5
+    checkpoint, whose norms belong to the domain. `sha256` is the digest of the weights' file."""
+
+    config: BackboneConfig
+    weights: dict[str, torch.Tensor]
+    sha256: str
+
+    @property
+    def has_layer_norms(self) -> bool:
+        return "encoder.final_layer_norm.weight" in self.weights
+
+
+def read_backbone(root: Path, sha256: str | None = None) -> Backbone:
+    """Raise BundleError if config and weights do not fit. A digest already known is not computed again."""
+    config = read_backbone_config(root / BACKBONE_CONFIG)
+    weights = read_tensors(root / BACKBONE_WEIGHTS)
+    check_backbone(config, weights, str(BACKBONE_WEIGHTS))
+    return Backbone(config, weights, sha256 or file_record(root / BACKBONE_WEIGHTS).sha256)
+
+
+def write_backbone(root: Path, config: BackboneConfig, weights: Mapping[str, torch.Tensor]) -> str:
+    """Returns the digest of the weights' file."""
+    check_backbone(config, weights, str(BACKBONE_WEIGHTS))
+    (root / BACKBONE_CONFIG).parent.mkdir(parents=True, exist_ok=True)
+    write_backbone_config(root / BACKBONE_CONFIG, config)
+    write_tensors(root / BACKBONE_WEIGHTS, weights)
+    return file_record(root / BACKBONE_WEIGHTS).sha256
+
+
+def check_backbone(config: BackboneConfig, weights: Mapping[str, torch.Tensor], where: str) -> None:
+    """Raise BundleError unless the tensors are a T5's, with all of its layer norms or with none."""
+    norms = expected_norm_shapes(config)
+    expected = expected_shapes(config)
+    if weights.keys() & norms.keys():
+        expected |= norms
+    check_tensors(weights, expected, where)
+
+
+def require_same_backbone(stored: Backbone, config: BackboneConfig, weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise BackboneMismatchError, naming the first difference, unless the frozen weights are those of `stored`."""
+    for field in fields(BackboneConfig):
+        ours, theirs = getattr(stored.config, field.name), getattr(config, field.name)
+        # Dropout is a matter of training, not of the weights.
+        if ours != theirs and field.name != "dropout_rate":
+            raise BackboneMismatchError(
+                f"the bundle's backbone has {field.name} {ours}, the checkpoint has {theirs}; domains of one bundle "
+                "share one backbone, so import this one into a bundle of its own"
+            )
+    first, largest, num_different = "", 0.0, 0
+    for name in expected_shapes(config):
+        ours, theirs = stored.weights[name], weights[name]
+        if ours.dtype == theirs.dtype and torch.equal(ours, theirs):
+            continue
+        first = first or name
+        num_different += 1
+        largest = max(largest, float((ours.double() - theirs.double()).abs().max()))
+    if first:
+        raise BackboneMismatchError(
+            f"the checkpoint was not tuned on the bundle's backbone: {first} is the first of {num_different} frozen "
+            f"parameters that differ, the largest difference is {largest:.3g}; import it into a bundle of its own"
+        )
+
+
+def check_tokenizer(tokenizer: TextTokenizer, config: BackboneConfig, where: str) -> None:
+    """Raise BundleError for a tokenizer that is not a T5's, or is too large for the embedding."""
+    for name, token_id, due in (("<pad>", tokenizer.pad_id, 0), ("</s>", tokenizer.eos_id, 1)):
+        if token_id != due:
+            raise BundleError(f"{where}: {name} has id {token_id}; in a T5's tokenizer it has {due}")
+    if tokenizer.vocab_size > config.vocab_size:
+        raise BundleError(
+            f"{where} has {tokenizer.vocab_size} tokens, but the embedding has {config.vocab_size} rows; "
+            "give the tokenizer that the model was trained with"
+        )

@@ -1,0 +1,152 @@
+"""The items of a domain: their names, the identifiers that the model generates, and what is known of them."""
+
+# N items; a row is an item's place in the catalog.
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from model.bundle.columns import (
+    AttributeValue,
+    Scalar,
+    attribute_column,
+    name_column,
+    require_unique,
+    text_column,
+    value_set,
+)
+from model.bundle.tables import matching_rows, read_parquet, table_of
+from model.errors import CatalogError, UnknownColumnError
+
+STANDARD_COLUMNS = ("item_id", "index", "title", "image", "active")
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """Items in a fixed order. Make one with `from_rows`, `from_table` or `read`, which check the columns."""
+
+    table: pa.Table
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, object]]) -> Catalog:
+        """One mapping per item, with at least `item_id` and `index`."""
+        return cls.from_table(table_of(rows, "the catalog"), "the catalog")
+
+    @classmethod
+    def from_table(cls, table: pa.Table, where: str) -> Catalog:
+        """Bring columns into the stored form; raises CatalogError, naming `where`, the column and the rule."""
+        if table.num_rows == 0:
+            raise CatalogError(f"{where} has no items; a domain needs at least one")
+        columns = {name: name_column(table, name, where) for name in ("item_id", "index")}
+        require_unique(columns["item_id"], "item_id", where)
+        for name in ("title", "image"):
+            columns[name] = (
+                text_column(table, name, where) if name in table.column_names else _nulls(table, pa.string())
+            )
+        columns["active"] = _active_column(table, where)
+        for name in table.column_names:
+            if name not in STANDARD_COLUMNS:
+                columns[name] = attribute_column(table, name, where)
+        return cls(pa.table(columns))
+
+    @classmethod
+    def read(cls, path: Path) -> Catalog:
+        """Read catalog.parquet."""
+        return cls.from_table(read_parquet(path), path.name)
+
+    def write(self, path: Path) -> None:
+        pq.write_table(self.table, path, compression="zstd")
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @cached_property
+    def item_ids(self) -> tuple[str, ...]:
+        return tuple(self.table.column("item_id").to_pylist())
+
+    @cached_property
+    def indices(self) -> tuple[str, ...]:
+        """The identifier texts."""
+        return tuple(self.table.column("index").to_pylist())
+
+    @cached_property
+    def titles(self) -> tuple[str | None, ...]:
+        return tuple(self.table.column("title").to_pylist())
+
+    @cached_property
+    def images(self) -> tuple[str | None, ...]:
+        return tuple(self.table.column("image").to_pylist())
+
+    @cached_property
+    def is_active(self) -> NDArray[np.bool_]:
+        """[N]; items that are not active are never returned, but may stand in a history."""
+        is_active: NDArray[np.bool_] = self.table.column("active").to_numpy()
+        return is_active
+
+    @property
+    def attribute_columns(self) -> tuple[str, ...]:
+        """Columns that can be filtered by, `category` included."""
+        return tuple(name for name in self.table.column_names if name not in STANDARD_COLUMNS)
+
+    def row_of(self, item_id: str) -> int | None:
+        return self._rows.get(item_id)
+
+    def attributes(self, row: int) -> dict[str, AttributeValue]:
+        """What else is known of an item: all columns but the standard ones, lists as tuples."""
+        values = {name: self.table.column(name)[row].as_py() for name in self.attribute_columns}
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+    def mask(self, where: Mapping[str, tuple[Scalar, ...]]) -> NDArray[np.bool_]:
+        """Items that have one of the given values in each of the given columns, [N].
+
+        A list matches if any of its elements does; a missing value never matches. Raises UnknownColumnError, and
+        InputError for a value of another type than the column's.
+        """
+        is_member = np.ones(len(self), dtype=np.bool_)
+        for column, values in where.items():
+            if column not in self.attribute_columns:
+                known = ", ".join(self.attribute_columns) or "none"
+                raise UnknownColumnError(
+                    f"the catalog has no column {column!r} to filter by; there are: {known}", field=f"where.{column}"
+                )
+            is_member &= self._column_mask(column, values)
+        return is_member
+
+    def search(self, text: str, offset: int, limit: int) -> tuple[list[int], int]:
+        """Rows of one page of the items whose item_id or title contains `text` in any case, and how many there are."""
+        return matching_rows(self.table, ("item_id", "title"), text, offset, limit)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {item_id: row for row, item_id in enumerate(self.item_ids)}
+
+    def _column_mask(self, name: str, values: tuple[Scalar, ...]) -> NDArray[np.bool_]:
+        column = self.table.column(name)
+        if not pa.types.is_list(column.type):
+            return np.asarray(pc.is_in(column, value_set(name, column.type, values)), dtype=np.bool_)
+        lists = column.combine_chunks()
+        is_match = pc.is_in(lists.flatten(), value_set(name, column.type.value_type, values))
+        is_member = np.zeros(len(self), dtype=np.bool_)
+        is_member[np.asarray(pc.list_parent_indices(lists).filter(is_match))] = True
+        return is_member
+
+
+def _nulls(table: pa.Table, kind: pa.DataType) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.nulls(table.num_rows, kind)])
+
+
+def _active_column(table: pa.Table, where: str) -> pa.ChunkedArray:
+    """Items are active unless the table says otherwise."""
+    column = table.column("active") if "active" in table.column_names else _nulls(table, pa.bool_())
+    if not (pa.types.is_boolean(column.type) or pa.types.is_null(column.type)):
+        raise CatalogError(f"{where}: column active has type {column.type}; it must hold true or false")
+    return pc.fill_null(column.cast(pa.bool_()), fill_value=True)

@@ -1,0 +1,110 @@
+"""Columns of catalog.parquet and users.parquet: the types there are, and how foreign ones become them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from model.errors import CatalogError, InputError
+
+Scalar: TypeAlias = str | int | float | bool
+AttributeValue: TypeAlias = Scalar | tuple[Scalar, ...] | None
+
+_KIND_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def text_column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
+    """A column as strings; whole numbers are accepted as names. Raises CatalogError for other types."""
+    column = _plain(table.column(name))
+    kind = column.type
+    if not (pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
+        raise CatalogError(f"{where}: column {name} has type {kind}; it must hold strings")
+    return column.cast(pa.string())
+
+
+def name_column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
+    """A column of strings that are all there and not empty. Raises CatalogError naming the first row at fault."""
+    if name not in table.column_names:
+        raise CatalogError(f"{where} has no column {name}; its columns are {', '.join(table.column_names) or 'none'}")
+    column = text_column(table, name, where)
+    is_empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(column, ""))), 0)
+    row = pc.index(is_empty, value=True).as_py()
+    if row >= 0:
+        raise CatalogError(f"{where}: row {row + 1} has no {name}; each row must have one")
+    return column
+
+
+def require_unique(column: pa.ChunkedArray, name: str, where: str) -> None:
+    """Raise CatalogError naming a value that stands in two rows."""
+    if pc.count_distinct(column).as_py() == len(column):
+        return
+    counts = pc.value_counts(column)
+    (repeated,) = counts.filter(pc.greater(counts.field("counts"), 1))[:1].to_pylist()
+    raise CatalogError(
+        f"{where}: {name} {repeated['values']!r} stands in {repeated['counts']} rows; it must be in one only"
+    )
+
+
+def attribute_column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
+    """A column of strings, whole numbers, numbers or booleans, or of lists of one of them."""
+    column = _plain(table.column(name))
+    kind = column.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    element = _stored_type(kind.value_type if is_list else kind)
+    if element is None:
+        raise CatalogError(
+            f"{where}: column {name} has type {kind}; columns hold strings, numbers, true or false, or lists of one of "
+            "them, so convert it or leave it out"
+        )
+    try:
+        return column.cast(pa.list_(element) if is_list else element)
+    except pa.ArrowInvalid as error:
+        raise CatalogError(f"{where}: column {name} of type {kind} cannot be stored as {element}: {error}") from error
+
+
+def value_set(column: str, kind: pa.DataType, values: Sequence[Scalar]) -> pa.Array:
+    """Values to look for in a column. Raises InputError for one of another type than the column's."""
+    due = _python_type(kind)
+    accepted = (int, float) if due is float else (due,)
+    for value in values:
+        if type(value) not in accepted:
+            raise InputError(
+                f"where.{column}: {value!r} does not fit; the column holds values that are {_KIND_NAMES[due]}",
+                field=f"where.{column}",
+            )
+    try:
+        return pa.array([due(value) for value in values], type=kind)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"where.{column}: a value is out of range: {error}", field=f"where.{column}") from error
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Without dictionary encoding, and with the ordinary kind of strings."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
+        column = column.cast(pa.string())
+    return column
+
+
+def _stored_type(kind: pa.DataType) -> pa.DataType | None:
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_boolean(kind):
+        return pa.bool_()
+    if pa.types.is_integer(kind):
+        return pa.int64()
+    if pa.types.is_floating(kind):
+        return pa.float64()
+    return None
+
+
+def _python_type(kind: pa.DataType) -> type[str] | type[int] | type[float] | type[bool]:
+    if pa.types.is_boolean(kind):
+        return bool
+    if pa.types.is_integer(kind):
+        return int
+    return float if pa.types.is_floating(kind) else str

@@ -1,0 +1,140 @@
+"""domain.json and backbone/config.json to and from their dataclasses, strictly.
+
+Strict: a missing or unknown key, or a value of another type than the dataclass says, is an error that names it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from model.bundle.layout import BACKBONE_CONFIG, DomainSpec
+from model.errors import BundleError
+from model.network.config import BackboneConfig, DomainLayout
+
+T = TypeVar("T")
+
+_T5_CONSTANTS: dict[str, object] = {
+    "architectures": ["T5ForConditionalGeneration"],
+    "decoder_start_token_id": 0,
+    "eos_token_id": 1,
+    "is_encoder_decoder": True,
+    "model_type": "t5",
+    "pad_token_id": 0,
+}
+"""What every backbone has in common; written so that Hugging Face's T5Config reads the file as it is."""
+
+
+def write_json(path: Path, content: object) -> None:
+    """The same content gives the same bytes."""
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json_object(path: Path) -> dict[str, object]:
+    """Raise BundleError if the file is not one JSON object."""
+    try:
+        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path.name} is not JSON that can be read: {error}") from error
+    if not isinstance(content, dict):
+        raise BundleError(f"{path.name} holds a JSON {type(content).__name__}; it must be an object")
+    return content
+
+
+def write_domain_spec(path: Path, spec: DomainSpec) -> None:
+    write_json(path, asdict(spec))
+
+
+def read_domain_spec(path: Path, name: str) -> DomainSpec:
+    """Raise BundleError if the file breaks a rule; `name` is the folder that the domain lies in."""
+    where = f"domains/{name}/{path.name}"
+    spec = dataclass_from(DomainSpec, read_json_object(path), where)
+    if spec.name != name:
+        raise BundleError(f"{where}: the domain calls itself {spec.name!r}, but its folder is {name!r}; import it anew")
+    _check_layout(spec.layout, where)
+    if spec.encoder is not None and spec.encoder.dim != spec.layout.feature_dim:
+        raise BundleError(
+            f"{where}: encoder.dim is {spec.encoder.dim}, but layout.feature_dim is {spec.layout.feature_dim}; "
+            "the visual mapper reads what the encoder makes, so they must be equal"
+        )
+    if spec.prompts.max_tokens < 1:
+        raise BundleError(f"{where}: prompts.max_tokens is {spec.prompts.max_tokens}; a prompt has at least one token")
+    return spec
+
+
+def write_backbone_config(path: Path, config: BackboneConfig) -> None:
+    write_json(path, {**asdict(config), **_T5_CONSTANTS})
+
+
+def read_backbone_config(path: Path) -> BackboneConfig:
+    """Raise BundleError if the file breaks a rule."""
+    content, where = read_json_object(path), str(BACKBONE_CONFIG)
+    for key, value in _T5_CONSTANTS.items():
+        if content.pop(key, None) != value:
+            raise BundleError(f"{where}: {key} must be {json.dumps(value)}; import the backbone anew")
+    config = dataclass_from(BackboneConfig, content, where)
+    check_backbone_config(config, where)
+    return config
+
+
+def check_backbone_config(config: BackboneConfig, where: str) -> None:
+    """Raise BundleError if a dimension cannot be."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if type(value) is int and value < 1:
+            raise BundleError(f"{where}: {field.name} is {value}; it must be at least 1")
+    if config.layer_norm_epsilon <= 0:
+        raise BundleError(f"{where}: layer_norm_epsilon is {config.layer_norm_epsilon}; it must be above 0")
+
+
+def dataclass_from(kind: type[T], content: object, where: str) -> T:
+    """Build a dataclass from JSON, nested ones included."""
+    if not isinstance(content, dict):
+        raise BundleError(f"{where}: {_shown(content)} stands where an object must be")
+    hints = get_type_hints(kind)
+    missing = sorted(hints.keys() - content.keys())
+    unknown = sorted(content.keys() - hints.keys())
+    if missing or unknown:
+        faults = [f"{text} {', '.join(keys)}" for text, keys in (("misses", missing), ("has unknown", unknown)) if keys]
+        raise BundleError(f"{where} {' and '.join(faults)}; it must have exactly {', '.join(sorted(hints))}")
+    return kind(**{name: _value(hint, content[name], f"{where}: {name}") for name, hint in hints.items()})
+
+
+def _value(hint: Any, value: object, where: str) -> object:  # noqa: ANN401 - a type hint has no type of its own
+    if is_dataclass(hint):
+        return dataclass_from(cast("type[object]", hint), value, where)
+    if get_origin(hint) in (UnionType, Union):
+        if value is None:
+            return None
+        (hint,) = (option for option in get_args(hint) if option is not NoneType)
+        return _value(hint, value, where)
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise BundleError(f"{where} is {_shown(value)}; it must be one of {', '.join(map(str, get_args(hint)))}")
+        return value
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise BundleError(f"{where} is {_shown(value)}; it must be of type {hint.__name__}")
+    return value
+
+
+def _check_layout(layout: DomainLayout, where: str) -> None:
+    for field in fields(layout):
+        value = getattr(layout, field.name)
+        if type(value) is int and value < 0:
+            raise BundleError(f"{where}: layout.{field.name} is {value}; it must not be negative")
+    if layout.visual_tokens and not layout.feature_dim:
+        raise BundleError(f"{where}: layout.feature_dim is 0 although images become {layout.visual_tokens} tokens each")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"

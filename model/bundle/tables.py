@@ -1,0 +1,76 @@
+"""Tables from files and rows, and searching in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+
+from model.errors import CatalogError
+
+_BLOCK_BYTES = 16 << 20  # a JSON line must fit into one block
+_JSON_SUFFIXES = (".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".ndjson.gz")
+
+
+def table_of(rows: Iterable[Mapping[str, object]], where: str) -> pa.Table:
+    """Rows may have different keys; a missing one is null."""
+    listed = list(rows)
+    names = list(dict.fromkeys(name for row in listed for name in row))
+    try:
+        return pa.table({name: [row.get(name) for row in listed] for name in names})
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise CatalogError(f"{where}: the values of a column are of different types: {error}") from error
+
+
+def read_source(path: Path) -> pa.Table:
+    """JSON lines, plain or gzipped, or Parquet, told apart by the file's name."""
+    if path.name.endswith(".parquet"):
+        return read_parquet(path)
+    if path.name.endswith(_JSON_SUFFIXES):
+        return _read_json_lines(path)
+    raise CatalogError(
+        f"{path.name} is of an unknown kind; it must be JSON lines (.jsonl or .jsonl.gz) or Parquet (.parquet)"
+    )
+
+
+def read_parquet(path: Path) -> pa.Table:
+    try:
+        return pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
+        raise CatalogError(f"{path.name} is not a Parquet file that can be read: {error}") from error
+
+
+def matching_rows(table: pa.Table, columns: Sequence[str], text: str, offset: int, limit: int) -> tuple[list[int], int]:
+    """One page of the rows that contain `text` in one of the columns, in any case, and the number of all such rows."""
+    pattern = text.strip().encode("utf-8", "replace").decode("utf-8")
+    if not pattern:
+        return list(range(offset, min(offset + limit, table.num_rows))), int(table.num_rows)
+    is_match = np.zeros(table.num_rows, dtype=np.bool_)
+    for name in columns:
+        found = pc.match_substring(table.column(name), pattern, ignore_case=True)
+        is_match |= np.asarray(pc.fill_null(found, fill_value=False))
+    rows = np.flatnonzero(is_match)
+    return rows[offset : offset + limit].tolist(), len(rows)
+
+
+def _read_json_lines(path: Path) -> pa.Table:
+    try:
+        table = _parse_json(path, None)
+        # Arrow takes texts that look like dates for timestamps; they are texts.
+        dated = [field.name for field in table.schema if pa.types.is_timestamp(field.type)]
+        return _parse_json(path, pa.schema([(name, pa.string()) for name in dated])) if dated else table
+    except (pa.ArrowException, OSError) as error:
+        raise CatalogError(f"{path.name} is not JSON lines that can be read: {error}") from error
+
+
+def _parse_json(path: Path, schema: pa.Schema | None) -> pa.Table:
+    return pj.read_json(
+        str(path),
+        read_options=pj.ReadOptions(block_size=_BLOCK_BYTES),
+        parse_options=pj.ParseOptions(explicit_schema=schema),
+    )

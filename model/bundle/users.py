@@ -1,0 +1,77 @@
+"""The known users of a domain: the shop's ids, the model's indices, and names for prompts that speak of a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.bundle.columns import name_column, require_unique, text_column
+from model.bundle.tables import matching_rows, read_parquet, table_of
+from model.errors import CatalogError
+
+
+@dataclass(frozen=True)
+class User:
+    """`index` is what the model calls the user; `name` is for prompts, if one is known."""
+
+    user_id: str
+    index: str
+    name: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Users:
+    """Make one with `from_rows`, `from_table` or `read`, which check the columns."""
+
+    table: pa.Table
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, object]]) -> Users:
+        """One mapping per user, with `user_id`, `index` and possibly `name`."""
+        return cls.from_table(table_of(rows, "the users' table"), "the users' table")
+
+    @classmethod
+    def from_table(cls, table: pa.Table, where: str) -> Users:
+        """Raise CatalogError, naming `where`, the column and the rule, if the columns do not hold."""
+        columns = {name: name_column(table, name, where) for name in ("user_id", "index")}
+        require_unique(columns["user_id"], "user_id", where)
+        unknown = sorted(set(table.column_names) - {"user_id", "index", "name"})
+        if unknown:
+            raise CatalogError(
+                f"{where} has unknown columns {', '.join(unknown)}; leave out all but user_id, index, name"
+            )
+        no_names = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
+        columns["name"] = text_column(table, "name", where) if "name" in table.column_names else no_names
+        return cls(pa.table(columns))
+
+    @classmethod
+    def read(cls, path: Path) -> Users:
+        """Read users.parquet."""
+        return cls.from_table(read_parquet(path), path.name)
+
+    def write(self, path: Path) -> None:
+        pq.write_table(self.table, path, compression="zstd")
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def find(self, user_id: str) -> User | None:
+        row = self._rows.get(user_id)
+        return None if row is None else self._user(row)
+
+    def search(self, text: str, offset: int, limit: int) -> tuple[list[User], int]:
+        """One page of the users whose user_id or name contains `text` in any case, and how many there are."""
+        rows, total = matching_rows(self.table, ("user_id", "name"), text, offset, limit)
+        return [self._user(row) for row in rows], total
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {user_id: row for row, user_id in enumerate(self.table.column("user_id").to_pylist())}
+
+    def _user(self, row: int) -> User:
+        return User(**{name: self.table.column(name)[row].as_py() for name in ("user_id", "index", "name")})

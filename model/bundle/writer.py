@@ -1,0 +1,158 @@
+"""Writing bundles: all of it, or nothing.
+
+    with BundleWriter(root) as writer:
+        writer.share_backbone(config, weights, tokenizer)
+        writer.add_domain(spec, adapter, catalog)
+        digest = writer.seal()
+
+The work happens in a hidden folder beside the target, which takes the target's place when the bundle is sealed; without
+that, nothing remains.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from tokenizers import Tokenizer
+
+from model.bundle.backbone import (
+    Backbone,
+    check_tokenizer,
+    read_backbone,
+    require_same_backbone,
+    write_backbone,
+)
+from model.bundle.bundle import check_domain
+from model.bundle.catalog import Catalog
+from model.bundle.documents import write_domain_spec
+from model.bundle.features import ItemFeatures, write_features
+from model.bundle.folders import link_tree, publish, temporary_sibling
+from model.bundle.identifiers import check_identifiers
+from model.bundle.layout import (
+    ADAPTER_WEIGHTS,
+    BACKBONE_WEIGHTS,
+    CATALOG,
+    DOMAIN_SPEC,
+    FEATURES,
+    MANIFEST,
+    TOKENIZER,
+    USERS,
+    DomainSpec,
+    domain_file,
+)
+from model.bundle.manifest import check_domain_name, verify_files, write_manifest
+from model.bundle.tensors import write_tensors
+from model.bundle.users import Users
+from model.errors import BackboneMismatchError, BundleError
+from model.network.config import BackboneConfig
+from model.prompts.tokenizer import TextTokenizer
+
+
+class BundleWriter:
+    """Writes a new bundle, or adds to the one that is at `root`, which is verified first."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._backbone: Backbone | None = None
+        self._tokenizer: TextTokenizer | None = None
+        is_empty = not root.exists() or (root.is_dir() and not any(root.iterdir()))
+        manifest = None if is_empty else verify_files(root)
+        self._folder = temporary_sibling(root)
+        if manifest is not None:
+            link_tree(root, self._folder)
+            # The manifest alone is written anew; a hard link would change the old one, too.
+            (self._folder / MANIFEST).unlink()
+            self._backbone = read_backbone(self._folder, manifest.files[BACKBONE_WEIGHTS].sha256)
+            self._tokenizer = TextTokenizer.from_file(self._folder / TOKENIZER)
+
+    def __enter__(self) -> BundleWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The bundle's backbone, if it has one already."""
+        return self._backbone
+
+    @property
+    def tokenizer(self) -> TextTokenizer | None:
+        """The bundle's tokenizer, if it has one already."""
+        return self._tokenizer
+
+    def share_backbone(
+        self, config: BackboneConfig, weights: Mapping[str, torch.Tensor], tokenizer: Tokenizer | None
+    ) -> Backbone:
+        """Make this the bundle's backbone, or check that it is.
+
+        A bundle that has a backbone needs no tokenizer. Raises BackboneMismatchError if weights or tokenizer differ.
+        """
+        if self._backbone is not None:
+            require_same_backbone(self._backbone, config, weights)
+            self._require_same_tokenizer(tokenizer)
+            return self._backbone
+        if tokenizer is None:
+            raise BundleError("a new bundle needs a tokenizer; give the one that the model was trained with")
+        sha256 = write_backbone(self._folder, config, weights)
+        tokenizer.save(str(self._folder / TOKENIZER))
+        self._tokenizer = TextTokenizer(tokenizer)
+        check_tokenizer(self._tokenizer, config, str(TOKENIZER))
+        self._backbone = Backbone(config, dict(weights), sha256)
+        return self._backbone
+
+    def add_domain(
+        self,
+        spec: DomainSpec,
+        adapter: dict[str, torch.Tensor],
+        catalog: Catalog,
+        *,
+        users: Users | None = None,
+        features: ItemFeatures | None = None,
+    ) -> None:
+        """Add a domain, or put it in the place of the one with its name. `spec.backbone_sha256` is filled in here."""
+        check_domain_name(spec.name)
+        if self._backbone is None or self._tokenizer is None:
+            raise BundleError("a bundle needs its backbone before its first domain")
+        spec = replace(spec, backbone_sha256=self._backbone.sha256)
+        check_domain(spec, adapter, self._backbone.config, self._backbone.sha256)
+        place = domain_file(spec.name, CATALOG)
+        check_identifiers(catalog.indices, catalog.item_ids, self._tokenizer, str(place))
+        if features is not None and features.dim != spec.layout.feature_dim:
+            raise BundleError(
+                f"the features are {features.dim} wide, but the model reads {spec.layout.feature_dim}; "
+                "give those of the encoder that the model was tuned with"
+            )
+        folder = (self._folder / place).parent
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_domain_spec(folder / DOMAIN_SPEC, spec)
+        write_tensors(folder / ADAPTER_WEIGHTS, adapter)
+        catalog.write(folder / CATALOG)
+        if users is not None:
+            users.write(folder / USERS)
+        if features is not None:
+            write_features(folder / FEATURES, features.of(catalog))
+
+    def seal(self) -> str:
+        """Write the manifest and put the bundle in its place; returns its hash."""
+        digest = write_manifest(self._folder)
+        publish(self._folder, self._root)
+        return digest
+
+    def _require_same_tokenizer(self, tokenizer: Tokenizer | None) -> None:
+        if tokenizer is None:
+            return
+        stored = Tokenizer.from_file(str(self._folder / TOKENIZER))
+        if stored.get_vocab(with_added_tokens=True) != tokenizer.get_vocab(with_added_tokens=True):
+            raise BackboneMismatchError(
+                "the tokenizer's vocabulary is not that of the bundle's; domains of one bundle share one tokenizer, "
+                "so leave it out or import into a bundle of its own"
+            )
