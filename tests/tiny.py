@@ -22,7 +22,23 @@ from model.network.config import TASKS, BackboneConfig, DomainLayout
 
 _SPECIAL = ("<pad>", "</s>", "<unk>")
 _LAST = ("<extra_id_1>", "<extra_id_0>")
-_WORDS = "user item star the following purchase history to of for and is this next unknown title toy yes no".split()
+_WORDS = (
+    "user",
+    "item",
+    "star",
+    "the",
+    "purchase",
+    "history",
+    "to",
+    "of",
+    "for",
+    "next",
+    "unknown",
+    "title",
+    "toy",
+    "yes",
+    "no",
+)
 
 
 def tiny_tokenizer() -> Tokenizer:
@@ -110,7 +126,7 @@ def random_tensors(shapes: dict[str, Shape], seed: int) -> dict[str, torch.Tenso
     tensors = {}
     for name, shape in shapes.items():
         noise = torch.randn(shape, generator=generator)
-        is_norm = name.endswith("norm.weight") or name.endswith("feat_embedding.1.weight")
+        is_norm = name.endswith(("norm.weight", "feat_embedding.1.weight"))
         tensors[name] = 1 + 0.2 * noise if is_norm else noise * 0.3
     return tensors
 

@@ -20,8 +20,10 @@ from model.prompts.tokenizer import TextTokenizer
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """Dimensions and weights of a T5. It has layer norms if it was imported from one, none if from a VIP5 or P5
-    checkpoint, whose norms belong to the domain. `sha256` is the digest of the weights' file."""
+    """Dimensions and weights of a T5; `sha256` is the digest of the weights' file.
+
+    It has layer norms if it was imported from a T5, none if from a VIP5 or P5 checkpoint, whose norms are the domain's.
+    """
 
     config: BackboneConfig
     weights: dict[str, torch.Tensor]

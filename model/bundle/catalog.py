@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 from model.bundle.columns import (
     AttributeValue,
+    Column,
     Scalar,
     attribute_column,
+    column_or_nulls,
     name_column,
+    optional_text_column,
     require_unique,
-    text_column,
+    strings,
     value_set,
 )
 from model.bundle.tables import matching_rows, read_parquet, table_of
@@ -49,9 +52,7 @@ class Catalog:
         columns = {name: name_column(table, name, where) for name in ("item_id", "index")}
         require_unique(columns["item_id"], "item_id", where)
         for name in ("title", "image"):
-            columns[name] = (
-                text_column(table, name, where) if name in table.column_names else _nulls(table, pa.string())
-            )
+            columns[name] = optional_text_column(table, name, where)
         columns["active"] = _active_column(table, where)
         for name in table.column_names:
             if name not in STANDARD_COLUMNS:
@@ -71,12 +72,12 @@ class Catalog:
 
     @cached_property
     def item_ids(self) -> tuple[str, ...]:
-        return tuple(self.table.column("item_id").to_pylist())
+        return tuple(strings(self.table.column("item_id")))
 
     @cached_property
     def indices(self) -> tuple[str, ...]:
         """The identifier texts."""
-        return tuple(self.table.column("index").to_pylist())
+        return tuple(strings(self.table.column("index")))
 
     @cached_property
     def titles(self) -> tuple[str | None, ...]:
@@ -134,19 +135,15 @@ class Catalog:
         if not pa.types.is_list(column.type):
             return np.asarray(pc.is_in(column, value_set(name, column.type, values)), dtype=np.bool_)
         lists = column.combine_chunks()
-        is_match = pc.is_in(lists.flatten(), value_set(name, column.type.value_type, values))
+        is_match = np.asarray(pc.is_in(pc.list_flatten(lists), value_set(name, column.type.value_type, values)))
         is_member = np.zeros(len(self), dtype=np.bool_)
-        is_member[np.asarray(pc.list_parent_indices(lists).filter(is_match))] = True
+        is_member[np.asarray(pc.list_parent_indices(lists))[is_match]] = True
         return is_member
 
 
-def _nulls(table: pa.Table, kind: pa.DataType) -> pa.ChunkedArray:
-    return pa.chunked_array([pa.nulls(table.num_rows, kind)])
-
-
-def _active_column(table: pa.Table, where: str) -> pa.ChunkedArray:
+def _active_column(table: pa.Table, where: str) -> Column:
     """Items are active unless the table says otherwise."""
-    column = table.column("active") if "active" in table.column_names else _nulls(table, pa.bool_())
+    column = column_or_nulls(table, "active")
     if not (pa.types.is_boolean(column.type) or pa.types.is_null(column.type)):
         raise CatalogError(f"{where}: column active has type {column.type}; it must hold true or false")
-    return pc.fill_null(column.cast(pa.bool_()), fill_value=True)
+    return column.cast(pa.bool_()).fill_null(pa.scalar(value=True))

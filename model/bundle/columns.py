@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,12 +12,14 @@ import pyarrow.compute as pc
 from model.errors import CatalogError, InputError
 
 Scalar: TypeAlias = str | int | float | bool
+Column: TypeAlias = "pa.ChunkedArray[Any]"
+Values: TypeAlias = "pa.Array[Any]"
 AttributeValue: TypeAlias = Scalar | tuple[Scalar, ...] | None
 
-_KIND_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+_KIND_NAMES = {str: "strings", int: "whole numbers", float: "numbers", bool: "true or false"}
 
 
-def text_column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
+def text_column(table: pa.Table, name: str, where: str) -> Column:
     """A column as strings; whole numbers are accepted as names. Raises CatalogError for other types."""
     column = _plain(table.column(name))
     kind = column.type
@@ -25,30 +28,49 @@ def text_column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
     return column.cast(pa.string())
 
 
-def name_column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
+def optional_text_column(table: pa.Table, name: str, where: str) -> Column:
+    """As `text_column`, all null where the table has no such column."""
+    return (
+        text_column(table, name, where)
+        if name in table.column_names
+        else column_or_nulls(table, name).cast(pa.string())
+    )
+
+
+def column_or_nulls(table: pa.Table, name: str) -> Column:
+    return table.column(name) if name in table.column_names else pa.chunked_array([pa.nulls(table.num_rows)])
+
+
+def strings(column: Column) -> list[str]:
+    """Values of a column of strings without nulls."""
+    return cast("list[str]", column.to_pylist())
+
+
+def filled(column: Column) -> Column:
+    """A column of strings, empty ones in the place of nulls."""
+    return column.cast(pa.string()).fill_null("")
+
+
+def name_column(table: pa.Table, name: str, where: str) -> Column:
     """A column of strings that are all there and not empty. Raises CatalogError naming the first row at fault."""
     if name not in table.column_names:
         raise CatalogError(f"{where} has no column {name}; its columns are {', '.join(table.column_names) or 'none'}")
     column = text_column(table, name, where)
-    is_empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(column, ""))), 0)
-    row = pc.index(is_empty, value=True).as_py()
+    row = pc.index(pc.utf8_trim_whitespace(filled(column)), "").as_py()
     if row >= 0:
         raise CatalogError(f"{where}: row {row + 1} has no {name}; each row must have one")
     return column
 
 
-def require_unique(column: pa.ChunkedArray, name: str, where: str) -> None:
+def require_unique(column: Column, name: str, where: str) -> None:
     """Raise CatalogError naming a value that stands in two rows."""
     if pc.count_distinct(column).as_py() == len(column):
         return
-    counts = pc.value_counts(column)
-    (repeated,) = counts.filter(pc.greater(counts.field("counts"), 1))[:1].to_pylist()
-    raise CatalogError(
-        f"{where}: {name} {repeated['values']!r} stands in {repeated['counts']} rows; it must be in one only"
-    )
+    ((repeated, count),) = Counter(column.to_pylist()).most_common(1)
+    raise CatalogError(f"{where}: {name} {repeated!r} stands in {count} rows; it must be in one only")
 
 
-def attribute_column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
+def attribute_column(table: pa.Table, name: str, where: str) -> Column:
     """A column of strings, whole numbers, numbers or booleans, or of lists of one of them."""
     column = _plain(table.column(name))
     kind = column.type
@@ -65,14 +87,14 @@ def attribute_column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
         raise CatalogError(f"{where}: column {name} of type {kind} cannot be stored as {element}: {error}") from error
 
 
-def value_set(column: str, kind: pa.DataType, values: Sequence[Scalar]) -> pa.Array:
+def value_set(column: str, kind: pa.DataType, values: Sequence[Scalar]) -> Values:
     """Values to look for in a column. Raises InputError for one of another type than the column's."""
     due = _python_type(kind)
     accepted = (int, float) if due is float else (due,)
     for value in values:
         if type(value) not in accepted:
             raise InputError(
-                f"where.{column}: {value!r} does not fit; the column holds values that are {_KIND_NAMES[due]}",
+                f"where.{column}: {value!r} does not fit; the column holds {_KIND_NAMES[due]}",
                 field=f"where.{column}",
             )
     try:
@@ -81,7 +103,7 @@ def value_set(column: str, kind: pa.DataType, values: Sequence[Scalar]) -> pa.Ar
         raise InputError(f"where.{column}: a value is out of range: {error}", field=f"where.{column}") from error
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _plain(column: Column) -> Column:
     """Without dictionary encoding, and with the ordinary kind of strings."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -102,7 +124,7 @@ def _stored_type(kind: pa.DataType) -> pa.DataType | None:
     return None
 
 
-def _python_type(kind: pa.DataType) -> type[str] | type[int] | type[float] | type[bool]:
+def _python_type(kind: pa.DataType) -> type[str | int | float | bool]:
     if pa.types.is_boolean(kind):
         return bool
     if pa.types.is_integer(kind):

@@ -1,8 +1,8 @@
 """Image embeddings in a bundle: features.safetensors, and the forms that they are imported from.
 
 The file holds `features` [F, D] (float16 or float32, as given), `id_bytes` uint8 (the item ids' UTF-8 bytes, one after
-another) and `id_offsets` int64 [F + 1] (where each id starts and ends). Rows are the items that have an embedding, in the
-catalog's order.
+another) and `id_offsets` int64 [F + 1] (where each id starts and ends). Rows are the items that have an embedding, in
+the catalog's order.
 """
 
 # N items of the catalog, F <= N of them with an embedding, D width
@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from model.bundle.catalog import Catalog
+from model.bundle.columns import Values
 from model.errors import BundleError
 
 Progress = Callable[[int, int], None]
@@ -108,7 +109,7 @@ def check_features(path: Path, dim: int, catalog: Catalog, where: str) -> None:
         raise BundleError(f"{where}: an item stands in two rows; import the features anew")
 
 
-def _item_ids(id_bytes: NDArray[np.uint8], id_offsets: NDArray[np.int64], where: str) -> pa.Array:
+def _item_ids(id_bytes: NDArray[np.uint8], id_offsets: NDArray[np.int64], where: str) -> Values:
     is_partition = (
         id_bytes.dtype == np.uint8
         and id_offsets.dtype == np.int64
@@ -120,7 +121,7 @@ def _item_ids(id_bytes: NDArray[np.uint8], id_offsets: NDArray[np.int64], where:
     )
     if not is_partition:
         raise BundleError(f"{where}: id_offsets (int64) must rise from 0 to the length of id_bytes (uint8)")
-    buffers = [None, pa.py_buffer(id_offsets), pa.py_buffer(id_bytes)]
+    buffers = [None, pa.py_buffer(id_offsets.tobytes()), pa.py_buffer(id_bytes.tobytes())]
     item_ids = pa.Array.from_buffers(pa.large_string(), len(id_offsets) - 1, buffers)
     try:
         item_ids.validate(full=True)

@@ -17,9 +17,7 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 def temporary_sibling(target: Path) -> Path:
     """A new empty folder on the target's file system, hidden from those who list bundles."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    folder.chmod(0o755)
-    return folder
+    return Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
 
 
 def link_tree(source: Path, target: Path) -> None:
@@ -30,7 +28,8 @@ def link_tree(source: Path, target: Path) -> None:
 def publish(folder: Path, target: Path) -> None:
     """Make `folder` be `target`; what was there before is removed.
 
-    Everything reaches the disk first. Where the system can exchange two folders, there is no moment without `target`.
+    Everything reaches the disk first, readable by whoever runs the service. Where the system can exchange two folders,
+    there is no moment without `target`.
     """
     _sync_tree(folder)
     if not target.exists():
@@ -67,7 +66,10 @@ def _link_or_copy(source: str, target: str) -> None:
 def _sync_tree(folder: Path) -> None:
     for parent, _, files in os.walk(folder):
         for name in files:
-            _sync(Path(parent) / name)
+            path = Path(parent) / name
+            path.chmod(0o644)
+            _sync(path)
+        Path(parent).chmod(0o755)
         _sync(Path(parent))
 
 

@@ -13,8 +13,8 @@ from model.prompts.tokenizer import TextTokenizer
 def check_identifiers(indices: Sequence[str], item_ids: Sequence[str], tokenizer: TextTokenizer, where: str) -> None:
     """Raise CatalogError, naming the first item at fault, unless every identifier can be generated and told apart.
 
-    An identifier has at least one token, none that is unknown, padding, `</s>` or the image's, and its token sequence is
-    no other item's.
+    An identifier has at least one token, none that is unknown, padding, `</s>` or the image's, and its token sequence
+    is no other item's.
     """
     sequences = tokenizer.identifiers(indices)
     lengths = np.fromiter((len(sequence) for sequence in sequences), dtype=np.int64, count=len(sequences))

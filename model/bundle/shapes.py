@@ -21,7 +21,7 @@ _STACKS: tuple[Stack, ...] = ("encoder", "decoder")
 
 def expected_shapes(config: BackboneConfig) -> dict[str, Shape]:
     """The frozen tensors of a backbone: all of a T5 but its layer norms."""
-    shapes = {SHARED: (config.vocab_size, config.d_model)}
+    shapes: dict[str, Shape] = {SHARED: (config.vocab_size, config.d_model)}
     for stack in _STACKS:
         for block in range(_num_blocks(config, stack)):
             shapes.update(_block_shapes(config, stack, block))

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
+from model.bundle.columns import filled
 from model.errors import CatalogError
 
 _BLOCK_BYTES = 16 << 20  # a JSON line must fit into one block
@@ -52,8 +53,8 @@ def matching_rows(table: pa.Table, columns: Sequence[str], text: str, offset: in
         return list(range(offset, min(offset + limit, table.num_rows))), int(table.num_rows)
     is_match = np.zeros(table.num_rows, dtype=np.bool_)
     for name in columns:
-        found = pc.match_substring(table.column(name), pattern, ignore_case=True)
-        is_match |= np.asarray(pc.fill_null(found, fill_value=False))
+        texts = filled(table.column(name))
+        is_match |= np.asarray(pc.match_substring(texts, pattern, ignore_case=True))
     rows = np.flatnonzero(is_match)
     return rows[offset : offset + limit].tolist(), len(rows)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.bundle.columns import name_column, require_unique, text_column
+from model.bundle.columns import name_column, optional_text_column, require_unique, strings
 from model.bundle.tables import matching_rows, read_parquet, table_of
 from model.errors import CatalogError
 
@@ -42,11 +42,8 @@ class Users:
         require_unique(columns["user_id"], "user_id", where)
         unknown = sorted(set(table.column_names) - {"user_id", "index", "name"})
         if unknown:
-            raise CatalogError(
-                f"{where} has unknown columns {', '.join(unknown)}; leave out all but user_id, index, name"
-            )
-        no_names = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
-        columns["name"] = text_column(table, "name", where) if "name" in table.column_names else no_names
+            raise CatalogError(f"{where} has unknown columns {', '.join(unknown)}; it may have user_id, index and name")
+        columns["name"] = optional_text_column(table, "name", where)
         return cls(pa.table(columns))
 
     @classmethod
@@ -71,7 +68,7 @@ class Users:
 
     @cached_property
     def _rows(self) -> dict[str, int]:
-        return {user_id: row for row, user_id in enumerate(self.table.column("user_id").to_pylist())}
+        return {user_id: row for row, user_id in enumerate(strings(self.table.column("user_id")))}
 
     def _user(self, row: int) -> User:
         return User(**{name: self.table.column(name)[row].as_py() for name in ("user_id", "index", "name")})

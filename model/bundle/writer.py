@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import torch
 from tokenizers import Tokenizer
@@ -45,7 +46,7 @@ from model.bundle.layout import (
     DomainSpec,
     domain_file,
 )
-from model.bundle.manifest import check_domain_name, verify_files, write_manifest
+from model.bundle.manifest import Manifest, check_domain_name, verify_files, write_manifest
 from model.bundle.tensors import write_tensors
 from model.bundle.users import Users
 from model.errors import BackboneMismatchError, BundleError
@@ -57,20 +58,20 @@ class BundleWriter:
     """Writes a new bundle, or adds to the one that is at `root`, which is verified first."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = root.resolve()
         self._backbone: Backbone | None = None
         self._tokenizer: TextTokenizer | None = None
         is_empty = not root.exists() or (root.is_dir() and not any(root.iterdir()))
         manifest = None if is_empty else verify_files(root)
         self._folder = temporary_sibling(root)
-        if manifest is not None:
-            link_tree(root, self._folder)
-            # The manifest alone is written anew; a hard link would change the old one, too.
-            (self._folder / MANIFEST).unlink()
-            self._backbone = read_backbone(self._folder, manifest.files[BACKBONE_WEIGHTS].sha256)
-            self._tokenizer = TextTokenizer.from_file(self._folder / TOKENIZER)
+        try:
+            if manifest is not None:
+                self._take_over(manifest)
+        except BaseException:
+            shutil.rmtree(self._folder)
+            raise
 
-    def __enter__(self) -> BundleWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -146,6 +147,13 @@ class BundleWriter:
         digest = write_manifest(self._folder)
         publish(self._folder, self._root)
         return digest
+
+    def _take_over(self, manifest: Manifest) -> None:
+        link_tree(self._root, self._folder)
+        # The manifest is written anew; through its hard link the old one would change, too.
+        (self._folder / MANIFEST).unlink()
+        self._backbone = read_backbone(self._folder, manifest.files[BACKBONE_WEIGHTS].sha256)
+        self._tokenizer = TextTokenizer.from_file(self._folder / TOKENIZER)
 
     def _require_same_tokenizer(self, tokenizer: Tokenizer | None) -> None:
         if tokenizer is None:
