@@ -96,7 +96,9 @@ TEMPLATES: dict[str, Template] = dict(
             "According to the purchase history of {user_name} : \n {history} \n Can you recommend the next possible item"
             " to the user ?",
         ),
-        _template("B-1", "direct", "yes_no", "Will user_{user_index} likely to interact with item_{item_index} {photo} ?"),
+        _template(
+            "B-1", "direct", "yes_no", "Will user_{user_index} likely to interact with item_{item_index} {photo} ?"
+        ),
         _template("B-2", "direct", "yes_no", "Shall we recommend item_{item_index} {photo} to {user_name} ?"),
         _template("B-3", "direct", "yes_no", "For {user_name}, do you think it is good to recommend {title} {photo} ?"),
         _template(

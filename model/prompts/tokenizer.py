@@ -20,6 +20,20 @@ from model.errors import BundleError
 PAD, EOS, UNK, IMAGE = "<pad>", "</s>", "<unk>", "<extra_id_0>"
 WORD_START = "▁"
 
+# What Hugging Face's tokenizers close up when they decode, in their order.
+_JOINED = (
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+)
+
 _TEXT_SPECIALS = re.compile(r"<pad>|</s>|<unk>|<extra_id_\d+>")
 
 
@@ -60,8 +74,11 @@ class TextTokenizer:
         return [list(encoding.ids) for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, without special tokens."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        """Text of ids, without special tokens and without the blanks that T5's targets have before punctuation."""
+        text = str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        for spaced, joined in _JOINED:
+            text = text.replace(spaced, joined)
+        return text.strip()
 
     def token(self, token_id: int) -> str:
         """The piece behind an id, `▁` included."""
@@ -75,7 +92,9 @@ class TextTokenizer:
     def _id_of(self, token: str) -> int:
         token_id = self._tokenizer.token_to_id(token)
         if token_id is None:
-            raise BundleError(f"the tokenizer has no token {token}, which T5's prompts need; import the model's own one")
+            raise BundleError(
+                f"the tokenizer has no token {token}, which T5's prompts need; import the model's own one"
+            )
         return int(token_id)
 
     def _word_starts(self) -> NDArray[np.bool_]:

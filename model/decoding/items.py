@@ -1,0 +1,187 @@
+"""Constrained beam search: ranks the items of a trie by the probability that the model gives their identifiers.
+
+Nothing but eligible leaves can come out. With a length penalty of 0 the result is that of Hugging Face's search with
+`early_stopping=False` over the same trie. A row's best upper bound of everything that was pruned says how much of its answer is
+proven to be the true top.
+"""
+
+# B rows, K beams, n beams that run (1 in the first step), F fan-out, C candidates, R finished items kept (K), V vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model.decoding.beams import DEAD, Stepper, best_pruned, select
+from model.decoding.eligibility import DeviceEligibility
+from model.decoding.trie import TrieArena
+
+EXACTNESS_MARGIN = 1e-4
+"""Nats by which a score must beat the bound to count as proven; covers float32's noise between two ways to compute it."""
+
+
+@dataclass(frozen=True)
+class ItemRows:
+    """What the rows of a batch look for."""
+
+    domains: tuple[int, ...]  # [B], which trie of the arena
+    eligibility: DeviceEligibility
+    beams_of_rows: Tensor  # [B, 1]
+    length_penalty: Tensor  # [B, 1], float32
+    depths: Tensor  # [B, 1], longest identifier of each row's trie, in tokens with `</s>`
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.domains)
+
+
+@dataclass(frozen=True)
+class ItemBeams:
+    """Result of a search: finished items best first, DEAD scores where there are fewer."""
+
+    scores: Tensor  # [B, R]
+    leaves: Tensor  # [B, R]
+    bound: Tensor  # [B], nothing that was pruned can score higher
+
+
+@dataclass
+class _State:
+    scores: Tensor  # [B, n], sums of log-probabilities of the running beams
+    nodes: Tensor  # [B, n], where in the arena they are
+    finished_scores: Tensor  # [B, R]
+    finished_leaves: Tensor  # [B, R]
+    bound: Tensor  # [B]
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The best candidates of a step, sorted; parents and nodes tell where each one comes from and leads to."""
+
+    scores: Tensor  # [B, C]
+    parents: Tensor
+    nodes: Tensor
+    tokens: Tensor
+
+
+def search_items(
+    stepper: Stepper,
+    arena: TrieArena,
+    rows: ItemRows,
+    *,
+    num_beams: int,
+    start_id: int,
+    eos_id: int,
+    stops_early: bool = True,
+) -> ItemBeams:
+    """Run the search to the end of the longest identifier.
+
+    `stops_early` looks, after each step, whether any running beam could still matter; that asks the device, so a device
+    that must not be asked runs all steps. The result is the same.
+    """
+    state = _start(arena, rows, num_beams)
+    tokens = torch.full((rows.num_rows, 1), start_id, dtype=torch.int64, device=state.nodes.device)
+    parents: Tensor | None = None
+    for step, fanout in enumerate(arena.fanout(rows.domains)):
+        logits = stepper.step(tokens, parents)
+        candidates = _expand(state, logits, arena, rows, fanout, num_candidates=2 * num_beams + 1)
+        tokens, parents = _advance(state, candidates, arena, rows, num_beams, step, eos_id)
+        if stops_early and not _can_improve(state, rows, step):
+            break
+    return ItemBeams(scores=state.finished_scores, leaves=state.finished_leaves, bound=_final_bound(state, rows, step))
+
+
+def _start(arena: TrieArena, rows: ItemRows, num_beams: int) -> _State:
+    device = rows.beams_of_rows.device
+    roots = torch.tensor([[arena.roots[domain]] for domain in rows.domains], device=device)
+    return _State(
+        scores=torch.zeros(rows.num_rows, 1, device=device),
+        nodes=roots,
+        finished_scores=torch.full((rows.num_rows, num_beams), DEAD, device=device),
+        finished_leaves=torch.zeros(rows.num_rows, num_beams, dtype=torch.int64, device=device),
+        bound=torch.full((rows.num_rows,), DEAD, device=device),
+    )
+
+
+def _expand(
+    state: _State, logits: Tensor, arena: TrieArena, rows: ItemRows, fanout: int, num_candidates: int
+) -> _Candidates:
+    """Score every eligible child of every running beam and keep the best."""
+    first = arena.first_child[state.nodes]
+    num_children = arena.first_child[state.nodes + 1] - first  # [B, n]
+    offsets = torch.arange(fanout, device=first.device)
+    is_child = offsets < num_children.unsqueeze(-1)  # [B, n, F]
+    children = torch.where(is_child, first.unsqueeze(-1) + offsets, 0).long()
+    tokens = arena.token[children].long()
+    counts = rows.eligibility.count(arena.leaf_lo[children].flatten(1), arena.leaf_hi[children].flatten(1))
+    log_probs = (logits.gather(-1, tokens) - logits.logsumexp(-1, keepdim=True)).clamp(max=0.0)
+    scores = state.scores.unsqueeze(-1) + log_probs
+    is_candidate = is_child & (counts.view_as(children) > 0)
+    scores = torch.where(is_candidate, scores, DEAD).flatten(1)  # [B, n·F]
+    best, index = scores.topk(min(num_candidates, scores.shape[1]), dim=1)
+    return _Candidates(
+        scores=best,
+        parents=index // fanout,
+        nodes=children.flatten(1).gather(1, index),
+        tokens=tokens.flatten(1).gather(1, index),
+    )
+
+
+def _advance(
+    state: _State,
+    candidates: _Candidates,
+    arena: TrieArena,
+    rows: ItemRows,
+    num_beams: int,
+    step: int,
+    eos_id: int,
+) -> tuple[Tensor, Tensor]:
+    """Finish, go on or prune; returns the next tokens [B, K] and their parents [B, K]."""
+    is_eos = candidates.tokens == eos_id
+    selection = select(candidates.scores, is_eos, num_beams, rows.beams_of_rows)
+    penalised = candidates.scores / (step + 1) ** rows.length_penalty
+    upper_bounds = torch.where(is_eos, penalised, _attainable(candidates.scores, rows, step))
+    state.bound = torch.maximum(state.bound, best_pruned(selection, upper_bounds))
+    _finish(state, torch.where(selection.is_finished, penalised, DEAD), arena.leaf_lo[candidates.nodes], rows)
+    state.scores = selection.next_scores
+    state.nodes = candidates.nodes.gather(1, selection.next_index)
+    tokens = candidates.tokens.gather(1, selection.next_index)
+    return tokens, candidates.parents.gather(1, selection.next_index)
+
+
+def _finish(state: _State, scores: Tensor, leaves: Tensor, rows: ItemRows) -> None:
+    """Merge newly finished items, DEAD where none, into the best of each row."""
+    num_kept = state.finished_scores.shape[1]
+    all_scores = torch.cat([state.finished_scores, scores], dim=1)
+    all_leaves = torch.cat([state.finished_leaves, leaves.long()], dim=1)
+    best, index = all_scores.topk(num_kept, dim=1)
+    is_kept = torch.arange(num_kept, device=best.device) < rows.beams_of_rows
+    state.finished_scores = torch.where(is_kept, best, DEAD)
+    state.finished_leaves = all_leaves.gather(1, index)
+
+
+def _attainable(scores: Tensor, rows: ItemRows, step: int) -> Tensor:
+    """Best final score that an unfinished prefix may still reach: its sum can only fall, its length grow to the longest."""
+    length = torch.where(rows.length_penalty > 0, rows.depths, step + 2).to(scores.dtype)
+    return scores / length**rows.length_penalty
+
+
+def _can_improve(state: _State, rows: ItemRows, step: int) -> bool:
+    worst = state.finished_scores.gather(1, rows.beams_of_rows - 1).squeeze(1)
+    best_running = _attainable(state.scores, rows, step).amax(1)
+    return bool((best_running > worst).any())
+
+
+def _final_bound(state: _State, rows: ItemRows, step: int) -> Tensor:
+    """The bound of what was pruned and of what still ran when the search stopped."""
+    return torch.maximum(state.bound, _attainable(state.scores, rows, step).amax(1))
+
+
+def exact_prefixes(beams: ItemBeams, counts: Sequence[int], margin: float = EXACTNESS_MARGIN) -> list[int]:
+    """For each row, how many of its first `counts` items provably are the true top."""
+    is_proven = beams.scores > (beams.bound + margin).unsqueeze(1)
+    lengths = functional.pad(is_proven, (0, 1)).int().argmin(1).tolist()
+    return [min(length, count) for length, count in zip(lengths, counts, strict=True)]

@@ -1,0 +1,62 @@
+"""From a bundle on disk to an engine and the domains that it serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from model.bundle.bundle import Bundle, open_bundle
+from model.decoding.trie import TrieArena
+from model.engine.domain import ServedDomain
+from model.engine.protocol import Engine
+from model.engine.torch_engine import TorchEngine
+from model.network.network import Vip5Network
+from model.network.weights import freeze, load_backbone, load_domain
+
+
+@dataclass(frozen=True, eq=False)
+class Runtime:
+    """A loaded bundle, ready to answer."""
+
+    engine: Engine
+    domains: dict[str, ServedDomain]
+    bundle_hash: str
+    feature_files: dict[str, Path]  # by domain, for those with an embedded feature store
+
+
+def load_runtime(root: Path, *, device: str = "cpu", num_threads: int | None = None) -> Runtime:
+    """Verify and load a bundle onto a device. Raises BundleError kinds for a bundle that breaks a rule.
+
+    `num_threads` sets how many threads torch computes with in this process.
+    """
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    bundle = open_bundle(root)
+    names = sorted(bundle.domains)
+    domains = {
+        name: ServedDomain.of(slot, bundle.domains[name], bundle.tokenizer, bundle.hash)
+        for slot, name in enumerate(names)
+    }
+    target = torch.device(device)
+    arena = TrieArena.of([domains[name].trie for name in names], target)
+    return Runtime(
+        engine=TorchEngine(build_network(bundle).to(target), arena, device=target),
+        domains=domains,
+        bundle_hash=bundle.hash,
+        feature_files={
+            name: files.features_path for name, files in bundle.domains.items() if files.features_path is not None
+        },
+    )
+
+
+def build_network(bundle: Bundle) -> Vip5Network:
+    """The bundle's backbone with all of its domains, in the order of their names, ready to serve."""
+    names = sorted(bundle.domains)
+    network = Vip5Network(bundle.backbone.config, [bundle.domains[name].spec.layout for name in names])
+    load_backbone(network, bundle.backbone.weights)
+    for slot, name in enumerate(names):
+        load_domain(network, slot, {**bundle.backbone.weights, **bundle.domains[name].adapter})
+    freeze(network)
+    return network

@@ -1,0 +1,222 @@
+"""The engine on torch: one network for all domains, any device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.decoding.eligibility import DeviceEligibility
+from model.decoding.items import ItemBeams, ItemRows, exact_prefixes, search_items
+from model.decoding.text import BeamOptions, Hypothesis, Sampling, SpecialIds, decode_one_beam, search_texts
+from model.decoding.trie import TrieArena
+from model.engine.collate import collate
+from model.engine.protocol import (
+    EncoderInput,
+    GeneratedText,
+    OnToken,
+    Ranking,
+    RankingWork,
+    ScoringWork,
+    TextWork,
+    Timings,
+)
+from model.engine.stepper import NetworkStepper
+from model.network.banks import RowIndex
+from model.network.network import EOS_ID, START_ID, Vip5Network
+from model.network.stacks import Memory
+
+SPECIAL = SpecialIds(start=START_ID, eos=EOS_ID)
+CERTIFIED_GROWTH = 4
+CERTIFIED_BEAM_LIMIT = 2048
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    memory: Memory
+    rows: RowIndex
+    seconds: float
+
+
+class TorchEngine:
+    """Runs batches that mix domains: slot i of the network's banks belongs to trie i of the arena."""
+
+    def __init__(
+        self,
+        network: Vip5Network,
+        arena: TrieArena,
+        *,
+        device: torch.device,
+        certified_beam_limit: int = CERTIFIED_BEAM_LIMIT,
+    ) -> None:
+        self._network = network
+        self._arena = arena
+        self._device = device
+        self._certified_beam_limit = certified_beam_limit
+
+    @torch.inference_mode()
+    def rank(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
+        """Rank, then widen the beams of those that asked for certainty until all their items are proven."""
+        encoded = self._encode([work.source for work in batch])
+        started = time.perf_counter()
+        rankings = self._search(encoded, batch)
+        for position, work in enumerate(batch):
+            if work.certified:
+                rankings[position] = self._certify(work, rankings[position])
+        return rankings, Timings(encode_s=encoded.seconds, decode_s=time.perf_counter() - started)
+
+    @torch.inference_mode()
+    def score(self, batch: Sequence[ScoringWork]) -> tuple[list[tuple[float, ...]], Timings]:
+        """Teacher-force every target over its prompt's one encoding."""
+        encoded = self._encode([work.source for work in batch])
+        started = time.perf_counter()
+        most = max(len(work.targets) for work in batch)
+        scores = [
+            self._target_scores(encoded, [work.targets[min(number, len(work.targets) - 1)] for work in batch])
+            for number in range(most)
+        ]
+        by_work = [tuple(row[: len(work.targets)]) for row, work in zip(zip(*scores, strict=True), batch, strict=True)]
+        return by_work, Timings(encode_s=encoded.seconds, decode_s=time.perf_counter() - started)
+
+    @torch.inference_mode()
+    def generate(
+        self, batch: Sequence[TextWork], on_token: OnToken | None = None
+    ) -> tuple[list[GeneratedText], Timings]:
+        """One-beam texts run together, those with several beams one by one."""
+        texts: dict[int, GeneratedText] = {}
+        encode_s = decode_s = 0.0
+        one_beam = [position for position, work in enumerate(batch) if work.num_beams == 1]
+        groups = [one_beam] if one_beam else []
+        groups += [[position] for position, work in enumerate(batch) if work.num_beams > 1]
+        for group in groups:
+            encoded = self._encode([batch[position].source for position in group])
+            started = time.perf_counter()
+            works = [batch[position] for position in group]
+            if works[0].num_beams == 1:
+                texts.update(zip(group, self._decode_one_beam(encoded, works, group, on_token), strict=True))
+            else:
+                texts[group[0]] = self._search_text(encoded, works[0])
+            encode_s += encoded.seconds
+            decode_s += time.perf_counter() - started
+        return [texts[position] for position in range(len(batch))], Timings(encode_s=encode_s, decode_s=decode_s)
+
+    def _encode(self, sources: Sequence[EncoderInput]) -> _Encoded:
+        started = time.perf_counter()
+        inputs = collate(sources, self._network, self._device)
+        memory = self._network.memorise(inputs)
+        return _Encoded(memory=memory, rows=inputs.rows, seconds=time.perf_counter() - started)
+
+    def _search(self, encoded: _Encoded, batch: Sequence[RankingWork]) -> list[Ranking]:
+        num_beams = max(work.num_beams for work in batch)
+        domains = tuple(work.source.slot for work in batch)
+        depths = [self._arena.tries[domain].depth for domain in domains]
+        stepper = NetworkStepper(
+            self._network, encoded.memory, encoded.rows, num_beams=num_beams, max_length=max(depths)
+        )
+        rows = ItemRows(
+            domains=domains,
+            eligibility=DeviceEligibility.of([work.eligibility for work in batch], self._device),
+            beams_of_rows=self._column([work.num_beams for work in batch]),
+            length_penalty=self._column([work.length_penalty for work in batch]),
+            depths=self._column(depths),
+        )
+        beams = search_items(
+            stepper,
+            self._arena,
+            rows,
+            num_beams=num_beams,
+            start_id=START_ID,
+            eos_id=EOS_ID,
+            stops_early=self._device.type == "cpu",
+        )
+        return _rankings(beams, batch)
+
+    def _certify(self, work: RankingWork, ranking: Ranking) -> Ranking:
+        """Search again with wider beams until all items are proven, or the limit or the trie's full width is reached."""
+        widest = max(self._arena.tries[work.source.slot].level_sizes)
+        limit = max(work.num_beams, min(self._certified_beam_limit, widest))
+        while ranking.exact_prefix < len(ranking.leaves) and ranking.num_beams < limit:
+            wider = replace(work, num_beams=min(limit, ranking.num_beams * CERTIFIED_GROWTH))
+            (ranking,) = self._search(self._encode([work.source]), [wider])
+        return ranking
+
+    def _target_scores(self, encoded: _Encoded, targets: Sequence[tuple[int, ...]]) -> list[float]:
+        """Log-probability of one target per row."""
+        longest = max(len(target) for target in targets)
+        ids = torch.tensor([[*target, *[EOS_ID] * (longest - len(target))] for target in targets], device=self._device)
+        is_token = torch.tensor([[place < len(target) for place in range(longest)] for target in targets])
+        log_probs = self._network.decode(ids, encoded.memory, encoded.rows).log_softmax(-1)
+        chosen = log_probs.gather(-1, ids.unsqueeze(-1)).squeeze(-1) * is_token.to(self._device)
+        return [float(total) for total in chosen.sum(1).tolist()]
+
+    def _decode_one_beam(
+        self, encoded: _Encoded, works: Sequence[TextWork], positions: Sequence[int], on_token: OnToken | None
+    ) -> list[GeneratedText]:
+        stepper = NetworkStepper(
+            self._network,
+            encoded.memory,
+            encoded.rows,
+            num_beams=1,
+            max_length=max(work.max_new_tokens for work in works),
+        )
+        cancelled: set[int] = set()
+
+        def report(row: int, token: int) -> bool:
+            goes_on = on_token is None or on_token(positions[row], token)
+            if not goes_on:
+                cancelled.add(row)
+            return goes_on
+
+        hypotheses = decode_one_beam(
+            stepper,
+            [Sampling(temperature=work.temperature, top_p=work.top_p, seed=work.seed) for work in works],
+            [work.max_new_tokens for work in works],
+            SPECIAL,
+            device=self._device,
+            on_token=report,
+        )
+        return [_text(hypothesis, is_cancelled=row in cancelled) for row, hypothesis in enumerate(hypotheses)]
+
+    def _search_text(self, encoded: _Encoded, work: TextWork) -> GeneratedText:
+        stepper = NetworkStepper(
+            self._network, encoded.memory, encoded.rows, num_beams=work.num_beams, max_length=work.max_new_tokens
+        )
+        options = BeamOptions(
+            num_beams=work.num_beams,
+            max_new_tokens=work.max_new_tokens,
+            length_penalty=work.length_penalty,
+            early_stopping=work.early_stopping,
+        )
+        ((best, *_),) = search_texts(stepper, 1, options, SPECIAL, self._device)
+        return _text(best, is_cancelled=False)
+
+    def _column(self, values: Sequence[int] | Sequence[float]) -> Tensor:
+        return torch.tensor(values, device=self._device).unsqueeze(1)
+
+
+def _rankings(beams: ItemBeams, batch: Sequence[RankingWork]) -> list[Ranking]:
+    found = (beams.scores > float("-inf")).sum(1).tolist()
+    counts = [min(work.k, number) for work, number in zip(batch, found, strict=True)]
+    proven = exact_prefixes(beams, counts)
+    scores, leaves = beams.scores.double().cpu().numpy(), beams.leaves.cpu().numpy()
+    return [
+        Ranking(
+            leaves=np.ascontiguousarray(leaves[row, :count]),
+            scores=np.ascontiguousarray(scores[row, :count]),
+            exact_prefix=proven[row],
+            num_beams=work.num_beams,
+        )
+        for row, (work, count) in enumerate(zip(batch, counts, strict=True))
+    ]
+
+
+def _text(hypothesis: Hypothesis, *, is_cancelled: bool) -> GeneratedText:
+    return GeneratedText(
+        token_ids=hypothesis.token_ids,
+        score=hypothesis.score,
+        finish_reason="cancelled" if is_cancelled else "stop" if hypothesis.is_complete else "length",
+    )
