@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.bundle.bundle import DomainFiles
-from model.bundle.catalog import Catalog, Users
+from model.bundle.catalog import Catalog
 from model.bundle.layout import DomainSpec
+from model.bundle.users import Users
 from model.decoding.constraints import LeafMask
 from model.decoding.trie import Trie
 from model.engine.queries import Scalar
