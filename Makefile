@@ -24,6 +24,7 @@ run: $(INSTALLED) $(BUNDLE)/manifest.json ## serve the demonstration on http://1
 	$(BIN)/vip5 serve --bundle $(BUNDLE)
 
 demo: $(INSTALLED) ## draw the demonstration catalog anew
+	rm -rf $(BUNDLE) $(BUNDLE)-pictures $(BUNDLE)-requests.jsonl
 	$(BIN)/python -m demo.make --out $(BUNDLE)
 
 $(BUNDLE)/manifest.json: | $(INSTALLED)

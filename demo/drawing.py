@@ -10,8 +10,9 @@ from demo.designs import COLOURS, RGB, Design, Pattern, Style
 from demo.shapes import PARTS, Part
 
 SIZE = 128
-_CANVAS = 3 * SIZE  # drawn larger and scaled down, for smooth edges
+_CANVAS = 2 * SIZE  # drawn larger and scaled down, for smooth edges
 _MARGIN = 0.09 * _CANVAS
+_LINE = _CANVAS / 170  # width of a thin outline
 _INK: RGB = (44, 42, 54)
 _PAPER: RGB = (252, 250, 244)
 _BACKGROUNDS: dict[Style, tuple[RGB, RGB]] = {
@@ -31,10 +32,10 @@ def draw(design: Design) -> Image.Image:
     picture = _background(design.style).copy()
     _cast_shadow(picture, silhouette, design.style)
     if design.style != "modern":
-        picture.paste(_INK, mask=_grown(silhouette, 4.0))
+        picture.paste(_INK, mask=_grown(silhouette, 1.8 * _LINE))
     for part, mask in masks:
         if design.style != "modern":
-            picture.paste(_INK, mask=ImageChops.multiply(_grown(mask, 2.2), _grown(silhouette, 4.0)))
+            picture.paste(_INK, mask=ImageChops.multiply(_grown(mask, _LINE), _grown(silhouette, 1.8 * _LINE)))
         picture.paste(_fill(part, design), mask=mask)
     if design.style == "modern":
         _shine(picture, silhouette)
@@ -116,11 +117,11 @@ def _cast_shadow(picture: Image.Image, silhouette: Image.Image, style: Style) ->
 
 def _shine(picture: Image.Image, silhouette: Image.Image) -> None:
     """Light from the upper left, as on something glossy."""
-    light = ImageChops.subtract(silhouette, ImageChops.offset(silhouette, 10, 12))
-    light = light.filter(ImageFilter.GaussianBlur(5)).point([round(value * 0.5) for value in range(256)])
+    light = ImageChops.subtract(silhouette, ImageChops.offset(silhouette, _CANVAS // 36, _CANVAS // 32))
+    light = light.filter(ImageFilter.GaussianBlur(2.2 * _LINE)).point([round(value * 0.5) for value in range(256)])
     picture.paste(_PAPER, mask=ImageChops.multiply(light, silhouette))
-    shade = ImageChops.subtract(silhouette, ImageChops.offset(silhouette, -12, -14))
-    shade = shade.filter(ImageFilter.GaussianBlur(7)).point([round(value * 0.4) for value in range(256)])
+    shade = ImageChops.subtract(silhouette, ImageChops.offset(silhouette, -_CANVAS // 32, -_CANVAS // 27))
+    shade = shade.filter(ImageFilter.GaussianBlur(3.1 * _LINE)).point([round(value * 0.4) for value in range(256)])
     picture.paste(_INK, mask=ImageChops.multiply(shade, silhouette))
 
 
