@@ -72,7 +72,7 @@ def test_the_tokenizer_keeps_to_t5_conventions(bundle: Bundle) -> None:
     tokenizer = bundle.tokenizer
     assert (tokenizer.pad_id, tokenizer.eos_id, tokenizer.unk_id) == (0, 1, 2)
     assert tokenizer.image_id == tokenizer.vocab_size - 1
-    text = "Here is the purchase history list of user_7 : an item never heard of !?"
+    text = "Here is the purchase history list of user_7 so that it tells what comes next"
     assert tokenizer.unk_id not in tokenizer.words(text)
     assert tokenizer.decode(tokenizer.words(text)) == text
 
