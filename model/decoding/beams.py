@@ -1,7 +1,7 @@
 """The one step that every beam search here repeats: of all candidates, some finish, some go on, the rest are pruned.
 
-The rules are the ones of Hugging Face's search: of the best 2·K candidates, `</s>` within the first K ranks finishes, and the
-best K others go on.
+The rules are the ones of Hugging Face's search: of the best 2·K candidates, `</s>` within the first K ranks finishes,
+and the best K others go on.
 """
 
 # B rows, K beams, C candidates, sorted best first
@@ -16,6 +16,14 @@ from torch import Tensor
 
 DEAD = float("-inf")
 """Score of a beam, candidate or hypothesis that is not there."""
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Ids that steer decoding."""
+
+    start: int
+    eos: int
 
 
 class Stepper(Protocol):
@@ -40,7 +48,7 @@ class Selection:
 
 
 def select(scores: Tensor, is_eos: Tensor, num_beams: int, beams_of_rows: Tensor) -> Selection:
-    """Divide candidates, scores [B, C] sorted best first, is_eos [B, C]. A row uses its own number of beams, [B, 1] ≤ K."""
+    """Divide candidates: scores [B, C], sorted best first. A row uses its own number of beams, [B, 1] and at most K."""
     is_alive = scores > DEAD
     rank = torch.arange(scores.shape[1], device=scores.device)
     is_finished = is_eos & is_alive & (rank < beams_of_rows)

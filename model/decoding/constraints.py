@@ -1,7 +1,8 @@
 """Which leaves of a trie a request may return.
 
-Leaves are numbered in lexicographic order of their identifiers, so every node covers an interval [lo, hi) of leaves. How
-many eligible leaves lie below a node is a difference of two prefix sums, minus the excluded leaves inside the interval.
+Leaves are numbered in lexicographic order of their identifiers, so every node covers an interval [lo, hi) of leaves.
+How many eligible leaves lie below a node is a difference of two prefix sums, minus the excluded leaves inside the
+interval.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Eligibility:
     """The leaves that one request may return.
 
     Either the members of `base` without `excluded`, or, where `included` is given, just those leaves (already without
-    whatever `base` and the exclusions rule out). Both lists are sorted and unique, and `excluded` holds members of `base` only.
+    whatever `base` and the exclusions rule out). Both lists are sorted and unique, and `excluded` holds members of
+    `base` only.
     """
 
     base: LeafMask

@@ -1,11 +1,11 @@
 """Constrained beam search: ranks the items of a trie by the probability that the model gives their identifiers.
 
 Nothing but eligible leaves can come out. With a length penalty of 0 the result is that of Hugging Face's search with
-`early_stopping=False` over the same trie. A row's best upper bound of everything that was pruned says how much of its answer is
-proven to be the true top.
+`early_stopping=False` over the same trie. A row's best upper bound of everything that was pruned says how much of its
+answer is proven to be the true top.
 """
 
-# B rows, K beams, n beams that run (1 in the first step), F fan-out, C candidates, R finished items kept (K), V vocabulary
+# B rows, K beams, n beams that run (1 in the first step), F fan-out, C candidates, R items kept (K), V vocabulary
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.decoding.beams import DEAD, Stepper, best_pruned, select
+from model.decoding.beams import DEAD, SpecialIds, Stepper, best_pruned, select
 from model.decoding.eligibility import DeviceEligibility
 from model.decoding.trie import TrieArena
 
 EXACTNESS_MARGIN = 1e-4
-"""Nats by which a score must beat the bound to count as proven; covers float32's noise between two ways to compute it."""
+"""Nats by which a score must beat the bound to count as proven: more than float32's noise."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,16 @@ class ItemRows:
     @property
     def num_rows(self) -> int:
         return len(self.domains)
+
+
+@dataclass(frozen=True)
+class ItemSearch:
+    """A batch of searches over the tries of an arena, with room for `num_beams` (K) beams a row."""
+
+    arena: TrieArena
+    rows: ItemRows
+    num_beams: int
+    special: SpecialIds
 
 
 @dataclass(frozen=True)
@@ -67,61 +77,52 @@ class _Candidates:
     tokens: Tensor
 
 
-def search_items(
-    stepper: Stepper,
-    arena: TrieArena,
-    rows: ItemRows,
-    *,
-    num_beams: int,
-    start_id: int,
-    eos_id: int,
-    stops_early: bool = True,
-) -> ItemBeams:
-    """Run the search to the end of the longest identifier.
+def search_items(search: ItemSearch, stepper: Stepper, *, stops_early: bool = True) -> ItemBeams:
+    """Run to the end of the longest identifier.
 
     `stops_early` looks, after each step, whether any running beam could still matter; that asks the device, so a device
     that must not be asked runs all steps. The result is the same.
     """
-    state = _start(arena, rows, num_beams)
-    tokens = torch.full((rows.num_rows, 1), start_id, dtype=torch.int64, device=state.nodes.device)
+    rows = search.rows
+    state = _start(search)
+    tokens = torch.full_like(state.nodes, search.special.start)
     parents: Tensor | None = None
-    for step, fanout in enumerate(arena.fanout(rows.domains)):
+    for step, fanout in enumerate(search.arena.fanout(rows.domains)):
         logits = stepper.step(tokens, parents)
-        candidates = _expand(state, logits, arena, rows, fanout, num_candidates=2 * num_beams + 1)
-        tokens, parents = _advance(state, candidates, arena, rows, num_beams, step, eos_id)
+        candidates = _expand(search, state, logits, fanout)
+        tokens, parents = _advance(search, state, candidates, step)
         if stops_early and not _can_improve(state, rows, step):
             break
     return ItemBeams(scores=state.finished_scores, leaves=state.finished_leaves, bound=_final_bound(state, rows, step))
 
 
-def _start(arena: TrieArena, rows: ItemRows, num_beams: int) -> _State:
-    device = rows.beams_of_rows.device
-    roots = torch.tensor([[arena.roots[domain]] for domain in rows.domains], device=device)
+def _start(search: ItemSearch) -> _State:
+    rows, device = search.rows, search.rows.beams_of_rows.device
+    roots = [[search.arena.roots[domain]] for domain in rows.domains]
     return _State(
         scores=torch.zeros(rows.num_rows, 1, device=device),
-        nodes=roots,
-        finished_scores=torch.full((rows.num_rows, num_beams), DEAD, device=device),
-        finished_leaves=torch.zeros(rows.num_rows, num_beams, dtype=torch.int64, device=device),
+        nodes=torch.tensor(roots, device=device),
+        finished_scores=torch.full((rows.num_rows, search.num_beams), DEAD, device=device),
+        finished_leaves=torch.zeros(rows.num_rows, search.num_beams, dtype=torch.int64, device=device),
         bound=torch.full((rows.num_rows,), DEAD, device=device),
     )
 
 
-def _expand(
-    state: _State, logits: Tensor, arena: TrieArena, rows: ItemRows, fanout: int, num_candidates: int
-) -> _Candidates:
-    """Score every eligible child of every running beam and keep the best."""
+def _expand(search: ItemSearch, state: _State, logits: Tensor, fanout: int) -> _Candidates:
+    """Score every eligible child of every running beam and keep the best 2·K + 1."""
+    arena = search.arena
     first = arena.first_child[state.nodes]
     num_children = arena.first_child[state.nodes + 1] - first  # [B, n]
     offsets = torch.arange(fanout, device=first.device)
     is_child = offsets < num_children.unsqueeze(-1)  # [B, n, F]
     children = torch.where(is_child, first.unsqueeze(-1) + offsets, 0).long()
     tokens = arena.token[children].long()
-    counts = rows.eligibility.count(arena.leaf_lo[children].flatten(1), arena.leaf_hi[children].flatten(1))
+    counts = search.rows.eligibility.count(arena.leaf_lo[children].flatten(1), arena.leaf_hi[children].flatten(1))
     log_probs = (logits.gather(-1, tokens) - logits.logsumexp(-1, keepdim=True)).clamp(max=0.0)
     scores = state.scores.unsqueeze(-1) + log_probs
     is_candidate = is_child & (counts.view_as(children) > 0)
     scores = torch.where(is_candidate, scores, DEAD).flatten(1)  # [B, n·F]
-    best, index = scores.topk(min(num_candidates, scores.shape[1]), dim=1)
+    best, index = scores.topk(min(2 * search.num_beams + 1, scores.shape[1]), dim=1)
     return _Candidates(
         scores=best,
         parents=index // fanout,
@@ -130,22 +131,16 @@ def _expand(
     )
 
 
-def _advance(
-    state: _State,
-    candidates: _Candidates,
-    arena: TrieArena,
-    rows: ItemRows,
-    num_beams: int,
-    step: int,
-    eos_id: int,
-) -> tuple[Tensor, Tensor]:
+def _advance(search: ItemSearch, state: _State, candidates: _Candidates, step: int) -> tuple[Tensor, Tensor]:
     """Finish, go on or prune; returns the next tokens [B, K] and their parents [B, K]."""
-    is_eos = candidates.tokens == eos_id
-    selection = select(candidates.scores, is_eos, num_beams, rows.beams_of_rows)
+    rows = search.rows
+    is_eos = candidates.tokens == search.special.eos
+    selection = select(candidates.scores, is_eos, search.num_beams, rows.beams_of_rows)
     penalised = candidates.scores / (step + 1) ** rows.length_penalty
     upper_bounds = torch.where(is_eos, penalised, _attainable(candidates.scores, rows, step))
     state.bound = torch.maximum(state.bound, best_pruned(selection, upper_bounds))
-    _finish(state, torch.where(selection.is_finished, penalised, DEAD), arena.leaf_lo[candidates.nodes], rows)
+    finished = torch.where(selection.is_finished, penalised, DEAD)
+    _finish(state, finished, search.arena.leaf_lo[candidates.nodes], rows)
     state.scores = selection.next_scores
     state.nodes = candidates.nodes.gather(1, selection.next_index)
     tokens = candidates.tokens.gather(1, selection.next_index)
@@ -164,7 +159,7 @@ def _finish(state: _State, scores: Tensor, leaves: Tensor, rows: ItemRows) -> No
 
 
 def _attainable(scores: Tensor, rows: ItemRows, step: int) -> Tensor:
-    """Best final score that an unfinished prefix may still reach: its sum can only fall, its length grow to the longest."""
+    """Best final score that a prefix may still reach: its sum can only fall, its length grow to the longest."""
     length = torch.where(rows.length_penalty > 0, rows.depths, step + 2).to(scores.dtype)
     return scores / length**rows.length_penalty
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.decoding.beams import DEAD, Stepper, select
+from model.decoding.beams import DEAD, SpecialIds, Stepper, select
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,6 @@ class Hypothesis:
     token_ids: tuple[int, ...]
     score: float  # sum of log-probabilities, divided by length^length_penalty in beam search
     is_complete: bool  # ended by `</s>`
-
-
-@dataclass(frozen=True)
-class SpecialIds:
-    """Ids that steer decoding."""
-
-    start: int
-    eos: int
 
 
 @dataclass(frozen=True)
@@ -98,7 +90,7 @@ class _Chooser:
 
 
 def nucleus(probs: Tensor, top_p: float) -> Tensor:
-    """probs [V] without all but the smallest set of likeliest tokens that holds `top_p` of the mass (not normalised again)."""
+    """Of probs [V], the smallest set of likeliest tokens that holds `top_p` of the mass, not normalised again."""
     ordered, index = probs.sort(descending=True)
     mass_before = ordered.cumsum(-1) - ordered
     kept = torch.where(mass_before < top_p, ordered, 0.0)
@@ -123,8 +115,8 @@ def search_texts(
 ) -> list[list[Hypothesis]]:
     """The K best texts of each row, best first.
 
-    A text of k tokens and `</s>` scores sum / (k + 1)^length_penalty; one cut at the longest length has no `</s>` and counts as
-    long as it is.
+    A text of k tokens and `</s>` scores sum / (k + 1)^length_penalty; one cut at the longest length has no `</s>` and
+    counts as long as it is.
     """
     beams_of_rows = torch.full((num_rows, 1), options.num_beams, device=device)
     rows = [_Row(options) for _ in range(num_rows)]
@@ -162,7 +154,7 @@ class _Row:
         self.is_done = False
 
     def add_finished(self, texts: Tensor, sums: Tensor, parents: Tensor, is_finished: Tensor, length: int) -> None:
-        """texts [n, T]; sums, parents and is_finished [C] of this step's candidates; length counts the start token."""
+        """Texts are [n, T], all else [C], of this step's candidates; length counts the start token."""
         if self.is_done:
             return
         for candidate in is_finished.nonzero()[:, 0].tolist():

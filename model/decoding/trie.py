@@ -1,8 +1,9 @@
 """Tries of item identifiers, and the arena that holds several of them side by side.
 
-Nodes are numbered breadth-first, so that the children of a node are consecutive and one array of first children describes
-the whole structure (CSR, with the child's number implied). Identifiers end in `</s>`, which is an edge like any other:
-an identifier may be a prefix of another. Leaves are numbered in lexicographic order, so every node covers an interval.
+Nodes are numbered breadth-first, so that the children of a node are consecutive and one array of first children
+describes the whole structure (CSR, with the child's number implied). Identifiers end in `</s>`, which is an edge like
+any other: an identifier may be a prefix of another. Leaves are numbered in lexicographic order, so every node covers an
+interval.
 """
 
 # M nodes, N leaves, L longest identifier with `</s>`
@@ -58,7 +59,8 @@ class Trie:
     def build(cls, flat: NDArray[np.int64], offsets: NDArray[np.int64], *, eos_id: int) -> Trie:
         """Sort and link identifiers given as token rows without `</s>`: row i is flat[offsets[i]:offsets[i + 1]].
 
-        Raises CatalogError for no identifier at all, an empty one, one that holds `</s>`, and for two that are the same.
+        Raises CatalogError for no identifier at all, an empty one, one that holds `</s>`, and for two that are the
+        same.
         """
         matrix = _padded(flat, offsets, eos_id)
         order = np.lexsort(matrix.T[::-1])

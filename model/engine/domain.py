@@ -75,7 +75,7 @@ class ServedDomain:
         return self.trie.rows_of_leaves[leaves]
 
     def eligible(self, where: Mapping[str, tuple[Scalar, ...]]) -> LeafMask:
-        """Leaves of the active items that a filter admits. Raises UnknownColumnError and InputError for a bad filter."""
+        """Leaves of the active items that a filter admits. Raises UnknownColumnError or InputError for a bad one."""
         key = tuple(
             (column, tuple((type(value), value) for value in values)) for column, values in sorted(where.items())
         )
@@ -88,7 +88,7 @@ class ServedDomain:
 
     @staticmethod
     def rated_text(text: str) -> tuple[float | None, str]:
-        """Star rating and explanation of a C-7 or C-8 answer, `4.0 , the text`; no rating where the model wrote none."""
+        """Star rating and explanation of a C-7 or C-8 answer, `4.0 , the text`; None where there is no rating."""
         match = _RATED.fullmatch(text)
         return (None, text) if match is None else (float(match["stars"]), match["text"])
 

@@ -1,12 +1,14 @@
 """From a query in the shop's ids to prompts and constraints.
 
-What a request names and the domain does not know is left out and said so; only what leaves nothing to answer is an error.
+What a request names and the domain does not know is left out and said so; only what leaves nothing to answer is an
+error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from model.decoding.constraints import Eligibility
 from model.engine.domain import ServedDomain
@@ -23,6 +25,7 @@ ANONYMOUS_INDEX = "0"
 
 DEFAULT_BEAMS = 20
 _NAMED_IN_DETAIL = 5
+_UserQuery: TypeAlias = SequentialQuery | DirectQuery | ExplanationQuery
 
 
 @dataclass
@@ -43,6 +46,18 @@ class _Notes:
         return tuple(self.found)
 
 
+@dataclass(frozen=True)
+class _Ask:
+    """What both kinds of ranking need: rows of the catalog are known by now."""
+
+    template: Template
+    options: RankingOptions
+    values: PromptValues
+    included: Sequence[int] | None
+    excluded: set[int]
+    notes: _Notes
+
+
 def plan_sequential(domain: ServedDomain, query: SequentialQuery) -> RankingPlan | PointwisePlan:
     """Next items for a history. A-7 and A-8 ask yes or no about each of `include_items`."""
     template = _template(query.template or domain.spec.prompts.sequential, "sequential")
@@ -60,7 +75,8 @@ def plan_sequential(domain: ServedDomain, query: SequentialQuery) -> RankingPlan
     included = None
     if query.include_items is not None:
         included = _required(domain, query.include_items, "include_items", notes)
-    values = _user_values(domain, template, query.user_id, query.user_name, notes, PromptValues(history=tuple(history)))
+    values = _with_user(domain, template, query, notes, PromptValues(history=tuple(history)))
+    ask = _Ask(template, query.options, values, included, excluded, notes)
     if template.target == "yes_no":
         if included is None:
             raise InputError(
@@ -68,8 +84,8 @@ def plan_sequential(domain: ServedDomain, query: SequentialQuery) -> RankingPlan
                 "or take one of A-1 to A-6 and A-9",
                 field="include_items",
             )
-        return _pointwise(domain, template, query.options, values, included, excluded, notes)
-    return _listwise(domain, template, query.options, values, included, excluded, notes)
+        return _pointwise(domain, ask, included)
+    return _listwise(domain, ask)
 
 
 def plan_direct(domain: ServedDomain, query: DirectQuery) -> RankingPlan | PointwisePlan:
@@ -80,8 +96,8 @@ def plan_direct(domain: ServedDomain, query: DirectQuery) -> RankingPlan | Point
     candidates = None
     if query.candidates is not None:
         candidates = _required(domain, query.candidates, "candidates", notes)
-    values = PromptValues(candidates=tuple(candidates or ()))
-    values = _user_values(domain, template, query.user_id, query.user_name, notes, values)
+    values = _with_user(domain, template, query, notes, PromptValues(candidates=tuple(candidates or ())))
+    ask = _Ask(template, query.options, values, candidates, excluded, notes)
     if template.target == "yes_no":
         if candidates is None:
             raise InputError(
@@ -89,8 +105,8 @@ def plan_direct(domain: ServedDomain, query: DirectQuery) -> RankingPlan | Point
                 "or take one of B-5 to B-8 to rank the whole catalog",
                 field="candidates",
             )
-        return _pointwise(domain, template, query.options, values, candidates, excluded, notes)
-    return _listwise(domain, template, query.options, values, candidates, excluded, notes)
+        return _pointwise(domain, ask, candidates)
+    return _listwise(domain, ask)
 
 
 def plan_explanation(domain: ServedDomain, query: ExplanationQuery) -> TextPlan:
@@ -110,7 +126,7 @@ def plan_explanation(domain: ServedDomain, query: ExplanationQuery) -> TextPlan:
         stars="" if query.star_rating is None else str(query.star_rating),
         headline=query.review_headline or "",
     )
-    values = _user_values(domain, template, query.user_id, query.user_name, notes, values)
+    values = _with_user(domain, template, query, notes, values)
     prompt = domain.assembler.assemble(template, values)
     return TextPlan(
         slot=domain.slot,
@@ -125,75 +141,54 @@ def plan_explanation(domain: ServedDomain, query: ExplanationQuery) -> TextPlan:
     )
 
 
-def _listwise(
-    domain: ServedDomain,
-    template: Template,
-    options: RankingOptions,
-    values: PromptValues,
-    included: Sequence[int] | None,
-    excluded: set[int],
-    notes: _Notes,
-) -> RankingPlan:
+def _listwise(domain: ServedDomain, ask: _Ask) -> RankingPlan:
     """One search over the catalog, or over the included rows of it."""
-    eligibility = _eligibility(domain, options, included, excluded, notes)
-    prompt = domain.assembler.assemble(template, values)
+    options = ask.options
+    eligibility = _eligibility(domain, ask)
+    prompt = domain.assembler.assemble(ask.template, ask.values)
     length_penalty = domain.spec.length_penalty if options.length_penalty is None else options.length_penalty
     return RankingPlan(
         slot=domain.slot,
-        task=template.task,
-        template=template.template_id,
+        task=ask.template.task,
+        template=ask.template.template_id,
         prompt=prompt,
         eligibility=eligibility,
         k=options.k,
         num_beams=_num_beams(options),
         length_penalty=length_penalty,
         certified=options.exactness == "certified",
-        degraded=notes.closed([prompt]),
+        degraded=ask.notes.closed([prompt]),
     )
 
 
-def _pointwise(
-    domain: ServedDomain,
-    template: Template,
-    options: RankingOptions,
-    values: PromptValues,
-    candidates: Sequence[int],
-    excluded: set[int],
-    notes: _Notes,
-) -> PointwisePlan:
+def _pointwise(domain: ServedDomain, ask: _Ask, candidates: Sequence[int]) -> PointwisePlan:
     """One prompt per candidate that is eligible."""
-    is_eligible = _eligibility(domain, options, candidates, excluded, notes).mask()
+    is_eligible = _eligibility(domain, ask).mask()
     rows = tuple(row for row in dict.fromkeys(candidates) if is_eligible[domain.leaves_of_rows[row]])
-    prompts = tuple(domain.assembler.assemble(template, _with_item(values, row)) for row in rows)
+    prompts = tuple(domain.assembler.assemble(ask.template, replace(ask.values, item=row)) for row in rows)
     eos = domain.tokenizer.eos_id
     return PointwisePlan(
         slot=domain.slot,
-        task=template.task,
-        template=template.template_id,
+        task=ask.template.task,
+        template=ask.template.template_id,
         prompts=prompts,
         candidate_rows=rows,
         yes_ids=(*domain.tokenizer.words("yes"), eos),
         no_ids=(*domain.tokenizer.words("no"), eos),
-        k=options.k,
-        degraded=notes.closed(prompts),
+        k=ask.options.k,
+        degraded=ask.notes.closed(prompts),
     )
 
 
-def _eligibility(
-    domain: ServedDomain,
-    options: RankingOptions,
-    included: Sequence[int] | None,
-    excluded: set[int],
-    notes: _Notes,
-) -> Eligibility:
+def _eligibility(domain: ServedDomain, ask: _Ask) -> Eligibility:
     leaves = domain.leaves_of_rows
     eligibility = Eligibility.of(
-        domain.eligible(options.where),
-        exclude=(int(leaves[row]) for row in excluded),
-        include=None if included is None else (int(leaves[row]) for row in included),
+        domain.eligible(ask.options.where),
+        exclude=(int(leaves[row]) for row in ask.excluded),
+        include=None if ask.included is None else (int(leaves[row]) for row in ask.included),
     )
     if eligibility.num_eligible == 0:
-        notes.add("no_eligible_items", "the constraints leave no item of the catalog; nothing can be recommended")
+        ask.notes.add("no_eligible_items", "the constraints leave no item of the catalog; nothing can be recommended")
     return eligibility
 
 
@@ -238,43 +233,25 @@ def _required(domain: ServedDomain, item_ids: Sequence[str], name: str, notes: _
     return rows
 
 
-def _user_values(
-    domain: ServedDomain,
-    template: Template,
-    user_id: str | None,
-    user_name: str | None,
-    notes: _Notes,
-    values: PromptValues,
+def _with_user(
+    domain: ServedDomain, template: Template, query: _UserQuery, notes: _Notes, values: PromptValues
 ) -> PromptValues:
     """The values with the user's index and name: from the domain's table of users, or as given where there is none."""
-    index, name = user_id, user_name or user_id
-    if user_id is None:
-        index, name = ANONYMOUS_INDEX, user_name or f"user_{ANONYMOUS_INDEX}"
-        is_missed = template.needs("user_index") or user_name is None
-        if is_missed and (template.needs("user_index") or template.needs("user_name")):
-            detail = f"template {template.template_id} speaks of the user, and none is given; it reads {name!r}"
-            notes.add("anonymous_user", detail)
+    index, name = query.user_id, query.user_name or query.user_id
+    if query.user_id is None:
+        index, name = ANONYMOUS_INDEX, query.user_name or f"user_{ANONYMOUS_INDEX}"
+        if template.needs("user_index") or (template.needs("user_name") and query.user_name is None):
+            notes.add(
+                "anonymous_user", f"template {template.template_id} speaks of a user whom the request does not name"
+            )
     elif domain.users is not None:
-        user = domain.users.find(user_id)
+        user = domain.users.find(query.user_id)
         if user is None:
             index = ANONYMOUS_INDEX
-            notes.add("unknown_user", f"user {user_id} is not among the users of {domain.name}")
+            notes.add("unknown_user", f"user {query.user_id} is not among the users of {domain.name}")
         else:
-            index, name = user.index, user_name or user.name or user_id
-    return PromptValues(
-        user_index=index or ANONYMOUS_INDEX,
-        user_name=name or ANONYMOUS_INDEX,
-        history=values.history,
-        candidates=values.candidates,
-        item=values.item,
-        feature=values.feature,
-        stars=values.stars,
-        headline=values.headline,
-    )
-
-
-def _with_item(values: PromptValues, row: int) -> PromptValues:
-    return PromptValues(user_index=values.user_index, user_name=values.user_name, history=values.history, item=row)
+            index, name = user.index, query.user_name or user.name or query.user_id
+    return replace(values, user_index=index or ANONYMOUS_INDEX, user_name=name or ANONYMOUS_INDEX)
 
 
 _REQUEST_FIELDS: dict[Argument, str] = {"feature": "feature", "stars": "star_rating", "headline": "review_headline"}

@@ -43,9 +43,9 @@ class RankingWork:
 class Ranking:
     """The best items found, best first.
 
-    At most k of them, fewer if fewer are eligible. Scores are sums of log-probabilities over the full vocabulary, `</s>`
-    included, divided by length^length_penalty. The first `exact_prefix` items are proven to be the true top of everything
-    eligible, under the model.
+    At most k of them, fewer if fewer are eligible. Scores are sums of log-probabilities over the full vocabulary,
+    `</s>` included, divided by length^length_penalty. The first `exact_prefix` items are proven to be the true top of
+    everything eligible, under the model.
     """
 
     leaves: NDArray[np.int64]  # [R], R <= k
@@ -105,8 +105,10 @@ OnToken = Callable[[int, int], bool]
 
 
 class Engine(Protocol):
-    """Runs batches that mix domains freely. Each method may be called from one thread at a time; different methods from
-    different threads."""
+    """Runs batches that mix domains freely.
+
+    Each method may be called from one thread at a time; different methods from different threads.
+    """
 
     def rank(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
         """Constrained beam search; one ranking per work, in order."""

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.decoding.beams import SpecialIds
 from model.decoding.eligibility import DeviceEligibility
-from model.decoding.items import ItemBeams, ItemRows, exact_prefixes, search_items
-from model.decoding.text import BeamOptions, Hypothesis, Sampling, SpecialIds, decode_one_beam, search_texts
+from model.decoding.items import ItemBeams, ItemRows, ItemSearch, exact_prefixes, search_items
+from model.decoding.text import BeamOptions, Hypothesis, Sampling, decode_one_beam, search_texts
 from model.decoding.trie import TrieArena
 from model.engine.collate import collate
 from model.engine.protocol import (
@@ -72,6 +73,8 @@ class TorchEngine:
     @torch.inference_mode()
     def score(self, batch: Sequence[ScoringWork]) -> tuple[list[tuple[float, ...]], Timings]:
         """Teacher-force every target over its prompt's one encoding."""
+        if not batch:
+            return [], Timings(encode_s=0.0, decode_s=0.0)
         encoded = self._encode([work.source for work in batch])
         started = time.perf_counter()
         most = max(len(work.targets) for work in batch)
@@ -124,19 +127,12 @@ class TorchEngine:
             length_penalty=self._column([work.length_penalty for work in batch]),
             depths=self._column(depths),
         )
-        beams = search_items(
-            stepper,
-            self._arena,
-            rows,
-            num_beams=num_beams,
-            start_id=START_ID,
-            eos_id=EOS_ID,
-            stops_early=self._device.type == "cpu",
-        )
+        search = ItemSearch(arena=self._arena, rows=rows, num_beams=num_beams, special=SPECIAL)
+        beams = search_items(search, stepper, stops_early=self._device.type == "cpu")
         return _rankings(beams, batch)
 
     def _certify(self, work: RankingWork, ranking: Ranking) -> Ranking:
-        """Search again with wider beams until all items are proven, or the limit or the trie's full width is reached."""
+        """Search again with wider beams until all items are proven or the limit or the trie's width is reached."""
         widest = max(self._arena.tries[work.source.slot].level_sizes)
         limit = max(work.num_beams, min(self._certified_beam_limit, widest))
         while ranking.exact_prefix < len(ranking.leaves) and ranking.num_beams < limit:

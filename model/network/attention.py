@@ -23,12 +23,12 @@ class SelfAttention(nn.Module):
         self.o = nn.Parameter(torch.empty(config.d_model, config.inner_dim))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, N, D] → queries, keys and values, each [B, N, H, E]."""
+        """X [B, N, D] → queries, keys and values, each [B, N, H, E]."""
         q, k, v = functional.linear(x, self.qkv).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         return q, k, v
 
     def merge(self, attended: Tensor) -> Tensor:
-        """attended [B, N, H, E] → [B, N, D]."""
+        """Attended [B, N, H, E] → [B, N, D]."""
         return functional.linear(attended.flatten(-2), self.o)
 
 
@@ -48,7 +48,7 @@ class CrossAttention(nn.Module):
         return k.transpose(1, 2), v.transpose(1, 2)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-        """x [B, N, D]: N positions of a target, or the N beams of a row, all reading the row's one memory."""
+        """X [B, N, D]: N positions of a target, or the N beams of a row, all reading the row's one memory."""
         q = functional.linear(x, self.q).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         attended = attend(q, keys, values, mask, dropout)
         return functional.linear(attended.transpose(1, 2).flatten(-2), self.o)

@@ -1,7 +1,7 @@
 """Weights that differ by domain, stacked; each batch row reads its own domain's.
 
-A domain whose layout is smaller than the bank's is padded with zeros, which is exact: a bottleneck unit with zero weights
-contributes gelu(0) = 0, a missing adapter is one that adds nothing.
+A domain whose layout is smaller than the bank's is padded with zeros, which is exact: a bottleneck unit with zero
+weights contributes gelu(0) = 0, a missing adapter is one that adds nothing.
 """
 
 # B rows, N positions (tokens or beams), D width, R bottleneck, C domains in the bank, A adapters in the bank
@@ -66,7 +66,7 @@ class AdapterBank(nn.Module):
 
 
 def banked_linear(x: Tensor, weight: Tensor, bias: Tensor, index: BankIndex) -> Tensor:
-    """x [B, N, in] through each row's own weight [C, out, in] and bias [C, out]: [B, N, out]."""
+    """X [B, N, in] through each row's own weight [C, out, in] and bias [C, out]: [B, N, out]."""
     if isinstance(index, int):
         return functional.linear(x, weight[index], bias[index])
     return torch.baddbmm(select(bias, index).unsqueeze(1), x, select(weight, index).transpose(1, 2))

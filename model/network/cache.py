@@ -14,20 +14,9 @@ class KeyValueCache:
     The first step may run one beam a row: `reorder` then spreads it over all K.
     """
 
-    def __init__(
-        self,
-        *,
-        num_layers: int,
-        num_rows: int,
-        num_beams: int,
-        num_heads: int,
-        max_length: int,
-        head_width: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        shape = (num_layers, 2, num_rows, num_beams, num_heads, max_length, head_width)
-        self._data = torch.zeros(shape, dtype=dtype, device=device)  # [L, 2, B, K, H, T, E]
+    def __init__(self, data: Tensor) -> None:
+        """Take room of shape [L, 2, B, K, H, T, E]; its content does not matter."""
+        self._data = data
         self.length = 0
 
     @property
@@ -35,7 +24,10 @@ class KeyValueCache:
         return self._data.shape[3]
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write one token's keys and values [B, n, H, E] of the first n beams; returns all of theirs so far, [B·n, H, t + 1, E]."""
+        """Write one token's keys and values [B, n, H, E] of the first n beams.
+
+        Returns all of theirs so far, each [B·n, H, t + 1, E].
+        """
         num_beams, end = k.shape[1], self.length + 1
         data = self._data[layer, :, :, :num_beams]
         data[0, :, :, :, self.length] = k

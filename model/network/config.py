@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-TASKS = ("sequential", "direct", "explanation")
 Task = Literal["sequential", "direct", "explanation"]
+TASKS: tuple[Task, ...] = ("sequential", "direct", "explanation")
 
 FeedForward = Literal["relu", "gated-gelu"]
 
@@ -42,8 +42,9 @@ class BackboneConfig:
 class DomainLayout:
     """What a domain adds to the backbone: sizes of its adapters, visual mapper and embedding tables.
 
-    `bottleneck` is d_model // reduction_factor, 0 for a domain without adapters. `visual_tokens` is the number of tokens
-    an image becomes, 0 for text-only prompts. Table sizes are numbers of rows, 0 where the model has no such table.
+    `bottleneck` is d_model // reduction_factor, 0 for a domain without adapters. `visual_tokens` is the number of
+    tokens an image becomes, 0 for text-only prompts. Table sizes are numbers of rows, 0 where the model has no such
+    table.
     """
 
     bottleneck: int
@@ -60,5 +61,10 @@ class DomainLayout:
         return 0 if self.one_adapter_for_all_tasks else TASKS.index(task)
 
     @property
+    def adapter_tasks(self) -> tuple[Task, ...]:
+        """Tasks whose adapters are stored; one for all of them goes under the first task's name."""
+        return TASKS[:1] if self.one_adapter_for_all_tasks else TASKS
+
+    @property
     def num_adapters(self) -> int:
-        return 1 if self.one_adapter_for_all_tasks else len(TASKS)
+        return len(self.adapter_tasks)

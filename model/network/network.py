@@ -1,4 +1,4 @@
-"""The whole network: embedding of multimodal prompts, encoder, decoder, head. One definition for training and serving."""
+"""The whole network: embedding of multimodal prompts, encoder, decoder, head; for training and serving alike."""
 
 # B rows, S source length, T target length, K beams, I images, F feature width, D width, V vocabulary
 
@@ -127,16 +127,10 @@ class Vip5Network(nn.Module):
         return [bias[:, :, t : t + 1, : t + 1] for t in range(max_length)]
 
     def new_cache(self, num_rows: int, num_beams: int, max_length: int) -> KeyValueCache:
-        return KeyValueCache(
-            num_layers=self.config.num_decoder_layers,
-            num_rows=num_rows,
-            num_beams=num_beams,
-            num_heads=self.config.num_heads,
-            max_length=max_length,
-            head_width=self.config.d_kv,
-            dtype=self.shared.dtype,
-            device=self.shared.device,
-        )
+        """Room for the keys and values of `max_length` tokens of every beam."""
+        config = self.config
+        shape = (config.num_decoder_layers, 2, num_rows, num_beams, config.num_heads, max_length, config.d_kv)
+        return KeyValueCache(torch.zeros(shape, dtype=self.shared.dtype, device=self.shared.device))
 
     def forward(self, batch: EncoderBatch, target_ids: Tensor) -> Tensor:
         """Logits [B, T, V] of targets under teacher forcing; targets may be padded with any valid id."""

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +89,7 @@ class EncoderBlock(nn.Module):
         self.dropout = config.dropout_rate
 
     def forward(self, x: Tensor, bias: Tensor, rows: RowIndex) -> Tensor:
-        """x [B, S, D], bias broadcastable to [B, H, S, S]."""
+        """X [B, S, D], bias broadcastable to [B, H, S, S]."""
         x = self.attention_branch.after(x, self._attend(self.attention_branch.before(x, rows), bias), rows)
         return self.feed_forward_branch.after(x, self.feed_forward(self.feed_forward_branch.before(x, rows)), rows)
 
@@ -118,9 +120,7 @@ class DecoderBlock(nn.Module):
         x = self.attention_branch.after(x, self.attention.merge(attended), rows)
         return self._read_and_feed(x, memory, layer, rows)
 
-    def step(
-        self, x: Tensor, bias: Tensor, cache: KeyValueCache, memory: Memory, layer: int, rows: RowIndex
-    ) -> Tensor:
+    def step(self, x: Tensor, bias: Tensor, cache: KeyValueCache, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
         """One new token of every beam: x [B, K, D], bias [1, H, 1, t + 1] of the token at position t."""
         q, k, v = self.attention.project(self.attention_branch.before(x, rows))  # [B, K, H, E]
         keys, values = cache.append(layer, k, v)  # [B·K, H, t + 1, E]
@@ -146,12 +146,16 @@ class Encoder(nn.Module):
         self.final_norm = RMSNormBank(sizes.num_domains, config.d_model, config.layer_norm_epsilon)
         self.dropout = config.dropout_rate
 
+    @property
+    def layers(self) -> Iterable[EncoderBlock]:
+        return cast("Iterable[EncoderBlock]", self.blocks)
+
     def forward(self, x: Tensor, mask: Tensor | None, rows: RowIndex) -> Tensor:
-        """x [B, S, D], mask [B, 1, 1, S] or None → encoder states [B, S, D]."""
+        """X [B, S, D], mask [B, 1, 1, S] or None → encoder states [B, S, D]."""
         bias = self.positions(x.shape[1]).to(x.dtype)
         bias = bias if mask is None else bias + mask
         x = functional.dropout(x, self.dropout, self.training)
-        for block in self.blocks:
+        for block in self.layers:
             x = block(x, bias, rows)
         return functional.dropout(self.final_norm(x, rows.domain), self.dropout, self.training)
 
@@ -166,9 +170,13 @@ class Decoder(nn.Module):
         self.final_norm = RMSNormBank(sizes.num_domains, config.d_model, config.layer_norm_epsilon)
         self.dropout = config.dropout_rate
 
+    @property
+    def layers(self) -> Iterable[DecoderBlock]:
+        return cast("Iterable[DecoderBlock]", self.blocks)
+
     def memorise(self, states: Tensor, mask: Tensor | None) -> Memory:
         """Keys and values of encoder states [B, S, D], made once for all steps and beams."""
-        pairs = [block.cross.memorise(states) for block in self.blocks]
+        pairs = [block.cross.memorise(states) for block in self.layers]
         return Memory(keys=tuple(k for k, _ in pairs), values=tuple(v for _, v in pairs), mask=mask)
 
     def forward(self, x: Tensor, memory: Memory, rows: RowIndex) -> Tensor:
@@ -177,13 +185,13 @@ class Decoder(nn.Module):
         future = torch.full((length, length), torch.finfo(x.dtype).min, dtype=x.dtype, device=x.device).triu(1)
         bias = self.positions(length).to(x.dtype) + future
         x = functional.dropout(x, self.dropout, self.training)
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(self.layers):
             x = block(x, bias, memory, layer, rows)
         return functional.dropout(self.final_norm(x, rows.domain), self.dropout, self.training)
 
     def step(self, x: Tensor, bias: Tensor, cache: KeyValueCache, memory: Memory, rows: RowIndex) -> Tensor:
-        """The next token of every beam: x [B, K, D], bias [1, H, 1, t + 1] → states [B, K, D]; the cache grows by one."""
-        for layer, block in enumerate(self.blocks):
+        """The next token of every beam, x [B, K, D], bias [1, H, 1, t + 1] → states [B, K, D]; the cache grows."""
+        for layer, block in enumerate(self.layers):
             x = block.step(x, bias, cache, memory, layer, rows)
         cache.advance()
         states: Tensor = self.final_norm(x, rows.domain)

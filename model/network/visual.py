@@ -36,11 +36,14 @@ class VisualMapperBank(nn.Module):
         self.register_buffer("has_norm", torch.tensor([layout.visual_norm for layout in layouts]), persistent=False)
 
     def forward(self, features: Tensor, index: BankIndex) -> Tensor:
-        """features [B, I, F], padded with zeros beyond a domain's own width → [B, I, V, D]; a domain with fewer than V
-        tokens an image uses the first ones."""
+        """Features [B, I, F], padded with zeros beyond a domain's own width → [B, I, V, D].
+
+        A domain with fewer than V tokens an image uses the first ones.
+        """
         hidden = torch.tanh(banked_linear(features, self.hidden_weight, self.hidden_bias, index))
         values = banked_linear(hidden, self.output_weight, self.output_bias, index)
-        return self._normalise(values, index).unflatten(-1, (self.tokens, self.d_model))
+        mapped: Tensor = self._normalise(values, index).unflatten(-1, (self.tokens, self.d_model))
+        return mapped
 
     def _normalise(self, values: Tensor, index: BankIndex) -> Tensor:
         # The mean runs over the domain's own values; those that pad it are zero and do not count.

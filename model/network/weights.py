@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import BundleError
-from model.network.config import TASKS
 from model.network.network import Vip5Network
-from model.network.stacks import Branch
+from model.network.stacks import Branch, DecoderBlock, EncoderBlock
 
 Weights = Mapping[str, Tensor]
 
@@ -63,21 +62,28 @@ def _backbone_entries(network: Vip5Network) -> Iterator[_Entry]:
     for stack, module in (("encoder", network.encoder), ("decoder", network.decoder)):
         first = f"{stack}.block.0.layer.0.SelfAttention"
         yield _Entry(f"{first}.relative_attention_bias.weight", module.positions.table)
-        for number, block in enumerate(module.blocks):
-            prefix = f"{stack}.block.{number}.layer"
-            yield from _split(f"{prefix}.0.SelfAttention", "qkv", block.attention.qkv)
-            yield _Entry(f"{prefix}.0.SelfAttention.o.weight", block.attention.o)
-            if stack == "decoder":
-                yield _Entry(f"{prefix}.1.EncDecAttention.q.weight", block.cross.q)
-                yield from _split(f"{prefix}.1.EncDecAttention", "kv", block.cross.kv)
-                yield _Entry(f"{prefix}.1.EncDecAttention.o.weight", block.cross.o)
-            dense = f"{prefix}.{_last_layer(stack)}.DenseReluDense"
-            if block.feed_forward.is_gated:
-                for half, part in enumerate(block.feed_forward.wi.chunk(2)):
-                    yield _Entry(f"{dense}.wi_{half}.weight", part)
-            else:
-                yield _Entry(f"{dense}.wi.weight", block.feed_forward.wi)
-            yield _Entry(f"{dense}.wo.weight", block.feed_forward.wo)
+    for prefix, block in _blocks(network):
+        yield from _split(f"{prefix}.0.SelfAttention", "qkv", block.attention.qkv)
+        yield _Entry(f"{prefix}.0.SelfAttention.o.weight", block.attention.o)
+        if isinstance(block, DecoderBlock):
+            yield _Entry(f"{prefix}.1.EncDecAttention.q.weight", block.cross.q)
+            yield from _split(f"{prefix}.1.EncDecAttention", "kv", block.cross.kv)
+            yield _Entry(f"{prefix}.1.EncDecAttention.o.weight", block.cross.o)
+        dense = f"{prefix}.{_last_layer(block)}.DenseReluDense"
+        if block.feed_forward.is_gated:
+            for half, part in enumerate(block.feed_forward.wi.chunk(2)):
+                yield _Entry(f"{dense}.wi_{half}.weight", part)
+        else:
+            yield _Entry(f"{dense}.wi.weight", block.feed_forward.wi)
+        yield _Entry(f"{dense}.wo.weight", block.feed_forward.wo)
+
+
+def _blocks(network: Vip5Network) -> Iterator[tuple[str, EncoderBlock | DecoderBlock]]:
+    """All blocks with the prefix of their names."""
+    for number, block in enumerate(network.encoder.layers):
+        yield f"encoder.block.{number}.layer", block
+    for number, block in enumerate(network.decoder.layers):
+        yield f"decoder.block.{number}.layer", block
 
 
 def _split(prefix: str, letters: str, fused: Tensor) -> Iterator[_Entry]:
@@ -87,15 +93,14 @@ def _split(prefix: str, letters: str, fused: Tensor) -> Iterator[_Entry]:
 
 def _domain_entries(network: Vip5Network, slot: int) -> Iterator[_Entry]:
     layout = network.layouts[slot]
-    for stack, module in (("encoder", network.encoder), ("decoder", network.decoder)):
-        for number, block in enumerate(module.blocks):
-            prefix = f"{stack}.block.{number}.layer"
-            yield from _branch_entries(network, slot, f"{prefix}.0", "attn_adapter", block.attention_branch)
-            if stack == "decoder":
-                yield from _branch_entries(network, slot, f"{prefix}.1", "enc_attn_adapter", block.cross_branch)
-            last = f"{prefix}.{_last_layer(stack)}"
-            yield from _branch_entries(network, slot, last, "ff_adapter", block.feed_forward_branch)
-        yield _Entry(f"{stack}.final_layer_norm.weight", module.final_norm.weight[slot])
+    for prefix, block in _blocks(network):
+        yield from _branch_entries(network, slot, f"{prefix}.0", "attn_adapter", block.attention_branch)
+        if isinstance(block, DecoderBlock):
+            yield from _branch_entries(network, slot, f"{prefix}.1", "enc_attn_adapter", block.cross_branch)
+        last = f"{prefix}.{_last_layer(block)}"
+        yield from _branch_entries(network, slot, last, "ff_adapter", block.feed_forward_branch)
+    yield _Entry("encoder.final_layer_norm.weight", network.encoder.final_norm.weight[slot])
+    yield _Entry("decoder.final_layer_norm.weight", network.decoder.final_norm.weight[slot])
     if network.whole_word is not None and layout.whole_word_rows:
         table = network.whole_word[slot, : layout.whole_word_rows]
         yield _Entry("encoder.whole_word_embeddings.weight", table)
@@ -111,7 +116,7 @@ def _branch_entries(network: Vip5Network, slot: int, prefix: str, adapter: str, 
     if branch.adapter is None or not layout.bottleneck or (is_cross and not layout.cross_attention_adapter):
         return
     bank, width = branch.adapter, layout.bottleneck
-    for task in TASKS[: layout.num_adapters]:
+    for task in layout.adapter_tasks:
         row = network.adapter_row(slot, task)
         name = f"{prefix}.{adapter}.adapters.{task}"
         yield _Entry(f"{name}.down_sampler.weight", bank.down_weight[row, :width])
@@ -135,8 +140,8 @@ def _visual_entries(network: Vip5Network, slot: int) -> Iterator[_Entry]:
         yield _Entry(f"{prefix}.1.weight", bank.norm_weight[slot, :width])
 
 
-def _last_layer(stack: str) -> int:
-    return 1 if stack == "encoder" else 2
+def _last_layer(block: EncoderBlock | DecoderBlock) -> int:
+    return 2 if isinstance(block, DecoderBlock) else 1
 
 
 def freeze(network: nn.Module) -> nn.Module:

@@ -1,7 +1,7 @@
 """Assembly of prompts by concatenating pieces that were tokenised when the domain was loaded.
 
-Only what a request itself brings (a user's name, a headline) is tokenised on the way. The result equals tokenising the whole
-text, because T5's pieces never cross a blank and every cut here is at one.
+Only what a request itself brings (a user's name, a headline) is tokenised on the way. The result equals tokenising the
+whole text, because T5's pieces never cross a blank and every cut here is at one.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ Ids: TypeAlias = NDArray[np.int64]
 class Prompt:
     """What the encoder reads, but for the image features.
 
-    S is the number of tokens, `</s>` included. `image_items` are catalog rows, one per image in the order of the text; there
-    may be more of them than fit into the S tokens (the text is cut at the end, the images never are).
+    S is the number of tokens, `</s>` included. `image_items` are catalog rows, one per image in the order of the text;
+    there may be more of them than fit into the S tokens (the text is cut at the end, the images never are).
     """
 
     input_ids: Ids  # [S]

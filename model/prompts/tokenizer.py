@@ -1,8 +1,8 @@
 """The classic T5 tokenizer, word by word.
 
-T5's pieces never cross a blank, so a text's tokens are those of its words, one after the other, and text can be tokenised in
-parts wherever it is cut at blanks. Special tokens count as text here (they are placed by the assembly, by id), except in
-identifiers, which may be made of a model's own extra tokens.
+T5's pieces never cross a blank, so a text's tokens are those of its words, one after the other, and text can be
+tokenised in parts wherever it is cut at blanks. Special tokens count as text here (they are placed by the assembly, by
+id), except in identifiers, which may be made of a model's own extra tokens.
 """
 
 from __future__ import annotations
