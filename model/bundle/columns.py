@@ -48,7 +48,7 @@ def strings(column: Column) -> list[str]:
 
 def filled(column: Column) -> Column:
     """A column of strings, empty ones in the place of nulls."""
-    return column.cast(pa.string()).fill_null("")
+    return column.cast(pa.string()).fill_null(pa.scalar(""))
 
 
 def name_column(table: pa.Table, name: str, where: str) -> Column:

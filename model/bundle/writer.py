@@ -85,6 +85,11 @@ class BundleWriter:
         return self._backbone
 
     @property
+    def domains(self) -> frozenset[str]:
+        """Names of the domains that the bundle has so far."""
+        return frozenset(folder.name for folder in (self._folder / "domains").glob("*"))
+
+    @property
     def tokenizer(self) -> TextTokenizer | None:
         """The bundle's tokenizer, if it has one already."""
         return self._tokenizer

@@ -1,0 +1,99 @@
+"""State dicts of foreign checkpoints: read without running anything in them, and brought to one tensor per name."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+
+from model.bundle.shapes import HEAD, SHARED
+from model.bundle.tensors import named
+from model.errors import BundleError, UnsafeFileError
+from model.network.config import TASKS
+
+_DDP_PREFIX = "module."
+_SHARED_ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+# T5 conversions from TensorFlow carry it; cross-attention has no position bias, and no implementation reads it.
+_UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+
+
+def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict saved by torch, without DDP's prefix. Only tensors and plain containers are ever built.
+
+    Raises UnsafeFileError for a pickle that holds anything else, BundleError for a file that is no state dict.
+    """
+    try:
+        with warnings.catch_warnings():
+            # An unusual pickle protocol is no concern of ours: what cannot be read raises.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise UnsafeFileError(
+            f"{path.name} is refused: it holds more than tensors and plain containers ({_reason(error)}) and could run "
+            "code; save the model's state_dict() alone, and import that"
+        ) from error
+    except Exception as error:  # the library raises all kinds for a file that is none of its own
+        raise BundleError(f"{path.name} is not a checkpoint that torch can read: {_first_line(error)}") from error
+    return _tensors_of(content, path.name)
+
+
+def drop_aliases(tensors: dict[str, torch.Tensor], *, tied_head: bool, where: str) -> dict[str, torch.Tensor]:
+    """Without the second names of the shared embedding, and without what no T5 reads.
+
+    Raises BundleError if an alias is not the tensor that it stands for.
+    """
+    kept = dict(tensors)
+    kept.pop(_UNUSED, None)
+    for alias in (*_SHARED_ALIASES, *([HEAD] if tied_head else [])):
+        _drop_copy(kept, alias, SHARED, where, "tie_word_embeddings" if alias == HEAD else "T5")
+    return kept
+
+
+def drop_task_copies(tensors: dict[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
+    """One adapter instead of the same one under every task's name."""
+    kept = dict(tensors)
+    for name in tensors:
+        for task in TASKS[1:]:
+            if f".adapters.{task}." in name:
+                original = name.replace(f".adapters.{task}.", f".adapters.{TASKS[0]}.")
+                _drop_copy(kept, name, original, where, "use_single_adapter")
+    return kept
+
+
+def _drop_copy(tensors: dict[str, torch.Tensor], alias: str, original: str, where: str, reason: str) -> None:
+    copy, tensor = tensors.get(alias), tensors.get(original)
+    if copy is None or tensor is None:
+        return
+    if copy.shape != tensor.shape or not torch.equal(copy, tensor):
+        raise BundleError(
+            f"{where}: {alias} differs from {original}, but by {reason} they are one tensor; "
+            "check that the configuration is that of the checkpoint"
+        )
+    del tensors[alias]
+
+
+def _tensors_of(content: object, where: str) -> dict[str, torch.Tensor]:
+    if not isinstance(content, Mapping) or not content:
+        raise BundleError(f"{where} holds a {type(content).__name__}, not a state dict; save the model's state_dict()")
+    others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise BundleError(f"{where}: {named(others)} is not a tensor; save the model's state_dict() alone")
+    tensors = {str(name): value.detach() for name, value in content.items()}
+    if all(name.startswith(_DDP_PREFIX) for name in tensors):
+        return {name.removeprefix(_DDP_PREFIX): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _reason(error: UnpicklingError) -> str:
+    """The forbidden name, such as posix.system, without the library's advice to load the file all the same."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"it refers to {found[1]}" if found else "its pickle has instructions beyond those of a state dict"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,88 @@
+"""What importing is for all kinds of checkpoints alike: sharing the backbone, and the domain's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from model.bundle.catalog import Catalog
+from model.bundle.features import read_features
+from model.bundle.layout import DomainSpec
+from model.bundle.manifest import check_domain_name
+from model.bundle.shapes import expected_domain_shapes, expected_shapes
+from model.bundle.tables import read_source
+from model.bundle.tensors import check_finite, check_tensors
+from model.bundle.users import Users
+from model.bundle.writer import BundleWriter
+from model.errors import BundleError
+from model.network.config import BackboneConfig
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, the number of steps done, and the number of all steps where it is known."""
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """Files of a foreign model. A bundle that has a backbone needs no tokenizer."""
+
+    checkpoint: Path
+    config: Path
+    tokenizer: Path | None
+
+
+@dataclass(frozen=True)
+class DomainSource:
+    """Files of a domain, and what it is called in the bundle."""
+
+    name: str
+    catalog: Path
+    users: Path | None = None
+    features: Path | None = None
+    replace: bool = False  # whether a domain of this name may be in the bundle already
+
+
+@dataclass(frozen=True, eq=False)
+class ForeignModel:
+    """A checkpoint that was read: one tensor per name, of the backbone and of the domain together."""
+
+    name: str
+    config: BackboneConfig
+    tensors: dict[str, torch.Tensor]
+    tokenizer: Tokenizer | None
+
+
+def write_domain(model: ForeignModel, spec: DomainSpec, source: DomainSource, out: Path, progress: Progress) -> str:
+    """Add the model's domain to the bundle at `out`; returns the bundle's new hash."""
+    check_domain_name(source.name)
+    frozen, tuned = _split(model, spec)
+    progress("reading the catalog", 0, None)
+    catalog = Catalog.from_table(read_source(source.catalog), source.catalog.name)
+    users = None if source.users is None else Users.from_table(read_source(source.users), source.users.name)
+    features = None
+    if source.features is not None:
+        if not spec.layout.visual_tokens:
+            raise BundleError(f"{model.name} is a model without images; leave the features out")
+        features = read_features(source.features, catalog, partial(progress, "reading features"))
+    progress("writing the bundle", 0, None)
+    with BundleWriter(out) as writer:
+        if source.name in writer.domains and not source.replace:
+            raise BundleError(f"the bundle has a domain {source.name!r} already; choose another name, or replace it")
+        writer.share_backbone(model.config, frozen, model.tokenizer)
+        writer.add_domain(spec, tuned, catalog, users=users, features=features)
+        return writer.seal()
+
+
+def _split(model: ForeignModel, spec: DomainSpec) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Frozen and tuned tensors."""
+    frozen = expected_shapes(model.config)
+    check_tensors(model.tensors, frozen | expected_domain_shapes(model.config, spec.layout), model.name)
+    check_finite(model.tensors, model.name)
+    return (
+        {name: tensor for name, tensor in model.tensors.items() if name in frozen},
+        {name: tensor for name, tensor in model.tensors.items() if name not in frozen},
+    )

@@ -1,0 +1,54 @@
+"""P5's checkpoints: a whole T5 that was tuned together with whole-word embeddings, without images and adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model.bundle.importers.checkpoint import drop_aliases, read_checkpoint
+from model.bundle.importers.config import ConfigFile, backbone_config, table_rows
+from model.bundle.importers.domain import CheckpointSource, DomainSource, ForeignModel, Progress, write_domain
+from model.bundle.importers.vocabulary import add_p5_tokens, read_tokenizer
+from model.bundle.layout import DomainSpec, PromptDefaults
+from model.bundle.shapes import WHOLE_WORD
+from model.errors import BundleError
+from model.network.config import DomainLayout
+
+
+def import_p5(source: CheckpointSource, domain: DomainSource, out: Path, progress: Progress) -> str:
+    """Add a P5 to the bundle at `out`, which is made if need be; returns the bundle's hash.
+
+    All of its T5 was tuned, so the backbone is this domain's alone unless another checkpoint has the very same weights.
+    Raises as `import_vip5` does.
+    """
+    config = ConfigFile(source.config)
+    progress("reading the checkpoint", 0, None)
+    tensors = read_checkpoint(source.checkpoint)
+    where = source.checkpoint.name
+    backbone = backbone_config(config, tensors)
+    tensors = drop_aliases(tensors, tied_head=backbone.tie_word_embeddings, where=where)
+    has_whole_words = config.get("whole_word_embed", bool, default=WHOLE_WORD in tensors)
+    layout = DomainLayout(
+        bottleneck=0,
+        cross_attention_adapter=False,
+        one_adapter_for_all_tasks=True,
+        visual_tokens=0,
+        feature_dim=0,
+        visual_norm=False,
+        whole_word_rows=table_rows(tensors, WHOLE_WORD) if has_whole_words else 0,
+        category_rows=0,
+    )
+    num_users, num_items = (config.get(key, int, 0) for key in ("user_extra_ids", "item_extra_ids"))
+    if min(num_users, num_items) < 0:
+        raise BundleError(
+            f"{config.name}: user_extra_ids and item_extra_ids are {num_users} and {num_items}; none may be < 0"
+        )
+    tokenizer = None if source.tokenizer is None else read_tokenizer(source.tokenizer)
+    if tokenizer is not None:
+        add_p5_tokens(tokenizer, num_users, num_items)
+    spec = DomainSpec(
+        name=domain.name,
+        layout=layout,
+        backbone_sha256="",
+        prompts=PromptDefaults(max_tokens=config.get("max_text_length", int, 512)),
+    )
+    return write_domain(ForeignModel(where, backbone, tensors, tokenizer), spec, domain, out, progress)

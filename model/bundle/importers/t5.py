@@ -1,0 +1,80 @@
+"""Folders of Hugging Face's T5: the backbone of a bundle without domains, to be tuned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from model.bundle.backbone import check_backbone
+from model.bundle.documents import read_json_object
+from model.bundle.importers.checkpoint import drop_aliases
+from model.bundle.importers.config import ConfigFile, backbone_config
+from model.bundle.importers.domain import Progress
+from model.bundle.importers.vocabulary import read_tokenizer
+from model.bundle.shapes import HEAD, SHARED
+from model.bundle.tensors import check_finite, read_tensors
+from model.bundle.writer import BundleWriter
+from model.errors import BundleError
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+def import_t5(folder: Path, out: Path, progress: Progress) -> str:
+    """Make a bundle of a T5's backbone, layer norms included; returns its hash.
+
+    `folder` holds config.json, tokenizer.json and model.safetensors, possibly sharded. Raises BundleError or one of its
+    kinds for files that break a rule.
+    """
+    config = ConfigFile(folder / "config.json")
+    progress("reading the model", 0, None)
+    tensors = _read_weights(folder)
+    is_scaled = config.get("scale_decoder_outputs", bool, config.get("tie_word_embeddings", bool, default=True))
+    backbone = replace(backbone_config(config, tensors), tie_word_embeddings=is_scaled)
+    tensors = _with_head(tensors, is_scaled=is_scaled, where=folder.name)
+    check_backbone(backbone, tensors, folder.name)
+    check_finite(tensors, folder.name)
+    progress("writing the bundle", 0, None)
+    with BundleWriter(out) as writer:
+        if writer.backbone is not None:
+            raise BundleError(f"{out.name} is a bundle with a backbone already; choose another folder")
+        writer.share_backbone(backbone, tensors, read_tokenizer(folder))
+        return writer.seal()
+
+
+def _with_head(tensors: dict[str, torch.Tensor], *, is_scaled: bool, where: str) -> dict[str, torch.Tensor]:
+    """With a head of its own if its input is not scaled, else without.
+
+    Whether the decoder's output is scaled, and whether the head is the shared embedding, are two things to Hugging Face
+    and one to this network. A head that is shared and not scaled becomes one of its own.
+    """
+    is_tied = HEAD not in tensors or torch.equal(tensors[HEAD], tensors[SHARED])
+    if is_scaled and not is_tied:
+        raise BundleError(
+            f"{where}: {HEAD} differs from {SHARED}, but the configuration ties them (tie_word_embeddings)"
+        )
+    kept = drop_aliases(tensors, tied_head=is_scaled, where=where)
+    if not is_scaled:
+        kept.setdefault(HEAD, kept[SHARED])
+    return kept
+
+
+def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    if (folder / WEIGHTS).is_file():
+        return read_tensors(folder / WEIGHTS)
+    if not (folder / INDEX).is_file():
+        raise BundleError(
+            f"{folder.name} has neither {WEIGHTS} nor {INDEX}; save the model with save_pretrained of Hugging Face's "
+            "T5ForConditionalGeneration"
+        )
+    places = read_json_object(folder / INDEX).get("weight_map")
+    if not isinstance(places, dict):
+        raise BundleError(f"{INDEX} has no weight_map, so it does not say which file holds what; save the model anew")
+    tensors: dict[str, torch.Tensor] = {}
+    for shard in sorted({str(place) for place in places.values()}):
+        if Path(shard).name != shard:
+            raise BundleError(f"{INDEX} names {shard!r}; shards lie beside it, so it must be the name of a file")
+        tensors |= read_tensors(folder / shard)
+    return tensors

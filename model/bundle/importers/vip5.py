@@ -1,0 +1,37 @@
+"""VIP5's checkpoints: a frozen T5, adapters, a visual mapper, and the config.json of its trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model.bundle.importers.checkpoint import drop_aliases, drop_task_copies, read_checkpoint
+from model.bundle.importers.config import ConfigFile, backbone_config, vip5_encoder, vip5_layout
+from model.bundle.importers.domain import CheckpointSource, DomainSource, ForeignModel, Progress, write_domain
+from model.bundle.importers.vocabulary import read_tokenizer
+from model.bundle.layout import DomainSpec, PromptDefaults
+
+
+def import_vip5(source: CheckpointSource, domain: DomainSource, out: Path, progress: Progress) -> str:
+    """Add a tuned VIP5 to the bundle at `out`, which is made if need be; returns the bundle's hash.
+
+    Raises BackboneMismatchError if the checkpoint's frozen weights are not those of the bundle, BundleError or another
+    of its kinds for files that break a rule; the bundle then stays as it was.
+    """
+    config = ConfigFile(source.config)
+    progress("reading the checkpoint", 0, None)
+    tensors = read_checkpoint(source.checkpoint)
+    where = source.checkpoint.name
+    backbone = backbone_config(config, tensors)
+    layout = vip5_layout(config, tensors)
+    tensors = drop_aliases(tensors, tied_head=backbone.tie_word_embeddings, where=where)
+    if layout.one_adapter_for_all_tasks:
+        tensors = drop_task_copies(tensors, where)
+    spec = DomainSpec(
+        name=domain.name,
+        layout=layout,
+        backbone_sha256="",
+        encoder=vip5_encoder(config, layout),
+        prompts=PromptDefaults(max_tokens=config.get("max_text_length", int, 1024)),
+    )
+    tokenizer = None if source.tokenizer is None else read_tokenizer(source.tokenizer)
+    return write_domain(ForeignModel(where, backbone, tensors, tokenizer), spec, domain, out, progress)

@@ -1,0 +1,30 @@
+"""The command `vip5`: sub-commands have modules of their own, errors become one line and an exit status here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from model.errors import Vip5Error
+from service.cli import bundles, importing
+
+app = typer.Typer(
+    name="vip5",
+    help="Serve multimodal generative recommenders of the VIP5 kind.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(importing.app, name="import")
+app.add_typer(bundles.app, name="bundle")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line and exit: 0 on success, 2 on wrong usage, 1 on failure with one line on standard error."""
+    try:
+        app(args=arguments, prog_name="vip5")
+    except (Vip5Error, OSError) as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+    raise SystemExit(1)
