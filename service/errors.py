@@ -12,16 +12,17 @@ Vip5Error
     ├── NotReadyError           still loading or warming up
     ├── DrainingError           about to end
     ├── DeadlineError
-    └── ClientGoneError         nobody is left to read the answer
+    ├── ClientGoneError         nobody is left to read the answer
+    └── ListenError             the address cannot be listened on
 
 Knows no web framework: the command line writes the same problem documents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
@@ -37,6 +38,8 @@ from model.errors import (
 from service.schemas.problem import FieldError, Problem
 
 LONGEST_VALUE = 60
+
+Fault: TypeAlias = Mapping[str, Any]
 
 
 class ServiceError(Vip5Error):
@@ -107,6 +110,12 @@ class ClientGoneError(ServiceError):
     code = "client_closed_request"
 
 
+class ListenError(ServiceError):
+    """The address cannot be listened on; the service does not start."""
+
+    code = "cannot_listen"
+
+
 @dataclass(frozen=True)
 class Status:
     """How an error is told over HTTP."""
@@ -169,8 +178,8 @@ def problem_of(error: Exception, request_id: str) -> Problem:
     )
 
 
-def validation_problem(faults: Sequence[Any], request_id: str) -> Problem:
-    """The problem document of pydantic's list of faults, each of which names a field, a rule and the value."""
+def validation_problem(faults: Sequence[Fault], request_id: str) -> Problem:
+    """The problem document of pydantic's list of faults, each of which has loc, msg, type and input."""
     errors = [_field_error(fault) for fault in faults]
     status = STATUSES[ValidationError]
     return Problem(
@@ -186,7 +195,7 @@ def validation_problem(faults: Sequence[Any], request_id: str) -> Problem:
     )
 
 
-def _field_error(fault: Any) -> FieldError:
+def _field_error(fault: Fault) -> FieldError:
     location = [str(part) for part in fault["loc"] if part not in ("body", "query", "path")]
     value = fault.get("input")
     message = fault["msg"]

@@ -52,9 +52,7 @@ class Metrics:
         )
         self._running = Gauge("vip5_num_requests_running", "Requests in the engine.", registry=registry)
         self._waiting = Gauge("vip5_num_requests_waiting", "Requests in the queues.", registry=registry)
-        self._batch_size = Histogram(
-            "vip5_batch_size", "Prompts in a batch.", buckets=ROW_BUCKETS, registry=registry
-        )
+        self._batch_size = Histogram("vip5_batch_size", "Prompts in a batch.", buckets=ROW_BUCKETS, registry=registry)
         self._hits = Counter(
             "vip5_feature_cache_hits", "Image embeddings that were there.", ["tier"], registry=registry
         )

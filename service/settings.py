@@ -1,4 +1,4 @@
-"""Settings of the service, read once at the start from variables named VIP5_…
+"""Settings of the service, read once at the start from the variables whose names start with VIP5_.
 
 Facts about a model live in its bundle, never here.
 """
@@ -96,7 +96,9 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
     try:
         return Settings.model_validate(_from_environment() | given)
     except ValidationError as error:
-        raise SettingsError("; ".join(_line(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors())) from error
+        raise SettingsError(
+            "; ".join(_line(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors())
+        ) from error
 
 
 def _from_environment() -> dict[str, object]:

@@ -81,8 +81,8 @@ class Job(Generic[W, R]):
                 return await self._future
         except TimeoutError as error:
             raise DeadlineError(
-                f"no answer within {self.deadline - self.submitted_at:.3f} s of being queued; allow a longer deadline_ms or"
-                " try again when fewer requests are waiting"
+                f"no answer within {self.deadline - self.submitted_at:.3f} s of queueing; allow a longer deadline_ms"
+                " or try again when fewer requests are waiting"
             ) from error
         finally:
             self.abandon()

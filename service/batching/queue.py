@@ -91,7 +91,7 @@ class JobQueue:
         head = self._jobs[0]
         batch, num_rows, longest = [head], len(head.rows), head.longest
         for job in self._jobs[1:]:
-            if job.call is not head.call:
+            if job.call != head.call:
                 continue
             num_rows, longest = num_rows + len(job.rows), max(longest, job.longest)
             if num_rows > self._limits.max_batch_rows or num_rows * longest > self._limits.max_batch_tokens:

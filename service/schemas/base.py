@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field
 
 LARGEST_INT = 2**63 - 1
 
@@ -15,13 +15,6 @@ UserName: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
 TemplateId: TypeAlias = Annotated[str, Field(min_length=1, max_length=8)]
 Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=512)]
 ItemIds: TypeAlias = Annotated[list[ItemId], Field(max_length=10_000)]
-
-Value: TypeAlias = (
-    Annotated[StrictStr, Field(max_length=512)]
-    | StrictBool
-    | Annotated[StrictInt, Field(ge=-LARGEST_INT, le=LARGEST_INT)]
-    | Annotated[StrictFloat, Field(allow_inf_nan=False)]
-)
 
 
 class RequestBody(BaseModel):

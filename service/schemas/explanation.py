@@ -22,8 +22,15 @@ from service.schemas.base import (
 )
 
 EXAMPLES: list[Any] = [
-    {"domain": "toys", "item_id": "toy-0001", "user_id": "user-001", "feature": "colour", "max_new_tokens": 16},
-    {"domain": "toys", "item_id": "toy-0002", "user_id": "user-001", "star_rating": 5, "stream": True, "max_new_tokens": 16},
+    {"domain": "toys", "item_id": "toy-0001", "user_id": "user-0001", "feature": "colour", "max_new_tokens": 16},
+    {
+        "domain": "toys",
+        "item_id": "toy-0002",
+        "user_id": "user-0001",
+        "star_rating": 5,
+        "stream": True,
+        "max_new_tokens": 16,
+    },
 ]
 
 
@@ -39,7 +46,9 @@ class ExplanationRequest(RequestBody):
     feature: Text | None = Field(default=None, description="A word that the explanation is to be about.")
     star_rating: int | None = Field(default=None, ge=1, le=5, description="The rating to explain.")
     review_headline: Text | None = Field(default=None, description="The headline of the user's review.")
-    template: TemplateId | None = Field(default=None, description="The prompt; left out: the best for the given fields.")
+    template: TemplateId | None = Field(
+        default=None, description="The prompt; left out: the best for the given fields."
+    )
     max_new_tokens: int = Field(default=64, ge=1, le=512, description="Longest text, in tokens.")
     num_beams: int = Field(default=1, ge=1, le=32, description="Beams of the search; 1 is greedy.")
     temperature: float = Field(default=0.0, ge=0, le=10, description="0 is greedy; more draws at random.")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from model.engine.queries import DirectQuery, RankingOptions, Scalar, SequentialQuery
+from model.engine.queries import DirectQuery, RankingOptions, SequentialQuery
 from service.schemas.base import (
     AnswerBody,
     DegradedBody,
@@ -17,16 +17,11 @@ from service.schemas.base import (
     TemplateId,
     UserId,
     UserName,
-    Value,
 )
-
-Where = Annotated[
-    dict[Annotated[str, Field(min_length=1, max_length=128)], Value | Annotated[list[Value], Field(max_length=1_000)]],
-    Field(max_length=32),
-]
+from service.schemas.filters import Where
 
 SEQUENTIAL_EXAMPLES: list[Any] = [
-    {"domain": "toys", "history": ["toy-0001", "toy-0002", "toy-0003"], "user_id": "user-001", "k": 5},
+    {"domain": "toys", "history": ["toy-0001", "toy-0002", "toy-0003"], "user_id": "user-0001", "k": 5},
     {
         "domain": "toys",
         "history": ["toy-0010", "toy-0011"],
@@ -38,8 +33,8 @@ SEQUENTIAL_EXAMPLES: list[Any] = [
     },
 ]
 DIRECT_EXAMPLES: list[Any] = [
-    {"domain": "toys", "user_id": "user-001", "candidates": ["toy-0004", "toy-0005", "toy-0006"], "k": 3},
-    {"domain": "toys", "user_id": "user-001", "candidates": ["toy-0004", "toy-0005"], "template": "B-1"},
+    {"domain": "toys", "user_id": "user-0001", "candidates": ["toy-0004", "toy-0005", "toy-0006"], "k": 3},
+    {"domain": "toys", "user_id": "user-0001", "candidates": ["toy-0004", "toy-0005"], "template": "B-1"},
 ]
 
 
@@ -69,7 +64,7 @@ class RankingRequest(RequestBody):
             k=self.k,
             num_beams=self.num_beams,
             exclude_items=tuple(self.exclude_items),
-            where={column: _values(value) for column, value in self.where.items()},
+            where=self.where,
             length_penalty=self.length_penalty,
             exactness=self.exactness,
         )
@@ -122,7 +117,9 @@ class RankedItem(AnswerBody):
 
     rank: int = Field(description="1 for the best.")
     item_id: ItemId = Field(description="The shop's own id.")
-    score: float = Field(description="Log-probability of the item (over length^length_penalty), or P(yes) where yes/no was asked.")
+    score: float = Field(
+        description="Log-probability of the item (over length^length_penalty), or P(yes) where yes/no was asked."
+    )
     title: str | None = Field(description="The catalog's title.")
     image: str | None = Field(description="The catalog's reference to the picture.")
     attributes: dict[str, Any] = Field(description="The catalog's further columns, `category` included.")
@@ -150,7 +147,3 @@ class RankingAnswer(AnswerBody):
     bundle: str = Field(description="Hash of the bundle that answered.")
     request_id: str = Field(description="Names the request in the service's log.")
     timings_ms: TimingsBody | None = Field(default=None, description="Where the time went, if asked for.")
-
-
-def _values(value: Any) -> tuple[Scalar, ...]:
-    return tuple(value) if isinstance(value, list) else (value,)

@@ -1,0 +1,87 @@
+"""Wires the service together; nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from feature_cache.embedded import EmbeddedStore, FeatureFileError
+from model.engine.runtime import Runtime, load_runtime
+from model.errors import BundleError
+from service.explainer import Explainer
+from service.metrics import Metrics
+from service.problems import install_problem_handlers
+from service.readiness import Readiness, warm_up
+from service.recommender import Recommender
+from service.request_context import RequestContext
+from service.routes import domains, explain, health, metrics, recommend
+from service.routes.openapi import install_openapi
+from service.routes.parts import Service
+from service.settings import Settings
+from service.stages import EngineCalls, Epoch, Lanes
+
+LANES_CLOSE_S = 5.0
+
+Loader = Callable[[Settings], Runtime]
+
+
+def load(settings: Settings) -> Runtime:
+    """Verify and load the bundle. Raises BundleError kinds."""
+    return load_runtime(Path(settings.bundle), device=settings.device, num_threads=settings.num_threads)
+
+
+@asynccontextmanager
+async def open_service(settings: Settings, metrics: Metrics, loader: Loader = load) -> AsyncIterator[Service]:
+    """Load the bundle and run the lanes of its engine. Raises BundleError kinds."""
+    runtime = await asyncio.to_thread(loader, settings)
+    dims = {name: domain.spec.layout.feature_dim for name, domain in runtime.domains.items()}
+    try:
+        features = EmbeddedStore.open(runtime.feature_files, dims)
+    except FeatureFileError as error:
+        raise BundleError(str(error)) from error
+    epoch = Epoch(domains=runtime.domains, engine=EngineCalls(runtime.engine), features=features)
+    for domain in epoch.domains.values():
+        metrics.set_bundle(domain.name, domain.bundle_hash)
+    lanes = Lanes(settings.queue_limits, metrics)
+    lanes.start()
+    try:
+        yield Service(
+            epoch=epoch,
+            recommender=Recommender(epoch, lanes, metrics, settings.request_limits),
+            explainer=Explainer(epoch, lanes, metrics, settings.request_limits),
+        )
+    finally:
+        await lanes.close(LANES_CLOSE_S)
+
+
+def create_app(settings: Settings, loader: Loader = load) -> FastAPI:
+    """The app; its lifespan loads the bundle, and warms the domains up in the background."""
+    service_metrics = Metrics()
+    readiness = Readiness()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_service(settings, service_metrics, loader) as service:
+            app.state.service = service
+            readiness.await_domains(service.epoch.domains)
+            warming = asyncio.create_task(warm_up(readiness, service.recommender, service.epoch.domains.values()))
+            try:
+                yield
+            finally:
+                readiness.drain()
+                warming.cancel()
+
+    app = FastAPI(title="vip5-serve", summary="Multimodal generative recommendation", lifespan=lifespan, redoc_url=None)
+    app.state.metrics = service_metrics
+    app.state.readiness = readiness
+    app.state.max_body_bytes = settings.request_limits.max_body_bytes
+    app.add_middleware(RequestContext, metrics=service_metrics)
+    install_problem_handlers(app, service_metrics)
+    for module in (recommend, explain, domains, health, metrics):
+        app.include_router(module.router)
+    install_openapi(app)
+    return app

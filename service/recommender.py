@@ -1,0 +1,166 @@
+"""Answers requests for items: plan, fetch images, run the engine, map what it found to the catalog.
+
+The HTTP routes and the command line go this same way. Knows no web framework.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.decoding.constraints import Eligibility
+from model.engine.domain import ServedDomain
+from model.engine.planning import plan_direct, plan_sequential
+from model.engine.plans import Degradation, PointwisePlan, RankingPlan
+from model.errors import InputError
+from service.metrics import Metrics
+from service.schemas.base import DegradedBody
+from service.schemas.ranking import (
+    DirectRequest,
+    RankedItem,
+    RankingAnswer,
+    RankingRequest,
+    SequentialRequest,
+    TimingsBody,
+)
+from service.settings import RequestLimits
+from service.stages import Epoch, Lanes, PromptFeatures, deadline_in, fetch_features, untrained
+from service.trace import RequestTrace
+
+Planner = Callable[[ServedDomain], RankingPlan | PointwisePlan]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the engine found: catalog rows with scores, best first."""
+
+    ranked: Sequence[tuple[int, float]]
+    exact_prefix: int
+    num_beams: int
+
+
+class Recommender:
+    """Answers both kinds of requests for items."""
+
+    def __init__(self, epoch: Epoch, lanes: Lanes, metrics: Metrics, limits: RequestLimits) -> None:
+        self._epoch = epoch
+        self._lanes = lanes
+        self._metrics = metrics
+        self._limits = limits
+
+    async def recommend_sequential(self, request: SequentialRequest, trace: RequestTrace) -> RankingAnswer:
+        """Raises InputError kinds, QueueFullError, DeadlineError and EngineError."""
+        _check_length("history", request.history, self._limits.max_history)
+        _check_length("include_items", request.include_items, self._limits.max_candidates)
+        return await self._recommend(request, trace, lambda domain: plan_sequential(domain, request.query))
+
+    async def recommend_direct(self, request: DirectRequest, trace: RequestTrace) -> RankingAnswer:
+        """Raises InputError kinds, QueueFullError, DeadlineError and EngineError."""
+        _check_length("candidates", request.candidates, self._limits.max_candidates)
+        return await self._recommend(request, trace, lambda domain: plan_direct(domain, request.query))
+
+    async def _recommend(self, request: RankingRequest, trace: RequestTrace, planner: Planner) -> RankingAnswer:
+        started_at = time.perf_counter()
+        given_s = None if request.deadline_ms is None else request.deadline_ms / 1000
+        deadline = deadline_in(self._limits.default_deadline_s if given_s is None else given_s)
+        domain = self._epoch.domain(request.domain)
+        trace.domain = domain.name
+        with trace.stage("plan"):
+            plan = planner(domain)
+        with trace.stage("features"):
+            features = await fetch_features(self._epoch, domain, plan.prompts, self._metrics)
+        if isinstance(plan, PointwisePlan):
+            found = await self._score(plan, features, deadline, trace)
+        else:
+            found = await self._search(domain, plan, features, deadline, trace)
+        degraded = (*plan.degraded, *features.degraded, *untrained(domain))
+        trace.note_stage("total", time.perf_counter() - started_at)
+        return self._answer(domain, found, degraded, trace, has_timings=request.timings)
+
+    async def _search(
+        self, domain: ServedDomain, plan: RankingPlan, features: PromptFeatures, deadline: float, trace: RequestTrace
+    ) -> _Found:
+        work = plan.work(features.rows)
+        outcome = await self._lanes.ranking.submit(self._epoch.engine.rank, [work], deadline=deadline).outcome()
+        _note_outcome(trace, outcome.queue_s, outcome.timings.encode_s, outcome.timings.decode_s)
+        (ranking,) = outcome.results
+        rows = domain.rows_of(ranking.leaves)
+        ranked = [
+            (int(row), float(score))
+            for leaf, row, score in zip(ranking.leaves, rows, ranking.scores, strict=True)
+            if _is_eligible(plan.eligibility, int(leaf))
+        ]
+        self._metrics.count_invalid_items(len(rows) - len(ranked))
+        self._metrics.observe_exact_prefix(ranking.exact_prefix)
+        return _Found(ranked=ranked, exact_prefix=ranking.exact_prefix, num_beams=ranking.num_beams)
+
+    async def _score(
+        self, plan: PointwisePlan, features: PromptFeatures, deadline: float, trace: RequestTrace
+    ) -> _Found:
+        """Every candidate is scored, so whatever is returned is the true top."""
+        work = plan.work(features.rows)
+        if not work:
+            _note_outcome(trace, 0.0, 0.0, 0.0)
+            return _Found(ranked=(), exact_prefix=0, num_beams=0)
+        outcome = await self._lanes.ranking.submit(self._epoch.engine.score, work, deadline=deadline).outcome()
+        _note_outcome(trace, outcome.queue_s, outcome.timings.encode_s, outcome.timings.decode_s)
+        ranked = plan.rank(outcome.results)
+        return _Found(ranked=ranked, exact_prefix=len(ranked), num_beams=0)
+
+    def _answer(
+        self,
+        domain: ServedDomain,
+        found: _Found,
+        degraded: Sequence[Degradation],
+        trace: RequestTrace,
+        *,
+        has_timings: bool,
+    ) -> RankingAnswer:
+        trace.num_items = len(found.ranked)
+        trace.note_degraded(degraded)
+        self._metrics.count_degraded(trace.degraded)
+        return RankingAnswer(
+            items=[_item(domain, rank, row, score) for rank, (row, score) in enumerate(found.ranked, start=1)],
+            exact_prefix=min(found.exact_prefix, len(found.ranked)),
+            num_beams_effective=found.num_beams,
+            degraded=[DegradedBody(kind=each.kind, detail=each.detail) for each in degraded],
+            domain=domain.name,
+            bundle=domain.bundle_hash,
+            request_id=trace.request_id,
+            timings_ms=TimingsBody.model_validate(trace.stages_ms) if has_timings else None,
+        )
+
+
+def _item(domain: ServedDomain, rank: int, row: int, score: float) -> RankedItem:
+    catalog = domain.catalog
+    return RankedItem(
+        rank=rank,
+        item_id=catalog.item_ids[row],
+        score=score,
+        title=catalog.titles[row],
+        image=catalog.images[row],
+        attributes=catalog.attributes(row),
+    )
+
+
+def _is_eligible(eligibility: Eligibility, leaf: int) -> bool:
+    if eligibility.included is not None:
+        return leaf in eligibility.included
+    is_member = 0 <= leaf < len(eligibility.base.is_member) and bool(eligibility.base.is_member[leaf])
+    place = np.searchsorted(eligibility.excluded, leaf)
+    is_excluded = place < len(eligibility.excluded) and eligibility.excluded[place] == leaf
+    return is_member and not is_excluded
+
+
+def _note_outcome(trace: RequestTrace, queue_s: float, encode_s: float, decode_s: float) -> None:
+    trace.note_stage("queue", queue_s)
+    trace.note_stage("encode", encode_s)
+    trace.note_stage("decode", decode_s)
+
+
+def _check_length(field: str, item_ids: Sequence[str] | None, limit: int) -> None:
+    if item_ids is not None and len(item_ids) > limit:
+        raise InputError(f"{field} holds {len(item_ids)} items, the limit is {limit}; send fewer", field=field)

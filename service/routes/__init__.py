@@ -1,0 +1,1 @@
+"""The HTTP routes: validate, hand on, answer."""

@@ -1,0 +1,44 @@
+"""GET /health/live and /health/ready, and their names in the open inference protocol (/v2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from service.routes.openapi import problems
+from service.routes.parts import Trace, readiness_of, service_of
+from service.schemas.domains import LiveAnswer, ReadyAnswer
+
+router = APIRouter(tags=["health"])
+
+NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {"model": ReadyAnswer, "description": "Not ready; `reasons` says why."}
+}
+
+
+@router.get("/health/live")
+@router.get("/v2/health/live", include_in_schema=False)
+async def live() -> LiveAnswer:
+    """Whether the process answers."""
+    return LiveAnswer(status="live")
+
+
+@router.get("/health/ready", responses=NOT_READY)
+@router.get("/v2/health/ready", include_in_schema=False)
+async def ready(request: Request, response: Response) -> ReadyAnswer:
+    """Whether requests are taken."""
+    return _answer(readiness_of(request).reasons(), response)
+
+
+@router.get("/v2/models/{name}/ready", responses=NOT_READY | problems(404))
+async def domain_ready(name: str, request: Request, response: Response, trace: Trace) -> ReadyAnswer:
+    """Whether requests are taken for one domain."""
+    trace.domain = service_of(request).epoch.domain(name).name
+    return _answer(readiness_of(request).reasons(name), response)
+
+
+def _answer(reasons: list[str], response: Response) -> ReadyAnswer:
+    if reasons:
+        response.status_code = 503
+    return ReadyAnswer(status="not_ready" if reasons else "ready", reasons=reasons)

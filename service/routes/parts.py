@@ -1,0 +1,130 @@
+"""What routes share: the parts of the app that they call, how bodies are read, how a client that left is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from starlette.types import Message, Receive
+
+from service.errors import BodyTooLargeError, ClientGoneError, ContentTypeError
+from service.explainer import Explainer
+from service.problems import trace_of
+from service.readiness import Readiness
+from service.recommender import Recommender
+from service.stages import Epoch
+from service.trace import RequestTrace
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Service:
+    """All that answers requests, over HTTP or from the command line."""
+
+    epoch: Epoch
+    recommender: Recommender
+    explainer: Explainer
+
+
+def service_of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def readiness_of(request: Request) -> Readiness:
+    readiness: Readiness = request.app.state.readiness
+    return readiness
+
+
+def ready_service_of(request: Request) -> Service:
+    """Raises NotReadyError and DrainingError."""
+    readiness_of(request).require()
+    return service_of(request)
+
+
+Trace = Annotated[RequestTrace, Depends(trace_of)]
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the client closes the connection. Raises ClientGoneError then."""
+    answer = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnect(request.receive))
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ClientGoneError("the client closed the connection before the answer was there")
+        return answer.result()
+    finally:
+        answer.cancel()
+        gone.cancel()
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class JsonRoute(APIRoute):
+    """A route that reads JSON of bounded length, whatever its length was said to be."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def read_and_handle(request: Request) -> Response:
+            _check_content_type(request.headers.get("content-type", ""))
+            body = await _read_body(request, request.app.state.max_body_bytes)
+            return await handler(Request(request.scope, _replay(body, request.receive)))
+
+        return read_and_handle
+
+
+def _check_content_type(content_type: str) -> None:
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type != "application/json" and not (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    ):
+        raise ContentTypeError(f"the Content-Type is {content_type[:100]!r}; send JSON as application/json")
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise BodyTooLargeError(f"the body is {declared} bytes long, the limit is {max_bytes}; send less")
+    chunks: list[bytes] = []
+    length = 0
+    async for chunk in _stream(request):
+        length += len(chunk)
+        if length > max_bytes:
+            raise BodyTooLargeError(f"the body is longer than {max_bytes} bytes, which is the limit; send less")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _stream(request: Request) -> AsyncIterator[bytes]:
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError("the client closed the connection before its request was complete")
+        yield message.get("body", b"")
+        if not message.get("more_body", False):
+            return
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Gives the body that was read, then whatever comes after it."""
+    is_given = False
+
+    async def receive_again() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again

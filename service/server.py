@@ -1,0 +1,81 @@
+"""Runs the app in uvicorn: listen, say where, and on a signal drain and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.errors import ListenError
+from service.json_logging import configure_logging
+from service.readiness import Readiness
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `run_server`: uvicorn would end the process by the very signal, and not with status 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def run_server(settings: Settings) -> None:
+    """Serve until a signal comes, then drain. Raises BundleError kinds and ListenError."""
+    configure_logging(settings.log_level)
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.drain_s),
+    )
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_serve(app, _Server(config), settings))
+
+
+async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings) -> None:
+    readiness: Readiness = app.state.readiness
+
+    def end() -> None:
+        logger.info("draining")
+        readiness.drain()
+        server.force_exit = server.should_exit  # a second signal waits for nobody
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for each in SIGNALS:
+        loop.add_signal_handler(each, end)
+    with _listen(settings.host, settings.port) as listener:
+        # Entered here and not by uvicorn, so that what is wrong with a bundle reaches the caller.
+        async with app.router.lifespan_context(app):
+            logger.info("listening", extra={"url": _url(listener)})
+            await server.serve(sockets=[listener])
+    logger.info("ended")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {host}:{port}: {error}; choose another host or port") from error
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
