@@ -11,7 +11,7 @@ from model.bundle.backbone import Backbone, check_tokenizer, read_backbone
 from model.bundle.catalog import Catalog
 from model.bundle.documents import read_domain_spec
 from model.bundle.features import check_features
-from model.bundle.identifiers import check_identifiers
+from model.bundle.identifiers import tokenise_identifiers
 from model.bundle.layout import (
     ADAPTER_WEIGHTS,
     BACKBONE_WEIGHTS,
@@ -29,6 +29,7 @@ from model.bundle.tensors import check_tensors, read_tensors
 from model.bundle.users import Users
 from model.errors import BackboneMismatchError, CatalogError
 from model.network.config import BackboneConfig
+from model.prompts.assembly import TokenRows
 from model.prompts.tokenizer import TextTokenizer
 
 
@@ -39,6 +40,7 @@ class DomainFiles:
     spec: DomainSpec
     adapter: dict[str, torch.Tensor]
     catalog: Catalog
+    identifiers: TokenRows  # of the items' index texts, without `</s>`
     users: Users | None
     features_path: Path | None
 
@@ -84,7 +86,8 @@ def _open_domain(
     adapter = read_tensors(root / domain_file(name, ADAPTER_WEIGHTS))
     check_domain(spec, adapter, backbone.config, backbone.sha256)
     catalog = _read_catalog(root, domain_file(name, CATALOG))
-    check_identifiers(catalog.indices, catalog.item_ids, tokenizer, str(domain_file(name, CATALOG)))
+    place = str(domain_file(name, CATALOG))
+    identifiers = tokenise_identifiers(catalog.indices, catalog.item_ids, tokenizer, place)
     users, features = domain_file(name, USERS), domain_file(name, FEATURES)
     if features in manifest.files:
         check_features(root / features, spec.layout.feature_dim, catalog, str(features))
@@ -92,6 +95,7 @@ def _open_domain(
         spec=spec,
         adapter=adapter,
         catalog=catalog,
+        identifiers=identifiers,
         users=Users.read(root / users) if users in manifest.files else None,
         features_path=root / features if features in manifest.files else None,
     )

@@ -7,30 +7,35 @@ from collections.abc import Sequence
 import numpy as np
 
 from model.errors import CatalogError
+from model.prompts.assembly import TokenRows
 from model.prompts.tokenizer import TextTokenizer
 
 
-def check_identifiers(indices: Sequence[str], item_ids: Sequence[str], tokenizer: TextTokenizer, where: str) -> None:
-    """Raise CatalogError, naming the first item at fault, unless every identifier can be generated and told apart.
+def tokenise_identifiers(
+    indices: Sequence[str], item_ids: Sequence[str], tokenizer: TextTokenizer, where: str
+) -> TokenRows:
+    """Token rows of the items' index texts, without `</s>`.
 
-    An identifier has at least one token, none that is unknown, padding, `</s>` or the image's, and its token sequence
-    is no other item's.
+    Raises CatalogError, naming the first item at fault, unless every identifier can be generated and told apart: it has
+    at least one token, none that is unknown, padding, `</s>` or the image's, and its tokens are no other item's.
     """
     sequences = tokenizer.identifiers(indices)
-    lengths = np.fromiter((len(sequence) for sequence in sequences), dtype=np.int64, count=len(sequences))
-    tokens = np.fromiter((token for sequence in sequences for token in sequence), dtype=np.int64, count=lengths.sum())
-
-    for row in np.flatnonzero(lengths == 0)[:1]:
-        raise CatalogError(f"{where}: the index of item {item_ids[row]!r} is empty; give the text that names it")
-
-    forbidden = [tokenizer.unk_id, tokenizer.pad_id, tokenizer.eos_id, tokenizer.image_id]
-    for position in np.flatnonzero(np.isin(tokens, forbidden))[:1]:
-        row = int(np.searchsorted(np.cumsum(lengths), position, side="right"))
+    rows = TokenRows.of(sequences)
+    lengths = np.diff(rows.offsets)
+    if not lengths.all():
+        item_id = item_ids[int(np.argmin(lengths))]
+        raise CatalogError(f"{where}: the index of item {item_id!r} has no token; give the text that names it")
+    forbidden = (tokenizer.unk_id, tokenizer.pad_id, tokenizer.eos_id, tokenizer.image_id)
+    is_forbidden = np.isin(rows.flat, forbidden)
+    if is_forbidden.any():
+        place = int(np.argmax(is_forbidden))
+        row = int(np.searchsorted(rows.offsets, place, side="right")) - 1
         raise CatalogError(
             f"{where}: the index {indices[row]!r} of item {item_ids[row]!r} has the token "
-            f"{tokenizer.token(int(tokens[position]))}, which the model cannot generate; choose a text without it"
+            f"{tokenizer.token(int(rows.flat[place]))}, which the model cannot generate; choose a text without it"
         )
     _check_unique(sequences, indices, item_ids, where)
+    return rows
 
 
 def _check_unique(

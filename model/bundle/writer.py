@@ -33,7 +33,7 @@ from model.bundle.catalog import Catalog
 from model.bundle.documents import write_domain_spec
 from model.bundle.features import ItemFeatures, write_features
 from model.bundle.folders import link_tree, publish, temporary_sibling
-from model.bundle.identifiers import check_identifiers
+from model.bundle.identifiers import tokenise_identifiers
 from model.bundle.layout import (
     ADAPTER_WEIGHTS,
     BACKBONE_WEIGHTS,
@@ -130,7 +130,7 @@ class BundleWriter:
         spec = replace(spec, backbone_sha256=self._backbone.sha256)
         check_domain(spec, adapter, self._backbone.config, self._backbone.sha256)
         place = domain_file(spec.name, CATALOG)
-        check_identifiers(catalog.indices, catalog.item_ids, self._tokenizer, str(place))
+        tokenise_identifiers(catalog.indices, catalog.item_ids, self._tokenizer, str(place))
         if features is not None and features.dim != spec.layout.feature_dim:
             raise BundleError(
                 f"the features are {features.dim} wide, but the model reads {spec.layout.feature_dim}; "
