@@ -1,6 +1,6 @@
 """The embedded feature store: a bundle's own file of image embeddings, memory-mapped.
 
-The file is safetensors with `features` [N, D] (float16 or float32), `id_bytes` uint8 (all item ids' UTF-8 bytes, one after
+The file is safetensors with `features` [N, D] (float16 or float32), `id_bytes` uint8 (all item ids in UTF-8, one after
 another) and `id_offsets` int64 [N + 1] (where each id starts and ends). Only items that have an embedding are rows.
 """
 
@@ -8,6 +8,7 @@ another) and `id_offsets` int64 [N + 1] (where each id starts and ends). Only it
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -94,8 +95,8 @@ class EmbeddedStore:
         for namespace, file in files.items():
             if file.dim != dims[namespace]:
                 raise FeatureFileError(
-                    f"the embeddings of {namespace} are {file.dim} wide, but its model reads {dims[namespace]}; encode them"
-                    " with the image encoder that the domain was tuned on"
+                    f"the embeddings of {namespace} are {file.dim} wide, but its model reads {dims[namespace]}; encode"
+                    " them with the image encoder that the domain was tuned on"
                 )
         self._files = dict(files)
         self._dims = dict(dims)
@@ -122,8 +123,10 @@ def _item_ids(path: Path, id_bytes: NDArray[np.uint8], id_offsets: NDArray[np.in
     offsets = id_offsets.tolist()
     is_partition = offsets[:1] == [0] and offsets[-1] == len(text) and offsets == sorted(offsets)
     if id_bytes.dtype != np.uint8 or id_offsets.dtype != np.int64 or not is_partition:
-        raise FeatureFileError(f"{path}: id_offsets must be int64, rise from 0 and end at the length of id_bytes (uint8)")
+        raise FeatureFileError(
+            f"{path}: id_offsets must be int64, rise from 0 and end at the length of id_bytes (uint8)"
+        )
     try:
-        return [text[start:end].decode() for start, end in zip(offsets, offsets[1:], strict=False)]
+        return [text[start:end].decode() for start, end in itertools.pairwise(offsets)]
     except UnicodeDecodeError as error:
         raise FeatureFileError(f"{path}: id_bytes is not UTF-8 ({error})") from error

@@ -57,6 +57,7 @@ class Job(Generic[W, R]):
         self.longest = max((row.source.prompt.num_tokens for row in self.rows), default=0)
         self.submitted_at = time.monotonic()
         self.has_streamed = False
+        self.is_settled = False
         self._on_token = on_token
         self._is_abandoned = False
         self._loop = asyncio.get_running_loop()
@@ -99,9 +100,11 @@ class Job(Generic[W, R]):
         return True
 
     def resolve(self, outcome: Outcome[R]) -> None:
+        self.is_settled = True
         self._post(self._settle, outcome, None)
 
     def fail(self, error: Exception) -> None:
+        self.is_settled = True
         self._post(self._settle, None, error)
 
     def _settle(self, outcome: Outcome[R] | None, error: Exception | None) -> None:

@@ -30,7 +30,7 @@ class Lane:
         self._drain_rate = DrainRate()
         self._queue = JobQueue(limits, self._drain_rate)
         self._thread = threading.Thread(target=self._serve, name=f"lane-{name}", daemon=True)
-        self._num_running = 0
+        self._batch: list[AnyJob] = []
 
     @property
     def num_waiting(self) -> int:
@@ -38,7 +38,7 @@ class Lane:
 
     @property
     def num_running(self) -> int:
-        return self._num_running
+        return sum(not job.is_settled for job in self._batch)
 
     def start(self) -> None:
         self._thread.start()
@@ -66,11 +66,11 @@ class Lane:
 
     def _serve(self) -> None:
         while (batch := self._queue.take()) is not None:
-            self._num_running = len(batch)
+            self._batch = batch
             started_at = time.monotonic()
             self._run(batch)
             self._drain_rate.record(len(batch), time.monotonic() - started_at)
-            self._num_running = 0
+            self._batch = []
 
     def _run(self, batch: list[AnyJob]) -> None:
         """Run a batch; if it fails, each of its jobs alone, so that one bad row fails its own request only."""

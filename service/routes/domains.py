@@ -25,7 +25,7 @@ from service.schemas.domains import (
     UsersAnswer,
 )
 
-router = APIRouter(prefix="/domains", tags=["domains"], responses=problems(404, 422, 500))
+router = APIRouter(prefix="/domains", tags=["domains"], responses=problems(500))
 
 
 class Page(BaseModel):
@@ -45,7 +45,7 @@ async def list_domains(request: Request) -> DomainsAnswer:
     return DomainsAnswer(domains=[_domain_body(domains[name]) for name in sorted(domains)])
 
 
-@router.get("/{name}")
+@router.get("/{name}", responses=problems(404))
 async def show_domain(name: str, request: Request, trace: Trace) -> DomainBody:
     """One domain."""
     domain = service_of(request).epoch.domain(name)
@@ -53,7 +53,7 @@ async def show_domain(name: str, request: Request, trace: Trace) -> DomainBody:
     return _domain_body(domain)
 
 
-@router.get("/{name}/items")
+@router.get("/{name}/items", responses=problems(404, 422))
 async def list_items(name: str, page: Annotated[Page, Query()], request: Request, trace: Trace) -> ItemsAnswer:
     """A page of the catalog."""
     domain = service_of(request).epoch.domain(name)
@@ -74,7 +74,7 @@ async def list_items(name: str, page: Annotated[Page, Query()], request: Request
     return ItemsAnswer(items=items, total=total, offset=page.offset)
 
 
-@router.get("/{name}/users")
+@router.get("/{name}/users", responses=problems(404, 422))
 async def list_users(name: str, page: Annotated[Page, Query()], request: Request, trace: Trace) -> UsersAnswer:
     """A page of the known users; empty where the bundle has no table of users."""
     domain = service_of(request).epoch.domain(name)

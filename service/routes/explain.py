@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import get_args
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
@@ -18,12 +19,20 @@ from service.schemas.explanation import EventName, ExplanationAnswer, Explanatio
 from service.trace import RequestTrace
 
 EVENT_STREAM = "text/event-stream"
+EVENT_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": list(get_args(EventName))},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
 
 router = APIRouter(
     tags=["explain"],
     route_class=JsonRoute,
     responses=problems(400, 404, 413, 415, 422, 429, 500, 503, 504)
-    | {200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}}},
+    | {200: {"content": {EVENT_STREAM: {"itemSchema": EVENT_SCHEMA}}}},
 )
 
 

@@ -31,14 +31,20 @@ def install_openapi(app: FastAPI) -> None:
 
 
 def _show_problems(document: dict[str, Any]) -> None:
-    """FastAPI files every model under application/json; a problem is application/problem+json."""
+    """FastAPI files every model under application/json, and adds a 422 of its own wherever a path has a parameter."""
+    schemas = document["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
     for path in document["paths"].values():
         for operation in path.values():
-            for response in operation["responses"].values():
-                content = response.get("content", {})
-                schema = content.get("application/json", {}).get("schema", {})
-                if schema.get("$ref") == "#/components/schemas/Problem":
+            responses = operation["responses"]
+            for status, response in list(responses.items()):
+                schema = response.get("content", {}).get("application/json", {}).get("schema", {})
+                name = schema.get("$ref", "").rpartition("/")[2]
+                if name == Problem.__name__:
                     response["content"] = {MEDIA_TYPE: {"schema": schema}}
+                elif name and name not in schemas:
+                    del responses[status]
 
 
 def _titles(status: int) -> str:

@@ -43,7 +43,7 @@ def settings(bundle: Path) -> Settings:
 async def until_ready(app: FastAPI) -> None:
     async with asyncio.timeout(60):
         while app.state.readiness.reasons():  # noqa: ASYNC110  # the app has no event for it; a probe polls just so
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
 
 @asynccontextmanager

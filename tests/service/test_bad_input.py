@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -306,7 +307,7 @@ async def test_a_body_that_grows_too_long_is_refused(client: httpx.AsyncClient) 
     assert problem["detail"] == "the body is longer than 4000 bytes, which is the limit; send less"
 
 
-async def _endless() -> Any:
+async def _endless() -> AsyncIterator[bytes]:
     while True:
         yield b" " * 1_000
 

@@ -1,0 +1,100 @@
+"""The table of errors: every error that there is has a status, and unexpected ones tell nothing."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from model import errors as model_errors
+from service import errors as service_errors
+from service.errors import STATUSES, code_of, problem_of, status_of
+
+EXPECTED = {
+    "body_too_large": 413,
+    "client_closed_request": 499,
+    "deadline_exceeded": 504,
+    "draining": 503,
+    "engine_error": 500,
+    "invalid_input": 422,
+    "malformed_body": 400,
+    "method_not_allowed": 405,
+    "not_ready": 503,
+    "queue_full": 429,
+    "unknown_column": 422,
+    "unknown_domain": 404,
+    "unknown_item": 404,
+    "unknown_route": 404,
+    "unknown_template": 404,
+    "unsupported_media_type": 415,
+}
+STARTUP_ONLY = {
+    "invalid_bundle",
+    "bundle_integrity",
+    "backbone_mismatch",
+    "invalid_catalog",
+    "unsafe_file",
+    "cannot_listen",
+}
+
+
+def kinds() -> list[type[model_errors.Vip5Error]]:
+    found = [
+        kind for module in (model_errors, service_errors) for _, kind in inspect.getmembers(module, inspect.isclass)
+    ]
+    return sorted({kind for kind in found if issubclass(kind, model_errors.Vip5Error)}, key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_every_error_maps_to_its_status(kind: type[model_errors.Vip5Error]) -> None:
+    error = kind("the value, the rule and the remedy")
+
+    problem = problem_of(error, "id")
+
+    expected = 500 if kind.code in STARTUP_ONLY | {"internal_error"} else EXPECTED[kind.code]
+    assert (problem.status, problem.code) == (expected, kind.code)
+    assert problem.detail == "the value, the rule and the remedy"
+    assert problem.retryable is (expected in {429, 503, 504})
+
+
+def test_every_code_of_the_table_is_expected() -> None:
+    told = {code_of(kind("x")) for kind in STATUSES if issubclass(kind, model_errors.Vip5Error)}
+
+    assert told == set(EXPECTED)
+
+
+def test_a_field_at_fault_is_listed() -> None:
+    problem = problem_of(model_errors.InputError("too long", field="history"), "id")
+
+    assert problem.errors is not None
+    assert [(error.field, error.message, error.code) for error in problem.errors] == [
+        ("history", "too long", "invalid_input")
+    ]
+
+
+def test_validation_faults_are_listed() -> None:
+    class Body(BaseModel):
+        k: int
+
+    with pytest.raises(ValidationError) as refused:
+        Body.model_validate({"k": "x"})
+
+    problem = problem_of(refused.value, "id")
+    assert (problem.status, problem.code) == (422, "invalid_input")
+    assert problem.errors is not None
+    assert [error.field for error in problem.errors] == ["k"]
+
+
+def test_an_unexpected_error_tells_nothing_of_itself() -> None:
+    problem = problem_of(RuntimeError("secret path /etc"), "id")
+
+    assert (problem.status, problem.code) == (500, "internal_error")
+    assert "secret" not in problem.model_dump_json()
+
+
+def test_the_nearest_class_of_the_table_counts() -> None:
+    class VeryUnknownItemError(model_errors.UnknownItemError):
+        """A kind that the table does not know."""
+
+    assert status_of(VeryUnknownItemError("x")).status == 404

@@ -1,0 +1,310 @@
+"""Under load the service refuses, gives up in time, drops who left, and outlives its engine's failures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.types import Message
+
+from model.engine.protocol import (
+    GeneratedText,
+    OnToken,
+    Ranking,
+    RankingWork,
+    ScoringWork,
+    TextWork,
+    Timings,
+)
+from model.engine.runtime import Runtime
+from service.app import create_app
+from service.settings import Settings
+from tests.service.conftest import client_of
+from tests.service.test_bad_input import check_problem
+
+SEQUENTIAL = "/recommend/sequential"
+ASK: dict[str, Any] = {"domain": "toys", "history": ["item-1"]}
+TELL: dict[str, Any] = {"domain": "toys", "item_id": "item-1", "max_new_tokens": 4}
+
+
+class GatedEngine:
+    """The real engine behind a gate that a test closes, and with an ear for a poisoned k."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._engine = runtime.engine
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Semaphore(0)
+        self.poisoned_k = 0
+        self.batches: list[list[int]] = []
+        self.was_stopped = threading.Event()
+
+    def rank(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
+        self.batches.append([work.k for work in batch])
+        self._pass()
+        if self.poisoned_k in self.batches[-1]:
+            raise RuntimeError("poisoned")
+        return self._engine.rank(batch)
+
+    def score(self, batch: Sequence[ScoringWork]) -> tuple[list[tuple[float, ...]], Timings]:
+        self._pass()
+        return self._engine.score(batch)
+
+    def generate(
+        self, batch: Sequence[TextWork], on_token: OnToken | None = None
+    ) -> tuple[list[GeneratedText], Timings]:
+        """Waits at the gate after the first token, as a long text would."""
+        if batch[0].max_new_tokens == 13:
+            assert on_token is not None
+            while on_token(0, 5):
+                self._pass()
+            self.was_stopped.set()
+        if batch[0].max_new_tokens == 17:
+            raise RuntimeError("poisoned")
+        return self._engine.generate(batch, on_token)
+
+    def _pass(self) -> None:
+        self.entered.release()
+        assert self.gate.wait(timeout=30)
+
+    def close(self) -> None:
+        """Hold everything that comes from now on; what came before is forgotten."""
+        self.gate.clear()
+        self.batches.clear()
+        while self.entered.acquire(blocking=False):
+            pass
+
+    async def wait_entered(self) -> None:
+        assert await asyncio.to_thread(self.entered.acquire, timeout=30)
+
+
+@pytest.fixture
+def engine(runtime: Runtime) -> GatedEngine:
+    return GatedEngine(runtime)
+
+
+@pytest.fixture
+def app(settings: Settings, runtime: Runtime, engine: GatedEngine) -> FastAPI:
+    gated = replace(runtime, engine=engine)
+    return create_app(settings.model_copy(update={"max_waiting": 2}), lambda _: gated)
+
+
+@pytest.fixture
+async def client(app: FastAPI, engine: GatedEngine) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(app) as client:
+        engine.close()
+        yield client
+        engine.gate.set()
+
+
+def ask(client: httpx.AsyncClient, **fields: str | int) -> asyncio.Task[httpx.Response]:
+    return asyncio.create_task(client.post(SEQUENTIAL, json=ASK | fields))
+
+
+async def until_waiting(client: httpx.AsyncClient, number: int) -> None:
+    async with asyncio.timeout(30):
+        while f"vip5_num_requests_waiting {number}.0" not in (await client.get("/metrics")).text:  # noqa: ASYNC110  # polls
+            await asyncio.sleep(0.001)
+
+
+async def test_a_full_queue_refuses_with_the_time_to_come_back(client: httpx.AsyncClient, engine: GatedEngine) -> None:
+    running = ask(client)
+    await engine.wait_entered()
+    waiting = [ask(client), ask(client)]
+    await until_waiting(client, 2)
+
+    response = await client.post(SEQUENTIAL, json=ASK)
+
+    problem = check_problem(response, 429, "queue_full")
+    assert problem["detail"].startswith("2 requests are waiting, the limit is 2; try again in ")
+    assert int(response.headers["Retry-After"]) >= 1
+    assert 'vip5_requests_rejected_total{reason="queue_full"} 1.0' in (await client.get("/metrics")).text
+    engine.gate.set()
+    assert [(await each).status_code for each in (running, *waiting)] == [200, 200, 200]
+
+
+async def test_what_waits_together_is_batched(client: httpx.AsyncClient, engine: GatedEngine) -> None:
+    tasks = [ask(client, k=1)]
+    await engine.wait_entered()
+    tasks += [ask(client, k=2), ask(client, k=3, domain="words")]
+    await until_waiting(client, 2)
+    engine.gate.set()
+    answers = [(await task).json() for task in tasks]
+
+    assert [sorted(batch) for batch in engine.batches] == [[1], [2, 3]]
+    assert [(answer["domain"], len(answer["items"])) for answer in answers] == [("toys", 1), ("toys", 2), ("words", 3)]
+
+
+async def test_a_passed_deadline_is_told(client: httpx.AsyncClient, engine: GatedEngine) -> None:
+    response = await client.post(SEQUENTIAL, json=ASK | {"deadline_ms": 20})
+
+    problem = check_problem(response, 504, "deadline_exceeded")
+    assert "allow a longer deadline_ms" in problem["detail"]
+
+
+async def test_a_long_explanation_does_not_hold_up_a_recommendation(
+    client: httpx.AsyncClient, engine: GatedEngine
+) -> None:
+    text = asyncio.create_task(client.post("/explain", json=TELL | {"max_new_tokens": 13, "stream": True}))
+    await engine.wait_entered()
+    # The text is held at the gate; recommendations are let through one by one.
+    recommendation = ask(client)
+    await engine.wait_entered()
+    assert not text.done()
+    assert not recommendation.done()
+    text.cancel()
+    engine.gate.set()
+    assert (await recommendation).status_code == 200
+
+
+async def test_one_poisoned_request_of_a_batch_fails_alone(client: httpx.AsyncClient, engine: GatedEngine) -> None:
+    engine.poisoned_k = 2
+    tasks = [ask(client, k=1)]
+    await engine.wait_entered()
+    tasks += [ask(client, k=2), ask(client, k=3)]
+    await until_waiting(client, 2)
+    engine.gate.set()
+    first, poisoned, third = [await task for task in tasks]
+
+    assert (first.status_code, third.status_code) == (200, 200)
+    problem = check_problem(poisoned, 500, "engine_error")
+    assert "poisoned" not in problem["detail"]
+    assert (await client.post(SEQUENTIAL, json=ASK)).status_code == 200
+
+
+async def test_a_stream_that_fails_on_the_way_ends_with_an_error_event(client: httpx.AsyncClient) -> None:
+    response = await client.post("/explain", json=TELL | {"max_new_tokens": 17, "stream": True})
+
+    name, data = response.text.strip().split("\n")
+    assert name == "event: error"
+    problem = json.loads(data.removeprefix("data: "))
+    assert problem["code"] == "engine_error"
+    assert problem["status"] == 500
+    assert problem["request_id"] == response.headers["X-Request-ID"]
+
+
+class Caller:
+    """A client below HTTP, which can leave in the middle of a request."""
+
+    def __init__(self, path: str, body: dict[str, Any]) -> None:
+        self._body = json.dumps(body).encode()
+        self._scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json")],
+            "state": {},
+        }
+        self._is_sent = False
+        self.leaves = asyncio.Event()
+        self.heard: list[Message] = []
+
+    async def receive(self) -> Message:
+        if not self._is_sent:
+            self._is_sent = True
+            return {"type": "http.request", "body": self._body, "more_body": False}
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.heard.append(message)
+
+    async def call(self, app: FastAPI) -> None:
+        await app(self._scope, self.receive, self.send)
+
+
+async def test_a_client_that_leaves_is_dropped_from_the_queue(
+    app: FastAPI, client: httpx.AsyncClient, engine: GatedEngine
+) -> None:
+    running = ask(client, k=1)
+    await engine.wait_entered()
+    caller = Caller(SEQUENTIAL, ASK | {"k": 2})
+    call = asyncio.create_task(caller.call(app))
+    await until_waiting(client, 1)
+    caller.leaves.set()
+    await call
+    engine.gate.set()
+    await running
+    await ask(client, k=3)
+
+    assert engine.batches == [[1], [3]]
+    route = 'domain="toys",route="/recommend/sequential",status="499"'
+    assert f"vip5_requests_total{{{route}}} 1.0" in (await client.get("/metrics")).text
+
+
+async def test_a_client_that_leaves_a_stream_stops_the_text(
+    app: FastAPI, client: httpx.AsyncClient, engine: GatedEngine
+) -> None:
+    caller = Caller("/explain", TELL | {"max_new_tokens": 13, "stream": True})
+    call = asyncio.create_task(caller.call(app))
+    await engine.wait_entered()
+    caller.leaves.set()
+    await call
+    engine.gate.set()
+
+    assert await asyncio.to_thread(engine.was_stopped.wait, 30)
+
+
+async def test_before_the_warm_up_nothing_is_answered_but_probes(app: FastAPI, engine: GatedEngine) -> None:
+    engine.close()
+    async with client_of(app, waits=False) as client:
+        live = await client.get("/health/live")
+        ready = await client.get("/health/ready")
+        refused = await client.post(SEQUENTIAL, json=ASK)
+        engine.gate.set()
+
+    assert live.status_code == 200
+    assert ready.status_code == 503
+    assert ready.json() == {
+        "status": "not_ready",
+        "reasons": ["the domain toys is being warmed up", "the domain words is being warmed up"],
+    }
+    check_problem(refused, 503, "not_ready")
+    assert int(refused.headers["Retry-After"]) >= 1
+
+
+@pytest.mark.parametrize("path", ["/health/ready", "/v2/health/ready", "/v2/models/toys/ready"])
+async def test_after_the_warm_up_the_service_is_ready(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(path)
+
+    assert response.status_code == 200
+    assert response.json() == {"status": "ready", "reasons": []}
+
+
+async def test_while_draining_new_requests_are_refused_and_running_ones_end(
+    app: FastAPI, client: httpx.AsyncClient, engine: GatedEngine
+) -> None:
+    running = ask(client)
+    await engine.wait_entered()
+    app.state.readiness.drain()
+
+    refused = await client.post(SEQUENTIAL, json=ASK)
+    ready = await client.get("/health/ready")
+
+    check_problem(refused, 503, "draining")
+    assert ready.status_code == 503
+    assert ready.json()["reasons"] == ["the service is draining"]
+    engine.gate.set()
+    assert (await running).status_code == 200
+
+
+async def test_a_domain_whose_warm_up_fails_keeps_the_service_from_being_ready(
+    app: FastAPI, engine: GatedEngine
+) -> None:
+    engine.poisoned_k = 1
+    async with client_of(app, waits=False) as client:
+        async with asyncio.timeout(30):
+            while "failed" not in (ready := await client.get("/health/ready")).text:  # noqa: ASYNC110  # a probe polls
+                await asyncio.sleep(0.001)
+        assert ready.status_code == 503
+        assert ready.json()["reasons"][0].startswith("the warm-up of the domain toys failed: the model failed")
