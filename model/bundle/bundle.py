@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 
@@ -27,7 +27,7 @@ from model.bundle.manifest import Manifest, verify_files
 from model.bundle.shapes import expected_domain_shapes
 from model.bundle.tensors import check_tensors, read_tensors
 from model.bundle.users import Users
-from model.errors import BackboneMismatchError, CatalogError
+from model.errors import BackboneMismatchError
 from model.network.config import BackboneConfig
 from model.prompts.assembly import TokenRows
 from model.prompts.tokenizer import TextTokenizer
@@ -85,9 +85,9 @@ def _open_domain(
     spec = read_domain_spec(root / domain_file(name, DOMAIN_SPEC), name)
     adapter = read_tensors(root / domain_file(name, ADAPTER_WEIGHTS))
     check_domain(spec, adapter, backbone.config, backbone.sha256)
-    catalog = _read_catalog(root, domain_file(name, CATALOG))
-    place = str(domain_file(name, CATALOG))
-    identifiers = tokenise_identifiers(catalog.indices, catalog.item_ids, tokenizer, place)
+    where = str(domain_file(name, CATALOG))
+    catalog = Catalog.read(root / where, where)
+    identifiers = tokenise_identifiers(catalog.indices, catalog.item_ids, tokenizer, where)
     users, features = domain_file(name, USERS), domain_file(name, FEATURES)
     if features in manifest.files:
         check_features(root / features, spec.layout.feature_dim, catalog, str(features))
@@ -96,13 +96,6 @@ def _open_domain(
         adapter=adapter,
         catalog=catalog,
         identifiers=identifiers,
-        users=Users.read(root / users) if users in manifest.files else None,
+        users=Users.read(root / users, str(users)) if users in manifest.files else None,
         features_path=root / features if features in manifest.files else None,
     )
-
-
-def _read_catalog(root: Path, place: PurePosixPath) -> Catalog:
-    try:
-        return Catalog.read(root / place)
-    except CatalogError as error:
-        raise CatalogError(f"{place}: {error}") from error

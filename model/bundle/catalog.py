@@ -60,9 +60,9 @@ class Catalog:
         return cls(pa.table(columns))
 
     @classmethod
-    def read(cls, path: Path) -> Catalog:
-        """Read catalog.parquet."""
-        return cls.from_table(read_parquet(path), path.name)
+    def read(cls, path: Path, where: str = "catalog.parquet") -> Catalog:
+        """Read catalog.parquet; errors call it `where`."""
+        return cls.from_table(read_parquet(path, where), where)
 
     def write(self, path: Path) -> None:
         pq.write_table(self.table, path, compression="zstd")

@@ -31,7 +31,7 @@ def table_of(rows: Iterable[Mapping[str, object]], where: str) -> pa.Table:
 def read_source(path: Path) -> pa.Table:
     """JSON lines, plain or gzipped, or Parquet, told apart by the file's name."""
     if path.name.endswith(".parquet"):
-        return read_parquet(path)
+        return read_parquet(path, path.name)
     if path.name.endswith(_JSON_SUFFIXES):
         return _read_json_lines(path)
     raise CatalogError(
@@ -39,11 +39,12 @@ def read_source(path: Path) -> pa.Table:
     )
 
 
-def read_parquet(path: Path) -> pa.Table:
+def read_parquet(path: Path, where: str) -> pa.Table:
+    """Raise CatalogError, naming `where`, for a file of another format."""
     try:
         return pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise CatalogError(f"{path.name} is not a Parquet file that can be read: {error}") from error
+        raise CatalogError(f"{where} is not a Parquet file that can be read: {error}") from error
 
 
 def matching_rows(table: pa.Table, columns: Sequence[str], text: str, offset: int, limit: int) -> tuple[list[int], int]:

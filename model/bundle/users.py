@@ -47,9 +47,9 @@ class Users:
         return cls(pa.table(columns))
 
     @classmethod
-    def read(cls, path: Path) -> Users:
-        """Read users.parquet."""
-        return cls.from_table(read_parquet(path), path.name)
+    def read(cls, path: Path, where: str = "users.parquet") -> Users:
+        """Read users.parquet; errors call it `where`."""
+        return cls.from_table(read_parquet(path, where), where)
 
     def write(self, path: Path) -> None:
         pq.write_table(self.table, path, compression="zstd")

@@ -11,7 +11,7 @@ from pickle import UnpicklingError
 import torch
 
 from model.bundle.shapes import HEAD, SHARED
-from model.bundle.tensors import named
+from model.bundle.tensors import check_finite, named
 from model.errors import BundleError, UnsafeFileError
 from model.network.config import TASKS
 
@@ -83,6 +83,7 @@ def _tensors_of(content: object, where: str) -> dict[str, torch.Tensor]:
     if others:
         raise BundleError(f"{where}: {named(others)} is not a tensor; save the model's state_dict() alone")
     tensors = {str(name): value.detach() for name, value in content.items()}
+    check_finite(tensors, where)
     if all(name.startswith(_DDP_PREFIX) for name in tensors):
         return {name.removeprefix(_DDP_PREFIX): tensor for name, tensor in tensors.items()}
     return tensors

@@ -16,7 +16,7 @@ from model.bundle.layout import DomainSpec
 from model.bundle.manifest import check_domain_name
 from model.bundle.shapes import expected_domain_shapes, expected_shapes
 from model.bundle.tables import read_source
-from model.bundle.tensors import check_finite, check_tensors
+from model.bundle.tensors import check_tensors
 from model.bundle.users import Users
 from model.bundle.writer import BundleWriter
 from model.errors import BundleError
@@ -81,7 +81,6 @@ def _split(model: ForeignModel, spec: DomainSpec) -> tuple[dict[str, torch.Tenso
     """Frozen and tuned tensors."""
     frozen = expected_shapes(model.config)
     check_tensors(model.tensors, frozen | expected_domain_shapes(model.config, spec.layout), model.name)
-    check_finite(model.tensors, model.name)
     return (
         {name: tensor for name, tensor in model.tensors.items() if name in frozen},
         {name: tensor for name, tensor in model.tensors.items() if name not in frozen},

@@ -31,11 +31,11 @@ def import_t5(folder: Path, out: Path, progress: Progress) -> str:
     config = ConfigFile(folder / "config.json")
     progress("reading the model", 0, None)
     tensors = _read_weights(folder)
+    check_finite(tensors, folder.name)
     is_scaled = config.get("scale_decoder_outputs", bool, config.get("tie_word_embeddings", bool, default=True))
     backbone = replace(backbone_config(config, tensors), tie_word_embeddings=is_scaled)
     tensors = _with_head(tensors, is_scaled=is_scaled, where=folder.name)
     check_backbone(backbone, tensors, folder.name)
-    check_finite(tensors, folder.name)
     progress("writing the bundle", 0, None)
     with BundleWriter(out) as writer:
         if writer.backbone is not None:

@@ -7,7 +7,7 @@ import pytest
 from transformers import T5Config, T5ForConditionalGeneration
 
 from model.bundle.shapes import expected_domain_shapes, expected_norm_shapes, expected_shapes
-from model.network.config import BackboneConfig
+from model.network.config import BackboneConfig, FeedForward
 from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, tiny_checkpoint
 from tests.unit.bundle.refusals import SHARED, needs_shared
 
@@ -32,7 +32,7 @@ def test_a_checkpoint_of_the_authors_has_exactly_the_expected_tensors(name: str)
 
 
 @pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu"])
-def test_backbone_and_norms_are_the_tensors_of_a_t5(feed_forward: str) -> None:
+def test_backbone_and_norms_are_the_tensors_of_a_t5(feed_forward: FeedForward) -> None:
     theirs = T5ForConditionalGeneration(
         T5Config(
             vocab_size=50,

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from model.bundle.catalog import Catalog
+from model.bundle.tables import read_source
+from tests.unit.bundle.refusals import refused
+
+ROWS = [
+    {"item_id": "a", "index": 1, "title": "2014-01-02", "tags": ["x"]},
+    {"item_id": "b", "index": 2, "title": "2014-01-03"},
+]
+
+
+def lines(rows: list[dict[str, object]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.mark.parametrize("name", ["items.jsonl", "items.jsonl.gz", "items.parquet"])
+def test_json_lines_and_parquet_give_the_same_catalog(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist([{"tags": None, **row} for row in ROWS]), path)
+    else:
+        path.write_bytes(gzip.compress(lines(ROWS)) if name.endswith("gz") else lines(ROWS))
+    catalog = Catalog.from_table(read_source(path), name)
+    assert catalog.item_ids == ("a", "b")
+    assert catalog.indices == ("1", "2")
+    assert catalog.titles == ("2014-01-02", "2014-01-03")
+    assert catalog.attributes(0)["tags"] == ("x",)
+    assert catalog.attributes(1)["tags"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("items.csv", b"item_id,index\n", "items.csv is of an unknown kind; it must be JSON lines"),
+        ("items.jsonl", b"", "items.jsonl is not JSON lines that can be read"),
+        ("items.jsonl", b'{"item_id": "a"\n', "items.jsonl is not JSON lines that can be read"),
+        ("items.jsonl", b'{"index": "a"}\n{"index": 1}\n', "Column(/index) changed from string to number in row 1"),
+        ("items.jsonl.gz", b"not gzip", "items.jsonl.gz is not JSON lines that can be read"),
+        ("items.parquet", b"PAR1", "items.parquet is not a Parquet file that can be read"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with refused("invalid_catalog", message):
+        read_source(tmp_path / name)
