@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 
 from model.errors import Vip5Error
-from service.cli import bundles, importing
+from service.cli import bundles, importing, predicting, serving
 
 app = typer.Typer(
     name="vip5",
@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 app.add_typer(importing.app, name="import")
 app.add_typer(bundles.app, name="bundle")
+app.command(epilog=serving.EXAMPLE)(serving.serve)
+app.command(epilog=predicting.EXAMPLE)(predicting.predict)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -11,6 +11,8 @@ import typer
 from service.cli.terminal import progress_bar
 from service.settings import SettingsError, load_settings
 
+EXAMPLE = "Example: vip5 predict --bundle demo/bundle --requests in.jsonl --out out.jsonl"
+
 
 def predict(
     bundle: Annotated[Path, typer.Option(help="The bundle to answer from.", show_default=False)],
@@ -25,8 +27,6 @@ def predict(
 
     Each line has a field `task` (sequential, direct or explanation) beside those of the HTTP body. A line that cannot
     be answered gives a problem document in its place.
-
-    Example: vip5 predict --bundle demo/bundle --requests in.jsonl --out out.jsonl
     """
     try:
         settings = load_settings({"bundle": bundle, "device": device, "num_threads": num_threads})

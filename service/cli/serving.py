@@ -9,6 +9,8 @@ import typer
 
 from service.settings import SettingsError, load_settings
 
+EXAMPLE = "Example: vip5 serve --bundle demo/bundle --port 8000"
+
 
 def serve(
     bundle: Annotated[Path | None, typer.Option(help="The bundle to serve.", show_default=False)] = None,
@@ -20,8 +22,6 @@ def serve(
     """Serve a bundle over HTTP until SIGTERM, which lets running requests end.
 
     Every setting has a variable too, such as VIP5_BUNDLE; docs/api.md lists them all.
-
-    Example: vip5 serve --bundle demo/bundle --port 8000
     """
     options = {"bundle": bundle, "host": host, "port": port, "device": device, "num_threads": num_threads}
     try:
