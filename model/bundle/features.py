@@ -9,7 +9,7 @@ the catalog's order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -178,17 +178,21 @@ def _read_file(path: Path) -> ItemFeatures:
         raise BundleError(f"{path.name} is not a safetensors file that can be read: {error}") from error
     if "features" not in tensors:
         raise BundleError(f"{path.name} has no tensor features; it has {', '.join(sorted(tensors)) or 'none'}")
-    item_ids = tuple(names.read_text(encoding="utf-8").splitlines())
-    _check_lines(item_ids, names.name)
-    return ItemFeatures(item_ids, _storable(tensors["features"]))
+    return ItemFeatures(_read_lines(names), _storable(tensors["features"]))
 
 
-def _check_lines(item_ids: Sequence[str], where: str) -> None:
+def _read_lines(path: Path) -> tuple[str, ...]:
+    """Item ids, one per line, each once."""
+    try:
+        item_ids = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path.name} is not UTF-8: {error}") from error
     seen: set[str] = set()
     for line, item_id in enumerate(item_ids, start=1):
         if item_id in seen:
-            raise BundleError(f"{where}: line {line} repeats item {item_id!r}; each item has one row")
+            raise BundleError(f"{path.name}: line {line} repeats item {item_id!r}; each item has one row")
         seen.add(item_id)
+    return tuple(item_ids)
 
 
 def _storable(features: NDArray[np.floating]) -> NDArray[np.floating]:

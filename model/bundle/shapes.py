@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 from model.network.config import TASKS, BackboneConfig, DomainLayout
@@ -72,16 +72,6 @@ def adapter_places(config: BackboneConfig, layout: DomainLayout) -> Iterator[str
             if stack == "decoder" and layout.cross_attention_adapter:
                 yield f"{prefix}.1.enc_attn_adapter"
             yield f"{prefix}.{last}.ff_adapter"
-
-
-def num_parameters(shapes: Mapping[str, Shape]) -> int:
-    total = 0
-    for shape in shapes.values():
-        size = 1
-        for length in shape:
-            size *= length
-        total += size
-    return total
 
 
 def _num_blocks(config: BackboneConfig, stack: Stack) -> int:

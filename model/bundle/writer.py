@@ -46,7 +46,7 @@ from model.bundle.layout import (
     DomainSpec,
     domain_file,
 )
-from model.bundle.manifest import Manifest, check_domain_name, verify_files, write_manifest
+from model.bundle.manifest import Manifest, check_domain_name, read_manifest, verify_files, write_manifest
 from model.bundle.tensors import write_tensors
 from model.bundle.users import Users
 from model.errors import BackboneMismatchError, BundleError
@@ -59,6 +59,7 @@ class BundleWriter:
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
+        self._hash: str | None = None
         self._backbone: Backbone | None = None
         self._tokenizer: TextTokenizer | None = None
         is_empty = not root.exists() or (root.is_dir() and not any(root.iterdir()))
@@ -148,12 +149,19 @@ class BundleWriter:
             write_features(folder / FEATURES, features.of(catalog))
 
     def seal(self) -> str:
-        """Write the manifest and put the bundle in its place; returns its hash."""
+        """Write the manifest and put the bundle in its place; returns its hash.
+
+        Raises BundleError if another writer has been there meanwhile, whose work would be lost.
+        """
         digest = write_manifest(self._folder)
+        present = read_manifest(self._root).hash if (self._root / MANIFEST).exists() else None
+        if present != self._hash:
+            raise BundleError(f"{self._root.name} was changed by somebody else meanwhile; do it again")
         publish(self._folder, self._root)
         return digest
 
     def _take_over(self, manifest: Manifest) -> None:
+        self._hash = manifest.hash
         link_tree(self._root, self._folder)
         # The manifest is written anew; through its hard link the old one would change, too.
         (self._folder / MANIFEST).unlink()

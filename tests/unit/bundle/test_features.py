@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from model.bundle.catalog import Catalog
 from model.bundle.features import ItemFeatures, check_features, read_features, write_features
 from tests.tiny import tiny_catalog
 from tests.unit.bundle.refusals import refused
@@ -44,6 +45,16 @@ def test_a_file_with_ids_gives_the_items_of_the_catalog_in_its_order(tmp_path: P
     assert found.item_ids == ("item-1", "item-5")
     assert found.features.dtype == dtype
     np.testing.assert_array_equal(found.features, [vector(1, dtype), vector(5, dtype)])
+
+
+def test_ids_are_cut_at_line_ends_only(tmp_path: Path) -> None:
+    catalog = Catalog.from_rows([{"item_id": "a\u2028b", "index": "1"}, {"item_id": "c", "index": "2"}])
+    save_file({"features": np.stack([vector(1), vector(2)])}, tmp_path / "all.safetensors")
+    (tmp_path / "all.ids.txt").write_bytes("c\r\na\u2028b".encode())
+    assert read_features(tmp_path / "all.safetensors", catalog).item_ids == ("a\u2028b", "c")
+    (tmp_path / "all.ids.txt").write_bytes(b"\xff\n")
+    with refused("invalid_bundle", "all.ids.txt is not UTF-8"):
+        read_features(tmp_path / "all.safetensors", catalog)
 
 
 def test_what_is_written_is_what_is_checked(tmp_path: Path) -> None:

@@ -292,5 +292,5 @@ def test_the_authors_checkpoints_are_imported_tensor_by_tensor(tmp_path: Path, n
     stored = {tensor.data_ptr() for key, tensor in theirs.items() if key in ours}
     assert {theirs[key].data_ptr() for key in theirs.keys() - ours.keys()} <= stored
     recorded = json.loads((SHARED / "golden/common/item_tokens_toys.json").read_text())
-    for row, index in enumerate(toys.catalog.indices):
-        assert [*toys.identifiers.row(row), 1] == recorded[int(index) - 1]
+    for place, index in enumerate(toys.catalog.indices):
+        assert [*toys.identifiers.row(place), 1] == recorded[int(index) - 1]

@@ -137,6 +137,16 @@ def test_a_folder_of_other_things_is_not_written_over(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+def test_of_two_writers_at_once_the_second_has_to_do_it_again(root: Path) -> None:
+    toys = open_bundle(root).domains["toys"]
+    with BundleWriter(root) as late:
+        late.add_domain(spec("late"), toys.adapter, tiny_catalog(3))
+        add_games(root, open_bundle(root))
+        with refused("invalid_bundle", "bundle was changed by somebody else meanwhile; do it again"):
+            late.seal()
+    assert open_bundle(root).domains.keys() == {"toys", "games"}
+
+
 def test_an_empty_folder_becomes_a_bundle(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     assert open_bundle(tiny_bundle(tmp_path)).domains.keys() == {"toys"}
