@@ -1,0 +1,85 @@
+"""`vip5` as a real process."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-c", "from service.cli import main; main()")
+PATIENCE_S = 120
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's variables without any setting of the service."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("VIP5_")}
+    return kept | {"PYTHONPATH": str(ROOT), "COLUMNS": "300"} | dict(extra or {})
+
+
+def run_vip5(*arguments: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        env=environment(env),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+@dataclass
+class Server:
+    """A running `vip5 serve`, whose log lines are read as they come."""
+
+    process: subprocess.Popen[str]
+    lines: queue.Queue[dict[str, Any]] = field(default_factory=queue.Queue)
+    url: str = ""
+
+    def wait_event(self, event: str) -> dict[str, Any]:
+        """The next log line of this event; those before it are dropped."""
+        while True:
+            line = self.lines.get(timeout=PATIENCE_S)
+            if line["event"] == event:
+                return line
+            assert line["event"] != "stdout closed", f"the process ended before {event}"
+
+    def wait_ready(self) -> None:
+        with httpx.Client(base_url=self.url) as client:
+            while client.get("/health/ready").status_code != 200:
+                assert self.process.poll() is None
+
+    def read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.put(json.loads(line))
+        self.lines.put({"event": "stdout closed"})
+
+
+@contextmanager
+def serving(bundle: Path, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """`vip5 serve` on a free port, ready; killed at the end if it still runs."""
+    arguments = [*COMMAND, "serve", "--bundle", str(bundle), "--port", "0", "--num-threads", "1"]
+    with subprocess.Popen(arguments, env=environment(env), stdout=subprocess.PIPE, text=True) as process:
+        server = Server(process)
+        reader = threading.Thread(target=server.read)
+        reader.start()
+        try:
+            server.url = server.wait_event("listening")["url"]
+            server.wait_ready()
+            yield server
+        finally:
+            process.kill()
+            process.wait()
+            reader.join()
