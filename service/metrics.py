@@ -88,11 +88,12 @@ class Metrics:
     def count_rejected(self, reason: str) -> None:
         self._rejected.labels(reason).inc()
 
-    def observe_queue(self, duration_s: float) -> None:
-        self._queue_time.observe(duration_s)
-
-    def observe_batch(self, num_rows: int, timings: Timings) -> None:
+    def observe_batch(self, num_rows: int) -> None:
         self._batch_size.observe(num_rows)
+
+    def observe_stages(self, queue_s: float, timings: Timings) -> None:
+        """One request's time in the queue, and the time of the batch that it was in."""
+        self._queue_time.observe(queue_s)
         self._encode_time.observe(timings.encode_s)
         self._decode_time.observe(timings.decode_s)
 

@@ -94,17 +94,11 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
         )
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
-        return Settings.model_validate(_from_environment() | given)
+        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks what the types cannot
     except ValidationError as error:
         raise SettingsError(
             "; ".join(_line(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors())
         ) from error
-
-
-def _from_environment() -> dict[str, object]:
-    variables = {name.upper(): value for name, value in os.environ.items()}
-    names = {name: PREFIX + name.upper() for name in Settings.model_fields}
-    return {name: variables[variable] for name, variable in names.items() if variable in variables}
 
 
 def _line(location: tuple[int | str, ...], message: str, value: object) -> str:

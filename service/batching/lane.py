@@ -81,13 +81,13 @@ class Lane:
             logger.exception("engine_failed", extra={"num_requests": len(batch)})
             self._fail_or_retry(batch, error)
             return
-        self._metrics.observe_batch(sum(len(job.rows) for job in batch), timings)
+        self._metrics.observe_batch(len(results))
         first = 0
         for job in batch:
             share = tuple(results[first : first + len(job.rows)])
             first += len(job.rows)
             queue_s = started_at - job.submitted_at
-            self._metrics.observe_queue(queue_s)
+            self._metrics.observe_stages(queue_s, timings)
             job.resolve(Outcome(results=share, queue_s=queue_s, timings=timings))
 
     def _fail_or_retry(self, batch: list[AnyJob], error: Exception) -> None:
