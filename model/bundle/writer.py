@@ -90,11 +90,6 @@ class BundleWriter:
         """Names of the domains that the bundle has so far."""
         return frozenset(folder.name for folder in (self._folder / "domains").glob("*"))
 
-    @property
-    def tokenizer(self) -> TextTokenizer | None:
-        """The bundle's tokenizer, if it has one already."""
-        return self._tokenizer
-
     def share_backbone(
         self, config: BackboneConfig, weights: Mapping[str, torch.Tensor], tokenizer: Tokenizer | None
     ) -> Backbone:
