@@ -131,7 +131,7 @@ async def fetch_features(
 def untrained(domain: ServedDomain) -> tuple[Degradation, ...]:
     if domain.spec.trained:
         return ()
-    return (Degradation("untrained_model", f"the weights of {domain.name} were never tuned; the order means nothing"),)
+    return (Degradation("untrained_model", f"the weights of {domain.name} were never tuned; its answers mean nothing"),)
 
 
 def deadline_in(duration_s: float) -> float:

@@ -94,6 +94,7 @@ def _domain_body(domain: ServedDomain) -> DomainBody:
         num_items=len(domain.catalog),
         num_active_items=int(domain.catalog.is_active.sum()),
         num_users=None if domain.users is None else len(domain.users),
+        columns=list(domain.catalog.attribute_columns),
         encoder=None if spec.encoder is None else EncoderBody.model_validate(asdict(spec.encoder)),
         visual_tokens=spec.layout.visual_tokens,
         is_trained=spec.trained,

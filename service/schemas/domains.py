@@ -32,6 +32,7 @@ class DomainBody(AnswerBody):
     num_items: int = Field(description="Items in its catalog, inactive ones included.")
     num_active_items: int = Field(description="Items that may be recommended.")
     num_users: int | None = Field(description="Known users; null where the bundle has no table of users.")
+    columns: list[str] = Field(description="Columns of the catalog that `where` can filter by.")
     encoder: EncoderBody | None = Field(description="Its image encoder; null for text-only prompts.")
     visual_tokens: int = Field(description="Tokens that an image becomes.")
     is_trained: bool = Field(description="Whether the weights were ever tuned.")

@@ -21,6 +21,7 @@ async def test_a_domain_tells_what_it_holds(client: httpx.AsyncClient) -> None:
     assert domain["num_items"] == 120
     assert domain["num_active_items"] == 108
     assert domain["num_users"] == 9
+    assert domain["columns"] == ["category", "price", "tags"]
     assert domain["encoder"] == {"name": "vitb32", "dim": 8}
     assert domain["visual_tokens"] == 2
     assert domain["is_trained"] is False
