@@ -118,7 +118,7 @@ def _expand(search: ItemSearch, state: _State, logits: Tensor, fanout: int) -> _
     children = torch.where(is_child, first.unsqueeze(-1) + offsets, 0).long()
     tokens = arena.token[children].long()
     counts = search.rows.eligibility.count(arena.leaf_lo[children].flatten(1), arena.leaf_hi[children].flatten(1))
-    log_probs = (logits.gather(-1, tokens) - logits.logsumexp(-1, keepdim=True)).clamp(max=0.0)
+    log_probs = logits.log_softmax(-1).gather(-1, tokens)
     scores = state.scores.unsqueeze(-1) + log_probs
     is_candidate = is_child & (counts.view_as(children) > 0)
     scores = torch.where(is_candidate, scores, DEAD).flatten(1)  # [B, n·F]

@@ -1,0 +1,45 @@
+"""The recorded models, and the trie of the real Toys catalog."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.decoding.constraints import LeafMask
+from model.decoding.trie import Trie, TrieArena
+from model.engine.torch_engine import TorchEngine
+from model.prompts.assembly import TokenRows
+from tests.parity.golden import NAMES, Golden
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="session", params=NAMES)
+def golden(request: pytest.FixtureRequest, shared: Path) -> Golden:
+    return Golden(shared / "golden", request.param)
+
+
+@pytest.fixture(scope="session")
+def toys_trie(shared: Path) -> Trie:
+    with_eos = json.loads((shared / "golden/common/item_tokens_toys.json").read_text())
+    rows = TokenRows.of([tokens[:-1] for tokens in with_eos])
+    return Trie.build(rows.flat, rows.offsets, eos_id=1)
+
+
+@pytest.fixture(scope="session")
+def all_toys(toys_trie: Trie) -> LeafMask:
+    return LeafMask.of(np.ones(toys_trie.num_leaves, dtype=np.bool_))
+
+
+@pytest.fixture(scope="session")
+def engine(golden: Golden, toys_trie: Trie) -> TorchEngine:
+    return TorchEngine(golden.network, TrieArena.of([toys_trie]), device=torch.device("cpu"))
