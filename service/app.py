@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -31,7 +30,7 @@ Loader = Callable[[Settings], Runtime]
 
 def load(settings: Settings) -> Runtime:
     """Verify and load the bundle. Raises BundleError kinds."""
-    return load_runtime(Path(settings.bundle), device=settings.device, num_threads=settings.num_threads)
+    return load_runtime(settings.bundle, device=settings.device, num_threads=settings.num_threads)
 
 
 @asynccontextmanager

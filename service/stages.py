@@ -8,7 +8,6 @@ Knows no web framework.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -135,5 +134,5 @@ def untrained(domain: ServedDomain) -> tuple[Degradation, ...]:
 
 
 def deadline_in(duration_s: float) -> float:
-    """The deadline on the clock of time.monotonic; none at all for an infinite duration."""
-    return math.inf if math.isinf(duration_s) else time.monotonic() + duration_s
+    """The deadline on the clock of time.monotonic."""
+    return time.monotonic() + duration_s

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.routes.openapi import problems
 from service.routes.parts import Trace, readiness_of, service_of
-from service.schemas.domains import LiveAnswer, ReadyAnswer
+from service.schemas.health import LiveAnswer, ReadyAnswer
 
 router = APIRouter(tags=["health"])
 

@@ -77,16 +77,3 @@ class UsersAnswer(AnswerBody):
     users: list[KnownUser] = Field(description="In the table's order.")
     total: int = Field(description="Users that match in all.")
     offset: int = Field(description="Users skipped before this page.")
-
-
-class LiveAnswer(AnswerBody):
-    """The process answers."""
-
-    status: str = Field(description="`live`.")
-
-
-class ReadyAnswer(AnswerBody):
-    """Whether requests are taken."""
-
-    status: str = Field(description="`ready` or `not_ready`.")
-    reasons: list[str] = Field(description="What stands in the way.")

@@ -93,7 +93,7 @@ def engine(runtime: Runtime) -> GatedEngine:
 @pytest.fixture
 def app(settings: Settings, runtime: Runtime, engine: GatedEngine) -> FastAPI:
     gated = replace(runtime, engine=engine)
-    return create_app(settings.model_copy(update={"max_waiting": 2}), lambda _: gated)
+    return create_app(settings.model_copy(update={"max_waiting": 2, "default_deadline_ms": 600_000}), lambda _: gated)
 
 
 @pytest.fixture
@@ -251,6 +251,17 @@ async def test_a_client_that_leaves_a_stream_stops_the_text(
     caller.leaves.set()
     await call
     engine.gate.set()
+
+    assert await asyncio.to_thread(engine.was_stopped.wait, 30)
+
+
+async def test_a_client_that_has_left_before_its_stream_begins_stops_the_text(
+    app: FastAPI, client: httpx.AsyncClient, engine: GatedEngine
+) -> None:
+    engine.gate.set()
+    caller = Caller("/explain", TELL | {"max_new_tokens": 13, "stream": True})
+    caller.leaves.set()
+    await caller.call(app)
 
     assert await asyncio.to_thread(engine.was_stopped.wait, 30)
 
