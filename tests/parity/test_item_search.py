@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +13,12 @@ from model.decoding.constraints import Eligibility, LeafMask
 from model.decoding.trie import Trie
 from model.engine.protocol import RankingWork
 from model.engine.torch_engine import TorchEngine
-from model.network.network import START_ID
+from model.network.network import Vip5Network
 from tests.parity.golden import NUM_ITEMS, SCORE_TOLERANCE, STATE_TOLERANCE, Case, Golden
 
 K = 20
 NEIGHBOURS_MAY_SWAP = 1e-4
-CHUNK = 64
+CHUNK = 256
 
 
 @pytest.fixture
@@ -100,40 +99,44 @@ def _path(trie: Trie, leaf: int) -> list[int]:
 
 
 def _all_log_probs(golden: Golden, case: Case, trie: Trie) -> NDArray[np.float64]:
-    """Teacher-forces every inner node's prefix, many in one batch, and adds the edges up: one number per item."""
+    """Decodes every prefix of the trie, a level at a time as beams of one row, and adds the edges up: one number per item."""
     network = golden.network
     batch = golden.batch(case)
     memory = network.memorise(batch)
+    cache = network.new_cache(1, max(trie.level_sizes), trie.depth)
     totals = np.zeros(trie.num_nodes)
-    for nodes, prefixes in _prefixes_by_depth(trie):
-        for start in range(0, len(nodes), CHUNK):
-            chunk = nodes[start : start + CHUNK]
-            inputs = torch.tensor([[START_ID, *prefix] for prefix in prefixes[start : start + CHUNK]])
-            spread = replace(
-                memory,
-                keys=tuple(keys.expand(len(chunk), -1, -1, -1) for keys in memory.keys),
-                values=tuple(values.expand(len(chunk), -1, -1, -1) for values in memory.values),
-            )
-            embedded = torch.nn.functional.embedding(inputs, network.shared)
-            states = network.decoder(embedded, spread, batch.rows)[:, -1]
-            log_probs = network.logits(states).log_softmax(-1)
-            counts = trie.first_child[chunk + 1] - trie.first_child[chunk]
-            children = np.concatenate([np.arange(*trie.first_child[[node, node + 1]]) for node in chunk])
-            parents = np.repeat(np.arange(len(chunk)), counts)
-            totals[children] = totals[chunk][parents] + log_probs.numpy()[parents, trie.token[children]]
+    nodes = np.zeros(1, dtype=np.int64)
+    for bias in network.step_biases(trie.depth):
+        tokens = torch.from_numpy(trie.token[nodes]).long().unsqueeze(0)  # the root's is the start token, 0
+        embedded = torch.nn.functional.embedding(tokens, network.shared)
+        states = network.decoder.step(embedded, bias, cache, memory, batch.rows)[0]
+        children, parents = _edges(trie, nodes)
+        totals[children] = totals[nodes][parents] + _edge_log_probs(network, states, parents, trie.token[children])
+        has_children = trie.first_child[children] < trie.first_child[children + 1]
+        nodes = children[has_children]
+        spread = np.zeros((1, cache.num_beams), dtype=np.int64)
+        spread[0, : len(nodes)] = parents[has_children]
+        cache.reorder(torch.from_numpy(spread))
     is_leaf = trie.first_child[:-1] == trie.first_child[1:]
     by_item = np.empty(trie.num_leaves)
     by_item[trie.rows_of_leaves[trie.leaf_lo[is_leaf]]] = totals[is_leaf]
     return by_item
 
 
-def _prefixes_by_depth(trie: Trie) -> Iterator[tuple[NDArray[np.int64], list[tuple[int, ...]]]]:
-    level: dict[int, tuple[int, ...]] = {0: ()}
-    while level:
-        yield np.array(list(level)), list(level.values())
-        level = {
-            child: (*prefix, int(trie.token[child]))
-            for node, prefix in level.items()
-            for child in range(trie.first_child[node], trie.first_child[node + 1])
-            if trie.first_child[child] < trie.first_child[child + 1]
-        }
+def _edges(trie: Trie, nodes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Children of consecutive nodes, and for each the position of its parent among the nodes."""
+    counts = trie.first_child[nodes + 1] - trie.first_child[nodes]
+    children = np.concatenate([np.arange(*trie.first_child[[node, node + 1]]) for node in nodes])
+    return children, np.repeat(np.arange(len(nodes)), counts)
+
+
+def _edge_log_probs(
+    network: Vip5Network, states: torch.Tensor, parents: NDArray[np.int64], tokens: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    """Log-probability of each token after its parent's state; parents are sorted."""
+    found = np.empty(len(parents), dtype=np.float32)
+    for start in range(0, len(states), CHUNK):
+        log_probs = network.logits(states[start : start + CHUNK]).log_softmax(-1).numpy()
+        first, last = np.searchsorted(parents, [start, start + CHUNK])
+        found[first:last] = log_probs[parents[first:last] - start, tokens[first:last]]
+    return found
