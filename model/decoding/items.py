@@ -115,7 +115,8 @@ def _expand(search: ItemSearch, state: _State, logits: Tensor, fanout: int) -> _
     num_children = arena.first_child[state.nodes + 1] - first  # [B, n]
     offsets = torch.arange(fanout, device=first.device)
     is_child = offsets < num_children.unsqueeze(-1)  # [B, n, F]
-    children = torch.where(is_child, first.unsqueeze(-1) + offsets, 0).long()
+    # What is no child stands at its own node, whose leaves lie within the row's trie.
+    children = torch.where(is_child, first.unsqueeze(-1) + offsets, state.nodes.unsqueeze(-1))
     tokens = arena.token[children].long()
     counts = search.rows.eligibility.count(arena.leaf_lo[children].flatten(1), arena.leaf_hi[children].flatten(1))
     log_probs = logits.log_softmax(-1).gather(-1, tokens)
