@@ -138,7 +138,9 @@ def _advance(search: ItemSearch, state: _State, candidates: _Candidates, step: i
     is_eos = candidates.tokens == search.special.eos
     selection = select(candidates.scores, is_eos, search.num_beams, rows.beams_of_rows)
     penalised = candidates.scores / (step + 1) ** rows.length_penalty
-    upper_bounds = torch.where(is_eos, penalised, _attainable(candidates.scores, rows, step))
+    # Among what the candidates leave out may be a `</s>`, which ends sooner than any pruned prefix can.
+    attainable = torch.maximum(penalised, _attainable(candidates.scores, rows, step))
+    upper_bounds = torch.where(is_eos, penalised, attainable)
     state.bound = torch.maximum(state.bound, best_pruned(selection, upper_bounds))
     finished = torch.where(selection.is_finished, penalised, DEAD)
     _finish(state, finished, search.arena.leaf_lo[candidates.nodes], rows)
