@@ -31,6 +31,7 @@ class ItemRows:
     domains: tuple[int, ...]  # [B], which trie of the arena
     eligibility: DeviceEligibility
     beams_of_rows: Tensor  # [B, 1]
+    wanted: Tensor  # [B, 1], how many items are asked for, at most the number of beams
     length_penalty: Tensor  # [B, 1], float32
     depths: Tensor  # [B, 1], longest identifier of each row's trie, in tokens with `</s>`
 
@@ -77,11 +78,12 @@ class _Candidates:
     tokens: Tensor
 
 
-def search_items(search: ItemSearch, stepper: Stepper, *, stops_early: bool = True) -> ItemBeams:
+def search_items(search: ItemSearch, stepper: Stepper, *, drops_hopeless: bool = True) -> ItemBeams:
     """Run to the end of the longest identifier.
 
-    `stops_early` looks, after each step, whether any running beam could still matter; that asks the device, so a device
-    that must not be asked runs all steps. The result is the same.
+    `drops_hopeless` takes out, after each step, the running beams that can no longer change the items asked for, and
+    ends when none is left. That asks the device, so a device that must not be asked runs all steps with all beams. The
+    items asked for are the same.
     """
     rows = search.rows
     state = _start(search)
@@ -91,9 +93,12 @@ def search_items(search: ItemSearch, stepper: Stepper, *, stops_early: bool = Tr
         logits = stepper.step(tokens, parents)
         candidates = _expand(search, state, logits, fanout)
         tokens, parents = _advance(search, state, candidates, step)
-        if stops_early and not _can_improve(state, rows, step):
-            break
-    return ItemBeams(scores=state.finished_scores, leaves=state.finished_leaves, bound=_final_bound(state, rows, step))
+        if drops_hopeless:
+            num_hopeful = _drop_hopeless(state, rows, step)
+            if num_hopeful == 0:
+                break
+            tokens, parents = tokens[:, :num_hopeful], parents[:, :num_hopeful]
+    return ItemBeams(scores=state.finished_scores, leaves=state.finished_leaves, bound=state.bound)
 
 
 def _start(search: ItemSearch) -> _State:
@@ -167,15 +172,20 @@ def _attainable(scores: Tensor, rows: ItemRows, step: int) -> Tensor:
     return scores / length**rows.length_penalty
 
 
-def _can_improve(state: _State, rows: ItemRows, step: int) -> bool:
-    worst = state.finished_scores.gather(1, rows.beams_of_rows - 1).squeeze(1)
-    best_running = _attainable(state.scores, rows, step).amax(1)
-    return bool((best_running > worst).any())
+def _drop_hopeless(state: _State, rows: ItemRows, step: int) -> int:
+    """Keep the beams of each row that may still reach a better score than the last of the items asked for.
 
-
-def _final_bound(state: _State, rows: ItemRows, step: int) -> Tensor:
-    """The bound of what was pruned and of what still ran when the search stopped."""
-    return torch.maximum(state.bound, _attainable(state.scores, rows, step).amax(1))
+    Beams are sorted by score, so those of a row are its first; as many are kept as the row with the most has. Returns
+    that number. What is dropped counts as pruned.
+    """
+    last_wanted = state.finished_scores.gather(1, rows.wanted - 1)
+    attainable = _attainable(state.scores, rows, step)
+    num_hopeful = int((attainable > last_wanted).sum(1).max())
+    dropped = attainable[:, num_hopeful:]
+    if dropped.shape[1]:
+        state.bound = torch.maximum(state.bound, dropped.amax(1))
+    state.scores, state.nodes = state.scores[:, :num_hopeful], state.nodes[:, :num_hopeful]
+    return num_hopeful
 
 
 def exact_prefixes(beams: ItemBeams, counts: Sequence[int], margin: float = EXACTNESS_MARGIN) -> list[int]:

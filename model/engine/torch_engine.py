@@ -29,6 +29,7 @@ from model.engine.protocol import (
 from model.engine.stepper import NetworkStepper
 from model.network.banks import RowIndex
 from model.network.network import EOS_ID, START_ID, Vip5Network
+from model.network.projection import pack_projections
 from model.network.stacks import Memory
 
 SPECIAL = SpecialIds(start=START_ID, eos=EOS_ID)
@@ -54,6 +55,8 @@ class TorchEngine:
         device: torch.device,
         certified_beam_limit: int = CERTIFIED_BEAM_LIMIT,
     ) -> None:
+        if device.type == "cpu":
+            pack_projections(network)
         self._network = network
         self._arena = arena
         self._device = device
@@ -124,11 +127,12 @@ class TorchEngine:
             domains=domains,
             eligibility=DeviceEligibility.of([work.eligibility for work in batch], self._device),
             beams_of_rows=self._column([work.num_beams for work in batch]),
+            wanted=self._column([work.k for work in batch]),
             length_penalty=self._column([work.length_penalty for work in batch]),
             depths=self._column(depths),
         )
         search = ItemSearch(arena=self._arena, rows=rows, num_beams=num_beams, special=SPECIAL)
-        beams = search_items(search, stepper, stops_early=self._device.type == "cpu")
+        beams = search_items(search, stepper, drops_hopeless=self._device.type == "cpu")
         return _rankings(beams, batch)
 
     def _certify(self, work: RankingWork, ranking: Ranking) -> Ranking:

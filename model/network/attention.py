@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.network.config import BackboneConfig
+from model.network.projection import Projection
 
 
 class SelfAttention(nn.Module):
@@ -19,17 +20,18 @@ class SelfAttention(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.heads = config.num_heads
-        self.qkv = nn.Parameter(torch.empty(3 * config.inner_dim, config.d_model))
-        self.o = nn.Parameter(torch.empty(config.d_model, config.inner_dim))
+        self.qkv = Projection.empty(3 * config.inner_dim, config.d_model)
+        self.o = Projection.empty(config.d_model, config.inner_dim)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """X [B, N, D] → queries, keys and values, each [B, N, H, E]."""
-        q, k, v = functional.linear(x, self.qkv).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         return q, k, v
 
     def merge(self, attended: Tensor) -> Tensor:
         """Attended [B, N, H, E] → [B, N, D]."""
-        return functional.linear(attended.flatten(-2), self.o)
+        merged: Tensor = self.o(attended.flatten(-2))
+        return merged
 
 
 class CrossAttention(nn.Module):
@@ -38,20 +40,21 @@ class CrossAttention(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.heads = config.num_heads
-        self.q = nn.Parameter(torch.empty(config.inner_dim, config.d_model))
-        self.kv = nn.Parameter(torch.empty(2 * config.inner_dim, config.d_model))
-        self.o = nn.Parameter(torch.empty(config.d_model, config.inner_dim))
+        self.q = Projection.empty(config.inner_dim, config.d_model)
+        self.kv = Projection.empty(2 * config.inner_dim, config.d_model)
+        self.o = Projection.empty(config.d_model, config.inner_dim)
 
     def memorise(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder states [B, M, D] → keys and values, each [B, H, M, E]."""
-        k, v = functional.linear(states, self.kv).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        k, v = self.kv(states).unflatten(-1, (2, self.heads, -1)).unbind(-3)
         return k.transpose(1, 2), v.transpose(1, 2)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
         """X [B, N, D]: N positions of a target, or the N beams of a row, all reading the row's one memory."""
-        q = functional.linear(x, self.q).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         attended = attend(q, keys, values, mask, dropout)
-        return functional.linear(attended.transpose(1, 2).flatten(-2), self.o)
+        output: Tensor = self.o(attended.transpose(1, 2).flatten(-2))
+        return output
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float = 0.0) -> Tensor:

@@ -40,9 +40,9 @@ class KeyValueCache:
         self.length += 1
 
     def reorder(self, parents: Tensor) -> None:
-        """Beam k of row b goes on from beam parents[b, k]; parents: [B, K], int64."""
+        """Beam k of row b goes on from beam parents[b, k]; parents: [B, n], int64, for the first n beams."""
         num_rows, num_beams = self._data.shape[2:4]
         first = torch.arange(num_rows, device=parents.device).unsqueeze(1) * num_beams
         written = self._data[:, :, :, :, :, : self.length].flatten(2, 3)
         chosen = written.index_select(2, (parents + first).flatten())
-        self._data[:, :, :, :, :, : self.length] = chosen.unflatten(2, (num_rows, num_beams))
+        self._data[:, :, :, : parents.shape[1], :, : self.length] = chosen.unflatten(2, parents.shape)

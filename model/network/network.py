@@ -15,6 +15,7 @@ from model.network.attention import padding_mask
 from model.network.banks import BankIndex, RowIndex
 from model.network.cache import KeyValueCache
 from model.network.config import BackboneConfig, DomainLayout, Task
+from model.network.projection import Projection
 from model.network.stacks import BankSizes, Decoder, Encoder, Memory
 from model.network.visual import VisualMapperBank
 
@@ -62,7 +63,9 @@ class Vip5Network(nn.Module):
             has_cross_adapter=any(layout.cross_attention_adapter for layout in self.layouts),
         )
         self.shared = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
-        self.head = None if config.tie_word_embeddings else nn.Parameter(torch.empty_like(self.shared))
+        self.head = Projection(
+            self.shared if config.tie_word_embeddings else nn.Parameter(torch.empty_like(self.shared))
+        )
         self.whole_word = self._tables(max(layout.whole_word_rows for layout in self.layouts))
         self.category = self._tables(max(layout.category_rows for layout in self.layouts))
         self.visual: VisualMapperBank | None = None
@@ -106,9 +109,9 @@ class Vip5Network(nn.Module):
 
     def logits(self, states: Tensor) -> Tensor:
         """Decoder states [..., D] → logits [..., V] in float32."""
-        if self.head is None:
-            return functional.linear(states * self.config.d_model**-0.5, self.shared).float()
-        return functional.linear(states, self.head).float()
+        scale = self.config.d_model**-0.5 if self.config.tie_word_embeddings else 1.0
+        logits: Tensor = self.head(states * scale)
+        return logits.float()
 
     def decode(self, target_ids: Tensor, memory: Memory, rows: RowIndex) -> Tensor:
         """Teacher forcing: logits [B, T, V] that predict target_ids [B, T]."""

@@ -16,6 +16,7 @@ from model.network.attention import CrossAttention, RelativePositions, SelfAtten
 from model.network.banks import AdapterBank, RMSNormBank, RowIndex
 from model.network.cache import KeyValueCache
 from model.network.config import BackboneConfig
+from model.network.projection import Projection
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,20 @@ class FeedForward(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.is_gated = config.feed_forward_proj == "gated-gelu"
-        self.wi = nn.Parameter(torch.empty(config.d_ff * (2 if self.is_gated else 1), config.d_model))
-        self.wo = nn.Parameter(torch.empty(config.d_model, config.d_ff))
+        self.wi = Projection.empty(config.d_ff * (2 if self.is_gated else 1), config.d_model)
+        self.wo = Projection.empty(config.d_model, config.d_ff)
         self.dropout = config.dropout_rate
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = functional.linear(x, self.wi)
+        hidden = self.wi(x)
         if self.is_gated:
             gate, linear = hidden.chunk(2, dim=-1)
             hidden = functional.gelu(gate, approximate="tanh") * linear
         else:
             hidden = functional.relu(hidden)
         hidden = functional.dropout(hidden, self.dropout, self.training)
-        return functional.linear(hidden, self.wo)
+        output: Tensor = self.wo(hidden)
+        return output
 
 
 class EncoderBlock(nn.Module):

@@ -57,33 +57,31 @@ def _fill(entries: Iterator[_Entry], weights: Weights) -> None:
 
 def _backbone_entries(network: Vip5Network) -> Iterator[_Entry]:
     yield _Entry("shared.weight", network.shared)
-    if network.head is not None:
-        yield _Entry("lm_head.weight", network.head)
+    if not network.config.tie_word_embeddings:
+        yield _Entry("lm_head.weight", network.head.weight)
     for stack, module in (("encoder", network.encoder), ("decoder", network.decoder)):
         first = f"{stack}.block.0.layer.0.SelfAttention"
         yield _Entry(f"{first}.relative_attention_bias.weight", module.positions.table)
     for prefix, block in _blocks(network):
-        yield from _split(f"{prefix}.0.SelfAttention", "qkv", block.attention.qkv)
-        yield _Entry(f"{prefix}.0.SelfAttention.o.weight", block.attention.o)
+        yield from _split(f"{prefix}.0.SelfAttention", "qkv", block.attention.qkv.weight)
+        yield _Entry(f"{prefix}.0.SelfAttention.o.weight", block.attention.o.weight)
         if isinstance(block, DecoderBlock):
-            yield _Entry(f"{prefix}.1.EncDecAttention.q.weight", block.cross.q)
-            yield from _split(f"{prefix}.1.EncDecAttention", "kv", block.cross.kv)
-            yield _Entry(f"{prefix}.1.EncDecAttention.o.weight", block.cross.o)
+            yield _Entry(f"{prefix}.1.EncDecAttention.q.weight", block.cross.q.weight)
+            yield from _split(f"{prefix}.1.EncDecAttention", "kv", block.cross.kv.weight)
+            yield _Entry(f"{prefix}.1.EncDecAttention.o.weight", block.cross.o.weight)
         dense = f"{prefix}.{_last_layer(block)}.DenseReluDense"
         if block.feed_forward.is_gated:
-            for half, part in enumerate(block.feed_forward.wi.chunk(2)):
+            for half, part in enumerate(block.feed_forward.wi.weight.chunk(2)):
                 yield _Entry(f"{dense}.wi_{half}.weight", part)
         else:
-            yield _Entry(f"{dense}.wi.weight", block.feed_forward.wi)
-        yield _Entry(f"{dense}.wo.weight", block.feed_forward.wo)
+            yield _Entry(f"{dense}.wi.weight", block.feed_forward.wi.weight)
+        yield _Entry(f"{dense}.wo.weight", block.feed_forward.wo.weight)
 
 
 def _blocks(network: Vip5Network) -> Iterator[tuple[str, EncoderBlock | DecoderBlock]]:
     """All blocks with the prefix of their names."""
-    for number, block in enumerate(network.encoder.layers):
-        yield f"encoder.block.{number}.layer", block
-    for number, block in enumerate(network.decoder.layers):
-        yield f"decoder.block.{number}.layer", block
+    yield from ((f"encoder.block.{number}.layer", block) for number, block in enumerate(network.encoder.layers))
+    yield from ((f"decoder.block.{number}.layer", block) for number, block in enumerate(network.decoder.layers))
 
 
 def _split(prefix: str, letters: str, fused: Tensor) -> Iterator[_Entry]:
