@@ -79,7 +79,7 @@ TINY_LAYOUT = DomainLayout(
     visual_tokens=2,
     feature_dim=8,
     visual_norm=True,
-    whole_word_rows=64,
+    whole_word_rows=1024,
     category_rows=16,
 )
 

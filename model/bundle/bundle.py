@@ -27,7 +27,7 @@ from model.bundle.manifest import Manifest, verify_files
 from model.bundle.shapes import expected_domain_shapes
 from model.bundle.tensors import check_tensors, read_tensors
 from model.bundle.users import Users
-from model.errors import BackboneMismatchError
+from model.errors import BackboneMismatchError, BundleError
 from model.network.config import BackboneConfig
 from model.prompts.assembly import TokenRows
 from model.prompts.tokenizer import TextTokenizer
@@ -74,6 +74,12 @@ def check_domain(
         raise BackboneMismatchError(
             f"{domain_file(spec.name, DOMAIN_SPEC)}: the domain was tuned on the backbone with sha256 "
             f"{spec.backbone_sha256}, the bundle has {backbone_sha256}; import it into a bundle of its own"
+        )
+    if 0 < spec.layout.whole_word_rows < spec.prompts.max_tokens:
+        raise BundleError(
+            f"{domain_file(spec.name, DOMAIN_SPEC)}: prompts.max_tokens is {spec.prompts.max_tokens}, the table of "
+            f"whole-word embeddings has {spec.layout.whole_word_rows} rows, one for each word; set max_tokens to "
+            f"at most {spec.layout.whole_word_rows}"
         )
     where = domain_file(spec.name, ADAPTER_WEIGHTS)
     check_tensors(adapter, expected_domain_shapes(config, spec.layout), str(where))

@@ -40,7 +40,7 @@ class ServedDomain:
 
     @classmethod
     def of(cls, slot: int, files: DomainFiles, tokenizer: TextTokenizer, bundle_hash: str) -> ServedDomain:
-        """Tokenise the catalog and build its trie. Raises CatalogError for identifiers that cannot be told apart."""
+        """Prepare the catalog's texts for prompts and build its trie."""
         catalog = files.catalog
         assembler = PromptAssembler(
             tokenizer,
@@ -48,9 +48,9 @@ class ServedDomain:
             catalog.titles,
             visual_tokens=files.spec.layout.visual_tokens,
             max_tokens=files.spec.prompts.max_tokens,
+            identifiers=files.identifiers,
         )
-        identifiers = assembler.identifiers
-        trie = Trie.build(identifiers.flat, identifiers.offsets, eos_id=tokenizer.eos_id)
+        trie = Trie.build(files.identifiers.flat, files.identifiers.offsets, eos_id=tokenizer.eos_id)
         return cls(
             slot=slot,
             spec=files.spec,

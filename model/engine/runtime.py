@@ -12,6 +12,7 @@ from model.decoding.trie import TrieArena
 from model.engine.domain import ServedDomain
 from model.engine.protocol import Engine
 from model.engine.torch_engine import TorchEngine
+from model.errors import EngineError
 from model.network.network import Vip5Network
 from model.network.weights import freeze, load_backbone, load_domain
 
@@ -27,10 +28,12 @@ class Runtime:
 
 
 def load_runtime(root: Path, *, device: str = "cpu", num_threads: int | None = None) -> Runtime:
-    """Verify and load a bundle onto a device. Raises BundleError kinds for a bundle that breaks a rule.
+    """Verify and load a bundle onto a device.
 
-    `num_threads` sets how many threads torch computes with in this process.
+    `num_threads` sets how many threads torch computes with in this process. Raises BundleError kinds for a bundle that
+    breaks a rule, and EngineError for a device that is not there.
     """
+    target = _device(device)
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     bundle = open_bundle(root)
@@ -39,7 +42,6 @@ def load_runtime(root: Path, *, device: str = "cpu", num_threads: int | None = N
         name: ServedDomain.of(slot, bundle.domains[name], bundle.tokenizer, bundle.hash)
         for slot, name in enumerate(names)
     }
-    target = torch.device(device)
     arena = TrieArena.of([domains[name].trie for name in names], target)
     return Runtime(
         engine=TorchEngine(build_network(bundle).to(target), arena, device=target),
@@ -49,6 +51,16 @@ def load_runtime(root: Path, *, device: str = "cpu", num_threads: int | None = N
             name: files.features_path for name, files in bundle.domains.items() if files.features_path is not None
         },
     )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.zeros(0, device=name).device
+    except (AssertionError, RuntimeError, NotImplementedError) as error:  # torch has one for each reason
+        raise EngineError(
+            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); take cpu, or install a torch build "
+            "and a driver that know it"
+        ) from error
 
 
 def build_network(bundle: Bundle) -> Vip5Network:

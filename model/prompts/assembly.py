@@ -71,7 +71,8 @@ class _Place:
 class PromptAssembler:
     """Assembles the prompts of one domain.
 
-    `identifiers` are the token rows of the items' index texts, in catalog order; `titles` the items' titles.
+    `indices` and `titles` are the items' texts, in catalog order; `identifiers` the token rows of the indices, for who
+    has them already.
     """
 
     def __init__(
@@ -82,11 +83,12 @@ class PromptAssembler:
         *,
         visual_tokens: int,
         max_tokens: int,
+        identifiers: TokenRows | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._titles = titles
         self._max_tokens = max_tokens
-        self.identifiers = TokenRows.of(tokenizer.identifiers(indices))
+        self.identifiers = identifiers or TokenRows.of(tokenizer.identifiers(indices))
         self._prefixed = TokenRows.of(tokenizer.identifiers([f"item_{index}" for index in indices]))
         self._photo = np.full(visual_tokens, tokenizer.image_id, dtype=np.int64)
         self._separators: dict[Separator, Ids] = {

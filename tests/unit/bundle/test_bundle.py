@@ -244,3 +244,17 @@ def test_weights_are_not_aliased_between_openings(root: Path) -> None:
     first.backbone.weights["shared.weight"].zero_()
     assert np.abs(second.backbone.weights["shared.weight"].numpy()).max() > 0
     assert open_bundle(root).hash == first.hash
+
+
+def test_prompts_longer_than_the_whole_word_table_are_refused(root: Path) -> None:
+    path = root / "domains/toys/domain.json"
+    spec = json.loads(path.read_text())
+    spec["prompts"]["max_tokens"] = 1025
+    path.write_text(json.dumps(spec))
+    write_manifest(root)
+    with refused(
+        "invalid_bundle",
+        "domains/toys/domain.json: prompts.max_tokens is 1025, the table of whole-word embeddings has 1024 rows, one "
+        "for each word; set max_tokens to at most 1024",
+    ):
+        open_bundle(root)
