@@ -1,0 +1,128 @@
+"""Requests to the item search over random catalogs, and what brute force says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from model.decoding.constraints import Eligibility, LeafMask
+from model.decoding.eligibility import DeviceEligibility
+from model.decoding.items import ItemRows, ItemSearch, exact_prefixes, search_items
+from model.decoding.trie import TrieArena
+from tests.unit.decoding.tables import SPECIAL, LogitsOf, Path, PathStepper, build_trie, item_scores, random_table
+
+VOCAB_SIZE = 7
+_TOKENS = st.integers(2, VOCAB_SIZE - 1)
+
+CATALOGS = st.lists(st.lists(_TOKENS, min_size=1, max_size=4).map(tuple), min_size=1, max_size=16, unique=True)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One row of a batch; leaves are named by their item's place in the catalog."""
+
+    catalog: int
+    table: LogitsOf
+    num_beams: int
+    wanted: int
+    length_penalty: float
+    active: tuple[bool, ...]
+    exclude: frozenset[int]
+    include: frozenset[int] | None
+
+    def is_eligible(self, row: int) -> bool:
+        return self.active[row] and row not in self.exclude and (self.include is None or row in self.include)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The items asked for, best first."""
+
+    rows: list[int]
+    scores: list[float]
+    exact_prefix: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Catalogs side by side in an arena, and requests to them."""
+
+    catalogs: tuple[list[Path], ...]
+    requests: tuple[Request, ...]
+
+    def search(self, *, drops_hopeless: bool = True, stepper: PathStepper | None = None) -> list[Found]:
+        arena = TrieArena.of([build_trie(items) for items in self.catalogs])
+        tries = [arena.tries[request.catalog] for request in self.requests]
+        rows = ItemRows(
+            domains=tuple(request.catalog for request in self.requests),
+            eligibility=DeviceEligibility.of([_eligibility(request, arena) for request in self.requests]),
+            beams_of_rows=torch.tensor([[request.num_beams] for request in self.requests]),
+            wanted=torch.tensor([[request.wanted] for request in self.requests]),
+            length_penalty=torch.tensor([[request.length_penalty] for request in self.requests]),
+            depths=torch.tensor([[trie.depth] for trie in tries]),
+        )
+        most = max(request.num_beams for request in self.requests)
+        stepper = stepper or PathStepper([request.table for request in self.requests])
+        beams = search_items(ItemSearch(arena, rows, most, SPECIAL), stepper, drops_hopeless=drops_hopeless)
+        found = (beams.scores > float("-inf")).sum(1).tolist()
+        counts = [min(request.wanted, number) for request, number in zip(self.requests, found, strict=True)]
+        return [
+            Found(
+                rows=trie.rows_of_leaves[beams.leaves[row, :count].numpy()].tolist(),
+                scores=beams.scores[row, :count].tolist(),
+                exact_prefix=proven,
+            )
+            for row, (trie, count, proven) in enumerate(zip(tries, counts, exact_prefixes(beams, counts), strict=True))
+        ]
+
+    def alone(self, request: Request) -> Batch:
+        return Batch(self.catalogs, (request,))
+
+    def scores(self, request: Request) -> NDArray[np.float64]:
+        """Brute force: the final score of every item of the request's catalog."""
+        return item_scores(request.table, self.catalogs[request.catalog], request.length_penalty)
+
+    def best(self, request: Request) -> list[int]:
+        """Brute force: the eligible items, best first."""
+        scores = self.scores(request)
+        eligible = [row for row in range(len(scores)) if request.is_eligible(row)]
+        return sorted(eligible, key=lambda row: -scores[row])
+
+
+def _eligibility(request: Request, arena: TrieArena) -> Eligibility:
+    trie = arena.tries[request.catalog]
+    leaves = trie.leaves_of_rows.tolist()
+    base = LeafMask.of(np.array(request.active)[trie.rows_of_leaves])
+    include = None if request.include is None else [leaves[row] for row in request.include]
+    return Eligibility.of(base, exclude=[leaves[row] for row in request.exclude], include=include)
+
+
+@st.composite
+def batches(draw: st.DrawFn, *, max_requests: int = 3) -> Batch:
+    """Beams from too few to more than there are items, all kinds of constraints and length penalties in one batch."""
+    catalogs = draw(st.lists(CATALOGS, min_size=1, max_size=2))
+    return Batch(tuple(catalogs), tuple(draw(st.lists(_requests(catalogs), min_size=1, max_size=max_requests))))
+
+
+@st.composite
+def _requests(draw: st.DrawFn, catalogs: Sequence[list[Path]]) -> Request:
+    catalog = draw(st.integers(0, len(catalogs) - 1))
+    num_items = len(catalogs[catalog])
+    num_beams = draw(st.sampled_from([1, 2, 3, 4, 6, 20]))
+    some = st.frozensets(st.integers(0, num_items - 1), max_size=num_items)
+    everything = st.just((True,) * num_items)
+    return Request(
+        catalog=catalog,
+        table=random_table(draw(st.integers(0, 10_000)), VOCAB_SIZE, spread=draw(st.sampled_from([0.3, 1.5, 4.0]))),
+        num_beams=num_beams,
+        wanted=draw(st.just(num_beams) | st.integers(1, num_beams)),
+        length_penalty=draw(st.sampled_from([0.0, 0.0, 1.0, 0.5, 3.0, -0.5, -2.0])),
+        active=draw(everything | st.tuples(*[st.booleans()] * num_items)),
+        exclude=draw(st.just(frozenset[int]()) | some),
+        include=draw(st.none() | some),
+    )
