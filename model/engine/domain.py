@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from model.bundle.bundle import DomainFiles
 from model.bundle.catalog import Catalog
+from model.bundle.columns import Scalar
 from model.bundle.layout import DomainSpec
 from model.bundle.users import Users
 from model.decoding.constraints import LeafMask
 from model.decoding.trie import Trie
-from model.engine.queries import Scalar
 from model.prompts.assembly import PromptAssembler
 from model.prompts.tokenizer import TextTokenizer
 

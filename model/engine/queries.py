@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal
 
-Scalar: TypeAlias = str | int | float | bool
+from model.bundle.columns import Scalar
 
 
 @dataclass(frozen=True)

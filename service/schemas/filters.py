@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from model.engine.queries import Scalar
+from model.bundle.columns import Scalar
 from service.schemas.base import LARGEST_INT
 
 LONGEST_TEXT = 512

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors.torch import load_file
 
 from model.engine.protocol import EncoderInput
 from model.network.banks import RowIndex
@@ -40,15 +40,14 @@ _DIMENSIONS = (
 
 
 class Tensors:
-    """A safetensors file, read tensor by tensor."""
+    """A safetensors file."""
 
     def __init__(self, path: Path) -> None:
-        self._file = safe_open(path, "pt")
-        self.names = frozenset(self._file.keys())
+        self._tensors = load_file(path)
+        self.names = frozenset(self._tensors)
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        tensor: torch.Tensor = self._file.get_tensor(name)
-        return tensor
+        return self._tensors[name]
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Golden:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return dict(self.json("config.json"))
+        return self.json("config.json")
 
     @cached_property
     def layout(self) -> DomainLayout:
@@ -140,8 +139,9 @@ class Golden:
         for name, rankings in self.json("exact.json").items():
             yield self.cases[name], rankings
 
-    def json(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+    def json(self, name: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        return content
 
     def tensors(self, name: str) -> Tensors:
         return Tensors(self.folder / f"{name}.safetensors")

@@ -99,7 +99,7 @@ def _path(trie: Trie, leaf: int) -> list[int]:
 
 
 def _all_log_probs(golden: Golden, case: Case, trie: Trie) -> NDArray[np.float64]:
-    """Decodes every prefix of the trie, a level at a time as beams of one row, and adds the edges up: one number per item."""
+    """Log-probability of every item: decodes each level's prefixes as beams of one row and adds the edges up."""
     network = golden.network
     batch = golden.batch(case)
     memory = network.memorise(batch)

@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.engine.torch_engine import TorchEngine
+from model.engine.collate import collate
 from model.engine.protocol import ScoringWork
+from model.engine.torch_engine import TorchEngine
 from model.network.attention import relative_buckets
-from model.network.banks import AdapterBank, RMSNormBank
+from model.network.banks import AdapterBank, RMSNormBank, RowIndex
 from model.network.loss import IGNORED, token_losses, vip5_loss
+from model.network.network import EncoderBatch
 from model.network.stacks import Branch
-from tests.parity.golden import STATE_TOLERANCE, Case, Golden, largest_difference
+from tests.parity.golden import STATE_TOLERANCE, Case, Golden, Tensors, largest_difference
 
 
 def test_encoder_states_logits_and_losses_equal_the_recorded_ones(golden: Golden) -> None:
@@ -120,9 +122,7 @@ def _check_adapter(unit: dict[str, Any]) -> None:
         assert largest_difference(adapter(x.reshape(1, -1, width), 0).view_as(x), torch.tensor(expected)) < 1e-5
 
 
-def _padded_batch(golden: Golden, cases: list[Case], tensors: Any, name: str) -> Any:
-    from model.engine.collate import collate
-
+def _padded_batch(golden: Golden, cases: list[Case], tensors: Tensors, name: str) -> EncoderBatch:
     batch = collate([case.source() for case in cases], golden.network, torch.device("cpu"))
     for part in ("input_ids", "whole_word_ids", "category_ids"):
         assert torch.equal(getattr(batch, part), tensors[f"{name}/{part}"].long()), (name, part)
@@ -166,10 +166,8 @@ def _layer_outputs(golden: Golden, case: Case) -> dict[str, Tensor]:
 def _watch(branch: Branch, name: str, outputs: dict[str, Tensor]) -> None:
     after = branch.after
 
-    def watched(*arguments: Any) -> Tensor:
-        outputs[name] = after(*arguments)[0]
+    def watched(x: Tensor, output: Tensor, rows: RowIndex) -> Tensor:
+        outputs[name] = after(x, output, rows)[0]
         return outputs[name].unsqueeze(0)
 
     object.__setattr__(branch, "after", watched)
-
-

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from model.prompts.assembly import PromptAssembler, PromptValues
-from model.prompts.templates import TEMPLATES
+from model.prompts.templates import TEMPLATES, Separator
 from model.prompts.tokenizer import TextTokenizer
 from tests.parity.golden import NUM_ITEMS, Case, Golden
 
@@ -42,7 +42,7 @@ def test_every_recorded_prompt_has_the_same_ids(golden: Golden, assembler: Promp
     assert len(golden.cases) == 51
     for case in golden.cases.values():
         args = case.facts["args"]
-        separator = "arrow" if args.get("separator") == "-> " else "comma"
+        separator: Separator = "arrow" if args.get("separator") == "-> " else "comma"
         prompt = assembler.assemble(TEMPLATES[case.facts["template_id"]], _values(case), separator)
         assert prompt.input_ids.tolist() == case.facts["input_ids"], case.name
         assert prompt.whole_word_ids.tolist() == case.facts["whole_word_ids"], case.name
