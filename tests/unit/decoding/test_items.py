@@ -113,6 +113,26 @@ def test_a_short_item_that_was_cut_off_is_not_overlooked_under_a_negative_length
     assert (found.rows, found.exact_prefix) == ([1], 0)
 
 
+def test_a_long_item_that_was_cut_off_is_not_overlooked_under_a_positive_length_penalty() -> None:
+    """One candidate finishes and one goes on; the third, which would win, is not among the best 2·K."""
+
+    def logits_of(prefix: Path) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        probabilities = {
+            (): [0, 0, 1, 0, 0, 0, 0],
+            (2,): [0, 0.40, 0, 0.30, 0.29, 0, 0.01],
+            (2, 3): [0, 0.5, 0, 0, 0, 0, 0.5],
+        }
+        certain = [0.0, 1, 0, 0, 0, 0, 0]
+        return np.log(np.array(probabilities.get(prefix, certain)) + 1e-12)
+
+    items: list[Path] = [(2,), (2, 3), (2, 4)]
+    request = replace(_request(items, num_beams=1), table=logits_of, length_penalty=3.0)
+    batch = Batch((items,), (request,))
+    assert batch.best(request) == [2, 1, 0]
+    (found,) = batch.search()
+    assert (found.rows, found.exact_prefix) == ([1], 0)
+
+
 def _with_a_beam_for_every_node(batch: Batch, request: Request) -> Request:
     num_beams = max(nodes_by_level(batch.catalogs[request.catalog]))
     return replace(request, num_beams=num_beams, wanted=num_beams)
