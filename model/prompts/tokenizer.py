@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from model.errors import BundleError
 
@@ -50,6 +50,7 @@ class TextTokenizer:
         self.image_id = self._id_of(IMAGE)
         self.vocab_size = tokenizer.get_vocab_size(with_added_tokens=True)
         self._starts_word = self._word_starts()
+        self._not_text = self._special_ids()
 
     @classmethod
     def from_file(cls, path: Path) -> TextTokenizer:
@@ -61,12 +62,13 @@ class TextTokenizer:
 
     def words(self, text: str) -> list[int]:
         """Ids of a text without `</s>`; the names of special tokens in it are taken out."""
-        return list(self._tokenizer.encode(without_specials(text), add_special_tokens=False).ids)
+        return self._text_ids(self._tokenizer.encode(without_specials(text), add_special_tokens=False))
 
     def words_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """As `words`, for many texts at once."""
         cleaned = [without_specials(text) for text in texts]
-        return [list(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)]
+        encodings = self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)
+        return [self._text_ids(encoding) for encoding in encodings]
 
     def identifiers(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of item identifiers without `</s>`; special tokens in them are kept as such."""
@@ -88,6 +90,15 @@ class TextTokenizer:
         """Whether each token begins with `▁` or is the image token."""
         is_start: NDArray[np.bool_] = self._starts_word[ids]
         return is_start
+
+    def _text_ids(self, encoding: Encoding) -> list[int]:
+        # Normalisation (full-width letters, control characters) may bring forth a name that the text did not hold.
+        return [token_id for token_id in encoding.ids if token_id not in self._not_text]
+
+    def _special_ids(self) -> frozenset[int]:
+        """Ids that text cannot stand for; of unknown words `<unk>` can."""
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        return frozenset(vocabulary[token] for token in vocabulary if _TEXT_SPECIALS.fullmatch(token)) - {self.unk_id}
 
     def _id_of(self, token: str) -> int:
         token_id = self._tokenizer.token_to_id(token)
