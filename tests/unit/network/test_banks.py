@@ -8,8 +8,10 @@ from itertools import permutations
 import pytest
 import torch
 
+from model.bundle.shapes import VISUAL
 from model.network.config import TASKS
 from model.network.network import EncoderBatch
+from model.network.weights import domain_weights
 from tests.unit.network.networks import LAYOUTS, batch_for, network_of, rows_as_tensors, targets_for
 
 SAME = 1e-5
@@ -68,6 +70,23 @@ def test_images_stand_in_the_order_of_the_text() -> None:
     expected = mapped[:, :, :2].flatten(1, 2)
     assert torch.equal(x[batch.category_ids.bool()].view_as(expected), expected)
     assert not x[~batch.category_ids.bool()].any()
+
+
+@pytest.mark.parametrize("name", ["all", "larger", "no_cross_adapter"])
+@torch.no_grad()
+def test_an_image_is_mapped_by_two_layers_and_a_norm_over_all_its_values_if_there_is_one(name: str) -> None:
+    layout = LAYOUTS[name]
+    network = network_of([name, "larger"])
+    features = torch.randn(2, 3, network.feature_dim)
+    features[..., layout.feature_dim :] = 0
+    tensors = domain_weights(network, 0)
+    w1, b1, w2, b2 = (tensors[f"{VISUAL}.0.model.{part}"] for part in ("0.weight", "0.bias", "2.weight", "2.bias"))
+    expected = torch.tanh(features[..., : layout.feature_dim] @ w1.T + b1) @ w2.T + b2
+    if layout.visual_norm:
+        expected = tensors[f"{VISUAL}.1.weight"] * expected / (expected.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    assert network.visual is not None
+    mapped = network.visual(features, 0)[:, :, : layout.visual_tokens]
+    assert _difference(mapped.flatten(2), expected) < SAME
 
 
 @torch.no_grad()
