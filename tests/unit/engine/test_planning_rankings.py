@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from model.bundle.catalog import Catalog
 from model.bundle.layout import PromptDefaults
 from model.engine.domain import ServedDomain
 from model.engine.planning import plan_direct, plan_sequential
@@ -173,6 +174,19 @@ def test_a_prompt_that_is_cut_is_said_so() -> None:
     assert untruncated > 24
 
 
+def test_of_several_prompts_that_are_cut_the_longest_is_told() -> None:
+    catalog = Catalog.from_rows(
+        {"item_id": item(number), "index": str(number), "title": "toy " * length}
+        for number, length in enumerate((40, 70, 3, 50), start=1)
+    )
+    domain = tiny_domain(prompts=PromptDefaults(max_tokens=60), catalog=catalog)
+    plan = plan_direct(domain, DirectQuery(catalog.item_ids, user_id="u7", template="B-3"))
+    lengths = [prompt.num_tokens_untruncated for prompt in plan.prompts]
+    assert [length > 60 for length in lengths] == [True, True, False, True]
+    (degraded,) = plan.degraded
+    assert degraded.detail == f"the prompt has {lengths[1]} tokens, the model reads the first 60"
+
+
 def test_candidates_stand_in_the_prompt_and_bound_the_answer(domain: ServedDomain) -> None:
     plan = _direct(domain, DirectQuery((item(5), item(10), "x", item(2)), user_id="u7"))
     assert plan.template == "B-5"
@@ -250,6 +264,11 @@ def test_candidates_are_ranked_by_their_share_of_yes() -> None:
     ranked = plan.rank([(-1.0, -1.0), (-3.0, -1.0), (-0.5, -2.5), (-2.0, -2.0)])
     assert [row for row, _ in ranked] == [9, 4, 2]  # equals keep the order of the candidates
     assert [score for _, score in ranked] == pytest.approx([np.exp(-0.5) / (np.exp(-0.5) + np.exp(-2.5)), 0.5, 0.5])
+
+
+def test_many_equal_candidates_keep_their_order() -> None:
+    rows = tuple(range(40, 0, -1))
+    assert [row for row, _ in _pointwise_plan(candidate_rows=rows, k=40).rank([(-1.0, -2.0)] * 40)] == list(rows)
 
 
 def test_no_eligible_candidate_gives_no_ranking() -> None:
