@@ -14,7 +14,7 @@ from tests.unit.decoding.tables import Path, PathStepper, nodes_by_level, random
 
 SCORE_TOLERANCE = 1e-4
 FLOAT32_NOISE = 1e-6  # of sums that a negative length penalty multiplies
-TRIES = settings(max_examples=60, deadline=None, derandomize=True)
+TRIES = settings(max_examples=40, deadline=None, derandomize=True)
 
 
 @given(batches())
