@@ -8,7 +8,7 @@ id), except in identifiers, which may be made of a model's own extra tokens.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,12 +63,6 @@ class TextTokenizer:
     def words(self, text: str) -> list[int]:
         """Ids of a text without `</s>`; the names of special tokens in it are taken out."""
         return self._text_ids(self._tokenizer.encode(without_specials(text), add_special_tokens=False))
-
-    def words_batch(self, texts: Iterable[str]) -> list[list[int]]:
-        """As `words`, for many texts at once."""
-        cleaned = [without_specials(text) for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)
-        return [self._text_ids(encoding) for encoding in encodings]
 
     def identifiers(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of item identifiers without `</s>`; special tokens in them are kept as such."""

@@ -211,7 +211,6 @@ def test_special_tokens_do_not_arise_when_text_is_cleaned_or_normalised(
     for tokenizer, _ in (tiny, real):
         reserved = {tokenizer.image_id, tokenizer.eos_id, tokenizer.pad_id}
         assert reserved.isdisjoint(tokenizer.words(disguised))
-        assert tokenizer.words_batch([disguised, "toy"]) == [tokenizer.words(disguised), tokenizer.words("toy")]
 
 
 def test_unknown_characters_are_still_unknown_words(real: tuple[TextTokenizer, Oracle]) -> None:
