@@ -176,11 +176,11 @@ def _drop_hopeless(state: _State, rows: ItemRows, step: int) -> int:
     """Keep the beams of each row that may still reach a better score than the last of the items asked for.
 
     Beams are sorted by score, so those of a row are its first; as many are kept as the row with the most has. Returns
-    that number. What is dropped counts as pruned.
+    that number. What is dropped counts as pruned; a beam so near that it would leave the items unproven is kept.
     """
     last_wanted = state.finished_scores.gather(1, rows.wanted - 1)
     attainable = _attainable(state.scores, rows, step)
-    num_hopeful = int((attainable > last_wanted).sum(1).max())
+    num_hopeful = int((attainable > last_wanted - 2 * EXACTNESS_MARGIN).sum(1).max())
     dropped = attainable[:, num_hopeful:]
     if dropped.shape[1]:
         state.bound = torch.maximum(state.bound, dropped.amax(1))

@@ -33,7 +33,7 @@ class Trie:
     leaf_hi: NDArray[np.int32]  # [M], one past the last leaf below a node
     rows_of_leaves: NDArray[np.int64]  # [N], which of the given identifiers a leaf is
     fanout: tuple[int, ...]  # [L], most children of a node at each depth
-    level_sizes: tuple[int, ...]  # [L], number of nodes that have children at each depth
+    level_widths: tuple[int, ...]  # [L], number of nodes at each depth below the root; so many beams lose nothing
 
     @property
     def num_leaves(self) -> int:
@@ -121,7 +121,7 @@ def _link(
         leaf_hi=np.concatenate(highs).astype(np.int32),
         rows_of_leaves=order,
         fanout=tuple(int(count.max()) for count in counts[:-1]),
-        level_sizes=tuple(int(np.count_nonzero(count)) for count in counts[:-1]),
+        level_widths=tuple(len(low) for low in lows[1:]),
     )
 
 

@@ -137,7 +137,7 @@ class TorchEngine:
 
     def _certify(self, work: RankingWork, ranking: Ranking) -> Ranking:
         """Search again with wider beams until all items are proven or the limit or the trie's width is reached."""
-        widest = max(self._arena.tries[work.source.slot].level_sizes)
+        widest = max(self._arena.tries[work.source.slot].level_widths)
         limit = max(work.num_beams, min(self._certified_beam_limit, widest))
         while ranking.exact_prefix < len(ranking.leaves) and ranking.num_beams < limit:
             wider = replace(work, num_beams=min(limit, ranking.num_beams * CERTIFIED_GROWTH))

@@ -103,7 +103,7 @@ def _all_log_probs(golden: Golden, case: Case, trie: Trie) -> NDArray[np.float64
     network = golden.network
     batch = golden.batch(case)
     memory = network.memorise(batch)
-    cache = network.new_cache(1, max(trie.level_sizes), trie.depth)
+    cache = network.new_cache(1, max(trie.level_widths), trie.depth)
     totals = np.zeros(trie.num_nodes)
     nodes = np.zeros(1, dtype=np.int64)
     for bias in network.step_biases(trie.depth):

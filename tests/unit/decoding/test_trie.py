@@ -49,7 +49,7 @@ def test_the_sizes_of_levels_are_those_of_the_prefixes(items: list[Path]) -> Non
     inner = [[prefix for prefix in prefixes if len(prefix) == depth and prefix[-1:] != (EOS,)] for depth in range(6)]
     fanouts = [[sum(p[:-1] == prefix for p in prefixes if p) for prefix in level] for level in inner if level]
     assert trie.fanout == tuple(max(fanout) for fanout in fanouts)
-    assert trie.level_sizes == tuple(len(fanout) for fanout in fanouts)
+    assert trie.level_widths == tuple(nodes_by_level(items))
     assert trie.depth == 1 + max(map(len, items))
     assert trie.num_leaves == len(items)
 
@@ -58,7 +58,7 @@ def test_a_single_item_is_a_chain() -> None:
     trie = build_trie([(5, 3)])
     assert trie.token.tolist() == [0, 5, 3, EOS]
     assert trie.first_child.tolist() == [1, 2, 3, 4, 4]
-    assert (trie.fanout, trie.level_sizes, trie.num_leaves) == ((1, 1, 1), (1, 1, 1), 1)
+    assert (trie.fanout, trie.level_widths, trie.num_leaves) == ((1, 1, 1), (1, 1, 1), 1)
 
 
 def test_an_identifier_that_is_a_prefix_of_another_ends_at_an_inner_node() -> None:
