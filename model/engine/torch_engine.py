@@ -127,7 +127,7 @@ class TorchEngine:
             domains=domains,
             eligibility=DeviceEligibility.of([work.eligibility for work in batch], self._device),
             beams_of_rows=self._column([work.num_beams for work in batch]),
-            wanted=self._column([work.k for work in batch]),
+            wanted=self._column([min(work.k, work.num_beams) for work in batch]),
             length_penalty=self._column([work.length_penalty for work in batch]),
             depths=self._column(depths),
         )

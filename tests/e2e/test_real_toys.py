@@ -35,7 +35,7 @@ def asins() -> dict[int, str]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, asins: dict[int, str]) -> Iterator[Server]:
+def bundle(tmp_path_factory: pytest.TempPathFactory, asins: dict[int, str]) -> Path:
     folder = tmp_path_factory.mktemp("toys")
     outcome = run_vip5(
         *("import", "vip5"),
@@ -47,7 +47,12 @@ def server(tmp_path_factory: pytest.TempPathFactory, asins: dict[int, str]) -> I
         *("--domain", "toys", "--out", folder / "bundle"),
     )
     assert outcome.returncode == 0, outcome.stderr
-    with serving(folder / "bundle") as server:
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def server(bundle: Path) -> Iterator[Server]:
+    with serving(bundle) as server:
         yield server
 
 
@@ -69,9 +74,20 @@ def _write_features(path: Path, asins: dict[int, str], dim: int = 512) -> Path:
     return path
 
 
-def test_real_histories_get_ten_new_items_of_the_catalog(server: Server, asins: dict[int, str]) -> None:
+def test_real_histories_get_ten_new_items_of_the_catalog_without_http(
+    bundle: Path, asins: dict[int, str], tmp_path: Path
+) -> None:
     bodies = _bodies(asins)
-    assert len(bodies) == NUM_USERS
+    asked, answered = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    asked.write_text("".join(json.dumps({"task": "sequential", **body}) + "\n" for body in bodies))
+    outcome = run_vip5("predict", "--bundle", bundle, "--requests", asked, "--out", answered)
+    assert outcome.returncode == 0, outcome.stderr
+    answers = [json.loads(line) for line in answered.read_text().splitlines()]
+    _check(bodies, answers, set(asins.values()))
+
+
+def test_real_histories_get_ten_new_items_of_the_catalog_over_http(server: Server, asins: dict[int, str]) -> None:
+    bodies = _bodies(asins)
     limits = httpx.Limits(max_connections=16)
     with httpx.Client(base_url=server.url, timeout=PATIENCE_S, limits=limits) as client:
 
@@ -82,18 +98,21 @@ def test_real_histories_get_ten_new_items_of_the_catalog(server: Server, asins: 
             responses = list(pool.map(ask, bodies))
         metrics = client.get("/metrics").text
 
-    catalog = set(asins.values())
-    for body, response in zip(bodies, responses, strict=True):
-        assert response.status_code == 200, response.text
-        answer = response.json()
+    assert [response.status_code for response in responses] == [200] * NUM_USERS
+    _check(bodies, [response.json() for response in responses], set(asins.values()))
+    assert "vip5_invalid_items_total 0.0" in metrics
+
+
+def _check(bodies: list[dict[str, Any]], answers: list[dict[str, Any]], catalog: set[str]) -> None:
+    assert len(bodies) == len(answers) == NUM_USERS
+    for body, answer in zip(bodies, answers, strict=True):
         item_ids = [item["item_id"] for item in answer["items"]]
         assert len(set(item_ids)) == 10
         assert set(item_ids) <= catalog - set(body["history"])
         scores = [item["score"] for item in answer["items"]]
         assert scores == sorted(scores, reverse=True)
         assert answer["degraded"] == []
-    assert "vip5_invalid_items_total 0.0" in metrics
-    assert len({response.json()["items"][0]["item_id"] for response in responses}) > 1
+    assert len({answer["items"][0]["item_id"] for answer in answers}) > 1
 
 
 def _bodies(asins: dict[int, str]) -> list[dict[str, Any]]:
