@@ -139,9 +139,12 @@ class TorchEngine:
         """Search again with wider beams until all items are proven or the limit or the trie's width is reached."""
         widest = max(self._arena.tries[work.source.slot].level_widths)
         limit = max(work.num_beams, min(self._certified_beam_limit, widest))
+        if ranking.exact_prefix == len(ranking.leaves) or ranking.num_beams >= limit:
+            return ranking
+        encoded = self._encode([work.source])
         while ranking.exact_prefix < len(ranking.leaves) and ranking.num_beams < limit:
             wider = replace(work, num_beams=min(limit, ranking.num_beams * CERTIFIED_GROWTH))
-            (ranking,) = self._search(self._encode([work.source]), [wider])
+            (ranking,) = self._search(encoded, [wider])
         return ranking
 
     def _target_scores(self, encoded: _Encoded, targets: Sequence[tuple[int, ...]]) -> list[float]:

@@ -113,6 +113,13 @@ def test_nothing_eligible_gives_an_empty_ranking(runtime: Runtime, toys: ServedD
     assert (len(ranking.leaves), len(ranking.scores), ranking.exact_prefix) == (0, 0, 0)
 
 
+def test_more_items_than_beams_give_as_many_as_there_are_beams(runtime: Runtime, work: list[RankingWork]) -> None:
+    (wide,), _ = runtime.engine.rank([work[0]])
+    (narrow,), _ = runtime.engine.rank([replace(work[0], k=50)])
+    assert len(narrow.leaves) == 5
+    assert narrow.leaves.tolist() == wide.leaves.tolist()
+
+
 def test_texts_end_for_the_reason_that_is_given(runtime: Runtime, toys: ServedDomain) -> None:
     work = [_text_work(toys, number, max_new_tokens=6) for number in range(1, 4)]
     seen: list[tuple[int, int]] = []
