@@ -11,6 +11,8 @@ Vip5Error
 │   ├── BackboneMismatchError
 │   ├── CatalogError         identifiers that are empty, duplicate or untokenisable
 │   └── UnsafeFileError      a pickle that would execute code
+├── DatasetError             a prepared dataset, or a file to prepare one from, that breaks a rule
+├── TrainingError            a training configuration that cannot be run
 └── EngineError              the engine failed at its own work
 
 Each message names the value, the rule and the remedy.
@@ -85,6 +87,18 @@ class UnsafeFileError(BundleError):
     """A pickle holds more than plain containers and tensors."""
 
     code = "unsafe_file"
+
+
+class DatasetError(Vip5Error):
+    """A prepared dataset, or a file to prepare one from, breaks a rule."""
+
+    code = "invalid_dataset"
+
+
+class TrainingError(Vip5Error):
+    """A training configuration that cannot be run."""
+
+    code = "invalid_training"
 
 
 class EngineError(Vip5Error):

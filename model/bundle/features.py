@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -84,6 +85,19 @@ def write_features(path: Path, found: ItemFeatures) -> None:
         "id_offsets": offsets,
     }
     save_file(tensors, path)
+
+
+def load_features(path: Path, where: str = "features.safetensors") -> ItemFeatures:
+    """Read a file written by `write_features` whole; errors call it `where`."""
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BundleError(f"{where} cannot be read: {error}; write the features anew") from error
+    missing = sorted({"features", "id_bytes", "id_offsets"} - set(tensors))
+    if missing:
+        raise BundleError(f"{where} has no tensor {', '.join(missing)}; write the features anew")
+    item_ids = cast("list[str]", _item_ids(tensors["id_bytes"], tensors["id_offsets"], where).to_pylist())
+    return ItemFeatures(tuple(item_ids), tensors["features"])
 
 
 def check_features(path: Path, dim: int, catalog: Catalog, where: str) -> None:

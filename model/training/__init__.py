@@ -1,0 +1,1 @@
+"""Making domains from data: datasets, tuning, evaluation."""

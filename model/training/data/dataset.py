@@ -1,0 +1,232 @@
+"""A prepared dataset: what tuning and evaluation read.
+
+    <dataset>/
+      dataset.json             format, name, where it came from, faults met while reading, by rule
+      items.parquet            a catalog, as in a bundle
+      users.parquet            user_id, index, name; as in a bundle
+      interactions.parquet     user, item, timestamp: rows of the two tables; a user's interactions oldest first
+      reviews.parquet          optional: user, item, split, star_rating, headline, feature, explanation
+      negatives.parquet        optional: user, items: a given sample of items that the user never had
+      features.safetensors     optional: image embeddings, as in a bundle
+
+A user's last item is the test target, the one before it the validation target; training sees what comes before.
+"""
+
+# U users, N items, L interactions, R reviews
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from model.bundle.catalog import Catalog
+from model.bundle.features import ItemFeatures, load_features, write_features
+from model.bundle.tables import read_parquet
+from model.bundle.users import Users
+from model.errors import DatasetError
+
+FORMAT_VERSION = 1
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+NUM_HELD_OUT: dict[Split, int] = {"train": 2, "val": 1, "test": 0}
+"""How many of a user's last interactions lie beyond each split."""
+
+_INTERACTIONS = pa.schema({"user": pa.int64(), "item": pa.int64(), "timestamp": pa.int64()})
+_REVIEWS = pa.schema(
+    [
+        pa.field("user", pa.int64()),
+        pa.field("item", pa.int64()),
+        pa.field("split", pa.string()),
+        pa.field("star_rating", pa.float64()),
+        pa.field("headline", pa.string()),
+        pa.field("feature", pa.string()),
+        pa.field("explanation", pa.string()),
+    ]
+)
+_NEGATIVES = pa.schema({"user": pa.int64(), "items": pa.list_(pa.int64())})
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a dataset came from. `faults` counts what was left out, by rule."""
+
+    name: str
+    source: str
+    indexing: str = "sequential"
+    faults: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """Every user's items, oldest first, in one array; user u has `items[offsets[u]:offsets[u + 1]]`."""
+
+    items: NDArray[np.int64]  # [L] rows of the catalog
+    offsets: NDArray[np.int64]  # [U + 1]
+    timestamps: NDArray[np.int64] | None = None  # [L] seconds since 1970, where they are known
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def of(self, user: int) -> NDArray[np.int64]:
+        """All items of a user's row."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def seen(self, user: int, split: Split) -> NDArray[np.int64]:
+        """What may be known of a user in a split: the history before its target, or all there is to train on."""
+        held_out = NUM_HELD_OUT[split] + (split != "train")
+        return self.of(user)[: max(len(self.of(user)) - held_out, 0)]
+
+    def target(self, user: int, split: Literal["val", "test"]) -> int:
+        """The item to be predicted."""
+        return int(self.of(user)[-1 - NUM_HELD_OUT[split]])
+
+
+@dataclass(frozen=True)
+class Review:
+    """One review; what the source does not say is None. `user` and `item` are rows."""
+
+    user: int
+    item: int
+    split: Split
+    star_rating: float | None
+    headline: str | None
+    feature: str | None
+    explanation: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Everything of a dataset, in memory; user and item numbers are rows of `users` and `catalog`."""
+
+    provenance: Provenance
+    catalog: Catalog
+    users: Users
+    sequences: Sequences
+    reviews: tuple[Review, ...] = ()
+    negatives: dict[int, NDArray[np.int64]] = field(default_factory=dict)  # by user
+    features: ItemFeatures | None = None
+
+    def __post_init__(self) -> None:
+        _check_rows(self)
+
+    @classmethod
+    def read(cls, folder: Path) -> Dataset:
+        """Raises DatasetError naming the file and the rule."""
+        provenance = _read_provenance(folder)
+        users = Users.read(folder / "users.parquet")
+        interactions = _read_table(folder / "interactions.parquet", _INTERACTIONS)
+        reviews, negatives, features = (folder / name for name in ("reviews.parquet", "negatives.parquet", FEATURES))
+        return cls(
+            provenance=provenance,
+            catalog=Catalog.read(folder / "items.parquet", "items.parquet"),
+            users=users,
+            sequences=_sequences(interactions, len(users)),
+            reviews=_reviews(_read_table(reviews, _REVIEWS)) if reviews.exists() else (),
+            negatives=_negatives(_read_table(negatives, _NEGATIVES)) if negatives.exists() else {},
+            features=load_features(features) if features.exists() else None,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write all files into a folder, which is made if need be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.catalog.write(folder / "items.parquet")
+        self.users.write(folder / "users.parquet")
+        sequences = self.sequences
+        timestamps = pa.nulls(len(sequences.items), pa.int64())
+        columns = {
+            "user": np.repeat(np.arange(len(sequences)), np.diff(sequences.offsets)),
+            "item": sequences.items,
+            "timestamp": timestamps if sequences.timestamps is None else sequences.timestamps,
+        }
+        _write_table(folder / "interactions.parquet", pa.table(columns, schema=_INTERACTIONS))
+        if self.reviews:
+            rows = [asdict(review) for review in self.reviews]
+            _write_table(folder / "reviews.parquet", pa.Table.from_pylist(rows, schema=_REVIEWS))
+        if self.negatives:
+            samples = {"user": list(self.negatives), "items": [items.tolist() for items in self.negatives.values()]}
+            _write_table(folder / "negatives.parquet", pa.table(samples, schema=_NEGATIVES))
+        if self.features is not None:
+            write_features(folder / FEATURES, self.features)
+        document = {"format": FORMAT_VERSION, **asdict(self.provenance)}
+        (folder / DATASET).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+DATASET = "dataset.json"
+FEATURES = "features.safetensors"
+
+
+def _check_rows(dataset: Dataset) -> None:
+    name = dataset.provenance.name
+    if len(dataset.sequences) != len(dataset.users):
+        raise DatasetError(f"{name} has sequences of {len(dataset.sequences)} users, but {len(dataset.users)} users")
+    items = dataset.sequences.items
+    if len(items) and not 0 <= items.min() <= items.max() < len(dataset.catalog):
+        raise DatasetError(
+            f"{name}: interactions name items {items.min()} to {items.max()}, but the catalog has rows 0 to "
+            f"{len(dataset.catalog) - 1}; prepare the dataset anew"
+        )
+    for review in dataset.reviews:
+        if not (0 <= review.user < len(dataset.users) and 0 <= review.item < len(dataset.catalog)):
+            raise DatasetError(f"{name}: the review {review} names a user or an item that is not there")
+
+
+def _read_provenance(folder: Path) -> Provenance:
+    path = folder / DATASET
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DatasetError(f"{folder} has no {DATASET}; make a dataset with vip5 data prepare") from error
+    except ValueError as error:
+        raise DatasetError(f"{path} is not JSON: {error}; prepare the dataset anew") from error
+    if not isinstance(document, dict) or document.pop("format", None) != FORMAT_VERSION:
+        raise DatasetError(f"{path} must say format {FORMAT_VERSION}; prepare the dataset anew with this version")
+    try:
+        return Provenance(**document)
+    except TypeError as error:
+        raise DatasetError(f"{path} breaks its form: {error}; prepare the dataset anew") from error
+
+
+def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    table = read_parquet(path, path.name)
+    if not table.schema.equals(schema):
+        raise DatasetError(f"{path} has the columns {table.schema}, it must have {schema}; prepare the dataset anew")
+    return table
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    pq.write_table(table, path, compression="zstd")
+
+
+def _sequences(table: pa.Table, num_users: int) -> Sequences:
+    users = table.column("user").to_numpy()
+    if len(users) and not ((np.diff(users) >= 0).all() and users[0] >= 0 and users[-1] < num_users):
+        raise DatasetError(
+            f"interactions.parquet must be in the order of users, rows 0 to {num_users - 1}; prepare the dataset anew"
+        )
+    timestamps = table.column("timestamp")
+    return Sequences(
+        items=table.column("item").to_numpy(),
+        offsets=np.searchsorted(users, np.arange(num_users + 1)),
+        timestamps=None if timestamps.null_count else timestamps.to_numpy(),
+    )
+
+
+def _reviews(table: pa.Table) -> tuple[Review, ...]:
+    unknown = {str(split) for split in table.column("split").unique().to_pylist()} - set(SPLITS)
+    if unknown:
+        raise DatasetError(f"reviews.parquet has splits {sorted(unknown)}; it may have {', '.join(SPLITS)}")
+    return tuple(Review(**row) for row in table.to_pylist())
+
+
+def _negatives(table: pa.Table) -> dict[int, NDArray[np.int64]]:
+    users = cast("list[int]", table.column("user").to_pylist())
+    listed = cast("list[list[int]]", table.column("items").to_pylist())
+    return {user: np.asarray(items, dtype=np.int64) for user, items in zip(users, listed, strict=True)}

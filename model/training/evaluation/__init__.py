@@ -1,0 +1,1 @@
+"""How good a domain is, measured through the engine that serves it."""
