@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -40,17 +40,16 @@ NUM_HELD_OUT: dict[Split, int] = {"train": 2, "val": 1, "test": 0}
 """How many of a user's last interactions lie beyond each split."""
 
 _INTERACTIONS = pa.schema({"user": pa.int64(), "item": pa.int64(), "timestamp": pa.int64()})
-_REVIEWS = pa.schema(
-    [
-        pa.field("user", pa.int64()),
-        pa.field("item", pa.int64()),
-        pa.field("split", pa.string()),
-        pa.field("star_rating", pa.float64()),
-        pa.field("headline", pa.string()),
-        pa.field("feature", pa.string()),
-        pa.field("explanation", pa.string()),
-    ]
-)
+_REVIEW_FIELDS: list[pa.Field[Any]] = [
+    pa.field("user", pa.int64()),
+    pa.field("item", pa.int64()),
+    pa.field("split", pa.string()),
+    pa.field("star_rating", pa.float64()),
+    pa.field("headline", pa.string()),
+    pa.field("feature", pa.string()),
+    pa.field("explanation", pa.string()),
+]
+_REVIEWS = pa.schema(_REVIEW_FIELDS)
 _NEGATIVES = pa.schema({"user": pa.int64(), "items": pa.list_(pa.int64())})
 
 
