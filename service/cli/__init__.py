@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 
 from model.errors import Vip5Error
-from service.cli import bundles, importing, predicting, serving
+from service.cli import bundles, data, importing, predicting, serving
 
 app = typer.Typer(
     name="vip5",
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(importing.app, name="import")
 app.add_typer(bundles.app, name="bundle")
+app.add_typer(data.app, name="data")
 app.command(epilog=serving.EXAMPLE)(serving.serve)
 app.command(epilog=predicting.EXAMPLE)(predicting.predict)
 

@@ -1,0 +1,82 @@
+"""What is known of an item, from the records that people have: McAuley's metadata, and lines made from it."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from model.bundle.catalog import Catalog
+
+
+@dataclass(frozen=True)
+class ItemFacts:
+    """What is not known is None, or an empty tuple."""
+
+    title: str | None = None
+    image: str | None = None
+    category: str | None = None
+    categories: tuple[str, ...] = ()
+    brand: str | None = None
+    price: float | None = None
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, object], clean: Callable[[str], str] = html.unescape) -> ItemFacts:
+        """From `title`, `categories` (a list, or a list of paths), `category`, `brand`, `price`, `image` or `imUrl`.
+
+        `clean` is done to every text. `category` is the second level of the first path, where a filter has use for it;
+        without a second, the first.
+        """
+
+        def text_of(value: object) -> str | None:
+            return one_line(clean(value)) if isinstance(value, str) else None
+
+        def names_of(path: object) -> tuple[str, ...]:
+            listed = path if isinstance(path, list | tuple) else [path]
+            return tuple(name for name in map(text_of, listed) if name)
+
+        found = record.get("categories")
+        paths = [names_of(path) for path in found] if isinstance(found, list | tuple) else [names_of(found)]
+        if all(len(path) == 1 for path in paths):  # one path, not nested
+            paths = [tuple(name for path in paths for name in path)]
+        paths = [path for path in paths if path]
+        first = paths[0] if paths else ()
+        return cls(
+            title=text_of(record.get("title")),
+            image=text_of(record.get("image")) or text_of(record.get("imUrl")),
+            category=text_of(record.get("category")) or (first[:2][-1] if first else None),
+            categories=tuple(dict.fromkeys(name for path in paths for name in path)),
+            brand=text_of(record.get("brand")),
+            price=number_of(record.get("price")),
+        )
+
+
+UNKNOWN_FACTS = ItemFacts()
+
+
+def one_line(text: str) -> str | None:
+    """A text with single blanks; None if nothing is left."""
+    return " ".join(text.split()) or None
+
+
+def number_of(value: object) -> float | None:
+    """A finite number, else None."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def catalog_of(item_ids: Sequence[str], indices: Sequence[str], facts: Sequence[ItemFacts]) -> Catalog:
+    """A catalog with a column for each kind of fact that any item has."""
+    columns: dict[str, list[object]] = {
+        "title": [fact.title for fact in facts],
+        "image": [fact.image for fact in facts],
+        "category": [fact.category for fact in facts],
+        "categories": [list(fact.categories) or None for fact in facts],
+        "brand": [fact.brand for fact in facts],
+        "price": [fact.price for fact in facts],
+    }
+    known = {name: values for name, values in columns.items() if any(value is not None for value in values)}
+    rows = zip(item_ids, indices, *known.values(), strict=True)
+    return Catalog.from_rows(dict(zip(("item_id", "index", *known), row, strict=True)) for row in rows)

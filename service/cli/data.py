@@ -1,0 +1,116 @@
+"""`vip5 data`: datasets to train on and to evaluate with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli.terminal import progress_bar
+
+if TYPE_CHECKING:
+    # Imported for real when a command runs: pyarrow takes its time to load.
+    from model.training.data.dataset import Dataset
+    from model.training.data.faults import Faults
+    from model.training.data.text_lines import Progress
+
+app = typer.Typer(help="Prepare datasets, look at them, and choose item identifiers.", no_args_is_help=True)
+prepare = typer.Typer(help="Make a dataset from files that people have.", no_args_is_help=True)
+app.add_typer(prepare, name="prepare")
+
+Out = Annotated[Path, typer.Option(help="The dataset's folder, made by this command.", file_okay=False)]
+Name = Annotated[str | None, typer.Option(help="What the dataset is called.", show_default="the name of --out")]
+Replace = Annotated[bool, typer.Option("--replace", help="Put the dataset in the place of what --out holds.")]
+Explanations = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="JSON lines with user, item, explanation and possibly feature, star_rating, headline, split; the split "
+        "may stand in the file's name instead (explanations.train.jsonl). May be given several times.",
+        exists=True,
+        dir_okay=False,
+        show_default=False,
+    ),
+]
+Features = Annotated[
+    Path | None,
+    typer.Option(
+        help="Image embeddings: a folder of <item_id>.npy, or a safetensors file beside its <same name>.ids.txt.",
+        exists=True,
+    ),
+]
+
+
+@prepare.command(
+    epilog="Example: vip5 data prepare lines --sequences sequential_data.txt --items items.jsonl "
+    "--datamaps datamaps.json --out datasets/toys"
+)
+def lines(
+    sequences: Annotated[
+        Path, typer.Option(help="Lines `user item item …`, oldest item first.", exists=True, dir_okay=False)
+    ],
+    out: Out,
+    items: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON lines with item (as the sequences call it), item_id or asin, and what there is of title, "
+            "categories, brand, price, image.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    datamaps: Annotated[
+        Path | None,
+        typer.Option(help="JSON with id2item and possibly id2user: number to own id.", exists=True, dir_okay=False),
+    ] = None,
+    explanations: Explanations = None,
+    negatives: Annotated[
+        Path | None,
+        typer.Option(help="Lines `user item item …` of items that the user never had.", exists=True, dir_okay=False),
+    ] = None,
+    features: Features = None,
+    name: Name = None,
+    replace: Replace = False,
+) -> None:
+    """Make a dataset from lines `user item item …`. Every file may be gzipped; broken lines are counted and named."""
+    from model.training.data.lines import LinesSource, read_lines
+
+    files = LinesSource(sequences, items, datamaps, tuple(explanations or ()), negatives, features)
+    _prepare(lambda faults, report: read_lines(files, name or out.name, faults, report), out, replace=replace)
+
+
+def _prepare(read: Callable[[Faults, Progress], Dataset], out: Path, *, replace: bool) -> None:
+    """Read a dataset, write it, and say what was left out."""
+    from model.training.data.faults import Faults
+
+    _check_free(out, replace=replace)
+    faults = Faults()
+    with progress_bar() as report:
+        dataset = read(faults, report)
+        report("writing the dataset", 0, None)
+        _write(dataset, out)
+    for description in faults.descriptions():
+        typer.echo(description, err=True)
+    typer.echo(
+        f"prepared {out}: {len(dataset.users):,} users, {len(dataset.catalog):,} items, "
+        f"{len(dataset.sequences.items):,} interactions, {len(dataset.reviews):,} reviews"
+    )
+
+
+def _check_free(out: Path, *, replace: bool) -> None:
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not (out / "dataset.json").is_file():
+        raise typer.BadParameter(f"{out} holds something that is no dataset; choose another folder", param_hint="--out")
+    if not replace:
+        raise typer.BadParameter(f"{out} holds a dataset; choose another folder, or --replace it", param_hint="--out")
+
+
+def _write(dataset: Dataset, out: Path) -> None:
+    """As a whole or not at all."""
+    from model.bundle.folders import publish, temporary_sibling
+
+    folder = temporary_sibling(out)
+    dataset.write(folder)
+    publish(folder, out)
