@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from model.training.data.dataset import Dataset
     from model.training.data.faults import Faults
     from model.training.data.text_lines import Progress
+
+IndexMethod = Literal["sequential", "random", "collaborative", "given"]
 
 app = typer.Typer(help="Prepare datasets, look at them, and choose item identifiers.", no_args_is_help=True)
 prepare = typer.Typer(help="Make a dataset from files that people have.", no_args_is_help=True)
@@ -78,6 +80,46 @@ def lines(
 
     files = LinesSource(sequences, items, datamaps, tuple(explanations or ()), negatives, features)
     _prepare(lambda faults, report: read_lines(files, name or out.name, faults, report), out, replace=replace)
+
+
+@app.command(epilog="Example: vip5 data index --data datasets/toys --method collaborative --out datasets/toys-tree")
+def index(
+    data: Annotated[Path, typer.Option(help="The dataset whose items get identifiers.", exists=True, file_okay=False)],
+    out: Out,
+    method: Annotated[
+        IndexMethod,
+        typer.Option(
+            help="sequential: numbers by first appearance in users' sequences, as VIP5; this leaks what comes next, "
+            "since neighbours in a history have neighbouring numbers. random: numbers drawn by lot. collaborative: a "
+            "path such as `12 3 45` in a tree of items that the same users had in training. given: the texts of --file."
+        ),
+    ],
+    seed: Annotated[int, typer.Option(help="For random and collaborative.", min=0)] = 0,
+    branching: Annotated[int, typer.Option(help="Most children of a node, for collaborative.", min=2)] = 64,
+    file: Annotated[
+        Path | None, typer.Option(help="Lines item_id<TAB>index, for given.", exists=True, dir_okay=False)
+    ] = None,
+    replace: Replace = False,
+) -> None:
+    """Write the same dataset with other item identifiers, the texts that a model is trained to generate."""
+    from model.training.data.clustering import Tree
+    from model.training.data.dataset import Dataset
+    from model.training.data.indexing import give_indices, index_items
+
+    if (method == "given") != (file is not None):
+        raise typer.BadParameter("--method given needs a file, and the other methods take none", param_hint="--file")
+    _check_free(out, replace=replace)
+    with progress_bar() as report:
+        report("reading the dataset", 0, None)
+        dataset = Dataset.read(data)
+        if method == "given":
+            assert file is not None
+            indexed = give_indices(dataset, file)
+        else:
+            indexed = index_items(dataset, method, Tree(branching, seed), report)
+        report("writing the dataset", 0, None)
+        _write(indexed, out)
+    typer.echo(f"indexed {out}: {len(indexed.catalog):,} items, {method}, such as {indexed.catalog.indices[0]!r}")
 
 
 def _prepare(read: Callable[[Faults, Progress], Dataset], out: Path, *, replace: bool) -> None:
