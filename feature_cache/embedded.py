@@ -9,6 +9,7 @@ another) and `id_offsets` int64 [N + 1] (where each id starts and ends). Only it
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -17,13 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from feature_cache.store import FeatureBatch
+from feature_cache.errors import FeatureFileError
+from feature_cache.store import EMBEDDED_TIER, FeatureBatch, FeatureObserver, NoObserver
 
 FLOATS = ("F16", "F32")
-
-
-class FeatureFileError(Exception):
-    """A file of embeddings that breaks its format."""
 
 
 class _Rows(Protocol):
@@ -72,6 +70,17 @@ class FeatureFile:
     def dim(self) -> int:
         return self._rows.get_shape()[1]
 
+    @property
+    def item_ids(self) -> list[str]:
+        """In the order of the rows."""
+        return list(self._row_of)
+
+    def rows(self, places: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Rows [len(places), D] as the file holds them."""
+        if len(places) == 0:
+            return self._rows[0:0]
+        return np.stack([self._rows[place : place + 1][0] for place in places.tolist()])
+
     def __len__(self) -> int:
         return len(self._row_of)
 
@@ -90,7 +99,9 @@ class FeatureFile:
 class EmbeddedStore:
     """A feature store over one file per namespace; a namespace without a file has no embedding at all."""
 
-    def __init__(self, files: Mapping[str, FeatureFile], dims: Mapping[str, int]) -> None:
+    def __init__(
+        self, files: Mapping[str, FeatureFile], dims: Mapping[str, int], observer: FeatureObserver | None = None
+    ) -> None:
         """`dims` gives the width for every namespace. Raises FeatureFileError where a file has another one."""
         for namespace, file in files.items():
             if file.dim != dims[namespace]:
@@ -100,12 +111,23 @@ class EmbeddedStore:
                 )
         self._files = dict(files)
         self._dims = dict(dims)
+        self._observer = observer or NoObserver()
 
     @classmethod
-    def open(cls, paths: Mapping[str, Path], dims: Mapping[str, int]) -> EmbeddedStore:
-        return cls({namespace: FeatureFile.open(path) for namespace, path in paths.items()}, dims)
+    def open(
+        cls, paths: Mapping[str, Path], dims: Mapping[str, int], observer: FeatureObserver | None = None
+    ) -> EmbeddedStore:
+        return cls({namespace: FeatureFile.open(path) for namespace, path in paths.items()}, dims, observer)
 
     async def get_many(self, namespace: str, item_ids: Sequence[str]) -> FeatureBatch:
+        started_at = time.perf_counter()
+        batch = self._read(namespace, item_ids)
+        num_present = int(batch.is_present.sum())
+        duration_s = time.perf_counter() - started_at
+        self._observer.observe_features(EMBEDDED_TIER, num_present, len(item_ids) - num_present, duration_s)
+        return batch
+
+    def _read(self, namespace: str, item_ids: Sequence[str]) -> FeatureBatch:
         file = self._files.get(namespace)
         if file is None:
             return FeatureBatch(

@@ -1,4 +1,4 @@
-"""The protocol of a feature store."""
+"""The protocol of a feature store, and whom stores tell how they are doing."""
 
 from __future__ import annotations
 
@@ -9,16 +9,31 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+PROCESS_TIER = "process"
+REDIS_TIER = "redis"
+EMBEDDED_TIER = "embedded"
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """Embeddings that may be compared: those of one domain's items, made by one image encoder, `dim` wide."""
+
+    domain: str
+    encoder: str
+    dim: int
+
 
 @dataclass(frozen=True)
 class FeatureBatch:
     """Image embeddings of N items, in the order asked for.
 
-    Rows of items that are not present are zero, as VIP5's own batches are padded.
+    Rows of items that are not present are zero, as VIP5's own batches are padded. `shortfall` says why items that the
+    store may well hold are missing, such as a store that did not answer; it is empty where they were never there.
     """
 
     features: NDArray[np.float32]  # [N, D]
     is_present: NDArray[np.bool_]  # [N]
+    shortfall: str = ""
 
 
 class FeatureStore(Protocol):
@@ -31,3 +46,23 @@ class FeatureStore(Protocol):
     def dim(self, namespace: str) -> int:
         """Width D of the namespace's embeddings."""
         ...
+
+
+class FeatureObserver(Protocol):
+    """Is told what the tiers of a store find."""
+
+    def observe_features(self, tier: str, num_present: int, num_missing: int, duration_s: float) -> None: ...
+
+    def count_rejected_features(self, num_values: int) -> None:
+        """Values that were found but are no embeddings of the item, encoder, type and width asked for."""
+        ...
+
+
+class NoObserver:
+    """Tells nobody."""
+
+    def observe_features(self, tier: str, num_present: int, num_missing: int, duration_s: float) -> None:
+        pass
+
+    def count_rejected_features(self, num_values: int) -> None:
+        pass

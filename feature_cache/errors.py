@@ -1,0 +1,35 @@
+"""Errors of the feature cache that are meant for a user.
+
+FeatureCacheError
+├── FeatureFileError       a file of embeddings that breaks its format
+├── RedisAddressError      a URL that names no Redis
+├── RedisUnavailableError  Redis does not answer, or refuses
+├── NotLoadedError         Redis holds no embeddings of the domain and encoder
+└── FeatureValueError      an embedding that does not fit what is loaded
+
+Each message names the value, the rule and the remedy.
+"""
+
+
+class FeatureCacheError(Exception):
+    """Base of all errors of the feature cache."""
+
+
+class FeatureFileError(FeatureCacheError):
+    """A file of embeddings that breaks its format."""
+
+
+class RedisAddressError(FeatureCacheError):
+    """A URL that names no Redis."""
+
+
+class RedisUnavailableError(FeatureCacheError):
+    """Redis does not answer in time, or refuses what is asked of it."""
+
+
+class NotLoadedError(FeatureCacheError):
+    """Redis holds no embeddings of the domain and encoder."""
+
+
+class FeatureValueError(FeatureCacheError):
+    """An embedding that does not fit what is loaded."""

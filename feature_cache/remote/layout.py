@@ -1,0 +1,147 @@
+"""How embeddings lie in Redis: names of keys, and the record of the edition that is current.
+
+    vip5:{toys:vitb32}:current          hash: the edition that is served; one HSET switches to another
+    vip5:{toys:vitb32}:versions         hash: version -> its record as JSON, half-loaded ones included
+    vip5:{toys:vitb32}:changes:VERSION  stream: items put since the edition was loaded, with the revision as id
+    vip5:{toys:vitb32}:loading          lock of the one load that may run
+    vip5:{toys:vitb32:VERSION:S}:B      hash: item id -> value, for the items of bucket B, in slice S
+
+Buckets hold about 24 items, so that Redis keeps each as one packed listpack. Slices are groups of buckets that share a
+slot of a cluster, so that one command reads from many buckets; a single server needs one slice only.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from urllib.parse import quote
+
+from feature_cache.codec import DTYPES, Codec, DType
+from feature_cache.errors import FeatureCacheError
+from feature_cache.store import FeatureSpace
+
+PREFIX = "vip5"
+BUCKET_BYTES = 25_000
+
+
+class EditionError(FeatureCacheError):
+    """The record of an edition that cannot be read, or is not of what the domain reads."""
+
+
+@dataclass(frozen=True)
+class SpaceKeys:
+    """Keys of one domain and encoder. All but the buckets share a slot, so that scripts may use them together."""
+
+    space: FeatureSpace
+
+    @cached_property
+    def _tag(self) -> str:
+        # Quoted, no name can hold the braces and colons that structure a key.
+        return f"{quote(self.space.domain, safe='')}:{quote(self.space.encoder, safe='')}"
+
+    @property
+    def current(self) -> str:
+        return f"{PREFIX}:{{{self._tag}}}:current"
+
+    @property
+    def versions(self) -> str:
+        return f"{PREFIX}:{{{self._tag}}}:versions"
+
+    @property
+    def loading(self) -> str:
+        return f"{PREFIX}:{{{self._tag}}}:loading"
+
+    def changes(self, version: str) -> str:
+        return f"{PREFIX}:{{{self._tag}}}:changes:{version}"
+
+    def bucket(self, version: str, slice_: int, bucket: int) -> str:
+        return f"{PREFIX}:{{{self._tag}:{version}:{slice_}}}:{bucket}"
+
+
+@dataclass(frozen=True)
+class Edition:
+    """One complete set of embeddings of a domain, and how it lies in Redis."""
+
+    space: FeatureSpace
+    version: str
+    dtype: DType
+    num_buckets: int
+    num_slices: int
+    num_items: int
+    revision: int  # how many items were put since the load
+
+    @classmethod
+    def plan(cls, space: FeatureSpace, version: str, dtype: DType, num_items: int, num_slices: int) -> Edition:
+        """How `num_items` items are to be laid out."""
+        value_bytes = Codec(space.encoder, dtype, space.dim).value_bytes
+        per_bucket = max(4, min(64, BUCKET_BYTES // value_bytes))
+        num_buckets = max(1, -(-num_items // per_bucket))
+        return cls(space, version, dtype, num_buckets, min(num_slices, num_buckets), num_items, 0)
+
+    @classmethod
+    def parse(cls, space: FeatureSpace, fields: Mapping[bytes, bytes]) -> Edition:
+        """Read the hash `current`. Raises EditionError naming what does not fit."""
+        try:
+            record = {name.decode(): value.decode() for name, value in fields.items()}
+            return cls._of(space, record)
+        except (KeyError, ValueError) as error:
+            raise EditionError(
+                f"the record of {space.domain}'s embeddings in Redis cannot be read ({error!r}); load them anew"
+            ) from error
+
+    @classmethod
+    def from_json(cls, space: FeatureSpace, text: bytes) -> Edition:
+        """Read an entry of the hash `versions`. Raises EditionError."""
+        try:
+            return cls._of(space, json.loads(text)["edition"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise EditionError(
+                f"a version of {space.domain}'s embeddings in Redis has a record that cannot be read ({error!r})"
+            ) from error
+
+    @classmethod
+    def _of(cls, space: FeatureSpace, record: Mapping[str, str | int]) -> Edition:
+        found = (str(record["encoder"]), int(record["dim"]))
+        if found != (space.encoder, space.dim):
+            raise EditionError(
+                f"Redis holds embeddings of {space.domain} by {found[0]}, {found[1]} wide, but its model reads those of"
+                f" {space.encoder}, {space.dim} wide; load the right ones"
+            )
+        if record["dtype"] not in DTYPES:
+            raise ValueError(f"dtype {record['dtype']!r}")
+        numbers = [int(record[name]) for name in ("num_buckets", "num_slices", "num_items", "revision")]
+        if min(numbers[:2]) < 1 or min(numbers) < 0:
+            raise ValueError(f"sizes {numbers}")
+        num_buckets, num_slices, num_items, revision = numbers
+        dtype: DType = "float16" if record["dtype"] == "float16" else "float32"
+        return cls(space, str(record["version"]), dtype, num_buckets, num_slices, num_items, revision)
+
+    @property
+    def record(self) -> dict[str, str | int]:
+        """Fields of the hash `current`."""
+        own = {name: value for name, value in asdict(self).items() if name != "space"}
+        return {**own, "encoder": self.space.encoder, "dim": self.space.dim}
+
+    @cached_property
+    def codec(self) -> Codec:
+        return Codec(self.space.encoder, self.dtype, self.space.dim)
+
+    @cached_property
+    def keys(self) -> SpaceKeys:
+        return SpaceKeys(self.space)
+
+    def bucket_of(self, item_id: str) -> int:
+        return zlib.crc32(item_id.encode()) % self.num_buckets
+
+    def bucket_key(self, bucket: int) -> str:
+        return self.keys.bucket(self.version, bucket % self.num_slices, bucket)
+
+    def bucket_keys(self, item_ids: Sequence[str]) -> list[str]:
+        """For each item the key of the bucket that holds it."""
+        return [self.bucket_key(self.bucket_of(item_id)) for item_id in item_ids]
+
+    def all_bucket_keys(self) -> Iterator[str]:
+        return map(self.bucket_key, range(self.num_buckets))

@@ -1,0 +1,233 @@
+"""Connections to a Redis, however it is deployed: one server, servers behind Sentinel, or a cluster.
+
+redis-py's asyncio clients over RESP3. Nothing here waits for longer than its caller lets it: callers set time limits.
+"""
+
+# N items that are read
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeAlias
+
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from feature_cache.errors import RedisUnavailableError
+from feature_cache.remote.address import RedisAddress
+
+CONNECT_TIMEOUT_S = 1.0
+LARGEST_READ = 262_144
+CLUSTER_SLICES = 64
+ONLY_NODE = "redis"
+
+# One command reads from many buckets. Sending one HGET for each costs redis-py three times as long.
+_READ = "local v = {} for i = 1, #KEYS do v[i] = redis.call('HGET', KEYS[i], ARGV[i]) end return v"
+
+Reply: TypeAlias = Any
+"""What Redis answered, or the error that it answered with."""
+Command: TypeAlias = Sequence[str | int | bytes]
+
+FAULTS = (RedisError, OSError, TimeoutError)
+"""What a Redis that is slow, gone or refusing gives."""
+
+
+class Link(Protocol):
+    """An open way to a Redis."""
+
+    num_slices: int
+    """Into how many slices a new edition's buckets are to be divided."""
+
+    def node_of(self, key: str) -> str:
+        """The node that holds a key. Raises one of FAULTS where none does."""
+        ...
+
+    async def read(self, keys: Sequence[str], fields: Sequence[str]) -> list[Reply]:
+        """Field of hash for N pairs, all of which one node holds. Raises one of FAULTS if none could be read."""
+        ...
+
+    async def ping(self, node: str) -> None:
+        """Raises one of FAULTS."""
+        ...
+
+    async def refresh(self) -> None:
+        """Learn anew which nodes there are. Raises one of FAULTS."""
+        ...
+
+    async def run(self, *command: str | int | bytes) -> Reply:
+        """One command. Raises one of FAULTS."""
+        ...
+
+    async def run_all(self, commands: Iterable[Command]) -> list[Reply]:
+        """Several commands, sent together; errors that Redis answers with stand among the replies."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class SingleLink:
+    """One server, known by its address or by Sentinel."""
+
+    num_slices = 1
+
+    def __init__(self, client: Redis, sentinels: Sequence[Redis] = ()) -> None:
+        self._client = client
+        self._sentinels = sentinels
+
+    def node_of(self, _: str) -> str:
+        return ONLY_NODE
+
+    async def read(self, keys: Sequence[str], fields: Sequence[str]) -> list[Reply]:
+        replies: list[Reply] = await self._client.execute_command("EVAL", _READ, len(keys), *keys, *fields)
+        return replies
+
+    async def ping(self, _: str) -> None:
+        await self._client.execute_command("PING")
+
+    async def refresh(self) -> None:
+        pass  # Sentinel is asked whenever a connection is made
+
+    async def run(self, *command: str | int | bytes) -> Reply:
+        return await self._client.execute_command(*command)
+
+    async def run_all(self, commands: Iterable[Command]) -> list[Reply]:
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return await pipeline.execute(raise_on_error=False)
+
+    async def close(self) -> None:
+        for client in (self._client, *self._sentinels):
+            await client.aclose()
+
+
+class ClusterLink:
+    """A cluster; what lies on several nodes is asked of each by a call of its own."""
+
+    num_slices = CLUSTER_SLICES
+
+    def __init__(self, client: RedisCluster) -> None:
+        self._client = client
+
+    def node_of(self, key: str) -> str:
+        return self._node(key).name
+
+    async def read(self, keys: Sequence[str], fields: Sequence[str]) -> list[Reply]:
+        """One command for each slot."""
+        places_of: dict[int, list[int]] = {}
+        for place, key in enumerate(keys):
+            places_of.setdefault(self._client.keyslot(key), []).append(place)
+        commands: list[Command] = [
+            ("EVAL", _READ, len(places), *(keys[place] for place in places), *(fields[place] for place in places))
+            for places in places_of.values()
+        ]
+        replies: list[Reply] = [None] * len(keys)
+        for places, found in zip(places_of.values(), await self.run_all(commands), strict=True):
+            for offset, place in enumerate(places):
+                replies[place] = found if isinstance(found, Exception) else found[offset]
+        return replies
+
+    async def ping(self, node: str) -> None:
+        found = self._client.get_node(node_name=node)
+        if found is None:  # it left the cluster, so nothing waits for it
+            return
+        await self._client.execute_command("PING", target_nodes=found)
+
+    async def refresh(self) -> None:
+        await self._client.initialize()
+        await self._client.nodes_manager.initialize()
+
+    async def run(self, *command: str | int | bytes) -> Reply:
+        return await self._client.execute_command(*command)
+
+    async def run_all(self, commands: Iterable[Command]) -> list[Reply]:
+        pipeline = self._client.pipeline()
+        for command in commands:
+            pipeline.execute_command(*command)
+        return await pipeline.execute(raise_on_error=False)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    def _node(self, key: str) -> ClusterNode:
+        try:
+            node = self._client.get_node_from_key(key)
+        except (KeyError, AttributeError) as error:  # no node was reached yet
+            raise RedisConnectionError("the cluster's nodes are not known yet") from error
+        if node is None:
+            raise RedisConnectionError("no node of the cluster holds the key")
+        return node
+
+
+def connect(address: RedisAddress) -> Link:
+    """A link that connects when it is first used."""
+    shared: dict[str, Any] = {
+        **address.options,
+        "protocol": 3,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_read_size": LARGEST_READ,
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+    retry = Retry(
+        ExponentialWithJitterBackoff(base=0.002, cap=0.05), retries=2, supported_errors=(RedisConnectionError,)
+    )
+    if address.kind == "cluster":
+        nodes = [ClusterNode(host, port) for host, port in address.hosts]
+        shared |= {"socket_timeout": CONNECT_TIMEOUT_S, "require_full_coverage": False, "retry": retry}
+        return ClusterLink(RedisCluster(startup_nodes=nodes, **shared))
+    shared |= {"socket_timeout": None, "retry": retry}  # time is limited as a whole, by whoever calls
+    if address.kind == "sentinel":
+        return _behind_sentinel(address, shared)
+    if not address.hosts:
+        return SingleLink(Redis(unix_socket_path=shared.pop("path"), **shared))
+    host, port = address.hosts[0]
+    return SingleLink(Redis(host=host, port=port, **shared))
+
+
+def _behind_sentinel(address: RedisAddress, shared: dict[str, Any]) -> SingleLink:
+    """The URL's user and password are the servers'; Sentinels have those of `?sentinel_password=…`, or none."""
+    sentinel_options = {name: value for name, value in shared.items() if name.startswith("ssl")}
+    for name in ("username", "password"):
+        if (value := shared.pop(f"sentinel_{name}", None)) is not None:
+            sentinel_options[name] = value
+    limits = {"socket_timeout": CONNECT_TIMEOUT_S / 2, "socket_connect_timeout": CONNECT_TIMEOUT_S / 2}
+    sentinel = Sentinel(list(address.hosts), sentinel_kwargs=sentinel_options | limits)
+    return SingleLink(sentinel.master_for(address.service, **shared), sentinel.sentinels)
+
+
+@asynccontextmanager
+async def linked(address: RedisAddress, timeout_s: float) -> AsyncIterator[Link]:
+    """A link for work that cannot do without Redis. Raises RedisUnavailableError if Redis does not answer."""
+    link = connect(address)
+    try:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await link.refresh()
+                await link.run("EXISTS", "vip5")
+        except FAULTS as error:
+            raise RedisUnavailableError(f"Redis at {address} does not answer: {_reason(error)}") from error
+        try:
+            yield link
+        except FAULTS as error:
+            raise RedisUnavailableError(f"Redis at {address} failed: {_reason(error)}") from error
+    finally:
+        await link.close()
+
+
+def checked(replies: Sequence[Reply]) -> Sequence[Reply]:
+    """Raise the first error among replies."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or f"nothing came in time ({type(error).__name__})"

@@ -1,0 +1,134 @@
+"""Reads embeddings from Redis within a time budget, and never raises."""
+
+# N items asked for
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from feature_cache.remote.breakers import Breakers
+from feature_cache.remote.layout import Edition
+from feature_cache.remote.link import FAULTS, Link, Reply
+from feature_cache.remote.watcher import Known, Watcher
+from feature_cache.store import REDIS_TIER, FeatureObserver, FeatureSpace
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Fetched:
+    """Raw floats of N items, in the order asked for; `is_absent` marks those that Redis said it does not hold."""
+
+    rows: list[bytes | None]
+    is_absent: list[bool]
+    shortfall: str = ""
+
+    @classmethod
+    def nothing(cls, num_items: int, shortfall: str = "") -> Fetched:
+        return cls([None] * num_items, [False] * num_items, shortfall)
+
+
+@dataclass(frozen=True)
+class ReadLimits:
+    """How long a read may take, how many may run at once, and how old what is known may be."""
+
+    budget_s: float
+    max_concurrent: int
+    refresh_s: float
+
+
+@dataclass
+class RemoteReader:
+    """Fetches raw values of the edition that is current."""
+
+    link: Link
+    spaces: Mapping[str, FeatureSpace]
+    limits: ReadLimits
+    observer: FeatureObserver
+    breakers: Breakers = field(default_factory=Breakers)
+
+    def __post_init__(self) -> None:
+        self.watcher = Watcher(
+            self.link, self.spaces, self.breakers, refresh_s=self.limits.refresh_s, budget_s=self.limits.budget_s
+        )
+        self._turns = asyncio.Semaphore(self.limits.max_concurrent)
+
+    async def fetch(self, known: Known, item_ids: Sequence[str]) -> Fetched:
+        """Ask every node that holds some of the items, all at once."""
+        started_at = time.perf_counter()
+        if known.edition is None:
+            fetched = Fetched.nothing(len(item_ids), known.problem)
+        else:
+            fetched = await self._ask_all(known.edition, item_ids)
+        num_present = sum(row is not None for row in fetched.rows)
+        duration_s = time.perf_counter() - started_at
+        self.observer.observe_features(REDIS_TIER, num_present, len(item_ids) - num_present, duration_s)
+        return fetched
+
+    async def _ask_all(self, edition: Edition, item_ids: Sequence[str]) -> Fetched:
+        keys = edition.bucket_keys(item_ids)
+        fetched = Fetched.nothing(len(item_ids))
+        deadline = asyncio.get_running_loop().time() + self.limits.budget_s
+        try:
+            places_of = self._split(keys)
+            async with asyncio.timeout_at(deadline):
+                await self._turns.acquire()
+        except TimeoutError:
+            fetched.shortfall = "all connections to Redis were busy"
+            return fetched
+        except FAULTS:
+            fetched.shortfall = "Redis does not answer"
+            return fetched
+        try:
+            asked = [
+                self._ask(node, [keys[place] for place in places], [item_ids[place] for place in places], deadline)
+                for node, places in places_of.items()
+            ]
+            answers = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
+        finally:
+            self._turns.release()
+        for places, answer in zip(places_of.values(), answers, strict=True):
+            if isinstance(answer, str):
+                fetched.shortfall = answer
+            else:
+                self._take(edition, item_ids, places, answer, fetched)
+        return fetched
+
+    def _split(self, keys: Sequence[str]) -> dict[str, list[int]]:
+        """Places of the keys that each node holds. Raises one of FAULTS."""
+        places_of: dict[str, list[int]] = {}
+        for place, key in enumerate(keys):
+            places_of.setdefault(self.link.node_of(key), []).append(place)
+        return places_of
+
+    async def _ask(self, node: str, keys: Sequence[str], item_ids: Sequence[str], deadline: float) -> list[Reply] | str:
+        """Values, or why there are none."""
+        if not self.breakers.is_closed(node):
+            return "Redis does not answer"
+        try:
+            async with self.breakers.guard(node), asyncio.timeout_at(deadline):
+                return await self.link.read(keys, item_ids)
+        except TimeoutError:
+            return f"Redis did not answer within {self.limits.budget_s * 1000:.0f} ms"
+        except FAULTS as error:
+            logger.warning("feature_read_failed", extra={"reason": f"{type(error).__name__}: {error}"})
+            return "Redis does not answer"
+
+    def _take(
+        self, edition: Edition, item_ids: Sequence[str], places: Sequence[int], replies: Sequence[Reply], into: Fetched
+    ) -> None:
+        codec, num_rejected = edition.codec, 0
+        for place, reply in zip(places, replies, strict=True):
+            if reply is None:
+                into.is_absent[place] = True
+                continue
+            row = codec.row_of(item_ids[place], reply)
+            into.rows[place] = row
+            num_rejected += row is None
+        if num_rejected:
+            into.shortfall = f"{num_rejected} values in Redis are no embeddings by {edition.space.encoder}"
+            self.observer.count_rejected_features(num_rejected)

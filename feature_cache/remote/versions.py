@@ -1,0 +1,83 @@
+"""The versions of a domain's embeddings that lie in Redis: which is current, what else there is, and dropping them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from feature_cache.errors import NotLoadedError
+from feature_cache.remote.layout import Edition, EditionError, SpaceKeys
+from feature_cache.remote.link import Link, checked
+from feature_cache.store import FeatureSpace
+
+KEYS_PER_COMMAND = 500
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version in Redis; `edition` is None where its record cannot be read."""
+
+    version: str
+    state: str  # loading, complete
+    is_current: bool
+    started_at: str
+    edition: Edition | None
+
+
+async def current_edition(link: Link, space: FeatureSpace) -> Edition | None:
+    """What is served. Raises EditionError where that is not what the domain's model reads."""
+    record = await link.run("HGETALL", SpaceKeys(space).current)
+    return Edition.parse(space, record) if record else None
+
+
+async def loaded_edition(link: Link, space: FeatureSpace) -> Edition:
+    """What is served. Raises NotLoadedError and EditionError."""
+    edition = await current_edition(link, space)
+    if edition is None:
+        raise NotLoadedError(
+            f"Redis holds no embeddings of {space.domain} by {space.encoder}; load them with `vip5 features load`"
+        )
+    return edition
+
+
+async def find_dim(link: Link, domain: str, encoder: str) -> int:
+    """Width of what is served. Raises NotLoadedError."""
+    dim = await link.run("HGET", SpaceKeys(FeatureSpace(domain, encoder, 0)).current, "dim")
+    if dim is None:
+        raise NotLoadedError(f"Redis holds no embeddings of {domain} by {encoder}; load them with `vip5 features load`")
+    return int(dim)
+
+
+async def list_versions(link: Link, space: FeatureSpace) -> list[Version]:
+    """All of them, oldest first, half-loaded ones included."""
+    keys = SpaceKeys(space)
+    entries = await link.run("HGETALL", keys.versions)
+    current = await link.run("HGET", keys.current, "version")
+    found = []
+    for name, text in entries.items():
+        record = json.loads(text)
+        try:
+            edition = Edition.from_json(space, text)
+        except EditionError:  # of another width, perhaps
+            edition = None
+        found.append(Version(name.decode(), record["state"], name == current, record["started_at"], edition))
+    return sorted(found, key=lambda each: each.started_at)
+
+
+async def drop_version(link: Link, space: FeatureSpace, version: str) -> None:
+    """Remove a version's keys; where it is current, nothing is served afterwards. Raises NotLoadedError."""
+    keys = SpaceKeys(space)
+    entry = await link.run("HGET", keys.versions, version)
+    if entry is None:
+        known = ", ".join(each.version for each in await list_versions(link, space)) or "none"
+        raise NotLoadedError(f"Redis holds no version {version!r} of {space.domain}'s embeddings; it holds {known}")
+    if await link.run("HGET", keys.current, "version") == version.encode():
+        await link.run("DEL", keys.current)
+    record = json.loads(entry)["edition"]
+    # The width does not matter to what the keys are called, and need not be that of today.
+    edition = Edition.from_json(FeatureSpace(space.domain, space.encoder, int(record["dim"])), entry)
+    for begin in range(0, edition.num_buckets, KEYS_PER_COMMAND):
+        end = min(begin + KEYS_PER_COMMAND, edition.num_buckets)
+        checked(await link.run_all([("UNLINK", edition.bucket_key(bucket)) for bucket in range(begin, end)]))
+    await link.run("UNLINK", keys.changes(version))
+    await link.run("HDEL", keys.versions, version)

@@ -1,0 +1,170 @@
+"""Keeps up with what Redis holds: which edition is current, which items were put since, and whether Redis answers.
+
+Asks every `refresh_s`, away from all requests. What it knows is therefore at most `refresh_s` and one answer old while
+Redis answers, and what it was when Redis last did while it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from redis.backoff import ExponentialWithJitterBackoff
+
+from feature_cache.remote.breakers import Breakers
+from feature_cache.remote.layout import Edition, EditionError, SpaceKeys
+from feature_cache.remote.link import FAULTS, Link, Reply
+from feature_cache.store import FeatureSpace
+
+logger = logging.getLogger(__name__)
+
+LONGEST_POLL_S = 0.4
+MOST_CHANGES = 1000  # in one poll; after more, all that is kept of the edition is dropped
+
+ItemChanged = Callable[[int, str], None]
+"""Called with an edition's token and the item that was put."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of one domain's embeddings.
+
+    `token` stands for all that may be kept of the edition; it is another one after a switch. `changes` counts the items
+    that were put, so that what was read before one of them was is not kept after it.
+    """
+
+    edition: Edition | None = None
+    token: int = 0
+    changes: int = 0
+    problem: str = ""
+
+
+class Watcher:
+    """Polls Redis, and probes the nodes that requests have stopped asking."""
+
+    def __init__(
+        self,
+        link: Link,
+        spaces: Mapping[str, FeatureSpace],
+        breakers: Breakers,
+        *,
+        refresh_s: float,
+        budget_s: float,
+    ) -> None:
+        self._link = link
+        self._spaces = {namespace: SpaceKeys(space) for namespace, space in spaces.items()}
+        self._breakers = breakers
+        self._refresh_s = refresh_s
+        self._budget_s = budget_s
+        self._backoff = ExponentialWithJitterBackoff(base=refresh_s / 4, cap=refresh_s)
+        self._known = {namespace: Known(problem="Redis has not answered since the start") for namespace in self._spaces}
+        self._tokens = itertools.count(1)
+        self._num_failures = 0
+        self._has_answered = False
+        self._listeners: list[ItemChanged] = []
+
+    def known(self, namespace: str) -> Known:
+        return self._known.get(namespace) or Known(problem="the domain's model reads no images")
+
+    def on_change(self, listener: ItemChanged) -> None:
+        self._listeners.append(listener)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether Redis answered when it was last asked, all of its nodes."""
+        return self._has_answered and self._num_failures == 0 and not any(self._breakers.open_nodes())
+
+    @property
+    def problems(self) -> list[str]:
+        """What stands in the way of fetching, for an operator."""
+        if not self.is_up:
+            return ["Redis does not answer, or not in time"]
+        return sorted({known.problem for known in self._known.values() if known.problem})
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            await self.poll()
+            # With jitter while Redis is gone, so that services do not come back to it all at once.
+            pause_s = self._backoff.compute(self._num_failures) if self._num_failures else self._refresh_s
+            await asyncio.sleep(pause_s)
+
+    async def poll(self) -> None:
+        """Learn once what there is; a Redis that does not answer is noted and never raised."""
+        try:
+            async with asyncio.timeout(max(LONGEST_POLL_S, 4 * self._budget_s)):
+                if not self.is_up:
+                    await self._link.refresh()
+                await self._learn_all()
+            await self._probe()
+        except FAULTS as error:
+            self._note_failure(error)
+        except Exception as error:  # whatever a client library does, watching goes on
+            logger.exception("feature_watch_failed")
+            self._note_failure(error)
+        else:
+            if self._num_failures or not self._has_answered:
+                logger.info("redis_answers", extra={"after_failures": self._num_failures})
+            self._num_failures, self._has_answered = 0, True
+
+    def _note_failure(self, error: Exception) -> None:
+        if not self._num_failures:
+            logger.warning("redis_lost", extra={"reason": f"{type(error).__name__}: {error}"})
+        self._num_failures += 1
+
+    async def _probe(self) -> None:
+        """Let requests ask a node again once it answers as fast as they need it to. Raises one of FAULTS."""
+        for node in self._breakers.open_nodes():
+            async with self._breakers.guard(node), asyncio.timeout(self._budget_s):
+                await self._link.ping(node)
+
+    async def _learn_all(self) -> None:
+        commands: list[Sequence[str | int]] = []
+        for namespace, keys in self._spaces.items():
+            known = self._known[namespace].edition
+            version, revision = (known.version, known.revision) if known else ("", 0)
+            commands.append(("HGETALL", keys.current))
+            commands.append(("XRANGE", keys.changes(version), f"({revision}-0", "+", "COUNT", MOST_CHANGES))
+        replies = await self._link.run_all(commands)
+        faults = []
+        for place, namespace in enumerate(self._spaces):
+            record, changes = replies[2 * place : 2 * place + 2]
+            if isinstance(record, FAULTS) or isinstance(changes, FAULTS):
+                faults.append(record if isinstance(record, FAULTS) else changes)
+            else:
+                self._learn(namespace, record, changes)
+        if faults:
+            raise faults[0]
+
+    def _learn(self, namespace: str, record: Mapping[bytes, bytes], changes: Reply) -> None:
+        space, known = self._spaces[namespace].space, self._known[namespace]
+        if not record:
+            self._known[namespace] = Known(
+                problem=f"Redis holds no embeddings of {space.domain} by {space.encoder}; load them"
+            )
+            return
+        try:
+            edition = Edition.parse(space, record)
+        except EditionError as error:
+            self._known[namespace] = Known(problem=str(error))
+            return
+        old = known.edition
+        if old is None or replace(old, num_items=0, revision=0) != replace(edition, num_items=0, revision=0):
+            logger.info("features_switched", extra={"domain": space.domain, "version": edition.version})
+            self._known[namespace] = Known(edition, next(self._tokens))
+            return
+        put = [fields[b"item_id"].decode() for _, fields in changes]
+        if edition.revision > old.revision + len(put) or edition.revision < old.revision:
+            # Some changes are not in the stream any more, or more of them than are read at once.
+            self._known[namespace] = Known(edition, next(self._tokens))
+            return
+        # An item put between the two commands is in the stream already, and told by the next record only.
+        self._known[namespace] = Known(
+            replace(edition, revision=old.revision + len(put)), known.token, known.changes + len(put)
+        )
+        for item_id in put:
+            for listener in self._listeners:
+                listener(known.token, item_id)

@@ -1,0 +1,141 @@
+"""The store of a service with Redis: rows kept in this process, then Redis, then a store of last resort."""
+
+# N items asked for, D width
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from feature_cache.memory import ProcessTier
+from feature_cache.remote.address import RedisAddress
+from feature_cache.remote.link import connect
+from feature_cache.remote.reader import ReadLimits, RemoteReader
+from feature_cache.remote.watcher import Known
+from feature_cache.store import PROCESS_TIER, FeatureBatch, FeatureObserver, FeatureSpace, FeatureStore
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Raw floats of N items, None for what is missing."""
+
+    rows: list[bytes | None]
+    shortfall: str = ""
+
+
+class TieredStore:
+    """Looks embeddings up in this process, in Redis and, if there is one, in `last_resort`.
+
+    Answers differ from what Redis holds for as long as the watcher takes to hear of a change. While Redis is away, what
+    is kept here goes on being used.
+    """
+
+    def __init__(
+        self,
+        reader: RemoteReader,
+        tier: ProcessTier | None,
+        observer: FeatureObserver,
+        last_resort: FeatureStore | None = None,
+    ) -> None:
+        self._reader = reader
+        self._tier = tier
+        self._observer = observer
+        self._last_resort = last_resort
+        if tier is not None:
+            reader.watcher.on_change(tier.drop)
+
+    def dim(self, namespace: str) -> int:
+        return self._reader.spaces[namespace].dim
+
+    @property
+    def is_up(self) -> bool:
+        """Whether Redis answers."""
+        return self._reader.watcher.is_up
+
+    @property
+    def problems(self) -> list[str]:
+        return self._reader.watcher.problems
+
+    async def get_many(self, namespace: str, item_ids: Sequence[str]) -> FeatureBatch:
+        known = self._reader.watcher.known(namespace)
+        found = await self._rows(namespace, known, item_ids)
+        batch = _batch(known, found, len(item_ids), self.dim(namespace))
+        if self._last_resort is None or batch.is_present.all():
+            return batch
+        return await _completed(batch, self._last_resort, namespace, item_ids)
+
+    async def _rows(self, namespace: str, known: Known, item_ids: Sequence[str]) -> _Rows:
+        if self._tier is None or known.edition is None:
+            fetched = await self._reader.fetch(known, item_ids)
+            return _Rows(fetched.rows, fetched.shortfall)
+        started_at = time.perf_counter()
+        self._tier.fit(known.edition.codec.row_bytes)
+        entries = self._tier.get_many(known.token, item_ids)
+        rows = [None if entry is None else entry.row for entry in entries]
+        missing = [place for place, entry in enumerate(entries) if entry is None]
+        self._observer.observe_features(
+            PROCESS_TIER, len(item_ids) - len(missing), len(missing), time.perf_counter() - started_at
+        )
+        if not missing:
+            return _Rows(rows)
+        fetched = await self._reader.fetch(known, [item_ids[place] for place in missing])
+        # What was read before an item was put must not be kept after it: the watcher has told of it already.
+        now = self._reader.watcher.known(namespace)
+        may_keep = (now.token, now.changes) == (known.token, known.changes)
+        for place, row, is_absent in zip(missing, fetched.rows, fetched.is_absent, strict=True):
+            rows[place] = row
+            if may_keep and (row is not None or is_absent):
+                self._tier.put(known.token, item_ids[place], row)
+        return _Rows(rows, fetched.shortfall)
+
+
+def _batch(known: Known, found: _Rows, num_items: int, dim: int) -> FeatureBatch:
+    present = [row for row in found.rows if row is not None]
+    if known.edition is not None and len(present) == num_items:
+        return FeatureBatch(known.edition.codec.decode(present), np.ones(num_items, dtype=np.bool_))
+    features = np.zeros((num_items, dim), dtype=np.float32)
+    is_present = np.array([row is not None for row in found.rows], dtype=np.bool_)
+    if known.edition is not None and present:
+        features[is_present] = known.edition.codec.decode(present)
+    return FeatureBatch(features, is_present, found.shortfall)
+
+
+async def _completed(
+    batch: FeatureBatch, last_resort: FeatureStore, namespace: str, item_ids: Sequence[str]
+) -> FeatureBatch:
+    """The batch with what the last resort holds of what it misses."""
+    places = np.flatnonzero(~batch.is_present)
+    more = await last_resort.get_many(namespace, [item_ids[place] for place in places.tolist()])
+    features, is_present = batch.features.copy(), batch.is_present.copy()
+    features[places], is_present[places] = more.features, more.is_present
+    return FeatureBatch(features, is_present, "" if is_present.all() else batch.shortfall)
+
+
+@asynccontextmanager
+async def open_tiered(
+    address: RedisAddress,
+    spaces: dict[str, FeatureSpace],
+    limits: ReadLimits,
+    observer: FeatureObserver,
+    *,
+    tier_bytes: int,
+    last_resort: FeatureStore | None = None,
+) -> AsyncIterator[TieredStore]:
+    """A store whose watcher runs. It has polled once, whether or not Redis answered."""
+    link = connect(address)
+    reader = RemoteReader(link, spaces, limits, observer)
+    store = TieredStore(reader, ProcessTier(tier_bytes) if tier_bytes else None, observer, last_resort)
+    await reader.watcher.poll()
+    watching = asyncio.create_task(reader.watcher.run())
+    try:
+        yield store
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        await link.close()
