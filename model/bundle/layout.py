@@ -24,6 +24,7 @@ ADAPTER_WEIGHTS = "adapter.safetensors"
 CATALOG = "catalog.parquet"
 USERS = "users.parquet"
 FEATURES = "features.safetensors"
+TRAINING_RECORD = "training.json"
 
 
 @dataclass(frozen=True)

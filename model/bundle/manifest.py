@@ -19,6 +19,7 @@ from model.bundle.layout import (
     FORMAT_VERSION,
     MANIFEST,
     TOKENIZER,
+    TRAINING_RECORD,
     USERS,
 )
 from model.errors import BundleError, IntegrityError
@@ -27,7 +28,7 @@ DOMAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 _BACKBONE_FILES = (BACKBONE_CONFIG, BACKBONE_WEIGHTS, TOKENIZER)
 _DOMAIN_FILES = (DOMAIN_SPEC, ADAPTER_WEIGHTS, CATALOG)
-_OPTIONAL_DOMAIN_FILES = (USERS, FEATURES)
+_OPTIONAL_DOMAIN_FILES = (USERS, FEATURES, TRAINING_RECORD)
 
 
 @dataclass(frozen=True)

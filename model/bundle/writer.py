@@ -30,7 +30,7 @@ from model.bundle.backbone import (
 )
 from model.bundle.bundle import check_domain
 from model.bundle.catalog import Catalog
-from model.bundle.documents import write_domain_spec
+from model.bundle.documents import write_domain_spec, write_json
 from model.bundle.features import ItemFeatures, write_features
 from model.bundle.folders import link_tree, publish, temporary_sibling
 from model.bundle.identifiers import tokenise_identifiers
@@ -42,6 +42,7 @@ from model.bundle.layout import (
     FEATURES,
     MANIFEST,
     TOKENIZER,
+    TRAINING_RECORD,
     USERS,
     DomainSpec,
     domain_file,
@@ -118,8 +119,12 @@ class BundleWriter:
         *,
         users: Users | None = None,
         features: ItemFeatures | None = None,
+        training_record: Mapping[str, object] | None = None,
     ) -> None:
-        """Add a domain, or put it in the place of the one with its name. `spec.backbone_sha256` is filled in here."""
+        """Add a domain, or put it in the place of the one with its name. `spec.backbone_sha256` is filled in here.
+
+        `training_record` says how the domain was tuned; it is kept as training.json and read by people alone.
+        """
         check_domain_name(spec.name)
         if self._backbone is None or self._tokenizer is None:
             raise BundleError("a bundle needs its backbone before its first domain")
@@ -142,6 +147,8 @@ class BundleWriter:
             users.write(folder / USERS)
         if features is not None:
             write_features(folder / FEATURES, features.of(catalog))
+        if training_record is not None:
+            write_json(folder / TRAINING_RECORD, training_record)
 
     def seal(self) -> str:
         """Write the manifest and put the bundle in its place; returns its hash.

@@ -36,6 +36,11 @@ def load_domain(network: Vip5Network, slot: int, weights: Weights) -> None:
     _fill(_domain_entries(network, slot), weights)
 
 
+def backbone_weights(network: Vip5Network) -> dict[str, Tensor]:
+    """The frozen part's tensors, under the names of Hugging Face's T5."""
+    return {entry.name: entry.target.detach().clone() for entry in _backbone_entries(network)}
+
+
 def domain_weights(network: Vip5Network, slot: int) -> dict[str, Tensor]:
     """The domain's tensors, under the names of VIP5's checkpoints."""
     return {entry.name: entry.target.detach().clone() for entry in _domain_entries(network, slot)}

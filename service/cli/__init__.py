@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 
 from model.errors import Vip5Error
-from service.cli import bundles, data, importing, predicting, serving
+from service.cli import bundles, data, evaluating, importing, predicting, serving, training
 
 app = typer.Typer(
     name="vip5",
@@ -22,6 +22,9 @@ app.add_typer(bundles.app, name="bundle")
 app.add_typer(data.app, name="data")
 app.command(epilog=serving.EXAMPLE)(serving.serve)
 app.command(epilog=predicting.EXAMPLE)(predicting.predict)
+app.command(epilog=training.EXAMPLE)(training.train)
+app.command(epilog=evaluating.EXAMPLE)(evaluating.evaluate)
+app.command(epilog=evaluating.COMPARE_EXAMPLE)(evaluating.compare)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -1,0 +1,135 @@
+"""Training samples as padded tensors, in batches of one kind."""
+
+# B samples, S source length, T target length, I images, F feature width
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from model.bundle.features import ItemFeatures
+from model.network.config import DomainLayout
+from model.network.loss import IGNORED
+from model.prompts.prompt import Ids
+from model.training.data.dataset import Dataset
+from model.training.sampling import DomainSampler, Sample, SampledSplit, all_kinds
+
+_STREAMS: dict[SampledSplit, int] = {"train": 0, "val": 1}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTable:
+    """The image embeddings of a domain by catalog row; zero where there is none."""
+
+    features: NDArray[np.float32]  # [N, F]
+    missing_share: float
+
+    @classmethod
+    def of(cls, dataset: Dataset, found: ItemFeatures, missing_share: float) -> ImageTable:
+        rows = np.zeros((len(dataset.catalog), found.dim), dtype=np.float32)
+        kept = found.of(dataset.catalog)
+        has_features = np.isin(np.array(dataset.catalog.item_ids, dtype=object), np.array(kept.item_ids, dtype=object))
+        rows[has_features] = kept.features  # both are in the catalog's order
+        return cls(rows, missing_share)
+
+    def read(self, items: Sequence[int], random: np.random.Generator | None) -> NDArray[np.float32]:
+        """[len(items), F]; with `random`, the share of them that is left out is zero."""
+        rows: NDArray[np.float32] = self.features[np.asarray(items, dtype=np.int64)]
+        if random is not None and self.missing_share:
+            rows[random.random(len(rows)) < self.missing_share] = 0
+        return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A sample with the features of its images, and the domain that it is of."""
+
+    domain: int
+    sample: Sample
+    features: NDArray[np.float32]  # [I, F]
+
+
+class Examples(TorchDataset[Example]):
+    """`num_batches` batches of `batch_size` examples, one after another; any of them can be drawn by its number."""
+
+    def __init__(
+        self,
+        samplers: Sequence[DomainSampler],
+        images: Sequence[ImageTable | None],
+        *,
+        split: SampledSplit,
+        seed: int,
+        batch_size: int,
+        num_batches: int,
+    ) -> None:
+        self._samplers = samplers
+        self._images = images
+        self._split = split
+        self._seed = (seed, _STREAMS[split])
+        self._batch_size = batch_size
+        self._num_batches = num_batches
+        self._kinds = all_kinds(samplers, split)
+        weights = np.array([kind.weight for kind in self._kinds])
+        self._chances = weights / weights.sum()
+
+    def __len__(self) -> int:
+        return self._batch_size * self._num_batches
+
+    def __getitem__(self, number: int) -> Example:
+        batch = number // self._batch_size
+        kind = self._kinds[np.random.default_rng((*self._seed, 0, batch)).choice(len(self._kinds), p=self._chances)]
+        random = np.random.default_rng((*self._seed, 1, number))
+        sample = self._samplers[kind.domain].draw(kind, self._split, random)
+        images = self._images[kind.domain]
+        features = np.zeros((0, 0), dtype=np.float32)
+        if images is not None and sample.prompt.image_items:
+            features = images.read(sample.prompt.image_items, random if self._split == "train" else None)
+        return Example(kind.domain, sample, features)
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Examples of one domain to tensors, under the names that `TunedModel.forward` takes."""
+
+    layouts: tuple[DomainLayout, ...]
+    adapters_per_domain: int
+    feature_dim: int
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor | int]:
+        domain = examples[0].domain
+        assert all(example.domain == domain for example in examples)
+        prompts = [example.sample.prompt for example in examples]
+        adapter = torch.tensor([self._adapter_row(example) for example in examples])
+        return {
+            "input_ids": _padded([prompt.input_ids for prompt in prompts]),
+            "whole_word_ids": _padded([prompt.whole_word_ids for prompt in prompts]),
+            "category_ids": _padded([prompt.category_ids for prompt in prompts]),
+            "features": self._features(examples),
+            "targets": _padded([np.asarray(example.sample.target_ids) for example in examples], filler=IGNORED),
+            "domain": domain,
+            "adapter": int(adapter[0]) if bool((adapter == adapter[0]).all()) else adapter,
+        }
+
+    def _adapter_row(self, example: Example) -> int:
+        return example.domain * self.adapters_per_domain + self.layouts[example.domain].adapter_of(example.sample.task)
+
+    def _features(self, examples: Sequence[Example]) -> Tensor:
+        most = max(len(example.features) for example in examples)
+        features = np.zeros((len(examples), most, self.feature_dim), dtype=np.float32)
+        for line, example in zip(features, examples, strict=True):
+            if example.features.size:
+                line[: len(example.features), : example.features.shape[1]] = example.features
+        return torch.from_numpy(features)
+
+
+def _padded(rows: Sequence[Ids], filler: int = 0) -> Tensor:
+    padded = np.full((len(rows), max(len(row) for row in rows)), filler, dtype=np.int64)
+    for line, row in zip(padded, rows, strict=True):
+        line[: len(row)] = row
+    return torch.from_numpy(padded)

@@ -1,0 +1,199 @@
+"""A run file: everything that a training run depends on, in TOML.
+
+Paths are taken from the run file's own folder. An unknown key or a value out of its range is an error that names it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+
+from model.errors import TrainingError
+from model.network.config import TASKS, FeedForward, Task
+from model.prompts.templates import TEMPLATES
+
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+Positive: TypeAlias = Annotated[float, Meta(gt=0)]
+NotNegative: TypeAlias = Annotated[float, Meta(ge=0)]
+
+Tune: TypeAlias = Literal["adapters", "everything", "from_scratch"]
+"""What changes: a domain's additions only, the whole of a given model, or the whole of one that starts at random."""
+
+
+class DomainData(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A domain and the prepared dataset that it is made from."""
+
+    name: str
+    data: str
+
+
+class Backbone(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Dimensions of a backbone that is made from scratch, under Hugging Face's names, and its tokenizer.json."""
+
+    tokenizer: str
+    d_model: Count
+    d_kv: Count
+    d_ff: Count
+    num_heads: Count
+    num_layers: Count
+    num_decoder_layers: Count
+    feed_forward_proj: FeedForward = "relu"
+
+
+class Adapters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Bottleneck adapters, d_model // reduction_factor wide; 0 for none."""
+
+    reduction_factor: Annotated[int, Meta(ge=0)] = 8
+    in_cross_attention: bool = True
+    one_for_all_tasks: bool = True
+
+
+class Images(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How pictures come into prompts. `encoder` names the image tower, as in the paper: vitb32, rn50 and so on.
+
+    `features` is a folder or safetensors file as `vip5 import vip5` takes it; left out, the dataset's own are used.
+    `missing_share` of the pictures are left out in training, as they are at serving time while the store is down.
+    """
+
+    encoder: str = "vitb32"
+    features: dict[str, str] = msgspec.field(default_factory=dict)  # by domain
+    tokens: Count = 2
+    norm: bool = True
+    missing_share: Share = 0.0
+
+
+class Prompts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which prompts are trained on, and how often each task is drawn.
+
+    Left out of `templates`, a task has all of its templates. `targets` says which positions of a history are predicted:
+    the last three before the held-out items, as VIP5 draws them, or all.
+    """
+
+    tasks: dict[Task, NotNegative] = msgspec.field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))
+    templates: tuple[str, ...] = ()
+    targets: Literal["last", "all"] = "last"
+    max_history: Count | None = None
+    num_candidates: Annotated[int, Meta(ge=2)] = 100
+    max_tokens: Annotated[int, Meta(ge=8)] = 512
+    default_sequential: str = "A-3"
+    default_direct: str = "B-5"
+
+
+class Optimiser(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """AdamW with linear warm-up and decay. `batch_size` is per device and step of accumulation."""
+
+    steps: Count
+    batch_size: Count = 32
+    gradient_accumulation: Count = 1
+    learning_rate: Positive = 1e-3
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    warmup_share: Share = 0.1
+    weight_decay: NotNegative = 0.01
+    max_gradient_norm: Positive = 5.0
+    dropout: Share = 0.1
+    loss: Literal["vip5", "per_sample"] = "vip5"
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is written down on the way: checkpoints to resume from, and the loss on prompts held out for validation."""
+
+    checkpoint_every: Count = 500
+    log_every: Count = 50
+    validate_every: Count = 500
+    validation_batches: Annotated[int, Meta(ge=0)] = 8
+
+
+class RunFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole of a run file."""
+
+    out: str
+    domains: tuple[DomainData, ...]
+    optimiser: Optimiser
+    tune: Tune = "adapters"
+    start: str | None = None
+    work: str | None = None
+    seed: int = 0
+    tune_tables: bool = False
+    backbone: Backbone | None = None
+    adapters: Adapters = Adapters()
+    images: Images | None = None
+    prompts: Prompts = Prompts()
+    record: Record = Record()
+
+
+class Run(Struct, frozen=True):
+    """A run file that holds together, and where it lies."""
+
+    name: str
+    folder: Path
+    file: RunFile
+
+    def path(self, text: str) -> Path:
+        """A path of the run file, from the folder that it lies in."""
+        return self.folder / text
+
+    @property
+    def out(self) -> Path:
+        return self.path(self.file.out)
+
+    @property
+    def start(self) -> Path:
+        """The bundle whose backbone is tuned."""
+        return self.path(self.file.start or self.file.out)
+
+    @property
+    def work(self) -> Path:
+        """The folder of checkpoints and logs."""
+        return self.path(self.file.work or f"work/{self.name}")
+
+    @property
+    def tunes_backbone(self) -> bool:
+        return self.file.tune != "adapters"
+
+
+def read_run(path: Path) -> Run:
+    """Raises TrainingError naming the file, the key and the rule."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error.strerror}; name a run file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path} is not TOML: {error}") from error
+    try:
+        file = msgspec.convert(document, RunFile)
+    except msgspec.ValidationError as error:
+        raise TrainingError(f"{path}: {error}; see docs/training.md for the keys of a run file") from error
+    _check(path, file)
+    return Run(name=path.stem, folder=path.resolve().parent, file=file)
+
+
+def _check(path: Path, file: RunFile) -> None:
+    names = [domain.name for domain in file.domains]
+    if not names or len(set(names)) != len(names):
+        raise TrainingError(f"{path}: domains are {names}; name at least one, each once")
+    if (file.tune == "from_scratch") != (file.backbone is not None):
+        raise TrainingError(f'{path}: tune is {file.tune!r}; a [backbone] belongs to "from_scratch", and to it alone')
+    if file.tune == "from_scratch" and file.start is not None:
+        raise TrainingError(f"{path}: a backbone from scratch starts from no bundle; leave start out")
+    if file.tune == "everything" and (file.start is None or file.start == file.out):
+        raise TrainingError(
+            f"{path}: tuning everything makes another backbone, which the other domains of a bundle could not use; "
+            "give start, the bundle to start from, and another bundle as out"
+        )
+    if file.tune == "adapters" and not file.adapters.reduction_factor:
+        raise TrainingError(f"{path}: adapters.reduction_factor is 0, so there are no adapters to tune; give 1 or more")
+    unknown = [name for name in (*file.prompts.templates, *_defaults(file)) if name not in TEMPLATES]
+    if unknown:
+        raise TrainingError(f"{path}: prompts names the template {unknown[0]!r}; there are {', '.join(TEMPLATES)}")
+    if not any(file.prompts.tasks.values()):
+        raise TrainingError(f"{path}: prompts.tasks draws nothing; give at least one task a share above 0")
+
+
+def _defaults(file: RunFile) -> tuple[str, str]:
+    return file.prompts.default_sequential, file.prompts.default_direct

@@ -1,0 +1,42 @@
+"""A tuned network into a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.metadata import version
+
+import msgspec
+
+from model.bundle.writer import BundleWriter
+from model.network.network import Vip5Network
+from model.network.weights import backbone_weights, domain_weights
+from model.training.measures import Measures
+from model.training.preparation import Preparation
+from model.training.tuned_model import ParameterCounts
+
+_PACKAGES = ("torch", "transformers", "accelerate", "vip5-serve")
+
+
+def write_result(preparation: Preparation, network: Vip5Network, counts: ParameterCounts, measures: Measures) -> str:
+    """Write the run's domains, and its backbone if that was tuned or is not there yet; returns the bundle's hash."""
+    run, start = preparation.run, preparation.start
+    keeps_backbone = start is not None and not run.tunes_backbone
+    weights = start.backbone.weights if start is not None and keeps_backbone else backbone_weights(network)
+    record = {
+        "run": msgspec.to_builtins(run.file),
+        "parameters": {**asdict(counts), "share": counts.share},
+        "measures": asdict(measures),
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+    with BundleWriter(run.out) as writer:
+        writer.share_backbone(preparation.config, weights, preparation.tokenizer)
+        for slot, domain in enumerate(preparation.domains):
+            writer.add_domain(
+                domain.spec,
+                domain_weights(network, slot),
+                domain.dataset.catalog,
+                users=domain.dataset.users,
+                features=domain.features,
+                training_record={**record, "dataset": asdict(domain.dataset.provenance)},
+            )
+        return writer.seal()

@@ -1,0 +1,252 @@
+"""Drawing training samples from a dataset, as VIP5's trainer does.
+
+A sample depends on the run's seed and its own number alone, so that a run that is resumed draws what it would have
+drawn. All samples of a batch are of one kind (a domain and a family of prompts of like length), which keeps padding
+small: a batch that mixed lists of 100 candidates with single items would be mostly padding.
+"""
+
+# The facts are those of VIP5's published code: target positions, separators, negatives, and ratings around a star.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.bundle.columns import strings
+from model.errors import TrainingError
+from model.network.config import Task
+from model.prompts.assembly import PromptAssembler, PromptValues
+from model.prompts.prompt import Prompt
+from model.prompts.templates import TEMPLATES, Separator, Template
+from model.prompts.tokenizer import TextTokenizer
+from model.training.config import Prompts
+from model.training.data.dataset import Dataset, Review
+
+Family: TypeAlias = Literal["history", "candidates", "single", "explanation"]
+"""Prompts of like length: a history, a list of candidates, one item, and those answered by a text."""
+
+SampledSplit: TypeAlias = Literal["train", "val"]
+
+_LAST_POSITIONS = 3
+_FIRST_STARTS = 3
+_SHORTEST_HISTORY = 2
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt and the tokens that it should be answered with, `</s>` included."""
+
+    task: Task
+    template: str
+    prompt: Prompt
+    target_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a batch's samples have in common; drawn with a chance in proportion to `weight`."""
+
+    domain: int
+    family: Family
+    templates: tuple[Template, ...]
+    weight: float
+
+
+def family_of(template: Template) -> Family:
+    if template.needs("history"):
+        return "history"
+    if template.needs("candidates"):
+        return "candidates"
+    return "single" if template.target == "yes_no" else "explanation"
+
+
+class DomainSampler:
+    """Draws samples of one domain."""
+
+    def __init__(self, dataset: Dataset, tokenizer: TextTokenizer, prompts: Prompts, *, visual_tokens: int) -> None:
+        self.dataset = dataset
+        self._tokenizer = tokenizer
+        self._prompts = prompts
+        self._assembler = PromptAssembler(
+            tokenizer,
+            dataset.catalog.indices,
+            dataset.catalog.titles,
+            visual_tokens=visual_tokens,
+            max_tokens=prompts.max_tokens,
+        )
+        self._user_indices = strings(dataset.users.table.column("index"))
+        self._user_ids = strings(dataset.users.table.column("user_id"))
+        self._user_names: list[str | None] = dataset.users.table.column("name").to_pylist()
+
+    def kinds(self, domain: int, split: SampledSplit) -> list[Kind]:
+        """Kinds of samples that the dataset can give; a task's share is divided among its families by templates."""
+        kinds = []
+        for task, weight in self._prompts.tasks.items():
+            usable = [template for template in self._templates(task) if self._can_fill(template, split)]
+            for family in dict.fromkeys(map(family_of, usable)):
+                members = tuple(template for template in usable if family_of(template) == family)
+                kinds.append(Kind(domain, family, members, weight * len(members) / len(usable)))
+        return [kind for kind in kinds if kind.weight > 0]
+
+    def draw(self, kind: Kind, split: SampledSplit, random: np.random.Generator) -> Sample:
+        """One sample of a kind, its template drawn uniformly."""
+        template = kind.templates[random.integers(len(kind.templates))]
+        if template.task == "explanation":
+            return self._explanation(kind.templates, split, random)
+        user = self._users[split][random.integers(len(self._users[split]))]
+        if template.task == "sequential":
+            return self._sequential(template, user, split, random)
+        return self._direct(template, user, split, random)
+
+    def _sequential(self, template: Template, user: int, split: SampledSplit, random: np.random.Generator) -> Sample:
+        history, target = self._history_and_target(user, split, random)
+        values = replace(self._user_values(user), history=tuple(history.tolist()))
+        if template.target == "yes_no":
+            return self._yes_no(template, values, user, target, random)
+        separator: Separator = "comma" if random.integers(2) else "arrow"
+        prompt = self._assembler.assemble(template, values, separator)
+        return self._sample(template, prompt, self._assembler.identifiers.row(target).tolist())
+
+    def _history_and_target(
+        self, user: int, split: SampledSplit, random: np.random.Generator
+    ) -> tuple[NDArray[np.int64], int]:
+        """A stretch of a user's history, and the item after it."""
+        sequences = self.dataset.sequences
+        if split == "val":
+            return self._cut(sequences.seen(user, "val")), sequences.target(user, "val")
+        items = sequences.seen(user, "train")
+        first = 1 if self._prompts.targets == "all" else max(_SHORTEST_HISTORY, len(items) - _LAST_POSITIONS)
+        place = int(random.integers(min(first, len(items) - 1), len(items)))
+        start = int(random.integers(max(1, min(_FIRST_STARTS, place - 1))))
+        return self._cut(items[start:place]), int(items[place])
+
+    def _cut(self, history: NDArray[np.int64]) -> NDArray[np.int64]:
+        longest = self._prompts.max_history
+        return history if longest is None else history[-longest:]
+
+    def _direct(self, template: Template, user: int, split: SampledSplit, random: np.random.Generator) -> Sample:
+        items = self.dataset.sequences.seen(user, "train")
+        target = int(random.choice(items)) if split == "train" else self.dataset.sequences.target(user, "val")
+        values = self._user_values(user)
+        if template.target == "yes_no":
+            return self._yes_no(template, values, user, target, random)
+        candidates = np.append(self._negatives(user, self._prompts.num_candidates - 1, random), target)
+        random.shuffle(candidates)
+        values = replace(values, candidates=tuple(candidates.tolist()))
+        prompt = self._assembler.assemble(template, values)
+        return self._sample(template, prompt, self._assembler.identifiers.row(target).tolist())
+
+    def _yes_no(
+        self, template: Template, values: PromptValues, user: int, target: int, random: np.random.Generator
+    ) -> Sample:
+        """Half of the questions are about an item that the user never had."""
+        is_yes = bool(random.integers(2))
+        item = target if is_yes else int(self._negatives(user, 1, random)[0])
+        prompt = self._assembler.assemble(template, replace(values, item=item))
+        return self._sample(template, prompt, self._tokenizer.words("yes" if is_yes else "no"))
+
+    def _explanation(self, templates: Sequence[Template], split: SampledSplit, random: np.random.Generator) -> Sample:
+        """A review, asked for by a template whose places it can fill."""
+        reviews = self._reviews[split]
+        review = reviews[random.integers(len(reviews))]
+        fitting = [template for template in templates if _fills(review, template)]
+        template = fitting[random.integers(len(fitting))]
+        values = replace(
+            self._user_values(review.user),
+            item=review.item,
+            feature=review.feature or "",
+            stars="" if review.star_rating is None else str(round(review.star_rating)),
+            headline=review.headline or "",
+        )
+        text = review.explanation or ""
+        if template.target == "rated_explanation":
+            text = f"{rating_around(_given(review.star_rating), random)} , {text}"
+        return self._sample(template, self._assembler.assemble(template, values), self._tokenizer.words(text))
+
+    def _sample(self, template: Template, prompt: Prompt, words: Sequence[int]) -> Sample:
+        longest = self._prompts.max_tokens - 1
+        return Sample(template.task, template.template_id, prompt, (*words[:longest], self._tokenizer.eos_id))
+
+    def _user_values(self, user: int) -> PromptValues:
+        """A user as the service would speak of them."""
+        name = self._user_names[user] or self._user_ids[user]
+        return PromptValues(user_index=self._user_indices[user], user_name=name)
+
+    def _negatives(self, user: int, count: int, random: np.random.Generator) -> NDArray[np.int64]:
+        """Different items that the user never had, uniformly; [count], or as many as there are."""
+        had = set(self.dataset.sequences.of(user).tolist())
+        num_items = len(self.dataset.catalog)
+        if count >= num_items - len(had):
+            return np.setdiff1d(np.arange(num_items), list(had))
+        found: dict[int, None] = {}
+        while len(found) < count:
+            drawn = random.integers(num_items, size=count - len(found))
+            found.update(dict.fromkeys(item for item in drawn.tolist() if item not in had))
+        return np.fromiter(found, dtype=np.int64, count=count)
+
+    def _templates(self, task: Task) -> list[Template]:
+        of_task = [template for template in TEMPLATES.values() if template.task == task]
+        chosen = [template for template in of_task if template.template_id in self._prompts.templates]
+        return chosen or of_task
+
+    def _can_fill(self, template: Template, split: SampledSplit) -> bool:
+        if template.task == "explanation":
+            return any(_fills(review, template) for review in self._reviews[split])
+        return len(self._users[split]) > 0
+
+    @cached_property
+    def _users(self) -> dict[SampledSplit, NDArray[np.int64]]:
+        """Users with a history and a target in each split."""
+        lengths = np.diff(self.dataset.sequences.offsets)
+        return {"train": np.flatnonzero(lengths >= 4), "val": np.flatnonzero(lengths >= 3)}
+
+    @cached_property
+    def _reviews(self) -> dict[SampledSplit, list[Review]]:
+        """Reviews that explain and that some chosen template can ask for."""
+        templates = self._templates("explanation")
+        splits: tuple[SampledSplit, ...] = ("train", "val")
+        return {
+            split: [
+                review
+                for review in self.dataset.reviews
+                if review.split == split and any(_fills(review, template) for template in templates)
+            ]
+            for split in splits
+        }
+
+
+def rating_around(star: float, random: np.random.Generator) -> float:
+    """A rating with one decimal that rounds to a star, or to its neighbour now and then, as VIP5 draws its targets."""
+    low, high = max(star - 0.5, 1.0), min(star + 0.4, 5.0)
+    return float(np.clip(round(random.normal((low + high) / 2, (high - low) / 4), 1), 1.0, 5.0))
+
+
+def all_kinds(samplers: Sequence[DomainSampler], split: SampledSplit) -> list[Kind]:
+    """Kinds of all domains. Raises TrainingError if there is nothing to draw."""
+    kinds = [kind for domain, sampler in enumerate(samplers) for kind in sampler.kinds(domain, split)]
+    if not kinds:
+        names = ", ".join(sampler.dataset.provenance.name for sampler in samplers)
+        raise TrainingError(
+            f"{names} has nothing to draw for {split}: no user with enough interactions and no review with an "
+            "explanation fits prompts.tasks and prompts.templates; choose other templates or another dataset"
+        )
+    return kinds
+
+
+def _fills(review: Review, template: Template) -> bool:
+    return (
+        bool(review.explanation)
+        and (not template.needs("feature") or bool(review.feature))
+        and (not template.needs("headline") or bool(review.headline))
+        and (not (template.needs("stars") or template.target == "rated_explanation") or review.star_rating is not None)
+    )
+
+
+def _given(star: float | None) -> float:
+    assert star is not None, "a rated template was filled from a review without a rating"
+    return star

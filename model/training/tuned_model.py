@@ -1,0 +1,81 @@
+"""The network as it is tuned: which of its parameters change, and what its loss is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from model.network.banks import AdapterBank, BankIndex, RMSNormBank, RowIndex
+from model.network.loss import IGNORED, token_losses, vip5_loss
+from model.network.network import EncoderBatch, Vip5Network
+from model.network.visual import VisualMapperBank
+from model.training.config import RunFile
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Numbers of parameters; padding of the banks for domains of unlike layouts counts."""
+
+    trainable: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        return self.trainable / self.total
+
+
+class TunedModel(nn.Module):
+    """Gives the loss of a batch. Its state holds what is trainable alone, so checkpoints of adapters are small."""
+
+    def __init__(self, network: Vip5Network, file: RunFile) -> None:
+        super().__init__()
+        self.network = network
+        self._loss = file.optimiser.loss
+        if file.tune == "adapters":
+            select_adapters(network, with_tables=file.tune_tables)
+        else:
+            network.requires_grad_(requires_grad=True)
+
+    def forward(  # noqa: PLR0913, PLR0917  # the trainer hands a batch over by its names
+        self,
+        input_ids: Tensor,
+        whole_word_ids: Tensor,
+        category_ids: Tensor,
+        features: Tensor,
+        targets: Tensor,
+        domain: BankIndex,
+        adapter: BankIndex,
+    ) -> dict[str, Tensor]:
+        """The loss of one batch; shapes as `Collator` makes them."""
+        batch = EncoderBatch(input_ids, whole_word_ids, category_ids, features, RowIndex(domain, adapter))
+        logits = self.network(batch, targets.clamp(min=0))
+        if self._loss == "vip5":
+            return {"loss": vip5_loss(logits, targets)}
+        lengths = (targets != IGNORED).sum(1)
+        return {"loss": (token_losses(logits, targets).sum(1) / lengths).mean()}
+
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]  # noqa: ANN401  # torch's own signature
+        """The trainable parameters, each once."""
+        return {name: tensor.detach() for name, tensor in self.named_parameters() if tensor.requires_grad}
+
+    def counts(self) -> ParameterCounts:
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
+        return ParameterCounts(
+            trainable=sum(size for size, is_trainable in sizes if is_trainable), total=sum(size for size, _ in sizes)
+        )
+
+
+def select_adapters(network: Vip5Network, *, with_tables: bool) -> None:
+    """Make the adapters, layer norms and visual mapper trainable and nothing else, as VIP5 does.
+
+    The tables of whole words and categories stay as they started unless `with_tables`.
+    """
+    network.requires_grad_(requires_grad=False)
+    for module in network.modules():
+        if isinstance(module, AdapterBank | RMSNormBank | VisualMapperBank):
+            module.requires_grad_(requires_grad=True)
+    for table in (network.whole_word, network.category):
+        if table is not None:
+            table.requires_grad = with_tables

@@ -1,0 +1,176 @@
+"""`vip5 train`: a run file becomes domains of a bundle, on Hugging Face's Trainer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from model.errors import TrainingError
+from model.training.batches import Collator, Examples
+from model.training.config import Run
+from model.training.measures import Measures, StepClock
+from model.training.preparation import Preparation, prepare
+from model.training.result import write_result
+from model.training.sampling import SampledSplit
+from model.training.tuned_model import ParameterCounts, TunedModel
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, the steps done and all steps."""
+
+_RUN_RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class TunedBundle:
+    """What came of a run. `bundle_hash` is None in all processes of a distributed run but the first."""
+
+    bundle_hash: str | None
+    counts: ParameterCounts
+    measures: Measures
+
+
+def tune(run: Run, *, device: str = "cpu", restart: bool = False, progress: Progress | None = None) -> TunedBundle:
+    """Train and write the result; a run that was killed goes on from its last checkpoint unless `restart`.
+
+    Raises TrainingError, DatasetError or BundleError for a run that cannot be done.
+    """
+    checkpoint = _open_work_folder(run, restart=restart)
+    set_seed(run.file.seed)
+    preparation = prepare(run)
+    model = TunedModel(preparation.network, run.file)
+    counts = model.counts()
+    if progress is not None:
+        progress(_headline(counts), 0, run.file.optimiser.steps)
+    clock = StepClock()
+    trainer = _trainer(preparation, model, device, [clock, *([_Reporter(progress)] if progress else [])])
+    trainer.train(resume_from_checkpoint=checkpoint)
+    measures = clock.measures(trainer.state.log_history)
+    digest = None
+    if trainer.is_world_process_zero():
+        digest = write_result(preparation, model.network.cpu(), counts, measures)
+        (run.work / _RUN_RECORD).unlink()
+    return TunedBundle(digest, counts, measures)
+
+
+def _open_work_folder(run: Run, *, restart: bool) -> str | None:
+    """The checkpoint to go on from. Raises TrainingError if the folder is another run's."""
+    record = run.work / _RUN_RECORD
+    settings = msgspec.to_builtins(run.file)
+    if record.exists() and not restart:
+        if json.loads(record.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
+            raise TrainingError(
+                f"{run.work} holds checkpoints of an unfinished run with other settings; finish it with the run file "
+                "that it was started with, name another folder as work, or start anew with --restart"
+            )
+        checkpoint: str | None = get_last_checkpoint(str(run.work))
+        return checkpoint
+    if int(os.environ.get("RANK", "0")) == 0:
+        _clear(run.work)
+        run.work.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    return None
+
+
+def _clear(work: Path) -> None:
+    """Forget the checkpoints of an earlier run; logs stay."""
+    for checkpoint in work.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
+def _trainer(preparation: Preparation, model: TunedModel, device: str, callbacks: list[TrainerCallback]) -> Trainer:
+    file, network = preparation.run.file, preparation.network
+    collator = Collator(network.layouts, network.adapters_per_domain, network.feature_dim)
+    trainer = Trainer(
+        model=model,
+        args=_arguments(preparation.run, device),
+        data_collator=collator,
+        train_dataset=_examples(preparation, "train", file.optimiser.steps * file.optimiser.gradient_accumulation),
+        eval_dataset=_examples(preparation, "val", file.record.validation_batches)
+        if file.record.validation_batches
+        else None,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer
+
+
+def _examples(preparation: Preparation, split: SampledSplit, num_batches: int) -> Examples:
+    file = preparation.run.file
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return Examples(
+        [domain.sampler for domain in preparation.domains],
+        [domain.images for domain in preparation.domains],
+        split=split,
+        seed=file.seed,
+        batch_size=file.optimiser.batch_size,
+        num_batches=num_batches * (processes if split == "train" else 1),
+    )
+
+
+def _arguments(run: Run, device: str) -> TrainingArguments:
+    optimiser, record = run.file.optimiser, run.file.record
+    return TrainingArguments(
+        output_dir=str(run.work),
+        max_steps=optimiser.steps,
+        per_device_train_batch_size=optimiser.batch_size,
+        per_device_eval_batch_size=optimiser.batch_size,
+        gradient_accumulation_steps=optimiser.gradient_accumulation,
+        learning_rate=optimiser.learning_rate,
+        lr_scheduler_type=optimiser.schedule,
+        warmup_steps=round(optimiser.warmup_share * optimiser.steps),
+        weight_decay=optimiser.weight_decay,
+        max_grad_norm=optimiser.max_gradient_norm,
+        bf16=optimiser.precision == "bfloat16",
+        seed=run.file.seed,
+        use_cpu=device == "cpu",
+        label_names=["targets"],
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        train_sampling_strategy="sequential",  # an example's number says what it is
+        ddp_find_unused_parameters=True,  # a batch without pictures does not use the visual mapper
+        eval_strategy="steps" if record.validation_batches else "no",
+        eval_steps=min(record.validate_every, optimiser.steps),
+        save_steps=record.checkpoint_every,
+        save_total_limit=2,
+        logging_steps=min(record.log_every, optimiser.steps),
+        report_to=["tensorboard"],
+        disable_tqdm=True,
+    )
+
+
+class _Reporter(TrainerCallback):
+    """Tells a progress bar where the run is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._loss = ""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self._loss = f", loss {logs['loss']:.3f}"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._progress(f"training{self._loss}", state.global_step, state.max_steps)
+
+
+def _headline(counts: ParameterCounts) -> str:
+    return f"{counts.trainable:,} of {counts.total:,} parameters are trainable ({counts.share:.2%})"
+
+
+def device_of(name: str | None) -> str:
+    """The named device, or a GPU where there is one."""
+    return name or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,50 @@
+"""`vip5 train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.cli.terminal import progress_bar
+
+EXAMPLE = "Example: vip5 train --config runs/toys.toml"
+
+
+def train(
+    config: Annotated[Path, typer.Option(help="The run file (TOML).", exists=True, dir_okay=False)],
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Forget the checkpoints of a run that was killed.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="a GPU if there is one")] = None,
+    num_threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="all cores", min=1)] = None,
+) -> None:
+    """Tune domains as a run file says, and write them into a bundle.
+
+    A run that was killed goes on from its last checkpoint when it is started again. Start it with torchrun to use
+    several GPUs.
+    """
+    import torch
+
+    from model.training.config import read_run
+    from model.training.tuning import device_of, tune
+
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    run = read_run(config)
+    with progress_bar() as progress:
+        result = tune(run, device=device_of(device), restart=restart, progress=progress)
+    counts, measures = result.counts, result.measures
+    typer.echo(
+        f"{counts.trainable:,} of {counts.total:,} parameters were trained ({counts.share:.2%}); "
+        f"{measures.steps} steps in {measures.seconds:.0f} s, {measures.median_step_s * 1000:.1f} ms each (median);"
+        f" peak memory {measures.peak_memory_bytes / 2**20:.0f} MiB"
+    )
+    if measures.validation_loss:
+        typer.echo(
+            f"validation loss {measures.validation_loss[-1][1]:.4f} after {measures.validation_loss[-1][0]} steps"
+        )
+    if result.bundle_hash is not None:
+        names = ", ".join(domain.name for domain in run.file.domains)
+        typer.echo(f"wrote {names} into {run.out}, bundle {result.bundle_hash}")
