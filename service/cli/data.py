@@ -82,6 +82,65 @@ def lines(
     _prepare(lambda faults, report: read_lines(files, name or out.name, faults, report), out, replace=replace)
 
 
+@prepare.command(epilog="Example: vip5 data prepare vip5 --folder data/toys --out datasets/toys")
+def vip5(
+    folder: Annotated[
+        Path,
+        typer.Option(
+            help="One domain's folder: sequential_data.txt, and what there is of datamaps.json, meta.json.gz, "
+            "user_id2name.pkl, exp_splits.pkl, review_splits.pkl, negative_samples.txt.",
+            exists=True,
+            file_okay=False,
+        ),
+    ],
+    out: Out,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with <asin>.npy files of one encoder, at any depth.",
+            exists=True,
+            file_okay=False,
+            show_default="features in the folder, if it is there",
+        ),
+    ] = None,
+    name: Name = None,
+    replace: Replace = False,
+) -> None:
+    """Make a dataset from a folder as VIP5 and P5 preprocess it. Pickles are read without running what is in them."""
+    from model.training.data.vip5_folder import read_vip5_folder
+
+    _prepare(
+        lambda faults, report: read_vip5_folder(folder, name or out.name, faults, report, features),
+        out,
+        replace=replace,
+    )
+
+
+@prepare.command(
+    epilog="Example: vip5 data prepare amazon-raw --reviews reviews_Toys_and_Games_5.json.gz "
+    "--metadata meta_Toys_and_Games.json.gz --out datasets/toys"
+)
+def amazon_raw(
+    reviews: Annotated[Path, typer.Option(help="One review per line, plain or gzipped.", exists=True, dir_okay=False)],
+    out: Out,
+    metadata: Annotated[
+        Path | None, typer.Option(help="One item per line, plain or gzipped.", exists=True, dir_okay=False)
+    ] = None,
+    explanations: Explanations = None,
+    features: Features = None,
+    core: Annotated[
+        int, typer.Option(help="Reviews that each user and each item must have; 1 keeps everything.", min=1)
+    ] = 5,
+    name: Name = None,
+    replace: Replace = False,
+) -> None:
+    """Make a dataset from McAuley's raw reviews of Amazon. Broken lines are counted and named."""
+    from model.training.data.amazon_raw import RawSource, read_amazon_raw
+
+    files = RawSource(reviews, metadata, tuple(explanations or ()), features, core)
+    _prepare(lambda faults, report: read_amazon_raw(files, name or out.name, faults, report), out, replace=replace)
+
+
 @app.command(epilog="Example: vip5 data index --data datasets/toys --method collaborative --out datasets/toys-tree")
 def index(
     data: Annotated[Path, typer.Option(help="The dataset whose items get identifiers.", exists=True, file_okay=False)],

@@ -72,16 +72,18 @@ def read_explanations(paths: Sequence[Path], rows: ReviewRows, faults: Faults, r
 
 
 def merged(reviews: Sequence[Review], explained: Sequence[Review]) -> tuple[Review, ...]:
-    """Reviews, with the explanations of the same user and item put in; explained ones that have no review come last."""
-    left = {(review.user, review.item): review for review in explained}
-    found = []
-    for review in reviews:
-        explanation = left.pop((review.user, review.item), None)
-        found.append(review if explanation is None else _with_gaps_filled(explanation, review))
-    return (*found, *left.values())
+    """Explained reviews, with stars and headline of the other review of the pair, then the others of other pairs."""
+    others = {(review.user, review.item): review for review in reviews}
+    pairs = {(review.user, review.item) for review in explained}
+    return (
+        *(_with_gaps_filled(review, others.get((review.user, review.item))) for review in explained),
+        *(review for review in reviews if (review.user, review.item) not in pairs),
+    )
 
 
-def _with_gaps_filled(review: Review, other: Review) -> Review:
+def _with_gaps_filled(review: Review, other: Review | None) -> Review:
+    if other is None:
+        return review
     stars = review.star_rating if review.star_rating is not None else other.star_rating
     return replace(review, star_rating=stars, headline=review.headline or other.headline)
 

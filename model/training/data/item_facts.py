@@ -1,13 +1,14 @@
-"""What is known of an item, from the records that people have: McAuley's metadata, and lines made from it."""
+"""What is known of items, from the records that people have: McAuley's metadata, and lines made from it."""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from model.bundle.catalog import Catalog
+from model.training.data.text_lines import Source, numbered_records
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,22 @@ class ItemFacts:
 UNKNOWN_FACTS = ItemFacts()
 
 
+def read_metadata(
+    source: Source, wanted: Collection[str], clean: Callable[[str], str] = html.unescape
+) -> dict[str, ItemFacts]:
+    """Facts by `asin` of the wanted items, from McAuley's metadata; of an item with two lines, the first counts."""
+    facts: dict[str, ItemFacts] = {}
+    for number, record in numbered_records(source):
+        asin = record.get("asin")
+        if not isinstance(asin, str) or not asin:
+            source.fault("the line has no asin", number)
+        elif asin in facts:
+            source.fault("the item has had a line before", number)
+        elif asin in wanted:
+            facts[asin] = ItemFacts.of_record(record, clean)
+    return facts
+
+
 def one_line(text: str) -> str | None:
     """A text with single blanks; None if nothing is left."""
     return " ".join(text.split()) or None
@@ -64,7 +81,11 @@ def number_of(value: object) -> float | None:
     """A finite number, else None."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def catalog_of(item_ids: Sequence[str], indices: Sequence[str], facts: Sequence[ItemFacts]) -> Catalog:
