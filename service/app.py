@@ -8,10 +8,9 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from feature_cache.embedded import EmbeddedStore, FeatureFileError
 from model.engine.runtime import Runtime, load_runtime
-from model.errors import BundleError
 from service.explainer import Explainer
+from service.features import open_features
 from service.metrics import Metrics
 from service.problems import install_problem_handlers
 from service.readiness import Readiness, warm_up
@@ -37,24 +36,21 @@ def load(settings: Settings) -> Runtime:
 async def open_service(settings: Settings, metrics: Metrics, loader: Loader = load) -> AsyncIterator[Service]:
     """Load the bundle and run the lanes of its engine. Raises BundleError kinds."""
     runtime = await asyncio.to_thread(loader, settings)
-    dims = {name: domain.spec.layout.feature_dim for name, domain in runtime.domains.items()}
-    try:
-        features = EmbeddedStore.open(runtime.feature_files, dims)
-    except FeatureFileError as error:
-        raise BundleError(str(error)) from error
-    epoch = Epoch(domains=runtime.domains, engine=EngineCalls(runtime.engine), features=features)
-    for domain in epoch.domains.values():
-        metrics.set_bundle(domain.name, domain.bundle_hash)
-    lanes = Lanes(settings.queue_limits, metrics)
-    lanes.start()
-    try:
-        yield Service(
-            epoch=epoch,
-            recommender=Recommender(epoch, lanes, metrics, settings.request_limits),
-            explainer=Explainer(epoch, lanes, metrics, settings.request_limits),
-        )
-    finally:
-        await lanes.close(LANES_CLOSE_S)
+    async with open_features(settings.feature_options, runtime, metrics) as features:
+        epoch = Epoch(domains=runtime.domains, engine=EngineCalls(runtime.engine), features=features.store)
+        for domain in epoch.domains.values():
+            metrics.set_bundle(domain.name, domain.bundle_hash)
+        lanes = Lanes(settings.queue_limits, metrics)
+        lanes.start()
+        try:
+            yield Service(
+                epoch=epoch,
+                recommender=Recommender(epoch, lanes, metrics, settings.request_limits),
+                explainer=Explainer(epoch, lanes, metrics, settings.request_limits),
+                feature_problems=features.problems,
+            )
+        finally:
+            await lanes.close(LANES_CLOSE_S)
 
 
 def create_app(settings: Settings, loader: Loader = load) -> FastAPI:
@@ -66,6 +62,7 @@ def create_app(settings: Settings, loader: Loader = load) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_service(settings, service_metrics, loader) as service:
             app.state.service = service
+            readiness.degraded = service.feature_problems
             readiness.await_domains(service.epoch.domains)
             warming = asyncio.create_task(warm_up(readiness, service.recommender, service.epoch.domains.values()))
             try:

@@ -107,7 +107,7 @@ class Explainer:
         with trace.stage("plan"):
             plan = plan_explanation(domain, request.query)
         with trace.stage("features"):
-            features = await fetch_features(self._epoch, domain, plan.prompts, self._metrics)
+            features = await fetch_features(self._epoch, domain, plan.prompts)
         degraded = (*plan.degraded, *features.degraded, *untrained(domain))
         trace.note_degraded(degraded)
         self._metrics.count_degraded(trace.degraded)

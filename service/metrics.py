@@ -10,10 +10,9 @@ from model.engine.protocol import Timings
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 STAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+FETCH_BUCKETS = (0.00002, 0.00005, 0.0001, 0.00025, *STAGE_BUCKETS)
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 PREFIX_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100)
-
-EMBEDDED_TIER = "embedded"
 
 
 class Metrics:
@@ -39,9 +38,9 @@ class Metrics:
         )
         self._feature_fetch = Histogram(
             "vip5_feature_fetch_seconds",
-            "Time to fetch a request's image embeddings.",
+            "Time to look a request's image embeddings up in one tier.",
             ["tier"],
-            buckets=STAGE_BUCKETS,
+            buckets=FETCH_BUCKETS,
             registry=registry,
         )
         self._encode_time = Histogram(
@@ -59,6 +58,12 @@ class Metrics:
         self._misses = Counter(
             "vip5_feature_cache_misses", "Image embeddings that were missing.", ["tier"], registry=registry
         )
+        self._rejected_features = Counter(
+            "vip5_feature_values_rejected",
+            "Values in Redis that were no embeddings of what was asked.",
+            registry=registry,
+        )
+        self._redis_up = Gauge("vip5_redis_up", "Whether Redis answers; 0 where none is configured.", registry=registry)
         self._degraded = Counter("vip5_degraded", "Answers that were degraded.", ["kind"], registry=registry)
         self._invalid_items = Counter(
             "vip5_invalid_items", "Items found that were not eligible, and dropped.", registry=registry
@@ -101,6 +106,12 @@ class Metrics:
         self._feature_fetch.labels(tier).observe(duration_s)
         self._hits.labels(tier).inc(num_present)
         self._misses.labels(tier).inc(num_missing)
+
+    def count_rejected_features(self, num_values: int) -> None:
+        self._rejected_features.inc(num_values)
+
+    def watch_redis(self, is_up: Callable[[], bool]) -> None:
+        self._redis_up.set_function(lambda: float(is_up()))
 
     def observe_exact_prefix(self, exact_prefix: int) -> None:
         self._exact_prefix.observe(exact_prefix)

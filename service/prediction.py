@@ -24,6 +24,7 @@ from service.settings import Settings
 from service.trace import RequestTrace
 
 UNHURRIED_MS = 24 * 3600 * 1000
+LONGEST_FETCH_MS = 2000
 
 Report: TypeAlias = Callable[[str, int, int | None], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -42,7 +43,8 @@ async def predict_file(settings: Settings, requests: Path, out: Path, report: Re
 
     As many requests are under way as the queue holds; no more of the file is in memory.
     """
-    unhurried = settings.model_copy(update={"default_deadline_ms": UNHURRIED_MS})
+    patience = {"default_deadline_ms": UNHURRIED_MS, "feature_timeout_ms": LONGEST_FETCH_MS}
+    unhurried = settings.model_copy(update=patience)
     num_lines = _num_lines(requests)
     num_answered = num_failed = 0
     async with open_service(unhurried, Metrics()) as service:

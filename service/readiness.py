@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from model.engine.domain import ServedDomain
 from model.errors import InputError, Vip5Error
@@ -23,6 +23,8 @@ class Readiness:
     def __init__(self) -> None:
         self._waiting_for: dict[str, str] = {"": "the bundle is being loaded"}
         self._is_draining = False
+        self.degraded: Callable[[], Sequence[str]] = tuple
+        """What makes answers less than they could be, without standing in their way."""
 
     def await_domains(self, names: Iterable[str]) -> None:
         self._waiting_for = {name: f"the domain {name} is being warmed up" for name in names}

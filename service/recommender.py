@@ -71,7 +71,7 @@ class Recommender:
         with trace.stage("plan"):
             plan = planner(domain)
         with trace.stage("features"):
-            features = await fetch_features(self._epoch, domain, plan.prompts, self._metrics)
+            features = await fetch_features(self._epoch, domain, plan.prompts)
         if isinstance(plan, PointwisePlan):
             found = await self._score(plan, features, deadline, trace)
         else:

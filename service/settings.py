@@ -9,10 +9,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from feature_cache.errors import RedisAddressError
+from feature_cache.remote.address import RedisAddress
 
 PREFIX = "VIP5_"
 
@@ -43,6 +46,18 @@ class QueueLimits:
     max_batch_tokens: int
 
 
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Where image embeddings come from; no Redis means the bundle's own files."""
+
+    redis: RedisAddress | None
+    timeout_s: float
+    refresh_s: float
+    max_concurrent: int
+    tier_bytes: int
+    has_last_resort: bool
+
+
 class Settings(BaseSettings):
     """Everything that an operator may choose."""
 
@@ -61,6 +76,17 @@ class Settings(BaseSettings):
     max_batch_rows: Count = Field(default=64, description="Most prompts in one batch.")
     max_batch_tokens: Count = Field(default=16_384, description="Most tokens in one batch, padding included.")
     drain_s: Seconds = Field(default=30.0, description="Longest wait for running requests at the end.")
+    feature_store: Literal["embedded", "redis"] = Field(default="embedded", description="Where embeddings come from.")
+    feature_fallback: Literal["embedded", "none"] = Field(
+        default="embedded", description="Where embeddings that Redis does not give come from."
+    )
+    feature_timeout_ms: Count = Field(default=20, description="Longest wait of a request for Redis.")
+    feature_refresh_ms: Count = Field(default=250, description="How often Redis is asked what has changed.")
+    feature_tier_mb: int = Field(default=64, ge=0, description="Memory for embeddings in the process; 0 for none.")
+    redis_url: SecretStr | None = Field(default=None, description="The Redis that holds embeddings.")
+    redis_username: str | None = Field(default=None, description="User name; wins over the URL's.")
+    redis_password: SecretStr | None = Field(default=None, description="Password; wins over the URL's.")
+    redis_connections: Count = Field(default=16, description="Most requests that ask Redis at once.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
 
     @property
@@ -79,6 +105,35 @@ class Settings(BaseSettings):
             max_batch_rows=self.max_batch_rows,
             max_batch_tokens=self.max_batch_tokens,
         )
+
+    @property
+    def feature_options(self) -> FeatureOptions:
+        return FeatureOptions(
+            redis=self._redis_address(),
+            timeout_s=self.feature_timeout_ms / 1000,
+            refresh_s=self.feature_refresh_ms / 1000,
+            max_concurrent=self.redis_connections,
+            tier_bytes=self.feature_tier_mb * 1_000_000,
+            has_last_resort=self.feature_fallback == "embedded",
+        )
+
+    @model_validator(mode="after")
+    def _check_redis(self) -> Self:
+        try:
+            self._redis_address()
+        except RedisAddressError as error:
+            raise ValueError(f"setting redis_url ({PREFIX}REDIS_URL) is not valid: {error}") from error
+        return self
+
+    def _redis_address(self) -> RedisAddress | None:
+        if (self.feature_store == "redis") != (self.redis_url is not None):
+            raise RedisAddressError(
+                f"{PREFIX}FEATURE_STORE=redis and {PREFIX}REDIS_URL go together; set both, or neither"
+            )
+        if self.redis_url is None:
+            return None
+        password = None if self.redis_password is None else self.redis_password.get_secret_value()
+        return RedisAddress.parse(self.redis_url.get_secret_value(), self.redis_username, password)
 
 
 def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
@@ -103,6 +158,8 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
 
 def _line(location: tuple[int | str, ...], message: str, value: object) -> str:
     name = ".".join(map(str, location))
+    if not name:  # about several settings, which the message names; the value is all of them, secrets too
+        return message.removeprefix("Value error, ")
     if message == "Field required":
         return f"setting {name} is missing: give --{name.replace('_', '-')} or set {PREFIX}{name.upper()}"
     return f"setting {name} ({PREFIX}{name.upper()}) is {value!r}: {message}"

@@ -32,7 +32,7 @@ from model.errors import UnknownDomainError
 from model.prompts.prompt import Prompt
 from service.batching.job import EngineCall
 from service.batching.lane import Lane
-from service.metrics import EMBEDDED_TIER, Metrics
+from service.metrics import Metrics
 from service.settings import QueueLimits
 
 
@@ -99,32 +99,29 @@ class PromptFeatures:
     rows: list[NDArray[np.float32]]
     num_items: int
     num_missing: int
+    shortfall: str = ""  # why items that may well have one are missing
 
     @property
     def degraded(self) -> tuple[Degradation, ...]:
         if not self.num_missing:
             return ()
         detail = f"{self.num_missing} of {self.num_items} items of the prompt had no image embedding"
-        return (Degradation("missing_features", detail),)
+        reason = f": {self.shortfall}" if self.shortfall else ""
+        return (Degradation("missing_features", detail + reason),)
 
 
-async def fetch_features(
-    epoch: Epoch, domain: ServedDomain, prompts: Sequence[Prompt], metrics: Metrics
-) -> PromptFeatures:
+async def fetch_features(epoch: Epoch, domain: ServedDomain, prompts: Sequence[Prompt]) -> PromptFeatures:
     """Fetch the embeddings of all images of all prompts in one round trip."""
     catalog_rows = list(dict.fromkeys(row for prompt in prompts for row in prompt.image_items))
     if not catalog_rows:
         empty = np.zeros((0, domain.spec.layout.feature_dim), dtype=np.float32)
         return PromptFeatures(rows=[empty for _ in prompts], num_items=0, num_missing=0)
-    started_at = time.perf_counter()
     item_ids = [domain.catalog.item_ids[row] for row in catalog_rows]
     batch = await epoch.features.get_many(domain.name, item_ids)  # [U, D]
-    num_present = int(batch.is_present.sum())
-    num_missing = len(item_ids) - num_present
-    metrics.observe_features(EMBEDDED_TIER, num_present, num_missing, time.perf_counter() - started_at)
+    num_missing = len(item_ids) - int(batch.is_present.sum())
     place_of = {row: place for place, row in enumerate(catalog_rows)}
     rows = [batch.features[[place_of[row] for row in prompt.image_items]] for prompt in prompts]
-    return PromptFeatures(rows=rows, num_items=len(item_ids), num_missing=num_missing)
+    return PromptFeatures(rows, num_items=len(item_ids), num_missing=num_missing, shortfall=batch.shortfall)
 
 
 def untrained(domain: ServedDomain) -> tuple[Degradation, ...]:

@@ -7,8 +7,9 @@ from typing import NoReturn
 
 import typer
 
+from feature_cache.errors import FeatureCacheError
 from model.errors import Vip5Error
-from service.cli import bundles, data, evaluating, importing, predicting, serving, training
+from service.cli import bundles, data, evaluating, features, importing, predicting, serving, training
 
 app = typer.Typer(
     name="vip5",
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.add_typer(importing.app, name="import")
 app.add_typer(bundles.app, name="bundle")
 app.add_typer(data.app, name="data")
+app.add_typer(features.app, name="features")
 app.command(epilog=serving.EXAMPLE)(serving.serve)
 app.command(epilog=predicting.EXAMPLE)(predicting.predict)
 app.command(epilog=training.EXAMPLE)(training.train)
@@ -31,6 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit: 0 on success, 2 on wrong usage, 1 on failure with one line on standard error."""
     try:
         app(args=arguments, prog_name="vip5")
-    except (Vip5Error, OSError) as error:
+    except (Vip5Error, FeatureCacheError, OSError) as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
     raise SystemExit(1)

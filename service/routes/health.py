@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from service.readiness import Readiness
 from service.routes.openapi import problems
 from service.routes.parts import Trace, readiness_of, service_of
 from service.schemas.health import LiveAnswer, ReadyAnswer
@@ -28,17 +29,18 @@ async def live() -> LiveAnswer:
 @router.get("/v2/health/ready", include_in_schema=False)
 async def ready(request: Request, response: Response) -> ReadyAnswer:
     """Whether requests are taken."""
-    return _answer(readiness_of(request).reasons(), response)
+    return _answer(readiness_of(request), None, response)
 
 
 @router.get("/v2/models/{name}/ready", responses=NOT_READY | problems(404))
 async def domain_ready(name: str, request: Request, response: Response, trace: Trace) -> ReadyAnswer:
     """Whether requests are taken for one domain."""
     trace.domain = service_of(request).epoch.domain(name).name
-    return _answer(readiness_of(request).reasons(name), response)
+    return _answer(readiness_of(request), name, response)
 
 
-def _answer(reasons: list[str], response: Response) -> ReadyAnswer:
+def _answer(readiness: Readiness, domain: str | None, response: Response) -> ReadyAnswer:
+    reasons = readiness.reasons(domain)
     if reasons:
         response.status_code = 503
-    return ReadyAnswer(status="not_ready" if reasons else "ready", reasons=reasons)
+    return ReadyAnswer(status="not_ready" if reasons else "ready", reasons=reasons, degraded=list(readiness.degraded()))

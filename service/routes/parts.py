@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -30,6 +30,8 @@ class Service:
     epoch: Epoch
     recommender: Recommender
     explainer: Explainer
+    feature_problems: Callable[[], Sequence[str]]
+    """What stands in the way of fetching image embeddings now, if anything does."""
 
 
 def service_of(request: Request) -> Service:

@@ -18,3 +18,4 @@ class ReadyAnswer(AnswerBody):
 
     status: str = Field(description="`ready` or `not_ready`.")
     reasons: list[str] = Field(description="What stands in the way.")
+    degraded: list[str] = Field(description="What makes answers less than they could be.")
