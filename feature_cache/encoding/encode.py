@@ -1,0 +1,139 @@
+"""Encodes the pictures of a catalog into one file of embeddings, from wherever an earlier run stopped."""
+
+# n rows of a batch, D width of an embedding
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from feature_cache.encoding.errors import EncodingError
+from feature_cache.encoding.feature_writing import write_feature_file
+from feature_cache.encoding.journal import EncodedBatch, Journal
+from feature_cache.encoding.preparation import Batch, PictureReader, PreparedBatch, cut_batches, prepare_batches
+from feature_cache.encoding.sources import Fault, Listing
+from feature_cache.encoding.towers import Encoder
+
+Report = Callable[[str, int, int | None], None]
+"""Told what is being done, steps done, and steps in all."""
+
+BatchEncoder = Callable[[Iterable[Batch]], Iterator[EncodedBatch]]
+"""Encodes batches, in any order."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where results go. The work folder beside `out` is removed at the end."""
+
+    out: Path
+    report: Path
+
+    @property
+    def work(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.work")
+
+
+@dataclass(frozen=True)
+class EncodingOptions:
+    """How a run goes."""
+
+    batch_size: int = 32
+    restart: bool = False
+
+
+@dataclass(frozen=True)
+class EncodingSummary:
+    """What a run did."""
+
+    num_encoded: int
+    num_skipped: int
+    num_resumed: int  # of the encoded and skipped, those that an earlier run had done
+    seconds: float
+
+
+def encode_catalog(
+    listing: Listing,
+    encoder: Encoder,
+    encode: BatchEncoder,
+    destination: Destination,
+    options: EncodingOptions,
+    report: Report,
+) -> EncodingSummary:
+    """Encode what is not done yet, then write embeddings and faults in the listing's order.
+
+    Raises EncodingError; what is done stays in the work folder. If no picture can be read only the report is written.
+    """
+    run = _run(listing, encoder, options)
+    started = time.monotonic()
+    with Journal(destination.work, run, encoder.tower.dim, restart=options.restart) as journal:
+        pending = [
+            batch for batch in cut_batches(listing.pictures, options.batch_size) if batch.number not in journal.done
+        ]
+        num_resumed = len(listing.pictures) - sum(len(batch.pictures) for batch in pending)
+        done = num_resumed
+        report("encoding", done, len(listing.pictures))
+        for batch in encode(pending):
+            journal.add(batch)
+            done += len(batch.places) + len(batch.faults)
+            rate = (done - num_resumed) / max(time.monotonic() - started, 1e-9)
+            report(f"encoding, {rate:.1f} items/s", done, len(listing.pictures))
+        faults = [*listing.faults, *journal.faults]
+        _write_faults(destination.report, faults)
+        places = journal.places()
+        if not len(places):
+            raise EncodingError(f"none of {len(listing.pictures)} pictures can be read; {destination.report} says why")
+        report("writing", 0, None)
+        item_ids = [listing.pictures[place].item_id for place in places.tolist()]
+        metadata = {"encoder": encoder.name, "weights_sha256": encoder.weights_sha256}
+        write_feature_file(destination.out, item_ids, journal.pieces(), encoder.tower.dim, metadata)
+        journal.remove()
+    return EncodingSummary(len(item_ids), len(faults), num_resumed, time.monotonic() - started)
+
+
+def encode_here(encoder: Encoder, reader: PictureReader, num_workers: int) -> BatchEncoder:
+    """Pictures are read in worker processes, the tower runs in this one."""
+
+    def encode(batches: Iterable[Batch]) -> Iterator[EncodedBatch]:
+        for prepared in prepare_batches(reader, batches, num_workers):
+            yield encode_batch(encoder, prepared)
+
+    return encode
+
+
+def encode_batch(encoder: Encoder, prepared: PreparedBatch) -> EncodedBatch:
+    """Embeddings in float16; one that does not fit, or is not finite, is a fault."""
+    features = encoder.tower.embed(prepared.pixels) if prepared.places else np.zeros((0, encoder.tower.dim), np.float32)
+    with np.errstate(over="ignore"):
+        halves = features.astype(np.float16)
+    is_finite = np.isfinite(halves).all(axis=1)
+    if is_finite.all():
+        return EncodedBatch(prepared.number, prepared.places, halves, prepared.faults)
+    places = tuple(np.asarray(prepared.places)[is_finite].tolist())
+    overflown = [prepared.pictures[row] for row in np.flatnonzero(~is_finite)]
+    reason = "its embedding does not fit into float16, or is not a number"
+    faults = (*prepared.faults, *(Fault(picture.item_id, picture.location, reason) for picture in overflown))
+    return EncodedBatch(prepared.number, places, halves[is_finite], faults)
+
+
+def _run(listing: Listing, encoder: Encoder, options: EncodingOptions) -> dict[str, str | int]:
+    """What an earlier run must agree in for its batches to be of use."""
+    pictures = hashlib.sha256()
+    for picture in listing.pictures:
+        pictures.update(json.dumps([picture.item_id, picture.location]).encode() + b"\n")
+    return {
+        "encoder": encoder.name,
+        "weights": encoder.weights_sha256,
+        "pictures": pictures.hexdigest(),
+        "batch size": options.batch_size,
+    }
+
+
+def _write_faults(path: Path, faults: Iterable[Fault]) -> None:
+    entries = ({"item": fault.item_id, "picture": fault.location, "reason": fault.reason} for fault in faults)
+    path.write_text("".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in entries), encoding="utf-8")

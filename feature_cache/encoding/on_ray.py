@@ -1,0 +1,102 @@
+"""Encoding over Ray Data, for catalogs beyond one machine.
+
+Pictures are read by tasks wherever there are free cores, towers run in actors, and embeddings come back to the machine
+that keeps the journal. Every machine must see the pictures and the model under the same paths.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_cache.encoding.encode import BatchEncoder, encode_batch
+from feature_cache.encoding.errors import EncodingError, MissingExtraError
+from feature_cache.encoding.journal import EncodedBatch
+from feature_cache.encoding.opening import EncoderSource
+from feature_cache.encoding.preparation import Batch, PictureReader
+
+try:
+    import ray
+    import ray.data
+except ImportError as _error:  # pragma: no cover - the extra is installed where tests run
+    raise MissingExtraError("Ray", "ray", _error) from _error
+
+
+_TOWER_CPUS = 0.5  # unlike a task's, else Ray would read the pictures inside of the tower's actor
+
+
+_Objects = dict[str, NDArray[np.object_]]
+"""Ray's batch of rows: one column, `item`, of objects that are pickled on the way."""
+
+
+class _Preparation:
+    """Reads pictures; a task."""
+
+    def __init__(self, reader: PictureReader) -> None:
+        self._reader = reader
+
+    def __call__(self, batches: _Objects) -> _Objects:
+        return _objects([self._reader.prepare(batch) for batch in batches["item"]])
+
+
+class _Tower:
+    """Loads the encoder once and encodes; an actor."""
+
+    def __init__(self, source: EncoderSource) -> None:
+        self._encoder = source.load()
+
+    def __call__(self, prepared: _Objects) -> _Objects:
+        return _objects([encode_batch(self._encoder, batch) for batch in prepared["item"]])
+
+
+def _objects(items: Sequence[object]) -> _Objects:
+    column = np.empty(len(items), dtype=np.object_)
+    column[:] = items
+    return {"item": column}
+
+
+def encode_on_ray(source: EncoderSource, reader: PictureReader, *, num_towers: int, has_gpu: bool) -> BatchEncoder:
+    """Batches come back as they are done. Uses the cluster that RAY_ADDRESS names, or one on this machine.
+
+    Raises EncodingError if Ray gives up.
+    """
+
+    def encode(batches: Iterable[Batch]) -> Iterator[EncodedBatch]:
+        listed = list(batches)
+        if not listed:
+            return
+        _connect()
+        pictures: ray.data.Dataset = ray.data.from_items(listed)
+        prepared = pictures.map_batches(
+            _Preparation(reader).__call__,  # type: ignore[arg-type]  # its type is a function of every format of batches
+            batch_size=1,
+        )
+        encoded = prepared.map_batches(
+            _Tower,
+            fn_constructor_args=(source,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=num_towers),
+            num_cpus=_TOWER_CPUS,
+            num_gpus=1 if has_gpu else None,
+        )
+        try:
+            for row in encoded.iter_rows():
+                yield row["item"]
+        except ray.exceptions.RayError as error:
+            raise EncodingError(f"Ray gave up ({error}); what is done is kept, so start again") from error
+
+    return encode
+
+
+def _connect() -> None:
+    """Ray's own bars and messages would stand between those of the command; what fails is raised."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
