@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
 
 from model.network.banks import AdapterBank, BankIndex, RMSNormBank, RowIndex
 from model.network.loss import IGNORED, token_losses, vip5_loss
@@ -59,6 +62,13 @@ class TunedModel(nn.Module):
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]  # noqa: ANN401  # torch's own signature
         """The trainable parameters, each once."""
         return {name: tensor.detach() for name, tensor in self.named_parameters() if tensor.requires_grad}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> _IncompatibleKeys:  # noqa: ANN401  # likewise
+        """Fill the trainable parameters; the frozen ones are already there. Raises KeyError for one that is missing."""
+        with torch.no_grad():
+            for name, tensor in self.state_dict().items():
+                tensor.copy_(state_dict[name])
+        return _IncompatibleKeys([], [])
 
     def counts(self) -> ParameterCounts:
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
