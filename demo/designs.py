@@ -1,30 +1,36 @@
-"""What the demonstration's items are: their traits, and the catalogs made of them. Knows no pictures and no model."""
+"""What the demonstration's items are: their traits, and the catalogs made of them. Knows no pictures and no model.
+
+A shop has a regular range, which stays, and each season's own items, which come and go. In each of these every look
+(colour, pattern, style) occurs once. Neither an item's title nor its index tells the look: only the picture does.
+"""
 
 from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 RGB = tuple[int, int, int]
 Pattern = Literal["plain", "striped", "dotted", "checked"]
 Style = Literal["classic", "retro", "modern"]
+Season = Literal["winter", "spring", "summer"]
+Range = Literal["regular", "winter", "spring", "summer"]
 
 COLOURS: dict[str, RGB] = {
     "red": (214, 57, 54),
     "orange": (238, 134, 38),
     "yellow": (245, 201, 57),
     "green": (76, 160, 84),
-    "teal": (38, 150, 156),
     "blue": (52, 104, 192),
     "purple": (126, 82, 168),
     "pink": (233, 122, 164),
     "brown": (139, 94, 60),
-    "grey": (128, 134, 142),
 }
 PATTERNS: tuple[Pattern, ...] = ("plain", "striped", "dotted", "checked")
 STYLES: tuple[Style, ...] = ("classic", "retro", "modern")
+RANGES: tuple[Range, ...] = ("regular", "winter", "spring", "summer")
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,20 @@ class Kind:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What of an item only its picture tells."""
+
+    colour: str
+    pattern: Pattern
+    style: Style
+
+
+@dataclass(frozen=True)
 class Design:
     """The traits of an item, all of which its picture shows."""
 
     kind: Kind
-    colour: str
-    pattern: Pattern
-    style: Style
+    look: Look
 
 
 @dataclass(frozen=True)
@@ -55,13 +68,18 @@ class Item:
     index: str
     title: str
     price: float
-    is_active: bool
+    range: Range
     design: Design
+
+    @property
+    def is_active(self) -> bool:
+        """Winter is over: its items stand in histories, but nobody can buy them any more."""
+        return self.range != "winter"
 
 
 @dataclass(frozen=True)
 class Assortment:
-    """What a domain sells. Its items are known by number, as VIP5's are, or else by words that describe them."""
+    """What a domain sells. The model knows its items by number, as VIP5's, or else by the name that they go by."""
 
     domain: str
     noun: str
@@ -103,41 +121,59 @@ GARMENTS = Assortment(
         Kind("socks", "accessories", 7.0, ("winter", "cotton")),
     ),
 )
+ASSORTMENTS = (TOYS, GARMENTS)
+LOOKS = tuple(Look(*traits) for traits in itertools.product(COLOURS, PATTERNS, STYLES))
 
 _STYLE_SURCHARGE: dict[Style, float] = {"classic": 1.0, "retro": 1.15, "modern": 1.3}
-_SHARE_SOLD_OUT = 0.04
+_ONSETS = ("b", "d", "f", "k", "l", "m", "n", "p", "r", "s", "t", "v")
+_CODAS = ("", "l", "n", "r", "s")
+_VOWELS = ("a", "e", "i", "o", "u")
+_SHARE_SECONDS = 0.1  # of the named items, those that carry on another's name, such as "belora duo"
 
 
-def make_items(assortment: Assortment, num_items: int, seed: int) -> tuple[Item, ...]:
-    """Draw different designs at random; the numbers of numbered items are in random order."""
+def make_items(assortment: Assortment, seed: int, looks: Sequence[Look] = LOOKS) -> tuple[Item, ...]:
+    """All items of a domain in random order; of each look one in every range, no two of them of the same kind."""
     chance = random.Random(f"{assortment.domain} {seed}")
-    designs = [Design(*traits) for traits in itertools.product(assortment.kinds, COLOURS, PATTERNS, STYLES)]
-    chosen = chance.sample(designs, num_items)
-    return tuple(_item(assortment, number, design, chance) for number, design in enumerate(chosen, start=1))
+    designs = [
+        (place, Design(kind, look))
+        for look in looks
+        for place, kind in zip(RANGES, chance.sample(assortment.kinds, len(RANGES)), strict=True)
+    ]
+    chance.shuffle(designs)
+    names = _names(chance)
+    return tuple(
+        _item(assortment, number, name, place, design, chance)
+        for number, ((place, design), name) in enumerate(zip(designs, names, strict=False), start=1)
+    )
 
 
-def _item(assortment: Assortment, number: int, design: Design, chance: random.Random) -> Item:
-    price = design.kind.price * _STYLE_SURCHARGE[design.style] * chance.uniform(0.9, 1.1)
+def unsold_designs(assortment: Assortment, items: Sequence[Item]) -> list[Design]:
+    """Everything that could be drawn and is not in the catalog."""
+    sold = {item.design for item in items}
+    designs = (Design(kind, look) for kind in assortment.kinds for look in LOOKS)
+    return [design for design in designs if design not in sold]
+
+
+def _item(assortment: Assortment, number: int, name: str, place: Range, design: Design, chance: random.Random) -> Item:
+    price = design.kind.price * _STYLE_SURCHARGE[design.look.style] * chance.uniform(0.9, 1.1)
     return Item(
         item_id=f"{assortment.noun}-{number:04d}",
-        index=str(number) if assortment.is_numbered else _words(design),
-        title=_title(design),
+        index=str(number) if assortment.is_numbered else name,
+        title=f"{name.capitalize()} {design.kind.name}",
         price=round(price, 2),
-        is_active=chance.random() >= _SHARE_SOLD_OUT,
+        range=place,
         design=design,
     )
 
 
-def _words(design: Design) -> str:
-    """Kind and colour, then what is out of the ordinary: some texts continue others."""
-    words = [design.kind.name, design.colour]
-    if design.pattern != "plain":
-        words.append(design.pattern)
-    if design.style != "classic":
-        words.append(design.style)
-    return " ".join(words)
-
-
-def _title(design: Design) -> str:
-    surface = "" if design.pattern == "plain" else f"{design.pattern} "
-    return f"{design.style.capitalize()} {surface}{design.colour} {design.kind.name}"
+def _names(chance: random.Random) -> Iterator[str]:
+    """Invented words, each once; some come a second time with `duo` after them."""
+    taken: set[str] = set()
+    while True:
+        name = "".join(chance.choice(_ONSETS) + chance.choice(_VOWELS) for _ in range(2)) + chance.choice(_CODAS)
+        if name in taken:
+            continue
+        taken.add(name)
+        yield name
+        if chance.random() < _SHARE_SECONDS:
+            yield f"{name} duo"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import random
+from dataclasses import dataclass
 from functools import cache
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from demo.designs import COLOURS, RGB, Design, Pattern, Style
-from demo.shapes import PARTS, Part
+from demo.shapes import PARTS, Part, Point
 
 SIZE = 128
 _CANVAS = 2 * SIZE  # drawn larger and scaled down, for smooth edges
@@ -22,30 +25,55 @@ _BACKGROUNDS: dict[Style, tuple[RGB, RGB]] = {
 }
 
 
-def draw(design: Design) -> Image.Image:
+@dataclass(frozen=True)
+class Pose:
+    """How a thing stands before the camera: leaning by `tilt` radians, `zoom` times as large, off the middle."""
+
+    tilt: float = 0.0
+    zoom: float = 1.0
+    shift: Point = (0.0, 0.0)  # in hundredths of the drawing's side
+
+    @classmethod
+    def casual(cls, chance: random.Random) -> Pose:
+        """Not quite straight, as in any shop's pictures."""
+        shift = (chance.uniform(-4, 4), chance.uniform(-4, 4))
+        return cls(chance.uniform(-0.12, 0.12), chance.uniform(0.86, 1.04), shift)
+
+    def place(self, point: Point) -> Point:
+        """Where a point of an outline comes to lie; the middle is (50, 50)."""
+        x, y = (self.zoom * (value - 50) for value in point)
+        cosine, sine = math.cos(self.tilt), math.sin(self.tilt)
+        return 50 + cosine * x - sine * y + self.shift[0], 50 + sine * x + cosine * y + self.shift[1]
+
+
+UPRIGHT = Pose()
+
+
+def draw(design: Design, pose: Pose = UPRIGHT) -> Image.Image:
     """An RGB picture of SIZE by SIZE pixels."""
-    masks = [(part, _mask(part)) for part in PARTS[design.kind.name]]
+    look = design.look
+    masks = [(part, _mask(part, pose)) for part in PARTS[design.kind.name]]
     silhouette = Image.new("L", (_CANVAS, _CANVAS))
     for _, mask in masks:
         silhouette = ImageChops.lighter(silhouette, mask)
 
-    picture = _background(design.style).copy()
-    _cast_shadow(picture, silhouette, design.style)
-    if design.style != "modern":
+    picture = _background(look.style).copy()
+    _cast_shadow(picture, silhouette, look.style)
+    if look.style != "modern":
         picture.paste(_INK, mask=_grown(silhouette, 1.8 * _LINE))
     for part, mask in masks:
-        if design.style != "modern":
+        if look.style != "modern":
             picture.paste(_INK, mask=ImageChops.multiply(_grown(mask, _LINE), _grown(silhouette, 1.8 * _LINE)))
         picture.paste(_fill(part, design), mask=mask)
-    if design.style == "modern":
+    if look.style == "modern":
         _shine(picture, silhouette)
     return picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
 
 
-def _mask(part: Part) -> Image.Image:
+def _mask(part: Part, pose: Pose) -> Image.Image:
     scale = (_CANVAS - 2 * _MARGIN) / 100
     mask = Image.new("L", (_CANVAS, _CANVAS))
-    outline = [(_MARGIN + x * scale, _MARGIN + y * scale) for x, y in part.outline]
+    outline = [(_MARGIN + x * scale, _MARGIN + y * scale) for x, y in map(pose.place, part.outline)]
     ImageDraw.Draw(mask).polygon(outline, fill=255)
     return mask
 
@@ -58,9 +86,9 @@ _THRESHOLD = [0 if value < 16 else 255 for value in range(256)]
 
 
 def _fill(part: Part, design: Design) -> Image.Image:
-    colour = COLOURS[design.colour]
+    colour = COLOURS[design.look.colour]
     if part.role == "body":
-        return _patterned(design.colour, design.pattern, design.style)
+        return _patterned(design.look.colour, design.look.pattern, design.look.style)
     plain = {"accent": _mixed(colour, _INK, 0.35), "dark": _INK, "light": _PAPER}
     return Image.new("RGB", (_CANVAS, _CANVAS), plain[part.role])
 

@@ -17,7 +17,7 @@ _SPECIALS = ("<pad>", "</s>", "<unk>")
 _EXTRA = tuple(f"<extra_id_{number}>" for number in reversed(range(100)))  # the last id is that of <extra_id_0>
 _CHARACTERS = string.ascii_letters + string.digits + string.punctuation
 _WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
-_WHOLE_NUMBERS = 60  # numbers below are one token at the start of a word
+_WHOLE_NUMBERS = 1000  # numbers below are one token at the start of a word
 _SPELLED_OUT = -14.0  # worse than any word that was counted
 
 

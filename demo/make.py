@@ -1,173 +1,204 @@
-"""Makes the demonstration.
+"""Makes the demonstration: draws its pictures, simulates its customers, trains its encoder and its model.
 
     python -m demo.make --out demo/bundle
 
-Beside the bundle come `<out>-pictures/` (the catalogs' `image` column is relative to it) and `<out>-requests.jsonl`,
-bodies to send or to give to `vip5 predict`. The same code makes the same files, byte for byte.
+Beside the bundle come
+
+    <out>-text/            the same backbone with adapters tuned on prompts without pictures, to compare with
+    <out>-clip/            the picture encoder, in Hugging Face's form
+    <out>-pictures/        the catalogs' `image` column is relative to it
+    <out>-held-out/        customers that nothing was trained on, a dataset for each domain
+    <out>-requests.jsonl   bodies to send or to give to `vip5 predict`
+
+The backbone is trained on winter's customers, without pictures; the adapters on spring's; summer's are held out. The
+same code makes the same files, as far as sums of floats agree between processors. What was killed goes on where it was
+when it is started again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import random
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from rich.progress import track
+import msgspec
+import torch
 
-from demo import descriptor
-from demo.designs import GARMENTS, TOYS, Assortment, Item, make_items
-from demo.drawing import draw
+from demo.clip import TinyClip, caption, retrieval_accuracy, train_clip, untrained_clip
+from demo.datasets import Shop, make_dataset, texts_of
+from demo.designs import ASSORTMENTS, LOOKS, Look, unsold_designs
 from demo.language import make_tokenizer
-from demo.people import Person, make_people
-from demo.requests import make_requests
-from demo.weights import initial_weights
-from model.bundle.catalog import Catalog
+from demo.people import Person
+from demo.pictures import draw_catalog, draw_designs, embed_catalog
+from demo.progress import progress_bar
+from demo.requests import write_requests
 from model.bundle.features import ItemFeatures
-from model.bundle.layout import DomainSpec, ImageEncoder
-from model.bundle.shapes import expected_domain_shapes, expected_shapes
-from model.bundle.users import Users
-from model.bundle.writer import BundleWriter
-from model.network.config import BackboneConfig, DomainLayout
+from model.bundle.layout import MANIFEST
+from model.bundle.manifest import read_manifest
+from model.errors import Vip5Error
 from model.prompts.assembly import UNKNOWN_TITLE
 from model.prompts.templates import TEMPLATES
+from model.training.config import Run, read_run
+from model.training.data.dataset import Dataset
+from model.training.tuning import tune
 
 SEED = 5
-NUM_ITEMS = 320
-NUM_PEOPLE = 160
-
-LAYOUT = DomainLayout(
-    bottleneck=8,
-    cross_attention_adapter=True,
-    one_adapter_for_all_tasks=True,
-    visual_tokens=2,
-    feature_dim=descriptor.DIM,
-    visual_norm=True,
-    whole_word_rows=1024,
-    category_rows=16,
-)
+RUNS = Path(__file__).parent / "runs"
+"""Run files; their paths are those of the work folder that they are copied into."""
 
 
 @dataclass(frozen=True)
-class Shop:
-    """One domain of the demonstration."""
+class Recipe:
+    """How much of everything. `num_steps` left out, a model is trained as long as its run file says."""
 
-    assortment: Assortment
-    items: tuple[Item, ...]
-    people: tuple[Person, ...]
+    looks: tuple[Look, ...] = LOOKS
+    num_clip_pictures: int = 1152
+    num_clip_held_out: int = 192  # of these
+    num_clip_steps: int = 700
+    num_customers: int = 3000  # of each season that is trained on
+    num_held_out: int = 2000
+    num_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where everything goes."""
+
+    bundle: Path
 
     @property
-    def name(self) -> str:
-        return self.assortment.domain
+    def text_bundle(self) -> Path:
+        return self._beside("text")
+
+    @property
+    def clip(self) -> Path:
+        return self._beside("clip")
+
+    @property
+    def pictures(self) -> Path:
+        return self._beside("pictures")
+
+    @property
+    def held_out(self) -> Path:
+        return self._beside("held-out")
+
+    @property
+    def work(self) -> Path:
+        """Datasets and checkpoints, which nothing needs afterwards."""
+        return self._beside("work")
+
+    @property
+    def requests(self) -> Path:
+        return self._beside("requests.jsonl")
+
+    def _beside(self, suffix: str) -> Path:
+        return self.bundle.with_name(f"{self.bundle.name}-{suffix}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo.make", description="Make the demonstration bundle.")
     parser.add_argument("--out", type=Path, default=Path("demo/bundle"), help="a folder that does not exist yet")
-    out: Path = parser.parse_args(arguments).out
-    if out.exists():
-        print(f"{out} exists already; remove it, or name another folder with --out", file=sys.stderr)
+    parser.add_argument("--num-threads", type=int, default=1, help="CPU threads (default: 1)")
+    options = parser.parse_args(arguments)
+    if options.out.exists():
+        print(f"{options.out} exists already; remove it, or name another folder with --out", file=sys.stderr)
         return 1
-    digest = make(out)
-    print(f"{out}: {NUM_ITEMS} toys, {NUM_ITEMS} garments, weights untrained, bundle {digest[:12]}")
+    torch.set_num_threads(options.num_threads)
+    try:
+        print(f"{options.out}: bundle {make(options.out)}")
+    except Vip5Error as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 
-def make(out: Path, num_items: int = NUM_ITEMS) -> str:
-    """Write pictures, bundle and requests; returns the bundle's hash. `num_items` is that of each domain."""
-    shops = [_shop(assortment, num_items) for assortment in (TOYS, GARMENTS)]
-    tokenizer = make_tokenizer(text for shop in shops for text in _texts(shop))
-    config = BackboneConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        d_model=64,
-        d_kv=16,
-        d_ff=128,
-        num_heads=4,
-        num_layers=2,
-        num_decoder_layers=2,
-    )
-    with BundleWriter(out) as writer:
-        writer.share_backbone(config, initial_weights(expected_shapes(config), SEED), tokenizer)
-        for number, shop in enumerate(shops, start=1):
-            spec = DomainSpec(
-                name=shop.name,
-                layout=LAYOUT,
-                backbone_sha256="",
-                encoder=ImageEncoder(descriptor.NAME, descriptor.DIM),
-                trained=False,
-            )
-            adapter = initial_weights(expected_domain_shapes(config, LAYOUT), SEED + number)
-            features = _draw_and_describe(shop, _pictures(out))
-            writer.add_domain(spec, adapter, _catalog(shop), users=_users(shop), features=features)
-        digest = writer.seal()
-    _write_requests(out, shops)
-    return digest
+def make(out: Path, recipe: Recipe = Recipe()) -> str:
+    """Write everything; returns the bundle's hash."""
+    places = Places(out)
+    places.work.mkdir(parents=True, exist_ok=True)
+    shops = [Shop.opened(assortment, SEED, recipe.looks) for assortment in ASSORTMENTS]
+    clip = _encoder(shops, recipe, places.clip)
+    for shop in shops:
+        draw_catalog(shop, places.pictures, SEED)
+        _write_datasets(shop, embed_catalog(shop, places.pictures, clip), recipe, places)
+    make_tokenizer(_texts(places.work)).save(str(places.work / "tokenizer.json"))
+    digests = {name: _train(name, places.work, recipe) for name in ("backbone", "text", "bundle")}
+    shutil.copytree(places.work / "bundle", out)
+    shutil.copytree(places.work / "text", places.text_bundle)
+    write_requests(places.requests, [(shop, _customers(shop, recipe)["summer"]) for shop in shops], SEED)
+    return digests["bundle"]
 
 
-def _shop(assortment: Assortment, num_items: int) -> Shop:
-    items = make_items(assortment, num_items, SEED)
-    return Shop(assortment, items, make_people(assortment, items, NUM_PEOPLE, SEED))
+def _encoder(shops: Sequence[Shop], recipe: Recipe, folder: Path) -> TinyClip:
+    """Train CLIP on pictures of what the shops do not sell, so that it has seen no item before."""
+    clip = untrained_clip([kind.name for shop in shops for kind in shop.assortment.kinds], SEED)
+    if folder.exists():
+        return clip.loaded(folder)
+    chance = random.Random(f"encoder {SEED}")
+    designs = [design for shop in shops for design in unsold_designs(shop.assortment, shop.items)]
+    chosen = chance.sample(designs, recipe.num_clip_pictures)
+    pictures = draw_designs(chosen, chance, "what to train the encoder on")
+    captions = [caption(design) for design in chosen]
+    seen, unseen = slice(recipe.num_clip_held_out, None), slice(recipe.num_clip_held_out)
+    with progress_bar() as report:
+        train_clip(clip, pictures[seen], captions[seen], num_steps=recipe.num_clip_steps, seed=SEED, progress=report)
+    accuracy = retrieval_accuracy(clip, pictures[unseen], captions[unseen])
+    print(f"encoder: {accuracy:.1%} of {recipe.num_clip_held_out} unseen pictures are nearest to their own caption")
+    clip.save(folder)
+    return clip
 
 
-def _texts(shop: Shop) -> Iterator[str]:
+def _customers(shop: Shop, recipe: Recipe) -> dict[str, tuple[Person, ...]]:
+    return {
+        "winter": shop.customers("winter", recipe.num_customers, SEED),
+        "spring": shop.customers("spring", recipe.num_customers, SEED),
+        "summer": shop.customers("summer", recipe.num_held_out, SEED),
+    }
+
+
+def _write_datasets(shop: Shop, features: ItemFeatures, recipe: Recipe, places: Places) -> None:
+    """Summer's customers are in spring's table of users, too, which becomes the bundle's: they are asked about."""
+    people = _customers(shop, recipe)
+    make_dataset(shop, "winter", people["winter"], seed=SEED).write(places.work / f"{shop.name}-winter")
+    spring = make_dataset(shop, "spring", people["spring"], seed=SEED, features=features, newcomers=people["summer"])
+    spring.write(places.work / f"{shop.name}-spring")
+    make_dataset(shop, "summer", people["summer"], seed=SEED, features=features).write(places.held_out / shop.name)
+
+
+def _texts(work: Path) -> Iterator[str]:
     """All that the tokenizer should know in whole words."""
     yield from (template.text for template in TEMPLATES.values())
     yield from (UNKNOWN_TITLE, "yes no", "item_", "user_", "->")
-    for item in shop.items:
-        yield from (item.index, item.title, item.design.kind.category, *item.design.kind.tags)
-    yield from (person.name for person in shop.people)
+    for folder in sorted(work.glob("*-winter")):
+        yield from texts_of(Dataset.read(folder))
 
 
-def _draw_and_describe(shop: Shop, pictures: Path) -> ItemFeatures:
-    (pictures / shop.name).mkdir(parents=True, exist_ok=True)
-    features = np.empty((len(shop.items), descriptor.DIM), dtype=np.float32)
-    is_silent = not sys.stdout.isatty()
-    for row, item in enumerate(track(shop.items, f"Drawing {shop.name}", disable=is_silent)):
-        picture = draw(item.design)
-        picture.save(pictures / _image(shop, item))
-        features[row] = descriptor.describe(picture)
-    return ItemFeatures(tuple(item.item_id for item in shop.items), features)
-
-
-def _catalog(shop: Shop) -> Catalog:
-    return Catalog.from_rows(
-        {
-            "item_id": item.item_id,
-            "index": item.index,
-            "title": item.title,
-            "category": item.design.kind.category,
-            "image": _image(shop, item),
-            "active": item.is_active,
-            "kind": item.design.kind.name,
-            "colour": item.design.colour,
-            "pattern": item.design.pattern,
-            "style": item.design.style,
-            "price": item.price,
-            "tags": list(item.design.kind.tags),
-        }
-        for item in shop.items
+def _train(name: str, work: Path, recipe: Recipe) -> str:
+    """Train as a run file says, in the work folder; returns the written bundle's hash."""
+    run = _shortened(read_run(Path(shutil.copy(RUNS / f"{name}.toml", work))), recipe.num_steps)
+    if (run.out / MANIFEST).exists():
+        return read_manifest(run.out).hash
+    with progress_bar() as report:
+        result = tune(run, progress=lambda what, done, total: report(f"{name}: {what}", done, total))
+    measures = result.measures
+    print(
+        f"{name}: {result.counts.trainable:,} of {result.counts.total:,} parameters trained in {measures.steps} steps, "
+        f"{measures.seconds:.0f} s",
+        flush=True,
     )
+    assert result.bundle_hash is not None, "one process trains, so it is the one that writes"
+    return result.bundle_hash
 
 
-def _users(shop: Shop) -> Users:
-    return Users.from_rows({"user_id": one.user_id, "index": one.index, "name": one.name} for one in shop.people)
-
-
-def _write_requests(out: Path, shops: Sequence[Shop]) -> None:
-    bodies = [body for shop in shops for body in make_requests(shop.name, shop.items, shop.people)]
-    lines = "".join(json.dumps(body) + "\n" for body in bodies)
-    out.with_name(f"{out.name}-requests.jsonl").write_text(lines, encoding="utf-8")
-
-
-def _pictures(out: Path) -> Path:
-    return out.with_name(f"{out.name}-pictures")
-
-
-def _image(shop: Shop, item: Item) -> str:
-    return f"{shop.name}/{item.item_id}.png"
+def _shortened(run: Run, num_steps: int | None) -> Run:
+    if num_steps is None:
+        return run
+    optimiser = msgspec.structs.replace(run.file.optimiser, steps=num_steps)
+    return msgspec.structs.replace(run, file=msgspec.structs.replace(run.file, optimiser=optimiser))
 
 
 if __name__ == "__main__":

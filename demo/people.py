@@ -1,13 +1,17 @@
-"""Who shops in the demonstration: people with tastes, and what they have bought. Knows no pictures and no model."""
+"""Who shops in the demonstration: people with tastes, and what they have bought. Knows no pictures and no model.
+
+What somebody buys next has most often two of its colour, pattern and style in common with what they bought last; now
+and then they return to their favourites. About half of what they buy is of the regular range, the rest of the season's.
+"""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from demo.designs import COLOURS, PATTERNS, STYLES, Assortment, Design, Item
+from demo.designs import LOOKS, Assortment, Design, Item, Look, Season
 
 _FIRST_NAMES = (
     *("Ada", "Amir", "Anna", "Bela", "Carl", "Cleo", "Dana", "Diego", "Edith", "Elio", "Emma", "Farid", "Fern", "Gita"),
@@ -16,57 +20,121 @@ _FIRST_NAMES = (
     *("Tilda", "Uma", "Vera", "Wim", "Xenia", "Yara", "Yusuf", "Zoe"),
 )
 _FAMILY_NAMES = ("Abel", "Brook", "Castro", "Dahl", "Eriksen", "Fontaine", "Gray", "Haas", "Ito", "Jansen")
-_LONGEST_HISTORY = 14
-_SHORTEST_HISTORY = 5
+_HISTORY_LENGTHS = range(5, 13)
+
+# How the next look comes from the last: which traits stay, and how often.
+_CARRIED: tuple[tuple[frozenset[str], float], ...] = (
+    (frozenset({"colour", "pattern"}), 0.40),
+    (frozenset({"colour", "style"}), 0.35),
+    (frozenset({"pattern", "style"}), 0.10),
+    (frozenset(), 0.15),  # back to the favourites
+)
+_FIRST_NUMBER: dict[Season, int] = {"winter": 10_001, "spring": 20_001, "summer": 30_001}
+_SEASON_STARTS: dict[Season, int] = {"winter": 1_764_547_200, "spring": 1_772_323_200, "summer": 1_780_272_000}
+_SEASON_LENGTH = 92 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Taste:
+    """What somebody likes best."""
+
+    look: Look
+    kinds: frozenset[str]
+
+    def rating(self, design: Design) -> int:
+        """Stars from 2 to 5: one for each trait that is to their taste, on top of two."""
+        own, liked = design.look, self.look
+        return 2 + (own.colour == liked.colour) + (own.pattern == liked.pattern) + (own.style == liked.style)
+
+
+@dataclass(frozen=True)
+class Purchase:
+    """An item, and when it was bought, in seconds since 1970."""
+
+    item: Item
+    timestamp: int
 
 
 @dataclass(frozen=True)
 class Person:
-    """A user of one domain. `history` holds item ids, oldest first."""
+    """A customer of one domain in one season. `history` is oldest first."""
 
     user_id: str
     index: str
     name: str
-    history: tuple[str, ...]
+    taste: Taste
+    history: tuple[Purchase, ...]
 
 
-def make_people(assortment: Assortment, items: Sequence[Item], num_people: int, seed: int) -> tuple[Person, ...]:
-    """Each person buys what suits their taste, and often something that goes with the last purchase."""
-    chance = random.Random(f"{assortment.domain} people {seed}")
-    names = chance.sample([f"{first} {family}" for first in _FIRST_NAMES for family in _FAMILY_NAMES], num_people)
+def make_people(
+    assortment: Assortment, items: Sequence[Item], season: Season, num_people: int, seed: int
+) -> tuple[Person, ...]:
+    """Customers of a season; they buy what is of the regular range or of that season."""
+    chance = random.Random(f"{assortment.domain} {season} people {seed}")
+    shelf = _Shelf([item for item in items if item.range in ("regular", season)])
     return tuple(
-        Person(user_id=f"user-{number:04d}", index=str(number), name=name, history=_history(assortment, items, chance))
-        for number, name in enumerate(names, start=1)
+        _person(number, season, shelf, chance)
+        for number in range(_FIRST_NUMBER[season], _FIRST_NUMBER[season] + num_people)
     )
 
 
-def _history(assortment: Assortment, items: Sequence[Item], chance: random.Random) -> tuple[str, ...]:
-    taste = _taste(assortment, chance)
-    left = list(items)
+class _Shelf:
+    """The items on sale, by the traits that they share."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.items = items
+        self.looks = [look for look in LOOKS if any(item.design.look == look for item in items)]
+        self._matching: dict[tuple[frozenset[str], Look], list[Item]] = {}
+        for traits, _ in _CARRIED:
+            for look in LOOKS:
+                self._matching[traits, look] = [item for item in items if _shares(traits, look, item.design.look)]
+
+    def matching(self, traits: frozenset[str], look: Look) -> list[Item]:
+        return self._matching[traits, look]
+
+
+def _shares(traits: frozenset[str], first: Look, second: Look) -> bool:
+    return all(getattr(first, trait) == getattr(second, trait) for trait in traits)
+
+
+def _person(number: int, season: Season, shelf: _Shelf, chance: random.Random) -> Person:
+    kinds = sorted({item.design.kind.name for item in shelf.items})
+    taste = Taste(
+        look=chance.choice(shelf.looks),
+        kinds=frozenset(chance.sample(kinds, 3)),
+    )
+    return Person(
+        user_id=f"user-{number}",
+        index=str(number),
+        name=f"{chance.choice(_FIRST_NAMES)} {chance.choice(_FAMILY_NAMES)}",
+        taste=taste,
+        history=_history(taste, season, shelf, chance),
+    )
+
+
+def _history(taste: Taste, season: Season, shelf: _Shelf, chance: random.Random) -> tuple[Purchase, ...]:
     bought: list[Item] = []
-    for _ in range(chance.randint(_SHORTEST_HISTORY, _LONGEST_HISTORY)):
+    for _ in range(chance.choice(_HISTORY_LENGTHS)):
         last = bought[-1].design if bought else None
-        appeal = [math.exp(_liking(item.design, taste) + _match(item.design, last)) for item in left]
-        (item,) = chance.choices(left, appeal)
-        left.remove(item)
-        bought.append(item)
-    return tuple(item.item_id for item in bought)
+        left = [item for item in _considered(taste, last, shelf, chance) if item not in bought]
+        if left:
+            bought.extend(chance.choices(left, [_appeal(item.design, taste, last) for item in left]))
+    start = _SEASON_STARTS[season]
+    times = sorted(chance.randrange(start, start + _SEASON_LENGTH) for _ in bought)
+    return tuple(Purchase(item, time) for item, time in zip(bought, times, strict=True))
 
 
-def _taste(assortment: Assortment, chance: random.Random) -> dict[str, float]:
-    """How much each trait is liked: a few strongly, the rest not in particular."""
-    traits = chance.sample(list(COLOURS), 2) + chance.sample(PATTERNS, 1) + chance.sample(STYLES, 1)
-    kinds = chance.sample([kind.name for kind in assortment.kinds], 3)
-    return dict.fromkeys(traits, 2.0) | dict.fromkeys(kinds, 1.5)
+def _considered(taste: Taste, last: Design | None, shelf: _Shelf, chance: random.Random) -> list[Item]:
+    """What comes into question: what goes with the last purchase, or what has the favourite colour and pattern."""
+    if last is not None:
+        (carried,) = chance.choices([traits for traits, _ in _CARRIED], [share for _, share in _CARRIED])
+        if carried:
+            return shelf.matching(carried, last.look)
+    return shelf.matching(frozenset({"colour", "pattern"}), taste.look)
 
 
-def _liking(design: Design, taste: Mapping[str, float]) -> float:
-    return sum(taste.get(trait, 0.0) for trait in (design.kind.name, design.colour, design.pattern, design.style))
-
-
-def _match(design: Design, last: Design | None) -> float:
-    """The same look once more, but rarely the same thing twice in a row."""
-    if last is None:
-        return 0.0
-    same_look = (design.colour == last.colour) + (design.pattern == last.pattern) + (design.style == last.style)
-    return 1.0 * same_look - 2.0 * (design.kind == last.kind)
+def _appeal(design: Design, taste: Taste, last: Design | None) -> float:
+    """A favourite kind of thing twice as often as others, the same kind twice in a row rarely."""
+    is_favourite = design.kind.name in taste.kinds
+    is_repeated = last is not None and design.kind == last.kind
+    return math.exp(0.7 * is_favourite - 1.0 * is_repeated)

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
 
-from demo.designs import Item
+from demo.datasets import Shop
 from demo.people import Person
+from demo.reviews import TOPICS
 
-Body = dict[str, str | int | list[str] | dict[str, str]]
+Body: TypeAlias = dict[str, str | int | list[str] | dict[str, str]]
 
+_NUM_PEOPLE = 100
 _LIST_LENGTH = 20
-_EVERY = 20  # of the people, one in so many also gets a list and an explanation
+_EVERY = 5  # of the people, one in so many also gets a filter, a list and an explanation
 
 
-def make_requests(domain: str, items: Sequence[Item], people: Sequence[Person]) -> Iterator[Body]:
-    """The next item for everyone, of their favourite colour for some, and for a few the other tasks."""
-    chance = random.Random(domain)
-    item_ids = [item.item_id for item in items]
-    colour_of = {item.item_id: item.design.colour for item in items}
+def write_requests(path: Path, audiences: Sequence[tuple[Shop, Sequence[Person]]], seed: int) -> None:
+    """One body per line: for each shop, about the first of its people."""
+    bodies = [body for shop, people in audiences for body in make_requests(shop, people[:_NUM_PEOPLE], seed)]
+    path.write_text("".join(json.dumps(body) + "\n" for body in bodies), encoding="utf-8")
+
+
+def make_requests(shop: Shop, people: Sequence[Person], seed: int) -> Iterator[Body]:
+    """The next item for everyone, of the last one's colour for some, and for these the other tasks."""
+    chance = random.Random(f"{shop.name} requests {seed}")
+    on_sale = [item.item_id for item in shop.items if item.is_active]
     for number, person in enumerate(people):
-        about = {"domain": domain, "user_id": person.user_id}
-        yield {"task": "sequential", **about, "history": list(person.history)}
+        about: Body = {"domain": shop.name, "user_id": person.user_id}
+        history = [purchase.item.item_id for purchase in person.history]
+        yield {"task": "sequential", **about, "history": history}
         if number % _EVERY == 0:
-            last_colour = colour_of[person.history[-1]]
-            yield {"task": "sequential", **about, "history": list(person.history), "where": {"colour": last_colour}}
-            yield {"task": "direct", **about, "candidates": chance.sample(item_ids, _LIST_LENGTH), "k": 5}
-            yield {"task": "explanation", **about, "item_id": person.history[-1], "max_new_tokens": 12}
+            last = person.history[-1].item
+            where = {"colour": last.design.look.colour}
+            stars = person.taste.rating(last.design)
+            yield {"task": "sequential", **about, "history": history, "where": where}
+            yield {"task": "direct", **about, "candidates": chance.sample(on_sale, _LIST_LENGTH), "k": 5}
+            yield {
+                "task": "explanation",
+                **about,
+                "item_id": last.item_id,
+                "feature": chance.choice(TOPICS),
+                "star_rating": stars,
+            }

@@ -4,61 +4,110 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from demo.make import main, make
+from demo.designs import LOOKS
+from demo.make import Places, Recipe, main, make
 from model.bundle.bundle import Bundle, open_bundle
-from model.prompts.tokenizer import TextTokenizer
+from model.bundle.manifest import read_manifest
+from model.training.data.dataset import Dataset
 
 ROOT = Path(__file__).parents[3]
-NUM_ITEMS = 24
+TINY = Recipe(
+    looks=LOOKS[:8],
+    num_clip_pictures=12,
+    num_clip_held_out=4,
+    num_clip_steps=2,
+    num_customers=30,
+    num_held_out=20,
+    num_steps=2,
+)
+NUM_ITEMS = 4 * len(TINY.looks)
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("demo") / "bundle"
-    make(out, NUM_ITEMS)
-    return out
+def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+    places = Places(tmp_path_factory.mktemp("demo") / "bundle")
+    make(places.bundle, TINY)
+    return places
 
 
 @pytest.fixture(scope="module")
-def bundle(out: Path) -> Bundle:
-    return open_bundle(out)
+def bundle(places: Places) -> Bundle:
+    return open_bundle(places.bundle)
 
 
-def test_the_demonstration_is_a_bundle_of_two_untrained_domains(bundle: Bundle) -> None:
+def test_the_demonstration_is_a_bundle_of_two_tuned_domains(bundle: Bundle) -> None:
     assert sorted(bundle.domains) == ["garments", "toys"]
     for domain in bundle.domains.values():
         assert len(domain.catalog) == NUM_ITEMS
-        assert not domain.spec.trained
+        assert domain.spec.trained
         assert domain.spec.encoder is not None
-        assert domain.spec.encoder.name == "demo-descriptor"
+        assert domain.spec.encoder.name == "demo-clip"
         assert domain.features_path is not None
 
 
-def test_another_process_makes_the_same_bundle(bundle: Bundle, tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from demo.make import make; print(make(Path('bundle'), {NUM_ITEMS}))"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "42"}
-    made = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+def test_the_comparison_has_the_same_backbone_and_no_pictures(places: Places, bundle: Bundle) -> None:
+    text = open_bundle(places.text_bundle)
+    assert text.backbone.sha256 == bundle.backbone.sha256
+    assert {domain.spec.layout.visual_tokens for domain in text.domains.values()} == {0}
+    assert {domain.spec.layout.visual_tokens for domain in bundle.domains.values()} == {2}
+
+
+def test_what_was_made_is_not_made_again(places: Places, bundle: Bundle) -> None:
+    trained = places.work / "bundle" / "manifest.json"
+    before = trained.stat().st_mtime_ns
+    again = Places(places.bundle.with_name("again"))
+    places.work.rename(again.work)
+    places.clip.rename(again.clip)
+    try:
+        assert make(again.bundle, TINY) == bundle.hash
+    finally:
+        again.work.rename(places.work)
+        again.clip.rename(places.clip)
+    assert trained.stat().st_mtime_ns == before
+
+
+def test_another_process_makes_the_same_bundle(places: Places, tmp_path: Path) -> None:
+    settings = ", ".join(f"{name}={value}" for name, value in asdict(TINY).items() if name != "looks")
+    code = (
+        "import torch; torch.set_num_threads(1); from pathlib import Path; from demo.designs import LOOKS; "
+        f"from demo.make import Recipe, make; make(Path('bundle'), Recipe(looks=LOOKS[:8], {settings}))"
     )
-    assert made.stdout.split() == [bundle.hash]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "42"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    for name in ("bundle", "bundle-text"):
+        assert _digests(tmp_path / name) == _digests(places.bundle.with_name(name))
 
 
-def test_every_item_has_its_picture(out: Path, bundle: Bundle) -> None:
+def test_every_item_has_its_picture(places: Places, bundle: Bundle) -> None:
     for domain in bundle.domains.values():
         for image in domain.catalog.images:
             assert image is not None
-            with Image.open(out.with_name("bundle-pictures") / image) as picture:
+            with Image.open(places.pictures / image) as picture:
                 assert picture.size == (128, 128)
 
 
-def test_requests_speak_of_known_users_and_items(out: Path, bundle: Bundle) -> None:
-    bodies = [json.loads(line) for line in out.with_name("bundle-requests.jsonl").read_text().splitlines()]
+def test_held_out_customers_are_known_to_the_bundle_and_were_not_trained_on(places: Places, bundle: Bundle) -> None:
+    for name, domain in bundle.domains.items():
+        held_out = Dataset.read(places.held_out / name)
+        user_ids = [str(user_id) for user_id in held_out.users.table.column("user_id").to_pylist()]
+        assert len(user_ids) == TINY.num_held_out
+        assert domain.users is not None
+        assert all(domain.users.find(user_id) is not None for user_id in user_ids)
+        for season in ("winter", "spring"):
+            tuned_on = Dataset.read(places.work / f"{name}-{season}")
+            bought = {tuned_on.users.table.column("user_id")[user].as_py() for user in range(TINY.num_customers)}
+            assert not bought & set(user_ids)
+        assert held_out.catalog.table.equals(domain.catalog.table)
+
+
+def test_requests_speak_of_known_users_and_items(places: Places, bundle: Bundle) -> None:
+    bodies = [json.loads(line) for line in places.requests.read_text().splitlines()]
     assert {body["task"] for body in bodies} == {"sequential", "direct", "explanation"}
     for body in bodies:
         domain = bundle.domains[body["domain"]]
@@ -68,26 +117,14 @@ def test_requests_speak_of_known_users_and_items(out: Path, bundle: Bundle) -> N
         assert all(domain.catalog.row_of(item_id) is not None for item_id in item_ids)
 
 
-def test_the_tokenizer_keeps_to_t5_conventions(bundle: Bundle) -> None:
-    tokenizer = bundle.tokenizer
-    assert (tokenizer.pad_id, tokenizer.eos_id, tokenizer.unk_id) == (0, 1, 2)
-    assert tokenizer.image_id == tokenizer.vocab_size - 1
-    text = "Here is the purchase history list of user_7 so that it tells what comes next"
-    assert tokenizer.unk_id not in tokenizer.words(text)
-    assert tokenizer.decode(tokenizer.words(text)) == text
-
-
-def test_identifiers_vary_in_length(bundle: Bundle) -> None:
-    assert len(_lengths(bundle.tokenizer, bundle.domains["garments"].catalog.indices)) > 1
-    assert len(_lengths(bundle.tokenizer, [str(number) for number in range(1, 320)])) > 1
-
-
-def test_a_folder_that_exists_is_left_alone(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = (out / "manifest.json").read_bytes()
-    assert main(["--out", str(out)]) == 1
+def test_a_folder_that_exists_is_left_alone(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
+    before = read_manifest(places.bundle).hash
+    assert main(["--out", str(places.bundle)]) == 1
     assert "exists already" in capsys.readouterr().err
-    assert (out / "manifest.json").read_bytes() == before
+    assert read_manifest(places.bundle).hash == before
 
 
-def _lengths(tokenizer: TextTokenizer, indices: tuple[str, ...] | list[str]) -> set[int]:
-    return set(np.array([len(ids) for ids in tokenizer.identifiers(indices)]).tolist())
+def _digests(bundle: Path) -> dict[str, str]:
+    """Of all files but the training's records, which say how long it took."""
+    files = read_manifest(bundle).files
+    return {str(path): record.sha256 for path, record in files.items() if path.name != "training.json"}

@@ -1,0 +1,88 @@
+"""What the demonstration's people write about what they bought. Knows no pictures and no model.
+
+Each sentence is about one trait of the item, which it names, and sounds as pleased as the rating is. `feature` is what
+the sentence is about, as in the data of VIP5's explanations.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from demo.designs import Design
+
+Topic = Literal["colour", "pattern", "style"]
+TOPICS: tuple[Topic, ...] = ("colour", "pattern", "style")
+
+_SENTENCES: dict[Topic, dict[str, tuple[str, ...]]] = {
+    "colour": {
+        "glad": (
+            "i love the {colour} colour of this {kind}",
+            "the {colour} is even nicer than in the picture",
+            "such a lovely {colour} , it goes with everything",
+        ),
+        "content": (
+            "the {colour} is nice , though a bit pale",
+            "a decent {kind} , and {colour} is fine with me",
+        ),
+        "sorry": (
+            "the {colour} is too loud for me",
+            "i thought that {colour} would suit me , it does not",
+        ),
+    },
+    "pattern": {
+        "glad": (
+            "the {pattern} pattern makes this {kind} special",
+            "everybody asks me about the {pattern} pattern",
+            "i was after something {pattern} and this is perfect",
+        ),
+        "content": (
+            "the {pattern} pattern is fine , nothing more",
+            "a good {kind} if you like the {pattern} pattern",
+        ),
+        "sorry": (
+            "the {pattern} pattern is not for me",
+            "i should have known that {pattern} is not my thing",
+        ),
+    },
+    "style": {
+        "glad": (
+            "i adore the {style} style of this {kind}",
+            "so {style} , it is just what i was looking for",
+            "the {style} look is a dream",
+        ),
+        "content": (
+            "the {style} style is all right",
+            "an honest {kind} in a {style} style",
+        ),
+        "sorry": (
+            "the {style} style does not convince me",
+            "far too {style} for our home",
+        ),
+    },
+}
+_HEADLINES: dict[str, tuple[str, ...]] = {
+    "glad": ("love it", "five stars", "just right", "what a find"),
+    "content": ("good enough", "quite nice", "as expected"),
+    "sorry": ("not for me", "disappointed", "would not buy again"),
+}
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """A review's text and what it is about."""
+
+    headline: str
+    feature: Topic
+    explanation: str
+
+
+def give_opinion(design: Design, stars: int, chance: random.Random) -> Opinion:
+    """A sentence about the item's colour, pattern or style."""
+    mood = {5: "glad", 4: "content", 3: "content"}.get(stars, "sorry")
+    topic = chance.choice(TOPICS)
+    sentence = chance.choice(_SENTENCES[topic][mood])
+    look = design.look
+    text = sentence.format(colour=look.colour, pattern=look.pattern, style=look.style, kind=design.kind.name)
+    return Opinion(chance.choice(_HEADLINES[mood]), topic, text)
