@@ -48,6 +48,29 @@ def show(
         console.print(_domain_table(domain))
 
 
+@app.command(epilog="Example: vip5 bundle audit --bundle bundles/toys --domain toys --data datasets/toys")
+def audit(
+    bundle: Annotated[Path, typer.Option(help="The folder with manifest.json.", exists=True, file_okay=False)],
+    domain: Annotated[str, typer.Option(help="The domain to audit.")],
+    data: Annotated[Path, typer.Option(help="The dataset that it was trained on.", exists=True, file_okay=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Count what makes figures better than they should be, and items that cannot be recommended.
+
+    Says how often the next item's number is the history's largest plus one, which test items training has seen, which
+    items it has not, which identifiers collide or do not read back, and how bundle and data differ.
+    """
+    from model.training.audit.report import audit_domain
+    from model.training.data.dataset import Dataset
+    from service.cli.auditing import as_document, print_report
+
+    report = audit_domain(bundle, domain, Dataset.read(data))
+    if as_json:
+        typer.echo(json.dumps(as_document(report), indent=2))
+    else:
+        print_report(report)
+
+
 def _summary(root: Path) -> BundleSummary:
     from model.bundle.bundle import open_bundle
     from model.bundle.summary import summarise

@@ -1,0 +1,1 @@
+"""What may make a bundle's figures better than they should be, or keep items from being recommended."""

@@ -1,0 +1,80 @@
+"""How `vip5 bundle audit` prints what it found."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from model.training.audit.report import AuditReport
+from model.training.audit.share import Share
+
+_SECTIONS = {
+    "leaks": "what training and identifiers tell of the test targets",
+    "identifiers": "identifiers",
+    "coverage": "bundle and data",
+}
+_MEANINGS = {
+    "next_number_test": "test target's number is the history's largest + 1",
+    "next_number_val": "validation target's number is the history's largest + 1",
+    "in_own_training": "test target is among the user's own training items",
+    "in_own_history": "test target is in the history that the prompt shows",
+    "in_training_reviews": "test target reviewed by the user in split train",
+    "test_reviews_in_training": "test reviews whose user and item are in split train",
+    "negatives_had": "given negatives that the user had",
+    "never_trained_targets": "test target is new: nobody's training has it",
+    "never_trained_items": "items that nobody's training has",
+    "colliding": "identifiers with the tokens of another item",
+    "not_generated": "identifiers with no token, or one never generated",
+    "not_round_trip": "identifiers that decode to another text",
+    "prefixes": "identifiers that begin another one (no fault)",
+    "inactive": "items that the catalog keeps from being returned",
+    "unreachable": "items that no search can return for sure",
+    "only_in_bundle": "items of the bundle that the data lacks",
+    "only_in_data": "items of the data that the bundle lacks",
+    "targets_not_in_bundle": "test targets that the bundle lacks",
+    "other_index": "items with another identifier in the data",
+}
+
+
+def as_document(report: AuditReport) -> dict[str, object]:
+    """The report with a ratio beside each count."""
+    return {field.name: _plain(getattr(report, field.name)) for field in fields(report)}
+
+
+def print_report(report: AuditReport) -> None:
+    """Tables for people."""
+    console = Console()
+    console.print(
+        f"bundle {report.bundle_hash}, domain {report.domain}, against {report.dataset} with {report.indexing} indices",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    for section, title in _SECTIONS.items():
+        found = getattr(report, section)
+        table = Table(title=title, title_justify="left")
+        table.add_column("", min_width=52)
+        for heading in ("count", "of", "share"):
+            table.add_column(heading, justify="right")
+        table.add_column("such as", overflow="fold")
+        for field in fields(found):
+            table.add_row(_MEANINGS[field.name], *_cells(getattr(found, field.name)))
+        console.print(table)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Share):
+        return {"count": value.count, "of": value.of, "ratio": value.ratio, "examples": list(value.examples)}
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value
+
+
+def _cells(share: Share | None) -> tuple[str, str, str, str]:
+    if share is None:
+        return ("", "", "no numbers", "")
+    ratio = "" if share.ratio is None else f"{share.ratio:.2%}"
+    return (f"{share.count:,}", f"{share.of:,}", ratio, escape(", ".join(share.examples)))
