@@ -28,8 +28,8 @@ LARGEST_READ = 262_144
 CLUSTER_SLICES = 64
 ONLY_NODE = "redis"
 
-# One command reads from many buckets. Sending one HGET for each costs redis-py three times as long.
-_READ = "local v = {} for i = 1, #KEYS do v[i] = redis.call('HGET', KEYS[i], ARGV[i]) end return v"
+# One command reads from many buckets; a key that is no hash gives an error in its own place only. Sending one HGET for each costs redis-py three times as long.
+_READ = "local v = {} for i = 1, #KEYS do v[i] = redis.pcall('HGET', KEYS[i], ARGV[i]) end return v"
 
 Reply: TypeAlias = Any
 """What Redis answered, or the error that it answered with."""
@@ -210,7 +210,7 @@ async def linked(address: RedisAddress, timeout_s: float) -> AsyncIterator[Link]
         try:
             async with asyncio.timeout(timeout_s):
                 await link.refresh()
-                await link.run("EXISTS", "vip5")
+                await link.run("EXISTS", "vip5:")
         except FAULTS as error:
             raise RedisUnavailableError(f"Redis at {address} does not answer: {_reason(error)}") from error
         try:

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from feature_cache.embedded import EmbeddedStore, FeatureFile, FeatureFileError
+from feature_cache.embedded import EmbeddedStore, FeatureFile
+from feature_cache.errors import FeatureFileError
 
 
 def write(path: Path, features: NDArray[np.generic], item_ids: list[str]) -> Path:
