@@ -83,7 +83,7 @@ def _next_numbers(
         if not (history >= 0).any():
             continue
         target = numbers[sequences.target(user, split)]
-        num_users += target >= 0
+        num_users += int(target >= 0)
         if target == history.max() + 1:
             found.append(user_ids[user])
     return Share.named(found, num_users) if num_users else None

@@ -23,8 +23,8 @@ from threadpoolctl import threadpool_limits
 
 ItemPath = tuple[int, ...]
 
-_WIDTH = 64
-"""E; of 32, 64 and 128 this one puts a user's next item below the same node most often (Toys, 64 branches)."""
+_WIDTH = 128
+"""E; on Toys, 128 put a user's next item below the same two nodes more often than 64 did (10.3 % against 9.3 %)."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ def _embeddings(histories: Sequence[NDArray[np.int64]], num_items: int, seed: in
     """Leading eigenvectors of the normalised co-occurrence graph, [N, E]; rows of unseen items are zero.
 
     The graph is Bᵀ·B for B = Du^-½·X·Di^-½, the normalised matrix of users and items, so that the right singular
-    vectors of B are its eigenvectors and it need not be multiplied out.
+    vectors of B are its eigenvectors and it need not be multiplied out. They are weighted by their eigenvalues: the
+    weak ones are noise, and there are many of them where items are few.
     """
     had = [np.unique(items) for items in histories]
     offsets = np.concatenate([[0], np.cumsum([len(items) for items in had])]).astype(np.int64)
@@ -87,7 +88,8 @@ def _embeddings(histories: Sequence[NDArray[np.int64]], num_items: int, seed: in
     width = min(_WIDTH, num_items - 1, len(had) - 1)
     if width < 1 or not len(columns):
         return np.zeros((num_items, 1))
-    vectors = TruncatedSVD(width, random_state=seed, n_iter=7).fit(graph).components_.T
+    found = TruncatedSVD(width, random_state=seed, n_iter=7).fit(graph)
+    vectors = found.components_.T * found.singular_values_**2
     vectors[per_item == 0] = 0
     unit: NDArray[np.float64] = normalize(vectors)
     return unit

@@ -12,6 +12,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from model.errors import DatasetError
 from model.training.data.dataset import Sequences
 from model.training.data.text_lines import Source, numbered_lines, require_some
 
@@ -54,7 +55,10 @@ class ItemLines:
 
 
 def read_item_lines(source: Source) -> ItemLines:
-    """If the first line has numbers only, all lines must; broken lines are left out. Raises DatasetError if all are."""
+    """If the first line has numbers only, all lines must; broken ones are left out.
+
+    Raises DatasetError if none is good.
+    """
     items_of: dict[str, tuple[str, ...]] = {}
     num_lines = 0
     are_numbers: bool | None = None
@@ -73,6 +77,8 @@ def read_item_lines(source: Source) -> ItemLines:
             source.fault("the user has had a line before", number)
         else:
             items_of[user] = tuple(items)
+    if not num_lines:
+        raise DatasetError(f"{source.path} is empty; it must have {_FORM}")
     require_some(source, num_lines, len(items_of), _FORM)
     return ItemLines(tuple(items_of), tuple(items_of.values()))
 

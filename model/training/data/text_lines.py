@@ -115,7 +115,8 @@ def _literal(text: str) -> object:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # reviews have backslashes before any letter
+            for category in (SyntaxWarning, DeprecationWarning):  # texts have backslashes before any letter
+                warnings.simplefilter("ignore", category)
             return ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         return None
