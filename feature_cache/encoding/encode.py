@@ -87,6 +87,7 @@ def encode_catalog(
         _write_faults(destination.report, faults)
         places = journal.places()
         if not len(places):
+            journal.remove()  # to read them again when they are there
             raise EncodingError(f"none of {len(listing.pictures)} pictures can be read; {destination.report} says why")
         report("writing", 0, None)
         item_ids = [listing.pictures[place].item_id for place in places.tolist()]

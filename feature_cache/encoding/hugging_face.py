@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPModel, CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
@@ -67,7 +68,7 @@ def _load(folder: Path) -> _Clip:
             loaded = MODEL_TYPES[model_type].from_pretrained(
                 folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
             )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise EncodingError(f"{folder}: the weights cannot be read ({error})") from error
     clip, found = cast("tuple[_Clip, dict[str, set[str]]]", loaded)
     if found["missing_keys"]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
 from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from feature_cache.encoding.encoders import PAPER_ENCODERS, check_encoder
@@ -48,13 +50,15 @@ def _load(source: Path, name: str) -> _Visual:
             f" {', '.join(PAPER_ENCODERS)}"
         )
     try:
-        if source.is_dir():
-            clip = open_clip.create_model(f"local-dir:{source}", require_pretrained=True)
-        elif source.suffix == ".pt":  # as OpenAI publishes them: an archive of TorchScript, or its state dict
-            clip = open_clip.load_openai_model(str(source), precision="fp32", device="cpu")
-        else:
-            clip = open_clip.create_model(PAPER_ENCODERS[name].open_clip_name, pretrained=str(source))
-    except (OSError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch deprecates the archives that OpenAI has published
+            if source.is_dir():
+                clip = open_clip.create_model(f"local-dir:{source}", require_pretrained=True)
+            elif source.suffix == ".pt":  # OpenAI's: an archive of TorchScript, or its state dict
+                clip = open_clip.load_openai_model(str(source), precision="fp32", device="cpu")
+            else:
+                clip = open_clip.create_model(PAPER_ENCODERS[name].open_clip_name, pretrained=str(source))
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
         raise EncodingError(f"{source}: open_clip cannot read these weights ({error})") from error
     return cast("_Visual", clip.visual)
 

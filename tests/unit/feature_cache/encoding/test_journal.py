@@ -1,0 +1,124 @@
+"""What a run has done outlives it, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from feature_cache.embedded import FeatureFile
+from feature_cache.encoding.errors import EncodingError
+from feature_cache.encoding.feature_writing import write_feature_file
+from feature_cache.encoding.journal import EncodedBatch, Journal
+from feature_cache.encoding.sources import Fault
+from model.bundle.features import load_features
+
+RUN: dict[str, str | int] = {"encoder": "tiny", "batch size": 2}
+DIM = 3
+BROKEN = Fault("b", "b.png", "broken")
+
+
+def rows(*values: float) -> np.ndarray[tuple[int, int], np.dtype[np.float16]]:
+    return np.repeat(np.array(values, dtype=np.float16)[:, None], DIM, axis=1)
+
+
+def fill(folder: Path) -> None:
+    """Two batches, the later one first; picture 1 of four is broken."""
+    with Journal(folder, RUN, DIM) as journal:
+        journal.add(EncodedBatch(1, (2, 3), rows(2, 3), ()))
+        journal.add(EncodedBatch(0, (0,), rows(0), (BROKEN,)))
+
+
+def content(journal: Journal) -> list[float]:
+    return [float(row[0]) for piece in journal.pieces() for row in piece]
+
+
+def test_batches_are_kept_in_the_order_of_their_pictures(tmp_path: Path) -> None:
+    fill(tmp_path)
+    with Journal(tmp_path, RUN, DIM) as journal:
+        assert journal.done == {0, 1}
+        assert journal.places().tolist() == [0, 2, 3]
+        assert content(journal) == [0, 2, 3]
+        assert journal.faults == [BROKEN]
+
+
+@pytest.mark.parametrize("cut", [1, 20, 60])
+def test_a_line_that_was_cut_off_counts_for_nothing(cut: int, tmp_path: Path) -> None:
+    fill(tmp_path)
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    with Journal(tmp_path, RUN, DIM) as journal:
+        # The end of a line alone may be missing; then it is whole.
+        assert journal.done == ({0, 1} if cut == 1 else {1})
+        journal.add(EncodedBatch(0, (0, 1), rows(7, 8), ()))
+    with Journal(tmp_path, RUN, DIM) as journal:
+        assert content(journal) == [7, 8, 2, 3]
+
+
+def test_rows_that_are_not_on_disk_as_they_were_written_count_for_nothing(tmp_path: Path) -> None:
+    fill(tmp_path)
+    path = tmp_path / "rows.f16"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with Journal(tmp_path, RUN, DIM) as journal:
+        assert journal.done == {1}
+    path.write_bytes(b"\xff" + whole[1:])
+    with Journal(tmp_path, RUN, DIM) as journal:
+        assert journal.done == {0}
+        journal.add(EncodedBatch(1, (2, 3), rows(5, 6), ()))
+        assert content(journal) == [0, 5, 6]
+
+
+@pytest.mark.parametrize("line", [b"[]", b"null", b'{"number": 5}', b"\xff\xfe", b"{}"])
+def test_lines_of_another_form_count_for_nothing(line: bytes, tmp_path: Path) -> None:
+    fill(tmp_path)
+    with (tmp_path / "journal.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    with Journal(tmp_path, RUN, DIM) as journal:
+        assert journal.done == {0, 1}
+
+
+def test_another_run_is_refused_unless_it_starts_anew(tmp_path: Path) -> None:
+    fill(tmp_path)
+    other = RUN | {"encoder": "another"}
+    with pytest.raises(EncodingError, match=r"unfinished run of other encoder; .* --restart"):
+        Journal(tmp_path, other, DIM)
+    with Journal(tmp_path, other, DIM, restart=True) as journal:
+        assert journal.done == frozenset()
+        assert journal.places().tolist() == []
+    assert json.loads((tmp_path / "run.json").read_text()) == other
+
+
+def test_two_runs_at_a_time_are_refused(tmp_path: Path) -> None:
+    with Journal(tmp_path, RUN, DIM), pytest.raises(EncodingError, match="another run works in"):
+        Journal(tmp_path, RUN, DIM)
+    Journal(tmp_path, RUN, DIM).remove()
+    assert not tmp_path.exists()
+
+
+def test_written_files_are_read_by_the_store_and_by_bundles(tmp_path: Path) -> None:
+    path = tmp_path / "features.safetensors"
+    item_ids = ["a", "Spielzeug-äöü", "", "日本"]
+    features = np.arange(12, dtype=np.float16).reshape(4, DIM)
+
+    write_feature_file(path, item_ids, [features[:1], features[1:]], DIM, {"encoder": "tiny"})
+
+    found = load_features(path)
+    assert list(found.item_ids) == item_ids
+    assert found.features.dtype == np.float16
+    assert np.array_equal(found.features, features)
+    stored = FeatureFile.open(path)
+    assert stored.dim == DIM
+    assert np.array_equal(stored.read(item_ids).features, features.astype(np.float32))
+
+
+def test_a_writing_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fail() -> object:
+        yield rows(1)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_feature_file(tmp_path / "out", ["a", "b"], fail(), DIM, {})  # type: ignore[arg-type]  # it never gets there
+    assert list(tmp_path.iterdir()) == []
