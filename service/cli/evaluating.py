@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -149,33 +150,53 @@ def _show(report: Report) -> None:
         soft_wrap=True,
     )
     for task in dict.fromkeys(result.task for result in report.results):
-        console.print(_task_table(task, [result for result in report.results if result.task == task]))
+        results = [result for result in report.results if result.task == task]
+        console.print(_task_table(task, results))
+        for line in _lacks(results):
+            console.print(line, highlight=False, soft_wrap=True)
     for comparison in report.exact:
         console.print(_exact_table(comparison))
 
 
 def _task_table(task: str, results: list[Result]) -> Table:
-    from model.training.evaluation.report import METRICS, figure
+    """Figures with the wider side of their interval below."""
+    from model.training.evaluation.report import METRICS, digits_of
 
     used = [metric for metric in METRICS if any(metric in result.metrics for result in results)]
-    table = Table(title=task, title_justify="left")
-    for name in ("", "users", "among", *(metric.upper() for metric in used), "proven", "degraded"):
-        table.add_column(name, justify="left" if name in ("", "degraded") else "right")
+    table = Table(title=f"{task}: {_spans(results)}", title_justify="left", box=SIMPLE, padding=0)
+    table.add_column(no_wrap=True)
+    has_proofs = any(result.proofs is not None for result in results)
+    for name in (*used, *(["proven"] if has_proofs else [])):
+        table.add_column(name.upper(), justify="right")
     for result in results:
-        among = "" if result.num_candidates is None else f"{result.num_candidates:,.0f}"
-        # The interval stands below its value, so that columns stay narrow.
-        figures = [
-            figure(metric, result.metrics[metric]).replace(" (", "\n(") if metric in result.metrics else ""
-            for metric in used
-        ]
+        figures = []
+        for metric in used:
+            found, digits = result.metrics.get(metric), digits_of(metric)
+            figures.append("" if found is None else f"{found.value:.{digits}f}\n±{found.margin:.{digits}f}")
         proven = "" if result.proofs is None else f"{result.proofs.mean:.1f}"
-        degraded = ", ".join(f"{kind} {count:,}" for kind, count in result.degraded.items())
-        table.add_row(result.name, f"{result.num_users:,}", among, *figures, proven, degraded)
+        table.add_row(result.name, *figures, *([proven] if has_proofs else []))
     return table
 
 
+def _spans(results: list[Result]) -> str:
+    """How many users were asked for, and among how many candidates, where all results agree on it."""
+    users = {f"{result.num_users:,} users" for result in results}
+    among = {f"{result.num_candidates:,.0f} candidates" for result in results if result.num_candidates is not None}
+    return ", ".join(next(iter(each)) for each in (users, among) if len(each) == 1)
+
+
+def _lacks(results: Iterable[Result]) -> Iterator[str]:
+    """A line for each template whose answers were less than they could be."""
+    for result in results:
+        if result.degraded:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in result.degraded.items())
+            yield f"{result.name}: of {result.num_questions:,} answers, {kinds}"
+        if result.num_unrated:
+            yield f"{result.name}: {result.num_unrated:,} of {result.num_questions:,} texts gave no rating"
+
+
 def _exact_table(comparison: Comparison) -> Table:
-    from model.training.evaluation.report import METRICS, figure
+    from model.training.evaluation.report import METRICS, interval
 
     table = Table(
         title=f"{comparison.name}: beams against the exact ranking of the catalog, {comparison.num_users:,} users",
@@ -189,7 +210,7 @@ def _exact_table(comparison: Comparison) -> Table:
         "certified": f"{comparison.share_certified:.1%}, {comparison.mean_certified_beams:.0f} beams in the mean",
     }
     rows |= {
-        f"{metric.upper()}, beams minus exact": figure(metric, comparison.differences[metric])
+        f"{metric.upper()}, beams minus exact": interval(metric, comparison.differences[metric])
         for metric in METRICS
         if metric in comparison.differences
     }

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from model.errors import DatasetError
 from model.network.config import TASKS, Task
-from model.training.evaluation.report import METRICS, Report, Result, figure
+from model.training.evaluation.report import METRICS, Report, Result, interval
 
 PLOTTED: dict[Task, str] = {"sequential": "ndcg@5", "direct": "ndcg@5", "explanation": "rouge-l"}
 _BAR_GROUP = 0.8
@@ -44,7 +44,7 @@ def comparison_table(reports: Mapping[str, Report]) -> str:
     head = ["task", "by", "run", "data", "users", *(metric.upper() for metric in used)]
     rows = [
         [result.task, result.name, run, data, str(result.num_users)]
-        + [figure(metric, result.metrics[metric]) if metric in result.metrics else "–" for metric in used]
+        + [interval(metric, result.metrics[metric]) if metric in result.metrics else "–" for metric in used]
         for run, data, result in lines
     ]
     rule = ["---"] * 4 + ["---:"] * (len(head) - 4)
@@ -72,6 +72,7 @@ def _draw(axes: Axes, reports: Mapping[str, Report], task: Task) -> None:
         drawn = [(runs.index(run), result.metrics[metric]) for run, result in results if result.name == template]
         places = [place - _BAR_GROUP / 2 + (number + 0.5) * width for place, _ in drawn]
         values = [estimate.value for _, estimate in drawn]
+        # Where a figure is skewed, the interval of resamples may lie beside it.
         below = [max(estimate.value - estimate.low, 0) for _, estimate in drawn]
         above = [max(estimate.high - estimate.value, 0) for _, estimate in drawn]
         axes.bar(places, values, width, yerr=[below, above], capsize=2, label=template)
@@ -81,6 +82,7 @@ def _draw(axes: Axes, reports: Mapping[str, Report], task: Task) -> None:
     axes.set_xticks(range(len(runs)), runs, rotation=20, ha="right")
     axes.set_title(task)
     axes.set_ylabel(metric.upper())
+    axes.set_ylim(bottom=0)
     if results:
         axes.legend(fontsize="small")
 

@@ -45,7 +45,8 @@ def evaluate(
     held_out = HeldOut.of(dataset, served, options)
     questionnaire = Questionnaire(held_out, served)
     data = fingerprint(dataset)
-    header = Header(runtime.bundle_hash, domain, dataset.provenance.name, data, asdict(options))
+    asked = {name: value for name, value in asdict(options).items() if name != "baselines"}  # no answers of the engine
+    header = Header(runtime.bundle_hash, domain, dataset.provenance.name, data, asked)
     templates = questionnaire.templates
     answers = Journal(journal, header)
     baselines = _baselines(held_out, templates, progress)

@@ -33,6 +33,11 @@ class Estimate:
     low: float
     high: float
 
+    @property
+    def margin(self) -> float:
+        """The wider side of the interval."""
+        return max(self.high - self.value, self.value - self.low)
+
 
 def ranking_statistics(ranks: NDArray[np.int64]) -> dict[str, Floats]:
     """What each of Q questions adds to the means: hits and gains at every cutoff, and the reciprocal rank."""

@@ -113,10 +113,15 @@ class Report:
         raise KeyError(f"{task} {name}")
 
 
-def figure(metric: str, estimate: Estimate) -> str:
-    """A value with its interval, in as many digits as it deserves."""
-    digits = _NUM_DIGITS.get(metric.partition("-")[0], 4)
-    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f}–{estimate.high:.{digits}f})"
+def digits_of(metric: str) -> int:
+    """How many digits a figure deserves after its point."""
+    return _NUM_DIGITS.get(metric.partition("-")[0], 4)
+
+
+def interval(metric: str, estimate: Estimate) -> str:
+    """A value with its interval in brackets."""
+    digits = digits_of(metric)
+    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
 
 
 def hardware(device: str) -> str:

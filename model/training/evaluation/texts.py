@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 
 from model.training.evaluation.metrics import Estimate, Floats, estimates
@@ -95,6 +94,8 @@ def _bleu(sums: Floats, order: int) -> Floats:
 
 def _rouge(texts: Sequence[ScoredText]) -> NDArray[np.float64]:
     """F measures, [Q, 3]."""
+    from rouge_score.rouge_scorer import RougeScorer  # noqa: PLC0415 — brings NLTK, which takes seconds to load
+
     scorer = RougeScorer(list(_ROUGE), use_stemmer=False)
     scored = [scorer.score(text.reference, text.text) for text in texts]
     return np.array([[each[name].fmeasure for name in _ROUGE] for each in scored])
