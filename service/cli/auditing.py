@@ -56,10 +56,10 @@ def print_report(report: AuditReport) -> None:
     for section, title in _SECTIONS.items():
         found = getattr(report, section)
         table = Table(title=title, title_justify="left")
-        table.add_column("", min_width=52)
+        table.add_column()
         for heading in ("count", "of", "share"):
-            table.add_column(heading, justify="right")
-        table.add_column("such as", overflow="fold")
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("such as", overflow="fold", max_width=36)
         for field in fields(found):
             table.add_row(_MEANINGS[field.name], *_cells(getattr(found, field.name)))
         console.print(table)
@@ -75,6 +75,6 @@ def _plain(value: object) -> object:
 
 def _cells(share: Share | None) -> tuple[str, str, str, str]:
     if share is None:
-        return ("", "", "no numbers", "")
+        return ("", "", "–", "no numbers")
     ratio = "" if share.ratio is None else f"{share.ratio:.2%}"
     return (f"{share.count:,}", f"{share.of:,}", ratio, escape(", ".join(share.examples)))

@@ -27,7 +27,7 @@ def test_a_summary_counts_everything_there_is(tmp_path: Path) -> None:
         "val": ReviewCounts(1, 1, 1, 1, 1),
         "test": ReviewCounts(1, 1, 1, 1, 1),
     }
-    assert (summary.indexing, summary.examples_of_index) == ("given", ("1", "2", "3"))
+    assert (summary.indexing, summary.examples_of_index) == ("sequential", ("1", "2", "3"))
     assert summary.num_users_with_negatives == 3
     assert not summary.has_timestamps
 
