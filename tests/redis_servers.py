@@ -53,7 +53,8 @@ class RedisServer:
 
     @property
     def client(self) -> redis.Redis:
-        return redis.Redis(host=HOST, port=self.port, socket_timeout=PATIENCE_S)
+        password = self.options[self.options.index("--requirepass") + 1] if "--requirepass" in self.options else None
+        return redis.Redis(host=HOST, port=self.port, password=password, socket_timeout=PATIENCE_S)
 
     def start(self) -> None:
         """Start and wait until it answers; raises OSError if it ends instead, such as for a port that was taken."""
