@@ -10,9 +10,9 @@ Beside the bundle come
     <out>-held-out/        customers that nothing was trained on, a dataset for each domain
     <out>-requests.jsonl   bodies to send or to give to `vip5 predict`
 
-The backbone is trained on winter's customers, without pictures; the adapters on spring's; summer's are held out. The
-same code makes the same files, as far as sums of floats agree between processors. What was killed goes on where it was
-when it is started again.
+The backbone is trained on winter's customers, the adapters on spring's; summer's are held out. The same code makes the
+same files, as far as sums of floats agree between processors. What was killed goes on where it was when it is started
+again; models that are done are not trained again, whatever changed: remove <out>-work/ for that.
 """
 
 from __future__ import annotations
@@ -163,7 +163,9 @@ def _customers(shop: Shop, recipe: Recipe) -> dict[str, tuple[Person, ...]]:
 def _write_datasets(shop: Shop, features: ItemFeatures, recipe: Recipe, places: Places) -> None:
     """Summer's customers are in spring's table of users, too, which becomes the bundle's: they are asked about."""
     people = _customers(shop, recipe)
-    make_dataset(shop, "winter", people["winter"], seed=SEED).write(places.work / f"{shop.name}-winter")
+    make_dataset(shop, "winter", people["winter"], seed=SEED, features=features).write(
+        places.work / f"{shop.name}-winter"
+    )
     spring = make_dataset(shop, "spring", people["spring"], seed=SEED, features=features, newcomers=people["summer"])
     spring.write(places.work / f"{shop.name}-spring")
     make_dataset(shop, "summer", people["summer"], seed=SEED, features=features).write(places.held_out / shop.name)
