@@ -63,7 +63,9 @@ class ItemFeatures:
 
 
 def read_features(source: Path, catalog: Catalog, progress: Progress | None = None) -> ItemFeatures:
-    """Embeddings of the catalog's items, from a folder of `<item_id>.npy` or a safetensors file beside its `.ids.txt`.
+    """Embeddings of the catalog's items, from a folder of `<item_id>.npy` or a safetensors file.
+
+    The file is of a bundle's own form, or has beside it `<same name>.ids.txt` with one item id per row.
 
     Raises BundleError, naming the file, for shapes and types that do not fit and for values that are not finite.
     """
@@ -183,6 +185,8 @@ def _read_row(folder: Path, item_id: str) -> NDArray[np.floating]:
 def _read_file(path: Path) -> ItemFeatures:
     names = path.with_name(f"{path.stem}.ids.txt")
     if not names.is_file():
+        if _has_item_ids(path):
+            return load_features(path, path.name)
         raise BundleError(
             f"{path.name} needs {names.name} beside it, with one item id per line in the order of its rows"
         )
@@ -193,6 +197,15 @@ def _read_file(path: Path) -> ItemFeatures:
     if "features" not in tensors:
         raise BundleError(f"{path.name} has no tensor features; it has {', '.join(sorted(tensors)) or 'none'}")
     return ItemFeatures(_read_lines(names), _storable(tensors["features"]))
+
+
+def _has_item_ids(path: Path) -> bool:
+    """Whether the file is of a bundle's own form."""
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            return "id_bytes" in tensors.keys()  # noqa: SIM118 - it is no mapping
+    except (SafetensorError, OSError):
+        return False
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:

@@ -34,7 +34,8 @@ UsersPath = Annotated[
 FeaturesPath = Annotated[
     Path | None,
     typer.Option(
-        help="Image embeddings: a folder of <item_id>.npy, or a safetensors file beside its <same name>.ids.txt.",
+        help="Image embeddings: a file that `vip5 features encode` wrote, a folder of <item_id>.npy, or a safetensors "
+        "file beside its <same name>.ids.txt.",
         exists=True,
     ),
 ]

@@ -47,6 +47,14 @@ def test_a_file_with_ids_gives_the_items_of_the_catalog_in_its_order(tmp_path: P
     np.testing.assert_array_equal(found.features, [vector(1, dtype), vector(5, dtype)])
 
 
+def test_a_file_of_a_bundle_s_own_form_needs_no_ids_beside_it(tmp_path: Path) -> None:
+    rows = np.stack([vector(n, np.float16) for n in (5, 77, 1)])
+    write_features(tmp_path / "own.safetensors", ItemFeatures(("item-5", "item-77", "item-1"), rows))
+    found = read_features(tmp_path / "own.safetensors", CATALOG)
+    assert found.item_ids == ("item-1", "item-5")
+    np.testing.assert_array_equal(found.features, rows[[2, 0]])
+
+
 def test_ids_are_cut_at_line_ends_only(tmp_path: Path) -> None:
     catalog = Catalog.from_rows([{"item_id": "a\u2028b", "index": "1"}, {"item_id": "c", "index": "2"}])
     save_file({"features": np.stack([vector(1), vector(2)])}, tmp_path / "all.safetensors")
