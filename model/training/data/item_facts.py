@@ -33,20 +33,13 @@ class ItemFacts:
         def text_of(value: object) -> str | None:
             return one_line(clean(value)) if isinstance(value, str) else None
 
-        def names_of(path: object) -> tuple[str, ...]:
-            listed = path if isinstance(path, list | tuple) else [path]
-            return tuple(name for name in map(text_of, listed) if name)
-
-        found = record.get("categories")
-        paths = [names_of(path) for path in found] if isinstance(found, list | tuple) else [names_of(found)]
-        if all(len(path) == 1 for path in paths):  # one path, not nested
-            paths = [tuple(name for path in paths for name in path)]
-        paths = [path for path in paths if path]
-        first = paths[0] if paths else ()
+        named = [[text_of(name) for name in path] for path in _paths(record.get("categories"))]
+        paths = [[name for name in path if name] for path in named]
+        first = next((path for path in paths if path), [None])
         return cls(
             title=text_of(record.get("title")),
             image=text_of(record.get("image")) or text_of(record.get("imUrl")),
-            category=text_of(record.get("category")) or (first[:2][-1] if first else None),
+            category=text_of(record.get("category")) or first[:2][-1],
             categories=tuple(dict.fromkeys(name for path in paths for name in path)),
             brand=text_of(record.get("brand")),
             price=number_of(record.get("price")),
@@ -70,6 +63,14 @@ def read_metadata(
         elif asin in wanted:
             facts[asin] = ItemFacts.of_record(record, clean)
     return facts
+
+
+def _paths(categories: object) -> list[list[object]]:
+    """Category paths, of which there may be one without a list around it."""
+    if not isinstance(categories, list | tuple):
+        return []
+    paths = [list(path) for path in categories if isinstance(path, list | tuple)]
+    return paths or [list(categories)]
 
 
 def one_line(text: str) -> str | None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -215,12 +216,17 @@ def test_reading_reports_how_far_it_is(tmp_path: Path) -> None:
     assert seen[-1][1] <= path.stat().st_size == seen[-1][2]
 
 
-@pytest.mark.parametrize(("name", "num_users", "num_items"), [("toys", 19412, 11924), ("beauty", 22363, 12101)])
-def test_the_real_lines_are_read_without_a_fault(shared: Path, name: str, num_users: int, num_items: int) -> None:
-    folder = shared / "data" / "amazon" / name
-    files = LinesSource(folder / "sequential_data.txt.gz", folder / "items.jsonl.gz", folder / "datamaps.json.gz")
+def test_the_real_lines_are_read_without_a_fault(shared: Path) -> None:
+    folder = shared / "data" / "amazon" / "toys"
+    files = LinesSource(
+        folder / "sequential_data.txt.gz",
+        folder / "items.jsonl.gz",
+        folder / "datamaps.json.gz",
+        tuple(folder / f"explanations.{split}.jsonl" for split in ("train", "val", "test")),
+    )
     faults = Faults()
     dataset = read(files, faults)
-    assert (len(dataset.users), len(dataset.catalog), faults.counts) == (num_users, num_items, {})
+    assert (len(dataset.users), len(dataset.catalog), faults.counts) == (19412, 11924, {})
+    assert Counter(review.split for review in dataset.reviews) == {"train": 159, "val": 82, "test": 79}
     assert dataset.provenance.indexing == "sequential"
     assert not any("&amp;" in title for title in dataset.catalog.titles if title)
