@@ -6,8 +6,9 @@ Paths are taken from the run file's own folder. An unknown key or a value out of
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -159,21 +160,32 @@ class Run(Struct, frozen=True):
 
 def read_run(path: Path) -> Run:
     """Raises TrainingError naming the file, the key and the rule."""
+    run = run_of(path, read_document(path))
+    check_run(path, run.file)
+    return run
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A TOML file as it stands."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise TrainingError(f"{path} cannot be read: {error.strerror}; name a run file") from error
+        raise TrainingError(f"{path} cannot be read: {error.strerror}; name a file that is there") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path} is not TOML: {error}") from error
+
+
+def run_of(path: Path, document: Mapping[str, Any]) -> Run:
+    """The run that a document describes, as if it were the file at `path`."""
     try:
         file = msgspec.convert(document, RunFile)
     except msgspec.ValidationError as error:
         raise TrainingError(f"{path}: {error}; see docs/training.md for the keys of a run file") from error
-    _check(path, file)
     return Run(name=path.stem, folder=path.resolve().parent, file=file)
 
 
-def _check(path: Path, file: RunFile) -> None:
+def check_run(path: Path, file: RunFile) -> None:
+    """Raise TrainingError if the parts of a run file contradict each other."""
     names = [domain.name for domain in file.domains]
     if not names or len(set(names)) != len(names):
         raise TrainingError(f"{path}: domains are {names}; name at least one, each once")

@@ -25,6 +25,7 @@ app.add_typer(features.app, name="features")
 app.command(epilog=serving.EXAMPLE)(serving.serve)
 app.command(epilog=predicting.EXAMPLE)(predicting.predict)
 app.command(epilog=training.EXAMPLE)(training.train)
+app.command(epilog=training.SWEEP_EXAMPLE)(training.sweep)
 app.command(epilog=evaluating.EXAMPLE)(evaluating.evaluate)
 app.command(epilog=evaluating.COMPARE_EXAMPLE)(evaluating.compare)
 

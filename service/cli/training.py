@@ -1,4 +1,4 @@
-"""`vip5 train`."""
+"""`vip5 train` and `vip5 sweep`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from service.cli.terminal import progress_bar
 
 EXAMPLE = "Example: vip5 train --config runs/toys.toml"
+SWEEP_EXAMPLE = "Example: vip5 sweep --config runs/reduction.toml"
 
 
 def train(
@@ -48,3 +49,22 @@ def train(
     if result.bundle_hash is not None:
         names = ", ".join(domain.name for domain in run.file.domains)
         typer.echo(f"wrote {names} into {run.out}, bundle {result.bundle_hash}")
+
+
+def sweep(
+    config: Annotated[Path, typer.Option(help="The sweep file (TOML).", exists=True, dir_okay=False)],
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="a GPU if there is one")] = None,
+    num_threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="all cores", min=1)] = None,
+) -> None:
+    """Train and evaluate variants of a run, and put them into one table and one plot.
+
+    What an earlier, unfinished sweep has trained or answered is not done again.
+    """
+    from model.training.sweep import read_sweep, run_sweep
+    from model.training.tuning import device_of
+
+    runs = read_sweep(config)
+    with progress_bar() as progress:
+        run_sweep(runs, device=device_of(device), num_threads=num_threads, progress=progress)
+    typer.echo(runs.table.read_text(encoding="utf-8"), nl=False)
+    typer.echo(f"wrote {runs.table} and {runs.plot}")

@@ -1,0 +1,173 @@
+"""`vip5 sweep`: variants of one run, trained and evaluated one after another, into one table and one plot.
+
+A figure of the paper (reduction factors, visual tokens, where adapters are, encoders, text against pictures) is a sweep
+file: the run file that it starts from, and what each variant sets otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from msgspec import Struct
+
+from model.bundle.layout import MANIFEST, TRAINING_RECORD, domain_file
+from model.engine.runtime import load_runtime
+from model.errors import TrainingError
+from model.training.config import Run, check_run, read_document, run_of
+from model.training.data.dataset import Dataset
+from model.training.evaluation.comparison import write_comparison
+from model.training.evaluation.evaluation import evaluate
+from model.training.evaluation.options import EvaluationOptions
+from model.training.tuning import tune
+
+Progress = Callable[[str, int, int | None], None]
+
+
+class Variant(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A name, what is set otherwise than in the base, and which of the base's tables are left out."""
+
+    name: str
+    set: dict[str, Any] = msgspec.field(default_factory=dict)
+    without: tuple[str, ...] = ()
+
+
+class SweepFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole of a sweep file. `start` is the bundle that variants begin with, if the base run names none."""
+
+    base: str
+    out: str
+    variants: tuple[Variant, ...]
+    templates: tuple[str, ...] = ("A-3",)
+    num_users: int | None = None
+    baselines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file that holds together: its runs, each with a folder of its own below `out`."""
+
+    out: Path
+    options: EvaluationOptions
+    runs: tuple[Run, ...]
+
+    @property
+    def table(self) -> Path:
+        return self.out / "table.md"
+
+    @property
+    def plot(self) -> Path:
+        return self.out / "plot.png"
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Raises TrainingError, naming the file and the variant, if any of the runs does not hold together."""
+    try:
+        file = msgspec.convert(read_document(path), SweepFile)
+    except msgspec.ValidationError as error:
+        raise TrainingError(f"{path}: {error}; see docs/training.md for the keys of a sweep file") from error
+    names = [variant.name for variant in file.variants]
+    if not names or len(set(names)) != len(names):
+        raise TrainingError(f"{path}: variants are {names}; name at least one, each once")
+    base = path.resolve().parent / file.base
+    out = path.resolve().parent / file.out
+    document = read_document(base)
+    runs = tuple(_run(base, document, variant, out / variant.name) for variant in file.variants)
+    options = EvaluationOptions(templates=file.templates, num_users=file.num_users, baselines=file.baselines)
+    return Sweep(out, options, runs)
+
+
+def run_sweep(
+    sweep: Sweep, *, device: str = "cpu", num_threads: int | None = None, progress: Progress = lambda *_: None
+) -> None:
+    """Train and evaluate what is not there yet, then write the table and the plot.
+
+    Each variant is trained in a process of its own, so that its peak memory is its own.
+    """
+    results = []
+    for number, run in enumerate(sweep.runs):
+        progress(f"training {run.name}", number, len(sweep.runs))
+        if not _is_trained(run):
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                process.submit(_train, run, device, num_threads).result()
+        progress(f"evaluating {run.name}", number, len(sweep.runs))
+        results += _evaluate(sweep, run, device, num_threads)
+    write_comparison(results, sweep.table, sweep.plot)
+    with sweep.table.open("a", encoding="utf-8") as table:
+        table.write("\n" + _costs(sweep.runs))
+
+
+def _run(base: Path, document: Mapping[str, Any], variant: Variant, folder: Path) -> Run:
+    merged = _merged({key: value for key, value in document.items() if key not in variant.without}, variant.set)
+    if merged.get("tune", "adapters") != "from_scratch":
+        merged.setdefault("start", merged.get("out"))
+    merged["out"], merged["work"] = str(folder / "bundle"), str(folder / "work")
+    run = run_of(base, merged)
+    check_run(base, run.file)
+    return Run(name=variant.name, folder=run.folder, file=run.file)
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` over `base`, table by table."""
+    merged = dict(base)
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            merged[key] = _merged(base[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _is_trained(run: Run) -> bool:
+    """Raises TrainingError if what is there came of other settings."""
+    if not (run.out / MANIFEST).exists():
+        return False
+    if _record(run)["run"] != json.loads(msgspec.json.encode(run.file)):
+        raise TrainingError(f"{run.out} was trained with other settings than {run.name} has now; remove its folder")
+    return True
+
+
+def _train(run: Run, device: str, num_threads: int | None) -> None:
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    tune(run, device=device)
+
+
+def _evaluate(sweep: Sweep, run: Run, device: str, num_threads: int | None) -> list[Path]:
+    """One result for each domain of a run."""
+    runtime = load_runtime(run.out, device=device, num_threads=num_threads)
+    results = []
+    for domain in run.file.domains:
+        name = run.name if len(run.file.domains) == 1 else f"{run.name}-{domain.name}"
+        result = run.out.parent / f"{name}.json"
+        dataset = Dataset.read(run.path(domain.data))
+        journal = result.with_suffix(".answers.jsonl")
+        evaluate(runtime, domain.name, dataset, sweep.options, journal=journal).write(result)
+        results.append(result)
+    return results
+
+
+def _costs(runs: tuple[Run, ...]) -> str:
+    """What each run cost, as a Markdown table."""
+    lines = ["| run | trained | of all | ms a step | peak memory, MiB |", "| --- | ---: | ---: | ---: | ---: |"]
+    for run in runs:
+        record = _record(run)
+        parameters, measures = record["parameters"], record["measures"]
+        lines.append(
+            f"| {run.name} | {parameters['trainable']:,} | {parameters['share']:.1%} "
+            f"| {measures['median_step_s'] * 1000:.1f} | {measures['peak_memory_bytes'] / 2**20:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _record(run: Run) -> dict[str, Any]:
+    path = run.out / domain_file(run.file.domains[0].name, TRAINING_RECORD)
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
