@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from purgatory import AsyncCircuitBreakerFactory
 from purgatory.service._async.circuitbreaker import AsyncCircuitBreaker
 
-FAILURES_TO_OPEN = 3
+FAILURES_TO_OPEN = 5
 
 # The library would wait by the wall clock, which may jump. The watcher decides when to probe, so it waits for nothing.
 _PROBE_AT_ONCE = float("-inf")

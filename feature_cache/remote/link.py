@@ -8,7 +8,7 @@ redis-py's asyncio clients over RESP3. Nothing here waits for longer than its ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeAlias
 
@@ -28,7 +28,8 @@ LARGEST_READ = 262_144
 CLUSTER_SLICES = 64
 ONLY_NODE = "redis"
 
-# One command reads from many buckets; a key that is no hash gives an error in its own place only. Sending one HGET for each costs redis-py three times as long.
+# One command reads from many buckets; a key that is no hash gives an error in its own place only. Sending one HGET for
+# each costs redis-py three times as long.
 _READ = "local v = {} for i = 1, #KEYS do v[i] = redis.pcall('HGET', KEYS[i], ARGV[i]) end return v"
 
 Reply: TypeAlias = Any
@@ -49,11 +50,11 @@ class Link(Protocol):
         """The node that holds a key. Raises one of FAULTS where none does."""
         ...
 
-    async def read(self, keys: Sequence[str], fields: Sequence[str]) -> list[Reply]:
+    def read(self, keys: Sequence[str], fields: Sequence[str]) -> Coroutine[Any, Any, list[Reply]]:
         """Field of hash for N pairs, all of which one node holds. Raises one of FAULTS if none could be read."""
         ...
 
-    async def ping(self, node: str) -> None:
+    def ping(self, node: str) -> Coroutine[Any, Any, None]:
         """Raises one of FAULTS."""
         ...
 

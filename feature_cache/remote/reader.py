@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from feature_cache.remote.breakers import Breakers
 from feature_cache.remote.layout import Edition
 from feature_cache.remote.link import FAULTS, Link, Reply
+from feature_cache.remote.timing import in_time
 from feature_cache.remote.watcher import Known, Watcher
 from feature_cache.store import REDIS_TIER, FeatureObserver, FeatureSpace
 
@@ -110,8 +111,8 @@ class RemoteReader:
         if not self.breakers.is_closed(node):
             return "Redis does not answer"
         try:
-            async with self.breakers.guard(node), asyncio.timeout_at(deadline):
-                return await self.link.read(keys, item_ids)
+            async with self.breakers.guard(node):
+                return await in_time(self.link.read(keys, item_ids), deadline)
         except TimeoutError:
             return f"Redis did not answer within {self.limits.budget_s * 1000:.0f} ms"
         except FAULTS as error:

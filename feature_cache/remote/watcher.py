@@ -17,6 +17,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from feature_cache.remote.breakers import Breakers
 from feature_cache.remote.layout import Edition, EditionError, SpaceKeys
 from feature_cache.remote.link import FAULTS, Link, Reply
+from feature_cache.remote.timing import in_time
 from feature_cache.store import FeatureSpace
 
 logger = logging.getLogger(__name__)
@@ -118,8 +119,8 @@ class Watcher:
     async def _probe(self) -> None:
         """Let requests ask a node again once it answers as fast as they need it to. Raises one of FAULTS."""
         for node in self._breakers.open_nodes():
-            async with self._breakers.guard(node), asyncio.timeout(self._budget_s):
-                await self._link.ping(node)
+            async with self._breakers.guard(node):
+                await in_time(self._link.ping(node), asyncio.get_running_loop().time() + self._budget_s)
 
     async def _learn_all(self) -> None:
         commands: list[Sequence[str | int]] = []

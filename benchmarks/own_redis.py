@@ -1,0 +1,65 @@
+"""A redis-server of a benchmark's own, on a free port, with the settings that deployments get."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import redis
+from redis.exceptions import RedisError
+
+START_S = 30.0
+SETTINGS = ("--save", "", "--appendonly", "no", "--hash-max-listpack-value", "8192")
+
+
+class OwnRedis:
+    """A process that a benchmark may hurt."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port: int = listener.getsockname()[1]
+        self._command = ["redis-server", "--port", str(self.port), "--dir", str(folder), *SETTINGS]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)  # noqa: S603 - made above
+        deadline = time.monotonic() + START_S
+        with redis.Redis(port=self.port) as client:
+            while time.monotonic() < deadline:
+                with suppress(RedisError, OSError):
+                    client.ping()
+                    return
+                time.sleep(0.01)
+        raise TimeoutError("redis-server does not answer")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
+
+@contextmanager
+def hurtable_redis(folder: Path) -> Iterator[OwnRedis]:
+    """Running, and killed at the end."""
+    server = OwnRedis(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def own_redis(folder: Path) -> Iterator[int]:
+    """Its port."""
+    with hurtable_redis(folder) as server:
+        yield server.port
