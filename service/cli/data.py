@@ -74,3 +74,24 @@ def show(
         typer.echo(json.dumps(asdict(summary), indent=2))
     else:
         print_summary(summary)
+
+
+@app.command(epilog="Example: vip5 data tokenizer --data datasets/toys --out tokenizer.json")
+def tokenizer(
+    data: Annotated[
+        list[Path], typer.Option(help="A dataset to be read; may be given again.", exists=True, file_okay=False)
+    ],
+    out: Annotated[Path, typer.Option(help="The tokenizer.json to write.", dir_okay=False)],
+    words: Annotated[int, typer.Option(help="Words of titles and reviews that become one token.", min=0)] = 1000,
+) -> None:
+    """Make a small vocabulary for a backbone that is trained from scratch.
+
+    Numbers are cut before their last two digits, and what is not among the words is written by its characters.
+    """
+    from model.training.data.dataset import Dataset
+    from model.training.vocabulary import make_tokenizer
+
+    made = make_tokenizer([Dataset.read(folder) for folder in data], words)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    made.save(str(out))
+    typer.echo(f"wrote {out}: {made.get_vocab_size():,} tokens")
