@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
 from model.bundle.catalog import Catalog
 from model.bundle.users import Users
 from model.prompts.tokenizer import TextTokenizer
