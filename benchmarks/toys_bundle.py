@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from demo.weights import initial_weights
+from benchmarks.random_weights import initial_weights
 from model.bundle.catalog import Catalog
 from model.bundle.features import ItemFeatures
 from model.bundle.layout import DomainSpec, ImageEncoder
