@@ -17,7 +17,7 @@ from service.cli.terminal import progress_bar
 if TYPE_CHECKING:
     # Imported for real when a command runs: torch takes its time to load.
     from model.network.config import Task
-    from model.training.evaluation.report import Comparison, Report, Result
+    from model.training.evaluation.report import ExactComparison, Report, Result
 
 EXAMPLE = (
     "Example: vip5 evaluate --bundle bundles/toys --domain toys --data data/toys --users 2000 "
@@ -195,7 +195,7 @@ def _lacks(results: Iterable[Result]) -> Iterator[str]:
             yield f"{result.name}: {result.num_unrated:,} of {result.num_questions:,} texts gave no rating"
 
 
-def _exact_table(comparison: Comparison) -> Table:
+def _exact_table(comparison: ExactComparison) -> Table:
     from model.training.evaluation.report import METRICS, interval
 
     table = Table(

@@ -38,7 +38,7 @@ class PromptImages:
         """Those of a bundle's file; none without one. Raises BundleError."""
         if path is None:
             return cls(np.zeros((0, domain.spec.layout.feature_dim), dtype=np.float32), {}, domain)
-        found = load_features(path, str(path.name))
+        found = load_features(path)
         return cls(found.features, {item_id: row for row, item_id in enumerate(found.item_ids)}, domain)
 
     def read(self, prompt: Prompt) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from model.training.evaluation.answers import ExactAnswer, Header, Journal, Rank
 from model.training.evaluation.held_out import HeldOut, fingerprint
 from model.training.evaluation.options import EvaluationOptions
 from model.training.evaluation.questions import Question, Questionnaire
-from model.training.evaluation.report import Comparison, Report, Result, hardware
+from model.training.evaluation.report import ExactComparison, Report, Result, hardware
 from model.training.evaluation.summary import baseline_results, exact_comparison, ranked_result, text_result
 
 Progress = Callable[[str, int, int | None], None]
@@ -98,7 +98,7 @@ def _result(held_out: HeldOut, template: Template, journal: Journal) -> Result:
     return ranked_result(held_out, template, [each for each in ranked if each.template == template.template_id])
 
 
-def _exact(held_out: HeldOut, template: Template, journal: Journal) -> Comparison:
+def _exact(held_out: HeldOut, template: Template, journal: Journal) -> ExactComparison:
     own = [answer for answer in journal.answers if answer.template == template.template_id]
     ranked = [answer for answer in own if isinstance(answer, RankedAnswer)]
     return exact_comparison(held_out, template, ranked, [each for each in own if isinstance(each, ExactAnswer)])

@@ -120,7 +120,7 @@ def fingerprint(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     digest.update(dataset.sequences.items.astype(np.int64).tobytes())
     digest.update(dataset.sequences.offsets.astype(np.int64).tobytes())
-    for column in (dataset.catalog.item_ids, dataset.users.table.column("user_id").to_pylist(), dataset.reviews):
+    for column in (dataset.catalog.item_ids, dataset.users.table.to_pylist(), dataset.reviews):
         digest.update(repr(tuple(column)).encode())
     for user in sorted(dataset.negatives):
         digest.update(repr((user, dataset.negatives[user].tolist())).encode())

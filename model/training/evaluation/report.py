@@ -58,7 +58,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ExactComparison:
     """Beams against the exact ranking of the whole catalog, for the same users.
 
     The shares speak of the items that are answered: how often they are the same in the same order, how often the same
@@ -91,7 +91,7 @@ class Report:
     options: EvaluationOptions
     seconds: float
     results: tuple[Result, ...]
-    exact: tuple[Comparison, ...] = ()
+    exact: tuple[ExactComparison, ...] = ()
     format: int = FORMAT_VERSION
 
     def write(self, path: Path) -> None:

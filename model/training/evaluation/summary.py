@@ -18,7 +18,7 @@ from model.training.evaluation.baselines import candidate_ranks, catalog_ranks, 
 from model.training.evaluation.held_out import HeldOut
 from model.training.evaluation.metrics import CUTOFFS, mean_estimates, ranking_statistics
 from model.training.evaluation.options import NUM_ANSWERED
-from model.training.evaluation.report import Comparison, Proofs, Result
+from model.training.evaluation.report import ExactComparison, Proofs, Result
 from model.training.evaluation.texts import ScoredText, rating_estimates, text_estimates
 
 
@@ -91,14 +91,14 @@ def baseline_results(held_out: HeldOut, name: str, tasks: Iterable[Task]) -> lis
 
 def exact_comparison(
     held_out: HeldOut, template: Template, ranked: Sequence[RankedAnswer], exact: Sequence[ExactAnswer]
-) -> Comparison:
+) -> ExactComparison:
     """Beams against the exact ranking, for the users who have both."""
     by_user = {answer.user: answer for answer in ranked}
     beams = [by_user[answer.user] for answer in exact]
     pairs = [(beam.item_ids, true.item_ids) for beam, true in zip(beams, exact, strict=True)]
     users, seed = np.array([answer.user for answer in exact]), held_out.options.seed
     found, true = (ranking_statistics(_ranks(held_out, answers)) for answers in (beams, exact))
-    return Comparison(
+    return ExactComparison(
         name=template.template_id,
         num_users=len(exact),
         same_order=float(np.mean([beam == best for beam, best in pairs])),
