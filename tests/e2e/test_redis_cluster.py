@@ -147,8 +147,11 @@ async def test_a_user_over_tls_and_a_socket_reach_the_same_server(tmp_path: Path
             client.execute_command(
                 "ACL", "SETUSER", "shop", "on", ">s@cret", "~vip5:*", "+@read", "+@write", "+@scripting", "+@connection"
             )
+            client.execute_command(
+                "ACL", "SETUSER", "reader", "on", ">read", "~vip5:*", "+@read", "+@scripting", "+@connection"
+            )
         options = f"?ssl_ca_certs={certificate}"
-        urls = [f"rediss://shop:s%40cret@{HOST}:{tls_port}{options}", f"unix://shop:s%40cret@{socket}"]
+        urls = [f"rediss://shop:s%40cret@{HOST}:{tls_port}{options}", f"unix://reader:read@{socket}"]
         await load_into(urls[0], SOURCE)
         for url in urls:
             async with store_of(url) as store:

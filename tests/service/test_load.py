@@ -288,6 +288,7 @@ async def test_before_the_warm_up_nothing_is_answered_but_probes(app: FastAPI, e
     assert ready.json() == {
         "status": "not_ready",
         "reasons": ["the domain toys is being warmed up", "the domain words is being warmed up"],
+        "degraded": [],
     }
     check_problem(refused, 503, "not_ready")
     assert int(refused.headers["Retry-After"]) >= 1
@@ -298,7 +299,7 @@ async def test_after_the_warm_up_the_service_is_ready(client: httpx.AsyncClient,
     response = await client.get(path)
 
     assert response.status_code == 200
-    assert response.json() == {"status": "ready", "reasons": []}
+    assert response.json() == {"status": "ready", "reasons": [], "degraded": []}
 
 
 async def test_while_draining_new_requests_are_refused_and_running_ones_end(
