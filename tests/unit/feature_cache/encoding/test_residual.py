@@ -70,6 +70,9 @@ def test_rn50_is_read_from_a_file_of_openai_s_weights(suffix: str, open_clip: Mo
     clip = open_clip.create_model("RN50-quickgelu").eval()
     path = tmp_path / f"RN50{suffix}"
     if suffix == ".archive.pt":
+        mask = clip.attn_mask
+        del clip.attn_mask
+        clip.attn_mask = mask  # no buffer, as in OpenAI's own code
         example = torch.zeros(1, 3, 224, 224), torch.zeros(1, 77, dtype=torch.long)
         torch.jit.save(torch.jit.trace(clip, example, check_trace=False), path)
     elif suffix == ".pt":
