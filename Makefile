@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 BUNDLE := demo/bundle
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test lint format bench lock
+.PHONY: help install run demo test servers lint format bench lock
 
 help: ## show what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,8 +30,15 @@ demo: $(INSTALLED) ## draw the demonstration catalog anew
 $(BUNDLE)/manifest.json: | $(INSTALLED)
 	$(BIN)/python -m demo.make --out $(BUNDLE)
 
-test: $(INSTALLED) ## run all tests
+test: $(INSTALLED) servers ## run all tests
 	$(BIN)/pytest
+
+# The tests of the feature store talk to real servers; without them they are skipped.
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo -n)
+servers: ## install redis-server from the system's packages if it is missing
+	@{ command -v redis-server && command -v redis-sentinel; } >/dev/null \
+		|| { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server redis-sentinel >/dev/null; } \
+		|| echo "redis-server is missing and cannot be installed here; what needs it will be skipped" >&2
 
 lint: $(INSTALLED) ## check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -46,12 +53,14 @@ format: $(INSTALLED) ## lay the code out
 bench: $(INSTALLED) ## measure the engine against transformers' generate
 	$(BIN)/python -m benchmarks.first_bearing
 
-# Takes the newest versions that pyproject.toml admits. What torch brings along for one platform is left to torch's own pins.
+# Takes the newest versions that pyproject.toml admits, but for torch, whose newer builds bring gigabytes along. What torch
+# needs on one platform alone is left to torch's own pins.
+TORCH ?= 2.13.0
 FREEZE = pip freeze --all --exclude vip5-serve | sed -E -e 's/\+[a-z0-9.]+$$//' -e '/^(pip|nvidia-.*|cuda-.*|triton)==/d'
 
 lock: ## renew the pinned versions
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install --quiet --upgrade pip setuptools
+	$(VENV)-lock/bin/python -m pip install --quiet --upgrade pip setuptools torch==$(TORCH)
 	$(VENV)-lock/bin/python -m pip install --quiet .
 	$(VENV)-lock/bin/python -m $(FREEZE) > requirements.lock
 	$(VENV)-lock/bin/python -m pip install --quiet .[dev]

@@ -36,6 +36,8 @@ STARTUP_ONLY = {
     "invalid_catalog",
     "unsafe_file",
     "cannot_listen",
+    "invalid_dataset",
+    "invalid_training",
 }
 
 
