@@ -37,8 +37,9 @@ class _Rows(Protocol):
 class FeatureFile:
     """One memory-mapped file; a row is read from disk when it is asked for."""
 
-    def __init__(self, path: Path, rows: _Rows, row_of: dict[str, int]) -> None:
+    def __init__(self, path: Path, rows: _Rows, row_of: dict[str, int], encoder: str | None = None) -> None:
         self._path = path
+        self.encoder = encoder  # that made the embeddings, where the file says so
         self._rows = rows
         self._row_of = row_of
 
@@ -50,6 +51,7 @@ class FeatureFile:
                 rows: _Rows = tensors.get_slice("features")
                 id_bytes = tensors.get_tensor("id_bytes")
                 id_offsets = tensors.get_tensor("id_offsets")
+                encoder = (tensors.metadata() or {}).get("encoder")
         except (SafetensorError, OSError) as error:
             raise FeatureFileError(
                 f"{path}: not a file of image embeddings ({error}); it needs features, id_bytes and id_offsets"
@@ -64,7 +66,7 @@ class FeatureFile:
         row_of = {item_id: row for row, item_id in enumerate(item_ids)}
         if len(row_of) != len(item_ids):
             raise FeatureFileError(f"{path}: some item id stands twice; each may have one row only")
-        return cls(path, rows, row_of)
+        return cls(path, rows, row_of, encoder)
 
     @property
     def dim(self) -> int:

@@ -28,15 +28,19 @@ from model.errors import BundleError
 Progress = Callable[[int, int], None]
 """Called with the number of steps done and of all steps."""
 
+ENCODER = "encoder"
+"""Where a file's metadata names the encoder."""
+
 _DTYPES = {"F16": np.float16, "F32": np.float32}
 
 
 @dataclass(frozen=True, eq=False)
 class ItemFeatures:
-    """Embeddings of some items."""
+    """Embeddings of some items. `encoder` names the image tower that made them, where the file says so."""
 
     item_ids: tuple[str, ...]
     features: NDArray[np.floating]  # [F, D], float16 or float32
+    encoder: str | None = None
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or len(self.features) != len(self.item_ids):
@@ -59,7 +63,7 @@ class ItemFeatures:
             raise BundleError(
                 f"none of the {len(self.item_ids)} features is of an item in the catalog; check the item ids"
             )
-        return ItemFeatures(item_ids, self.features[[row_of[item_id] for item_id in item_ids]])
+        return ItemFeatures(item_ids, self.features[[row_of[item_id] for item_id in item_ids]], self.encoder)
 
 
 def read_features(source: Path, catalog: Catalog, progress: Progress | None = None) -> ItemFeatures:
@@ -86,7 +90,7 @@ def write_features(path: Path, found: ItemFeatures) -> None:
         "id_bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
         "id_offsets": offsets,
     }
-    save_file(tensors, path)
+    save_file(tensors, path, None if found.encoder is None else {ENCODER: found.encoder})
 
 
 def load_features(path: Path, where: str = "features.safetensors") -> ItemFeatures:
@@ -99,7 +103,9 @@ def load_features(path: Path, where: str = "features.safetensors") -> ItemFeatur
     if missing:
         raise BundleError(f"{where} has no tensor {', '.join(missing)}; write the features anew")
     item_ids = cast("list[str]", _item_ids(tensors["id_bytes"], tensors["id_offsets"], where).to_pylist())
-    return ItemFeatures(tuple(item_ids), tensors["features"])
+    with safe_open(path, framework="numpy") as file:
+        encoder = (file.metadata() or {}).get(ENCODER)
+    return ItemFeatures(tuple(item_ids), tensors["features"], encoder)
 
 
 def check_features(path: Path, dim: int, catalog: Catalog, where: str) -> None:

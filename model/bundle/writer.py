@@ -137,6 +137,11 @@ class BundleWriter:
                 f"the features are {features.dim} wide, but the model reads {spec.layout.feature_dim}; "
                 "give those of the encoder that the model was tuned with"
             )
+        if features is not None and spec.encoder is not None and features.encoder not in {None, spec.encoder.name}:
+            raise BundleError(
+                f"the features were made by {features.encoder}, but the model was tuned with {spec.encoder.name}; "
+                "encode the pictures with the latter"
+            )
         folder = (self._folder / place).parent
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

@@ -225,6 +225,7 @@ class _Target:
 
 def _target(bundle: Path | None, domain: str, encoder: str | None, features: Path | None) -> _Target:
     from feature_cache.embedded import FeatureFile
+    from feature_cache.errors import FeatureFileError
     from feature_cache.store import FeatureSpace
 
     dim = 0
@@ -236,6 +237,11 @@ def _target(bundle: Path | None, domain: str, encoder: str | None, features: Pat
     if encoder is None:
         raise typer.BadParameter("give --bundle, or the name of the encoder", param_hint="--encoder")
     source = None if features is None else FeatureFile.open(features)
+    if source is not None and source.encoder not in {None, encoder}:
+        raise FeatureFileError(
+            f"{features}: the embeddings were made by {source.encoder}, the model was tuned with {encoder}; encode the"
+            " pictures with the latter"
+        )
     return _Target(FeatureSpace(domain, encoder, dim or (source.dim if source else 0)), source)
 
 

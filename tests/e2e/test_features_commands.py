@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+from model.bundle.features import ItemFeatures, write_features
 from service.cli import main
 from tests.e2e.processes import COMMAND, PATIENCE_S, environment, serving
 from tests.redis_servers import RedisServer, redis_server
@@ -176,3 +177,14 @@ def test_a_load_that_is_killed_leaves_whole_versions_and_its_lock(
     status, _, error = run(capsys, "load", *of)
     assert status == 1
     assert "another load of these embeddings is running, or was killed" in error
+
+
+@pytest.mark.usefixtures("server")
+def test_embeddings_of_another_encoder_are_not_loaded(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = tmp_path / "other.safetensors"
+    write_features(features, ItemFeatures(("item-1",), np.ones((1, 8), dtype=np.float16), encoder="rn50"))
+    code, _, error = run(capsys, "load", "--bundle", bundle, "--domain", "toys", "--features", features)
+    assert code == 1
+    assert "made by rn50, the model was tuned with vitb32" in error

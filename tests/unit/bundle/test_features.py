@@ -55,6 +55,14 @@ def test_a_file_of_a_bundle_s_own_form_needs_no_ids_beside_it(tmp_path: Path) ->
     np.testing.assert_array_equal(found.features, rows[[2, 0]])
 
 
+def test_a_file_says_which_encoder_made_its_embeddings(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    write_features(path, ItemFeatures(("item-5",), vector(5)[None], encoder="rn50"))
+    assert read_features(path, CATALOG).encoder == "rn50"
+    write_features(path, ItemFeatures(("item-5",), vector(5)[None]))
+    assert read_features(path, CATALOG).encoder is None
+
+
 def test_ids_are_cut_at_line_ends_only(tmp_path: Path) -> None:
     catalog = Catalog.from_rows([{"item_id": "a\u2028b", "index": "1"}, {"item_id": "c", "index": "2"}])
     save_file({"features": np.stack([vector(1), vector(2)])}, tmp_path / "all.safetensors")

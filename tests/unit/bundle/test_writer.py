@@ -14,7 +14,7 @@ from model.bundle import folders
 from model.bundle.bundle import Bundle, open_bundle
 from model.bundle.catalog import Catalog
 from model.bundle.features import ItemFeatures
-from model.bundle.layout import DomainSpec
+from model.bundle.layout import DomainSpec, ImageEncoder
 from model.bundle.writer import BundleWriter
 from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, tiny_bundle, tiny_catalog, tiny_features, tiny_tokenizer
 from tests.unit.bundle.refusals import refused
@@ -210,6 +210,14 @@ def test_a_domain_that_breaks_a_rule_is_not_written(root: Path) -> None:
         with refused("invalid_bundle", "the features are 5 wide, but the model reads 8"):
             writer.add_domain(spec("games"), toys.adapter, toys.catalog, features=tiny_features(toys.catalog, 5))
         assert writer.domains == {"toys"}
+
+
+def test_features_of_another_encoder_are_refused(root: Path) -> None:
+    toys = open_bundle(root).domains["toys"]
+    tuned_with_clip = replace(spec("games"), encoder=ImageEncoder("vitb32", 8))
+    features = ItemFeatures(("item-3",), np.ones((1, 8), dtype=np.float32), encoder="rn50")
+    with BundleWriter(root) as writer, refused("invalid_bundle", "made by rn50, but the model was tuned with vitb32"):
+        writer.add_domain(tuned_with_clip, toys.adapter, toys.catalog, features=features)
 
 
 def test_features_are_stored_in_the_order_of_the_catalog(root: Path) -> None:
