@@ -82,7 +82,9 @@ def test_encoded_pictures_are_in_the_prompts_of_a_bundle(clip: Path, tmp_path: P
     catalog.write_text(
         "".join(f'{{"item_id": "item-{n}", "index": "{n}", "image": "item-{n}.png"}}\n' for n in range(1, 6))
     )
-    tiny_checkpoint().save(tmp_path)
+    checkpoint = tiny_checkpoint()
+    checkpoint.config["image_feature_type"] = "tiny"
+    checkpoint.save(tmp_path)
     tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
     named = {"checkpoint": "tiny.pth", "config": "tiny.json", "tokenizer": "tokenizer.json", "catalog": "items.jsonl"}
     files = [part for name, file in named.items() for part in (f"--{name}", tmp_path / file)]
