@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import statistics
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
 _KIBIBYTE = 1024
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
 class Measures:
-    """`peak_memory_bytes` is the GPU allocator's, or on a CPU the most that the process ever held.
+    """`peak_memory_bytes` is the GPU allocator's, or on a CPU the most that the process held while it trained.
 
     A resumed run counts the steps since it was resumed. Losses are (step, loss).
     """
@@ -40,8 +43,7 @@ class StepClock(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._started = self._step_began = time.perf_counter()
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        _forget_peak_memory()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._durations.append(time.perf_counter() - self._step_began)
@@ -69,8 +71,20 @@ def _losses(history: list[dict[str, float]], name: str) -> tuple[tuple[int, floa
     return tuple((int(entry["step"]), round(entry[name], 4)) for entry in history if name in entry)
 
 
+def _forget_peak_memory() -> None:
+    """From now on, the peak is that of what follows, where the system can count anew."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif _CLEAR.exists():
+        _CLEAR.write_text("5", encoding="ascii")  # resets VmHWM: Linux, proc_pid_clear_refs(5)
+
+
 def _peak_memory() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
+    if _STATUS.exists():
+        peak = re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text(encoding="ascii", errors="replace"))
+        if peak is not None:
+            return int(peak[1]) * _KIBIBYTE
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * _KIBIBYTE
