@@ -1,8 +1,9 @@
 """What does tuning adapters save against tuning everything?
 
-Method: a model of T5-small's size over the real Toys purchases, two visual tokens an item (embeddings at random, which
-costs the same). Three ways of tuning take the same steps on the same batches, each in a process of its own, in turn, for
-several rounds. A step is drawing the batch, both passes and the optimiser; memory is the most that the process held.
+Method: a model of T5-small's size over the real Toys purchases, two visual tokens an item (random embeddings cost the
+same). Three ways of tuning take the same steps on the same batches, each in a process of its own, in turn, for several
+rounds. A step is drawing the batch, both passes and the optimiser; memory is the most that the process held while it
+trained.
 Output: a table (medians over the rounds), and the figures as JSON in the last line.
 
     python -m benchmarks.tuning_cost --data datasets/toys --tokenizer ../shared/data/t5-tokenizer/tokenizer.json
