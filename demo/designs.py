@@ -15,22 +15,20 @@ from typing import Literal
 RGB = tuple[int, int, int]
 Pattern = Literal["plain", "striped", "dotted", "checked"]
 Style = Literal["classic", "retro", "modern"]
-Season = Literal["winter", "spring", "summer"]
-Range = Literal["regular", "winter", "spring", "summer"]
+Season = Literal["spring", "summer"]
+Range = Literal["regular", "spring", "summer"]
 
 COLOURS: dict[str, RGB] = {
     "red": (214, 57, 54),
-    "orange": (238, 134, 38),
     "yellow": (245, 201, 57),
     "green": (76, 160, 84),
     "blue": (52, 104, 192),
-    "purple": (126, 82, 168),
     "pink": (233, 122, 164),
     "brown": (139, 94, 60),
 }
 PATTERNS: tuple[Pattern, ...] = ("plain", "striped", "dotted", "checked")
 STYLES: tuple[Style, ...] = ("classic", "retro", "modern")
-RANGES: tuple[Range, ...] = ("regular", "winter", "spring", "summer")
+RANGES: tuple[Range, ...] = ("regular", "spring", "summer")
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,8 @@ class Item:
 
     @property
     def is_active(self) -> bool:
-        """Winter is over: its items stand in histories, but nobody can buy them any more."""
-        return self.range != "winter"
+        """Summer has begun: spring's items stand in histories, but cannot be bought any more."""
+        return self.range != "spring"
 
 
 @dataclass(frozen=True)

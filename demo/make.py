@@ -4,15 +4,15 @@
 
 Beside the bundle come
 
-    <out>-text/            the same backbone with adapters tuned on prompts without pictures, to compare with
+    <out>-text/            domains tuned on prompts without pictures, to compare with; without the backbone, the same
     <out>-clip/            the picture encoder, in Hugging Face's form
     <out>-pictures/        the catalogs' `image` column is relative to it
     <out>-held-out/        customers that nothing was trained on, a dataset for each domain
     <out>-requests.jsonl   bodies to send or to give to `vip5 predict`
 
-The backbone is trained on winter's customers, the adapters on spring's; summer's are held out. The same code makes the
-same files, as far as sums of floats agree between processors. What was killed goes on where it was when it is started
-again; models that are done are not trained again, whatever changed: remove <out>-work/ for that.
+The backbone is trained on one half of spring's customers, the adapters on the other; summer's are held out. The same
+code makes the same files, as far as sums of floats agree between processors. What was killed goes on where it was when
+it is started again; models that are done are not trained again, whatever changed: remove <out>-work/ for that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import argparse
 import random
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +39,7 @@ from demo.pictures import draw_catalog, draw_designs, embed_catalog
 from demo.progress import progress_bar
 from demo.requests import write_requests
 from model.bundle.features import ItemFeatures
-from model.bundle.layout import MANIFEST
+from model.bundle.layout import BACKBONE_CONFIG, MANIFEST
 from model.bundle.manifest import read_manifest
 from model.errors import Vip5Error
 from model.prompts.assembly import UNKNOWN_TITLE
@@ -56,10 +58,10 @@ class Recipe:
     """How much of everything. `num_steps` left out, a model is trained as long as its run file says."""
 
     looks: tuple[Look, ...] = LOOKS
-    num_clip_pictures: int = 1152
-    num_clip_held_out: int = 192  # of these
+    num_clip_pictures: int = 1008
+    num_clip_held_out: int = 144  # of these
     num_clip_steps: int = 700
-    num_customers: int = 3000  # of each season that is trained on
+    num_customers: int = 3000  # for the backbone, and as many for the adapters
     num_held_out: int = 2000
     num_steps: int | None = None
 
@@ -126,11 +128,24 @@ def make(out: Path, recipe: Recipe = Recipe()) -> str:
         draw_catalog(shop, places.pictures, SEED)
         _write_datasets(shop, embed_catalog(shop, places.pictures, clip), recipe, places)
     make_tokenizer(_texts(places.work)).save(str(places.work / "tokenizer.json"))
-    digests = {name: _train(name, places.work, recipe) for name in ("backbone", "text", "bundle")}
+    digests = {name: _train(name, places.work, recipe) for name in ("backbone", "bundle", "text")}
     shutil.copytree(places.work / "bundle", out)
-    shutil.copytree(places.work / "text", places.text_bundle)
-    write_requests(places.requests, [(shop, _customers(shop, recipe)["summer"]) for shop in shops], SEED)
+    shutil.copytree(
+        places.work / "text", places.text_bundle, ignore=shutil.ignore_patterns(BACKBONE_CONFIG.parent.name)
+    )
+    write_requests(places.requests, [(shop, Customers.of(shop, recipe).held_out) for shop in shops], SEED)
     return digests["bundle"]
+
+
+@contextmanager
+def completed_text_bundle(places: Places) -> Iterator[Path]:
+    """The bundle tuned without pictures, with the backbone that it shares with the other, for as long as it is used."""
+    backbone = BACKBONE_CONFIG.parent.name
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        shutil.copytree(places.text_bundle, bundle)
+        shutil.copytree(places.bundle / backbone, bundle / backbone)
+        yield bundle
 
 
 def _encoder(shops: Sequence[Shop], recipe: Recipe, folder: Path) -> TinyClip:
@@ -152,30 +167,36 @@ def _encoder(shops: Sequence[Shop], recipe: Recipe, folder: Path) -> TinyClip:
     return clip
 
 
-def _customers(shop: Shop, recipe: Recipe) -> dict[str, tuple[Person, ...]]:
-    return {
-        "winter": shop.customers("winter", recipe.num_customers, SEED),
-        "spring": shop.customers("spring", recipe.num_customers, SEED),
-        "summer": shop.customers("summer", recipe.num_held_out, SEED),
-    }
+@dataclass(frozen=True)
+class Customers:
+    """A shop's: two halves of spring's, and summer's."""
+
+    of_backbone: tuple[Person, ...]
+    of_adapters: tuple[Person, ...]
+    held_out: tuple[Person, ...]
+
+    @classmethod
+    def of(cls, shop: Shop, recipe: Recipe) -> Customers:
+        spring = shop.customers("spring", 2 * recipe.num_customers, SEED)
+        summer = shop.customers("summer", recipe.num_held_out, SEED)
+        return cls(spring[: recipe.num_customers], spring[recipe.num_customers :], summer)
 
 
 def _write_datasets(shop: Shop, features: ItemFeatures, recipe: Recipe, places: Places) -> None:
-    """Summer's customers are in spring's table of users, too, which becomes the bundle's: they are asked about."""
-    people = _customers(shop, recipe)
-    make_dataset(shop, "winter", people["winter"], seed=SEED, features=features).write(
-        places.work / f"{shop.name}-winter"
-    )
-    spring = make_dataset(shop, "spring", people["spring"], seed=SEED, features=features, newcomers=people["summer"])
-    spring.write(places.work / f"{shop.name}-spring")
-    make_dataset(shop, "summer", people["summer"], seed=SEED, features=features).write(places.held_out / shop.name)
+    """Summer's customers are in the adapters' table of users, too, which becomes the bundle's: they are asked about."""
+    people = Customers.of(shop, recipe)
+    backbone = make_dataset(shop, "spring", people.of_backbone, seed=SEED, features=features)
+    backbone.write(places.work / f"{shop.name}-backbone")
+    adapters = make_dataset(shop, "spring", people.of_adapters, seed=SEED, features=features, newcomers=people.held_out)
+    adapters.write(places.work / f"{shop.name}-adapters")
+    make_dataset(shop, "summer", people.held_out, seed=SEED, features=features).write(places.held_out / shop.name)
 
 
 def _texts(work: Path) -> Iterator[str]:
     """All that the tokenizer should know in whole words."""
     yield from (template.text for template in TEMPLATES.values())
     yield from (UNKNOWN_TITLE, "yes no", "item_", "user_", "->")
-    for folder in sorted(work.glob("*-winter")):
+    for folder in sorted(work.glob("*-backbone")):
         yield from texts_of(Dataset.read(folder))
 
 

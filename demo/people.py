@@ -20,7 +20,10 @@ _FIRST_NAMES = (
     *("Tilda", "Uma", "Vera", "Wim", "Xenia", "Yara", "Yusuf", "Zoe"),
 )
 _FAMILY_NAMES = ("Abel", "Brook", "Castro", "Dahl", "Eriksen", "Fontaine", "Gray", "Haas", "Ito", "Jansen")
-_HISTORY_LENGTHS = range(5, 13)
+_HISTORY_LENGTHS: dict[Season, range] = {
+    "spring": range(5, 13),
+    "summer": range(3, 4),  # it has only begun
+}
 
 # How the next look comes from the last: which traits stay, and how often.
 _CARRIED: tuple[tuple[frozenset[str], float], ...] = (
@@ -29,8 +32,8 @@ _CARRIED: tuple[tuple[frozenset[str], float], ...] = (
     (frozenset({"pattern", "style"}), 0.10),
     (frozenset(), 0.15),  # back to the favourites
 )
-_FIRST_NUMBER: dict[Season, int] = {"winter": 10_001, "spring": 20_001, "summer": 30_001}
-_SEASON_STARTS: dict[Season, int] = {"winter": 1_764_547_200, "spring": 1_772_323_200, "summer": 1_780_272_000}
+_FIRST_NUMBER: dict[Season, int] = {"spring": 10_001, "summer": 30_001}
+_SEASON_STARTS: dict[Season, int] = {"spring": 1_772_323_200, "summer": 1_780_272_000}
 _SEASON_LENGTH = 92 * 24 * 3600
 
 
@@ -114,7 +117,7 @@ def _person(number: int, season: Season, shelf: _Shelf, chance: random.Random) -
 
 def _history(taste: Taste, season: Season, shelf: _Shelf, chance: random.Random) -> tuple[Purchase, ...]:
     bought: list[Item] = []
-    for _ in range(chance.choice(_HISTORY_LENGTHS)):
+    for _ in range(chance.choice(_HISTORY_LENGTHS[season])):
         last = bought[-1].design if bought else None
         left = [item for item in _considered(taste, last, shelf, chance) if item not in bought]
         if left:
