@@ -20,14 +20,11 @@ $(INSTALLED): requirements.lock requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-run: $(INSTALLED) $(BUNDLE)/manifest.json ## serve the demonstration on http://127.0.0.1:8000
+run: $(INSTALLED) ## serve the demonstration on http://127.0.0.1:8000
 	$(BIN)/vip5 serve --bundle $(BUNDLE)
 
-demo: $(INSTALLED) ## draw the demonstration catalog anew
-	rm -rf $(BUNDLE) $(BUNDLE)-pictures $(BUNDLE)-requests.jsonl
-	$(BIN)/python -m demo.make --out $(BUNDLE)
-
-$(BUNDLE)/manifest.json: | $(INSTALLED)
+demo: $(INSTALLED) ## draw, simulate and train the demonstration anew, in about 35 minutes
+	rm -rf $(BUNDLE) $(BUNDLE)-text $(BUNDLE)-clip $(BUNDLE)-pictures $(BUNDLE)-held-out $(BUNDLE)-work $(BUNDLE)-requests.jsonl
 	$(BIN)/python -m demo.make --out $(BUNDLE)
 
 test: $(INSTALLED) servers ## run all tests
