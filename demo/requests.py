@@ -38,7 +38,12 @@ def make_requests(shop: Shop, people: Sequence[Person], seed: int) -> Iterator[B
             where = {"colour": last.design.look.colour}
             stars = person.taste.rating(last.design)
             yield {"task": "sequential", **about, "history": history, "where": where}
-            yield {"task": "direct", **about, "candidates": chance.sample(on_sale, _LIST_LENGTH), "k": 5}
+            yield {
+                "task": "direct",
+                **about,
+                "candidates": chance.sample(on_sale, min(_LIST_LENGTH, len(on_sale))),
+                "k": 5,
+            }
             yield {
                 "task": "explanation",
                 **about,

@@ -22,7 +22,6 @@ from model.training.evaluation.metrics import Estimate
 
 ROOT = Path(__file__).parents[3]
 PLACES = Places(ROOT / "demo" / "bundle")
-NUM_USERS = 1000
 LARGEST_MIB = 10
 """What is shipped, all together."""
 
@@ -31,7 +30,7 @@ each_domain = pytest.mark.parametrize("domain", [assortment.domain for assortmen
 
 @pytest.fixture(scope="module")
 def figures() -> dict[tuple[str, str], Figures]:
-    return {(one.domain, one.name): one for one in measure(PLACES, NUM_USERS)}
+    return {(one.domain, one.name): one for one in measure(PLACES)}
 
 
 @each_domain
@@ -64,7 +63,7 @@ def test_explanations_name_what_only_the_picture_shows(figures: dict[tuple[str, 
 
 @each_domain
 def test_the_readme_s_figures_are_those_of_the_bundle(figures: dict[tuple[str, str], Figures], domain: str) -> None:
-    """The README's are of all customers, these of a sample: their intervals overlap."""
+    """Up to what sums of floats differ by between processors: the intervals overlap."""
     for (of, name), measured in figures.items():
         if of != domain:
             continue
