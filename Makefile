@@ -23,7 +23,7 @@ $(INSTALLED): requirements.lock requirements-dev.lock pyproject.toml
 run: $(INSTALLED) ## serve the demonstration on http://127.0.0.1:8000
 	$(BIN)/vip5 serve --bundle $(BUNDLE)
 
-demo: $(INSTALLED) ## draw, simulate and train the demonstration anew, in about 35 minutes
+demo: $(INSTALLED) ## draw, simulate and train the demonstration anew, in half an hour or more
 	rm -rf $(BUNDLE) $(BUNDLE)-text $(BUNDLE)-clip $(BUNDLE)-pictures $(BUNDLE)-held-out $(BUNDLE)-work $(BUNDLE)-requests.jsonl
 	$(BIN)/python -m demo.make --out $(BUNDLE)
 

@@ -54,7 +54,27 @@ def write_run(folder: Path, text: str, *, name: str = "run") -> Path:
     return path
 
 
-FROM_SCRATCH = """
+_COMMON = """
+[images]
+tokens = 2
+
+[prompts]
+max_tokens = 128
+num_candidates = 10
+
+[optimiser]
+steps = 6
+batch_size = 4
+
+[record]
+checkpoint_every = 2
+validate_every = 3
+validation_batches = 2
+log_every = 1
+"""
+
+FROM_SCRATCH = (
+    """
 out = "bundle"
 tune = "from_scratch"
 
@@ -73,26 +93,12 @@ num_decoder_layers = 2
 
 [adapters]
 reduction_factor = 0
-
-[images]
-tokens = 2
-
-[prompts]
-max_tokens = 128
-num_candidates = 10
-
-[optimiser]
-steps = 6
-batch_size = 4
-
-[record]
-checkpoint_every = 2
-validate_every = 3
-validation_batches = 2
-log_every = 1
 """
+    + _COMMON
+)
 
-ADAPTERS = """
+ADAPTERS = (
+    """
 out = "bundle"
 
 [[domains]]
@@ -101,21 +107,6 @@ data = "data"
 
 [adapters]
 reduction_factor = 4
-
-[images]
-tokens = 2
-
-[prompts]
-max_tokens = 128
-num_candidates = 10
-
-[optimiser]
-steps = 6
-batch_size = 4
-
-[record]
-checkpoint_every = 2
-validate_every = 3
-validation_batches = 2
-log_every = 1
 """
+    + _COMMON
+)
