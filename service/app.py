@@ -40,6 +40,8 @@ async def open_service(settings: Settings, metrics: Metrics, loader: Loader = lo
         epoch = Epoch(domains=runtime.domains, engine=EngineCalls(runtime.engine), features=features.store)
         for domain in epoch.domains.values():
             metrics.set_bundle(domain.name, domain.bundle_hash)
+        metrics.set_epoch_started()
+        metrics.watch_gpu(settings.device)
         lanes = Lanes(settings.queue_limits, metrics)
         lanes.start()
         try:

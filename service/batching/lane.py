@@ -25,6 +25,7 @@ class Lane:
     """Runs jobs in batches, in the order of arrival. Two lanes do not wait for each other."""
 
     def __init__(self, name: str, limits: QueueLimits, metrics: Metrics) -> None:
+        self._name = name
         self._limits = limits
         self._metrics = metrics
         self._drain_rate = DrainRate()
@@ -69,7 +70,9 @@ class Lane:
             self._batch = batch
             started_at = time.monotonic()
             self._run(batch)
-            self._drain_rate.record(len(batch), time.monotonic() - started_at)
+            busy_s = time.monotonic() - started_at
+            self._drain_rate.record(len(batch), busy_s)
+            self._metrics.observe_busy(self._name, busy_s)
             self._batch = []
 
     def _run(self, batch: list[AnyJob]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.metrics import Metrics
 
@@ -15,4 +14,5 @@ router = APIRouter(tags=["metrics"])
 async def metrics(request: Request) -> Response:
     """All metrics, for Prometheus."""
     service_metrics: Metrics = request.app.state.metrics
-    return Response(service_metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    exposition = service_metrics.render(request.headers.get("accept", ""))
+    return Response(exposition.content, media_type=exposition.media_type)
