@@ -125,6 +125,18 @@ def _link(
     )
 
 
+NO_ITEMS = Trie(
+    token=np.zeros(1, np.int32),
+    first_child=np.ones(2, np.int32),
+    leaf_lo=np.zeros(1, np.int32),
+    leaf_hi=np.zeros(1, np.int32),
+    rows_of_leaves=np.zeros(0, np.int64),
+    fanout=(),
+    level_widths=(),
+)
+"""The trie of a slot that holds no domain."""
+
+
 @dataclass(frozen=True, eq=False)
 class TrieArena:
     """Several tries in one set of tensors; a row's domain is the root that it starts from."""
@@ -157,6 +169,12 @@ class TrieArena:
             roots=tuple(roots),
             tries=tuple(tries),
         )
+
+    def with_trie(self, slot: int, trie: Trie) -> TrieArena:
+        """An arena with this trie in a slot and all else as it is; a slot may be beyond the last."""
+        tries = [*self.tries, *[NO_ITEMS] * (slot + 1 - len(self.tries))]
+        tries[slot] = trie
+        return TrieArena.of(tries, self.token.device)
 
     def fanout(self, domains: Sequence[int]) -> tuple[int, ...]:
         """Most children of a node at each depth, over the given domains; as long as the deepest of them."""

@@ -5,15 +5,17 @@ An engine knows domains by slot and items by leaf: it never sees a text, an item
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.decoding.constraints import Eligibility
-from model.network.config import Task
+from model.decoding.trie import Trie
+from model.network.config import DomainLayout, Task
 from model.prompts.prompt import Prompt
 
 
@@ -100,6 +102,15 @@ class Timings:
     decode_s: float
 
 
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """One version of a domain as an engine needs it."""
+
+    layout: DomainLayout
+    weights: Mapping[str, Tensor]  # under the names of checkpoints, layer norms included
+    trie: Trie
+
+
 OnToken = Callable[[int, int], bool]
 """Called with (row, token id) for each new token of a one-beam text; returns False to cancel that row."""
 
@@ -109,6 +120,23 @@ class Engine(Protocol):
 
     Each method may be called from one thread at a time; different methods from different threads.
     """
+
+    @property
+    def num_slots(self) -> int:
+        """How many slots there are, free ones included."""
+        ...
+
+    def place(self, slot: int, placement: Placement) -> None:
+        """Fill a free slot while the others go on answering; what the slot held before is gone.
+
+        A slot beyond the last, or a layout wider than what is there, makes more room. That the slot is free, with no
+        work of it waiting or running, is the caller's to know.
+        """
+        ...
+
+    def vacate(self, slot: int) -> None:
+        """Let go of what a slot held; it is free from now on."""
+        ...
 
     def rank(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
         """Constrained beam search; one ranking per work, in order."""

@@ -9,9 +9,10 @@ import torch
 
 from model.bundle.bundle import Bundle, open_bundle
 from model.decoding.trie import TrieArena
+from model.engine.decoding_engine import DecodingEngine
 from model.engine.domain import ServedDomain
 from model.engine.protocol import Engine
-from model.engine.torch_engine import TorchEngine
+from model.engine.torch_executor import TorchExecutor
 from model.errors import EngineError
 from model.network.network import Vip5Network
 from model.network.weights import freeze, load_backbone, load_domain
@@ -44,7 +45,7 @@ def load_runtime(root: Path, *, device: str = "cpu", num_threads: int | None = N
     }
     arena = TrieArena.of([domains[name].trie for name in names], target)
     return Runtime(
-        engine=TorchEngine(build_network(bundle).to(target), arena, device=target),
+        engine=DecodingEngine(TorchExecutor(build_network(bundle).to(target), target), arena),
         domains=domains,
         bundle_hash=bundle.hash,
         feature_files={

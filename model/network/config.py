@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,3 +69,17 @@ class DomainLayout:
     @property
     def num_adapters(self) -> int:
         return len(self.adapter_tasks)
+
+
+def capacity_of(layouts: Sequence[DomainLayout]) -> DomainLayout:
+    """The smallest layout that has room for each of the given ones."""
+    return DomainLayout(
+        bottleneck=max(layout.bottleneck for layout in layouts),
+        cross_attention_adapter=any(layout.cross_attention_adapter for layout in layouts),
+        one_adapter_for_all_tasks=all(layout.one_adapter_for_all_tasks for layout in layouts),
+        visual_tokens=max(layout.visual_tokens for layout in layouts),
+        feature_dim=max(layout.feature_dim for layout in layouts),
+        visual_norm=any(layout.visual_norm for layout in layouts),
+        whole_word_rows=max(layout.whole_word_rows for layout in layouts),
+        category_rows=max(layout.category_rows for layout in layouts),
+    )

@@ -14,7 +14,7 @@ from torch.nn import functional
 from model.network.attention import padding_mask
 from model.network.banks import BankIndex, RowIndex
 from model.network.cache import KeyValueCache
-from model.network.config import BackboneConfig, DomainLayout, Task
+from model.network.config import BackboneConfig, DomainLayout, Task, capacity_of
 from model.network.projection import Projection
 from model.network.stacks import BankSizes, Decoder, Encoder, Memory
 from model.network.visual import VisualMapperBank
@@ -51,28 +51,35 @@ class EncoderBatch:
 class Vip5Network(nn.Module):
     """T5 with the additions of any number of domains; each row of a batch uses its own domain's."""
 
-    def __init__(self, config: BackboneConfig, layouts: Sequence[DomainLayout]) -> None:
+    def __init__(
+        self, config: BackboneConfig, layouts: Sequence[DomainLayout], *, room_for: DomainLayout = NO_ADDITIONS
+    ) -> None:
+        """Make banks with a slot for each layout, as wide as the widest of them and of `room_for`."""
         super().__init__()
         self.config = config
         self.layouts = tuple(layouts) or (NO_ADDITIONS,)
-        self.adapters_per_domain = max(layout.num_adapters for layout in self.layouts)
+        self.capacity = capacity_of([*self.layouts, room_for])
         sizes = BankSizes(
             num_domains=len(self.layouts),
             num_adapters=len(self.layouts) * self.adapters_per_domain,
-            bottleneck=max(layout.bottleneck for layout in self.layouts),
-            has_cross_adapter=any(layout.cross_attention_adapter for layout in self.layouts),
+            bottleneck=self.capacity.bottleneck,
+            has_cross_adapter=self.capacity.cross_attention_adapter,
         )
         self.shared = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
         self.head = Projection(
             self.shared if config.tie_word_embeddings else nn.Parameter(torch.empty_like(self.shared))
         )
-        self.whole_word = self._tables(max(layout.whole_word_rows for layout in self.layouts))
-        self.category = self._tables(max(layout.category_rows for layout in self.layouts))
+        self.whole_word = self._tables(self.capacity.whole_word_rows)
+        self.category = self._tables(self.capacity.category_rows)
         self.visual: VisualMapperBank | None = None
-        if any(layout.visual_tokens for layout in self.layouts):
-            self.visual = VisualMapperBank(self.layouts, config.d_model, config.layer_norm_epsilon)
+        if self.capacity.visual_tokens:
+            self.visual = VisualMapperBank(self.layouts, self.capacity, config.d_model, config.layer_norm_epsilon)
         self.encoder = Encoder(config, sizes)
         self.decoder = Decoder(config, sizes)
+
+    @property
+    def adapters_per_domain(self) -> int:
+        return self.capacity.num_adapters
 
     @property
     def feature_dim(self) -> int:
@@ -82,6 +89,12 @@ class Vip5Network(nn.Module):
     def adapter_row(self, slot: int, task: Task) -> int:
         """Where a domain's adapter for a task lies in the adapter banks."""
         return slot * self.adapters_per_domain + self.layouts[slot].adapter_of(task)
+
+    def set_layout(self, slot: int, layout: DomainLayout) -> None:
+        """Say what a slot holds from now on; its weights are another matter."""
+        self.layouts = (*self.layouts[:slot], layout, *self.layouts[slot + 1 :])
+        if self.visual is not None:
+            self.visual.set_layout(slot, layout)
 
     def embed(self, batch: EncoderBatch) -> Tensor:
         """Token embeddings with the images in their places, plus whole-word and category embeddings: [B, S, D]."""

@@ -16,12 +16,12 @@ from model.network.config import DomainLayout
 class VisualMapperBank(nn.Module):
     """RMSNorm(W2·tanh(W1·f + b1) + b2), the norm over all V·D values of an image together, for each domain its own."""
 
-    def __init__(self, layouts: Sequence[DomainLayout], d_model: int, eps: float) -> None:
+    def __init__(self, layouts: Sequence[DomainLayout], capacity: DomainLayout, d_model: int, eps: float) -> None:
         super().__init__()
         self.d_model = d_model
         self.eps = eps
-        self.tokens = max(layout.visual_tokens for layout in layouts)
-        self.feature_dim = max(layout.feature_dim for layout in layouts)
+        self.tokens = capacity.visual_tokens
+        self.feature_dim = capacity.feature_dim
         num_domains, width = len(layouts), self.tokens * d_model
         hidden = width // 2
         self.hidden_weight = nn.Parameter(torch.zeros(num_domains, hidden, self.feature_dim))
@@ -34,6 +34,10 @@ class VisualMapperBank(nn.Module):
         tokens = torch.tensor([layout.visual_tokens for layout in layouts])
         self.register_buffer("tokens_of", tokens, persistent=False)
         self.register_buffer("has_norm", torch.tensor([layout.visual_norm for layout in layouts]), persistent=False)
+
+    def set_layout(self, slot: int, layout: DomainLayout) -> None:
+        self.tokens_of[slot] = layout.visual_tokens
+        self.has_norm[slot] = layout.visual_norm
 
     def forward(self, features: Tensor, index: BankIndex) -> Tensor:
         """Features [B, I, F], padded with zeros beyond a domain's own width → [B, I, V, D].

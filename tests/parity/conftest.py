@@ -12,7 +12,8 @@ import torch
 
 from model.decoding.constraints import LeafMask
 from model.decoding.trie import Trie, TrieArena
-from model.engine.torch_engine import TorchEngine
+from model.engine.decoding_engine import DecodingEngine
+from model.engine.torch_executor import TorchExecutor
 from model.prompts.assembly import TokenRows
 from tests.parity.golden import NAMES, Golden
 
@@ -41,5 +42,5 @@ def all_toys(toys_trie: Trie) -> LeafMask:
 
 
 @pytest.fixture(scope="session")
-def engine(golden: Golden, toys_trie: Trie) -> TorchEngine:
-    return TorchEngine(golden.network, TrieArena.of([toys_trie]), device=torch.device("cpu"))
+def engine(golden: Golden, toys_trie: Trie) -> DecodingEngine:
+    return DecodingEngine(TorchExecutor(golden.network, torch.device("cpu")), TrieArena.of([toys_trie]))

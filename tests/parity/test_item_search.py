@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from model.decoding.constraints import Eligibility, LeafMask
 from model.decoding.trie import Trie
+from model.engine.decoding_engine import DecodingEngine
 from model.engine.protocol import RankingWork
-from model.engine.torch_engine import TorchEngine
 from model.network.network import Vip5Network
 from tests.parity.golden import NUM_ITEMS, SCORE_TOLERANCE, STATE_TOLERANCE, Case, Golden
 
@@ -28,7 +28,7 @@ def all_work(golden: Golden, all_toys: LeafMask) -> list[tuple[Case, RankingWork
 
 
 def test_rankings_and_scores_equal_the_librarys_search(
-    golden: Golden, engine: TorchEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
+    golden: Golden, engine: DecodingEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
 ) -> None:
     rankings = golden.json("exact.json")
     assert len(all_work) == len(rankings) == 31
@@ -41,7 +41,7 @@ def test_rankings_and_scores_equal_the_librarys_search(
 
 
 def test_exact_prefix_is_never_more_than_is_true(
-    golden: Golden, engine: TorchEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
+    golden: Golden, engine: DecodingEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
 ) -> None:
     proven = 0
     for case, work in all_work:
@@ -56,7 +56,7 @@ def test_exact_prefix_is_never_more_than_is_true(
 
 
 def test_certified_answers_are_the_true_top_of_the_catalog(
-    golden: Golden, engine: TorchEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
+    golden: Golden, engine: DecodingEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
 ) -> None:
     rankings = golden.json("exact.json")
     for case, work in all_work:
@@ -73,7 +73,7 @@ def test_every_item_of_the_catalog_has_the_recorded_log_probability(golden: Gold
 
 
 def test_with_a_length_penalty_the_scores_are_the_penalised_log_probabilities(
-    golden: Golden, engine: TorchEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
+    golden: Golden, engine: DecodingEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
 ) -> None:
     lengths = np.array([len(_path(toys_trie, leaf)) for leaf in range(toys_trie.num_leaves)])
     for case, work in all_work[:6]:

@@ -14,13 +14,14 @@ from model.bundle.shapes import expected_domain_shapes, expected_shapes
 from model.bundle.writer import BundleWriter
 from model.decoding.constraints import Eligibility, LeafMask
 from model.decoding.trie import Trie, TrieArena
+from model.engine.decoding_engine import DecodingEngine
 from model.engine.domain import ServedDomain
 from model.engine.planning import plan_direct, plan_explanation, plan_sequential
 from model.engine.plans import PointwisePlan, RankingPlan
 from model.engine.protocol import Ranking, RankingWork, ScoringWork, TextWork
 from model.engine.queries import DirectQuery, ExplanationQuery, RankingOptions, SequentialQuery
 from model.engine.runtime import Runtime, load_runtime
-from model.engine.torch_engine import TorchEngine
+from model.engine.torch_executor import TorchExecutor
 from model.network.config import DomainLayout
 from model.prompts.prompt import Prompt
 from tests.parity.golden import Golden
@@ -169,7 +170,7 @@ def test_a_mixed_batch_writes_the_texts_of_single_requests(runtime: Runtime) -> 
 
 def test_recorded_prompts_rank_in_batches_as_alone(golden: Golden, toys_trie: Trie, all_toys: LeafMask) -> None:
     """Real prompts of very different lengths, over the real catalog."""
-    engine = TorchEngine(golden.network, TrieArena.of([toys_trie]), device=torch.device("cpu"))
+    engine = DecodingEngine(TorchExecutor(golden.network, torch.device("cpu")), TrieArena.of([toys_trie]))
     eligibility = Eligibility.of(all_toys)
     cases = [case for case, _ in golden.ranked_cases()][::4]
     work = [

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from model.engine.collate import collate
+from model.engine.decoding_engine import DecodingEngine
 from model.engine.protocol import ScoringWork
-from model.engine.torch_engine import TorchEngine
 from model.network.attention import relative_buckets
 from model.network.banks import AdapterBank, RMSNormBank, RowIndex
 from model.network.loss import IGNORED, token_losses, vip5_loss
@@ -59,7 +59,7 @@ def test_every_recorded_layer_has_the_same_output(golden: Golden) -> None:
     assert compared == len(recorded.names)
 
 
-def test_yes_and_no_have_the_recorded_log_probabilities(golden: Golden, engine: TorchEngine) -> None:
+def test_yes_and_no_have_the_recorded_log_probabilities(golden: Golden, engine: DecodingEngine) -> None:
     asked = [case for case in golden.cases.values() if "yes_no" in case.facts]
     assert len(asked) == 8
     for case in asked:

@@ -25,8 +25,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from model.decoding.constraints import Eligibility, LeafMask
 from model.decoding.trie import Trie, TrieArena
+from model.engine.decoding_engine import DecodingEngine
 from model.engine.protocol import EncoderInput, Ranking, RankingWork, TextWork
-from model.engine.torch_engine import TorchEngine
+from model.engine.torch_executor import TorchExecutor
 from model.network.banks import RowIndex
 from model.network.config import BackboneConfig, FeedForward
 from model.network.network import EOS_ID, NO_ADDITIONS, PAD_ID, START_ID, EncoderBatch, Vip5Network
@@ -183,11 +184,11 @@ def _source(length: int, seed: int) -> EncoderInput:
     return EncoderInput(slot=0, task="sequential", prompt=prompt, features=np.zeros((0, 0), dtype=np.float32))
 
 
-def _engine(network: Vip5Network, items: Sequence[Identifier]) -> TorchEngine:
+def _engine(network: Vip5Network, items: Sequence[Identifier]) -> DecodingEngine:
     rows = TokenRows.of(items)
     trie = Trie.build(rows.flat, rows.offsets, eos_id=EOS_ID)
     assert trie.rows_of_leaves.tolist() == list(range(len(items)))
-    return TorchEngine(network, TrieArena.of([trie]), device=torch.device("cpu"))
+    return DecodingEngine(TorchExecutor(network, torch.device("cpu")), TrieArena.of([trie]))
 
 
 def _rank(

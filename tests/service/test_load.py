@@ -26,6 +26,7 @@ from model.engine.protocol import (
 from model.engine.runtime import Runtime
 from service.app import create_app
 from service.settings import Settings
+from tests.engines import DisguisedEngine
 from tests.service.conftest import client_of
 from tests.service.test_bad_input import check_problem
 
@@ -34,11 +35,11 @@ ASK: dict[str, Any] = {"domain": "toys", "history": ["item-1"]}
 TELL: dict[str, Any] = {"domain": "toys", "item_id": "item-1", "max_new_tokens": 4}
 
 
-class GatedEngine:
+class GatedEngine(DisguisedEngine):
     """The real engine behind a gate that a test closes, and with an ear for a poisoned k."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self._engine = runtime.engine
+        super().__init__(runtime.engine)
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Semaphore(0)

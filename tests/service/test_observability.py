@@ -17,6 +17,7 @@ from model.engine.runtime import Runtime
 from service.app import create_app
 from service.json_logging import configure_logging
 from service.settings import Settings
+from tests.engines import DisguisedEngine
 from tests.service.conftest import client_of
 
 ASK = {"domain": "toys", "history": ["item-1", "item-11"], "user_id": "u1", "user_name": "Ann Secret", "k": 3}
@@ -56,17 +57,15 @@ async def test_every_metric_moves_with_a_request(client: httpx.AsyncClient) -> N
     assert after["vip5_num_requests_waiting",] == 0
 
 
-class LyingEngine:
+class LyingEngine(DisguisedEngine):
     """The real engine, but for one inactive item that it puts on top."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self._engine = runtime.engine
+        super().__init__(runtime.engine)
         domain = runtime.domains["toys"]
         row = domain.catalog.row_of("item-10")
         assert row is not None
         self._inactive_leaf = int(domain.leaves_of_rows[row])
-        self.score = self._engine.score
-        self.generate = self._engine.generate
 
     def rank(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
         rankings, timings = self._engine.rank(batch)

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from model.bundle.bundle import open_bundle
 from model.decoding.trie import TrieArena
+from model.engine.decoding_engine import DecodingEngine
 from model.engine.domain import ServedDomain
 from model.engine.planning import plan_explanation, plan_sequential
 from model.engine.plans import RankingPlan
 from model.engine.protocol import RankingWork, ScoringWork, TextWork
 from model.engine.queries import ExplanationQuery, RankingOptions, SequentialQuery
 from model.engine.runtime import Runtime, build_network, load_runtime
-from model.engine.torch_engine import TorchEngine
+from model.engine.torch_executor import TorchExecutor
 from tests.tiny import tiny_bundle
 
 SAME = 1e-4
@@ -181,6 +182,8 @@ def _features(num_images: int) -> NDArray[np.float32]:
     return np.random.default_rng(num_images).standard_normal((num_images, 8)).astype(np.float32)
 
 
-def _with_limit(runtime: Runtime, domain: ServedDomain, limit: int) -> TorchEngine:
+def _with_limit(runtime: Runtime, domain: ServedDomain, limit: int) -> DecodingEngine:
     network = build_network(open_bundle(runtime.feature_files["toys"].parents[2]))
-    return TorchEngine(network, TrieArena.of([domain.trie]), device=torch.device("cpu"), certified_beam_limit=limit)
+    return DecodingEngine(
+        TorchExecutor(network, torch.device("cpu")), TrieArena.of([domain.trie]), certified_beam_limit=limit
+    )

@@ -13,12 +13,13 @@ import torch
 
 from model.bundle.bundle import open_bundle
 from model.decoding.trie import TrieArena
+from model.engine.decoding_engine import DecodingEngine
 from model.engine.planning import plan_sequential
 from model.engine.plans import RankingPlan
 from model.engine.protocol import ScoringWork
 from model.engine.queries import SequentialQuery
 from model.engine.runtime import Runtime, build_network, load_runtime
-from model.engine.torch_engine import TorchEngine
+from model.engine.torch_executor import TorchExecutor
 from model.errors import DatasetError, UnknownDomainError
 from model.network.config import Task
 from model.training.data.dataset import Dataset
@@ -164,7 +165,7 @@ def test_what_a_search_cannot_prove_is_ranked_by_every_identifier(
 ) -> None:
     arena = TrieArena.of([runtime.domains["toys"].trie])
     network = build_network(open_bundle(bundle))
-    narrow = TorchEngine(network, arena, device=torch.device("cpu"), certified_beam_limit=10)
+    narrow = DecodingEngine(TorchExecutor(network, torch.device("cpu")), arena, certified_beam_limit=10)
     options = replace(SMALL, templates=("A-3",), num_exact=2, baselines=())
     journal = tmp_path / "answers.jsonl"
     report = evaluate(replace(runtime, engine=narrow), "toys", dataset, options, journal=journal)

@@ -1,4 +1,4 @@
-"""The engine on torch: one network for all domains, any device."""
+"""The engine that searches over whatever executor computes the network."""
 
 from __future__ import annotations
 
@@ -14,23 +14,20 @@ from model.decoding.beams import SpecialIds
 from model.decoding.eligibility import DeviceEligibility
 from model.decoding.items import ItemBeams, ItemRows, ItemSearch, exact_prefixes, search_items
 from model.decoding.text import BeamOptions, Hypothesis, Sampling, decode_one_beam, search_texts
-from model.decoding.trie import TrieArena
-from model.engine.collate import collate
+from model.decoding.trie import NO_ITEMS, TrieArena
+from model.engine.executor import EncodedBatch, Executor
 from model.engine.protocol import (
     EncoderInput,
     GeneratedText,
     OnToken,
+    Placement,
     Ranking,
     RankingWork,
     ScoringWork,
     TextWork,
     Timings,
 )
-from model.engine.stepper import NetworkStepper
-from model.network.banks import RowIndex
-from model.network.network import EOS_ID, START_ID, Vip5Network
-from model.network.projection import pack_projections
-from model.network.stacks import Memory
+from model.network.network import EOS_ID, START_ID
 
 SPECIAL = SpecialIds(start=START_ID, eos=EOS_ID)
 CERTIFIED_GROWTH = 4
@@ -39,28 +36,31 @@ CERTIFIED_BEAM_LIMIT = 2048
 
 @dataclass(frozen=True)
 class _Encoded:
-    memory: Memory
-    rows: RowIndex
+    batch: EncodedBatch
     seconds: float
 
 
-class TorchEngine:
-    """Runs batches that mix domains: slot i of the network's banks belongs to trie i of the arena."""
+class DecodingEngine:
+    """Runs batches that mix domains: slot i of the executor's weights belongs to trie i of the arena."""
 
     def __init__(
-        self,
-        network: Vip5Network,
-        arena: TrieArena,
-        *,
-        device: torch.device,
-        certified_beam_limit: int = CERTIFIED_BEAM_LIMIT,
+        self, executor: Executor, arena: TrieArena, *, certified_beam_limit: int = CERTIFIED_BEAM_LIMIT
     ) -> None:
-        if device.type == "cpu":
-            pack_projections(network)
-        self._network = network
+        self._executor = executor
         self._arena = arena
-        self._device = device
+        self._device = executor.device
         self._certified_beam_limit = certified_beam_limit
+
+    @property
+    def num_slots(self) -> int:
+        return self._executor.num_slots
+
+    def place(self, slot: int, placement: Placement) -> None:
+        self._executor.place(slot, placement)
+        self._arena = self._arena.with_trie(slot, placement.trie)
+
+    def vacate(self, slot: int) -> None:
+        self._arena = self._arena.with_trie(slot, NO_ITEMS)
 
     @torch.inference_mode()
     def rank(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
@@ -112,17 +112,14 @@ class TorchEngine:
 
     def _encode(self, sources: Sequence[EncoderInput]) -> _Encoded:
         started = time.perf_counter()
-        inputs = collate(sources, self._network, self._device)
-        memory = self._network.memorise(inputs)
-        return _Encoded(memory=memory, rows=inputs.rows, seconds=time.perf_counter() - started)
+        return _Encoded(batch=self._executor.encode(sources), seconds=time.perf_counter() - started)
 
     def _search(self, encoded: _Encoded, batch: Sequence[RankingWork]) -> list[Ranking]:
         num_beams = max(work.num_beams for work in batch)
         domains = tuple(work.source.slot for work in batch)
-        depths = [self._arena.tries[domain].depth for domain in domains]
-        stepper = NetworkStepper(
-            self._network, encoded.memory, encoded.rows, num_beams=num_beams, max_length=max(depths)
-        )
+        arena = self._arena
+        depths = [arena.tries[domain].depth for domain in domains]
+        stepper = encoded.batch.stepper(num_beams=num_beams, max_length=max(depths))
         rows = ItemRows(
             domains=domains,
             eligibility=DeviceEligibility.of([work.eligibility for work in batch], self._device),
@@ -131,7 +128,7 @@ class TorchEngine:
             length_penalty=self._column([work.length_penalty for work in batch]),
             depths=self._column(depths),
         )
-        search = ItemSearch(arena=self._arena, rows=rows, num_beams=num_beams, special=SPECIAL)
+        search = ItemSearch(arena=arena, rows=rows, num_beams=num_beams, special=SPECIAL)
         beams = search_items(search, stepper, drops_hopeless=self._device.type == "cpu")
         return _rankings(beams, batch)
 
@@ -152,20 +149,14 @@ class TorchEngine:
         longest = max(len(target) for target in targets)
         ids = torch.tensor([[*target, *[EOS_ID] * (longest - len(target))] for target in targets], device=self._device)
         is_token = torch.tensor([[place < len(target) for place in range(longest)] for target in targets])
-        log_probs = self._network.decode(ids, encoded.memory, encoded.rows).log_softmax(-1)
+        log_probs = encoded.batch.decode(ids).log_softmax(-1)
         chosen = log_probs.gather(-1, ids.unsqueeze(-1)).squeeze(-1) * is_token.to(self._device)
         return [float(total) for total in chosen.sum(1).tolist()]
 
     def _decode_one_beam(
         self, encoded: _Encoded, works: Sequence[TextWork], positions: Sequence[int], on_token: OnToken | None
     ) -> list[GeneratedText]:
-        stepper = NetworkStepper(
-            self._network,
-            encoded.memory,
-            encoded.rows,
-            num_beams=1,
-            max_length=max(work.max_new_tokens for work in works),
-        )
+        stepper = encoded.batch.stepper(num_beams=1, max_length=max(work.max_new_tokens for work in works))
         cancelled: set[int] = set()
 
         def report(row: int, token: int) -> bool:
@@ -185,9 +176,7 @@ class TorchEngine:
         return [_text(hypothesis, is_cancelled=row in cancelled) for row, hypothesis in enumerate(hypotheses)]
 
     def _search_text(self, encoded: _Encoded, work: TextWork) -> GeneratedText:
-        stepper = NetworkStepper(
-            self._network, encoded.memory, encoded.rows, num_beams=work.num_beams, max_length=work.max_new_tokens
-        )
+        stepper = encoded.batch.stepper(num_beams=work.num_beams, max_length=work.max_new_tokens)
         options = BeamOptions(
             num_beams=work.num_beams,
             max_new_tokens=work.max_new_tokens,

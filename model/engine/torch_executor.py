@@ -1,0 +1,64 @@
+"""The network on torch, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.engine.collate import collate
+from model.engine.protocol import EncoderInput, Placement
+from model.engine.stepper import NetworkStepper
+from model.network.banks import RowIndex
+from model.network.network import Vip5Network
+from model.network.projection import pack_projections
+from model.network.slots import fits, place_domain, with_layout
+from model.network.stacks import Memory
+
+
+class TorchExecutor:
+    """Runs a network as it is, operator by operator."""
+
+    def __init__(self, network: Vip5Network, device: torch.device) -> None:
+        if device.type == "cpu":
+            pack_projections(network)
+        self._network = network
+        self._device = device
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @property
+    def num_slots(self) -> int:
+        return len(self._network.layouts)
+
+    def encode(self, sources: Sequence[EncoderInput]) -> TorchBatch:
+        network = self._network
+        inputs = collate(sources, network, self._device)
+        return TorchBatch(network, network.memorise(inputs), inputs.rows)
+
+    def place(self, slot: int, placement: Placement) -> None:
+        # Batches hold on to the network that they began with, so a wider one can take its place at any time.
+        network = self._network
+        if not fits(network, slot, placement.layout):
+            network = with_layout(network, slot, placement.layout)
+        place_domain(network, slot, placement.layout, placement.weights)
+        self._network = network
+
+
+@dataclass(frozen=True)
+class TorchBatch:
+    """Prompts that the encoder has read."""
+
+    network: Vip5Network
+    memory: Memory
+    rows: RowIndex
+
+    def stepper(self, *, num_beams: int, max_length: int) -> NetworkStepper:
+        return NetworkStepper(self.network, self.memory, self.rows, num_beams=num_beams, max_length=max_length)
+
+    def decode(self, target_ids: Tensor) -> Tensor:
+        return self.network.decode(target_ids, self.memory, self.rows)
