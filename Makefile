@@ -30,12 +30,15 @@ demo: $(INSTALLED) ## draw, simulate and train the demonstration anew, in half a
 test: $(INSTALLED) servers ## run all tests
 	$(BIN)/pytest
 
-# The tests of the feature store talk to real servers; without them they are skipped.
+# The tests of the feature store and of the metrics talk to real servers; without them they are skipped.
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo -n)
-servers: ## install redis-server from the system's packages if it is missing
+servers: ## install redis-server and prometheus from the system's packages if they are missing
 	@{ command -v redis-server && command -v redis-sentinel; } >/dev/null \
 		|| { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server redis-sentinel >/dev/null; } \
 		|| echo "redis-server is missing and cannot be installed here; what needs it will be skipped" >&2
+	@{ command -v prometheus && command -v promtool; } >/dev/null \
+		|| { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus >/dev/null; } \
+		|| echo "prometheus is missing and cannot be installed here; what needs it will be skipped" >&2
 
 lint: $(INSTALLED) ## check style, types and the direction of imports
 	$(BIN)/ruff check .
