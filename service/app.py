@@ -21,6 +21,7 @@ from service.routes.openapi import install_openapi
 from service.routes.parts import Service
 from service.settings import Settings
 from service.stages import EngineCalls, Epoch, Lanes
+from service.tracing.traces import Traces, open_traces
 
 LANES_CLOSE_S = 5.0
 
@@ -55,9 +56,13 @@ async def open_service(settings: Settings, metrics: Metrics, loader: Loader = lo
             await lanes.close(LANES_CLOSE_S)
 
 
-def create_app(settings: Settings, loader: Loader = load) -> FastAPI:
-    """The app; its lifespan loads the bundle, and warms the domains up in the background."""
+def create_app(settings: Settings, loader: Loader = load, traces: Traces | None = None) -> FastAPI:
+    """The app; its lifespan loads the bundle, and warms the domains up in the background.
+
+    `traces` left out are those that the settings ask for. Raises TracesError.
+    """
     service_metrics = Metrics()
+    kept_traces = traces or open_traces(settings.trace_options)
     readiness = Readiness()
 
     @asynccontextmanager
@@ -72,12 +77,13 @@ def create_app(settings: Settings, loader: Loader = load) -> FastAPI:
             finally:
                 readiness.drain()
                 warming.cancel()
+                await asyncio.to_thread(kept_traces.close)
 
     app = FastAPI(title="vip5-serve", summary="Multimodal generative recommendation", lifespan=lifespan, redoc_url=None)
     app.state.metrics = service_metrics
     app.state.readiness = readiness
     app.state.max_body_bytes = settings.request_limits.max_body_bytes
-    app.add_middleware(RequestContext, metrics=service_metrics)
+    app.add_middleware(RequestContext, metrics=service_metrics, traces=kept_traces)
     install_problem_handlers(app, service_metrics)
     for module in (recommend, explain, domains, health, metrics):
         app.include_router(module.router)

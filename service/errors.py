@@ -13,7 +13,8 @@ Vip5Error
     ├── DrainingError           about to end
     ├── DeadlineError
     ├── ClientGoneError         nobody is left to read the answer
-    └── ListenError             the address cannot be listened on
+    ├── ListenError             the address cannot be listened on
+    └── TracesError             traces are wanted and cannot be made
 
 Knows no web framework: the command line writes the same problem documents.
 """
@@ -114,6 +115,12 @@ class ListenError(ServiceError):
     """The address cannot be listened on; the service does not start."""
 
     code = "cannot_listen"
+
+
+class TracesError(ServiceError):
+    """What traces need is not installed; the service does not start."""
+
+    code = "no_traces"
 
 
 @dataclass(frozen=True)

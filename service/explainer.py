@@ -42,9 +42,7 @@ class RunningExplanation:
     async def answer(self, trace: RequestTrace) -> ExplanationAnswer:
         """Wait for the whole text. Raises DeadlineError and EngineError; a caller that stops waiting cancels it."""
         outcome = await self._job.outcome()
-        trace.note_stage("queue", outcome.queue_s)
-        trace.note_stage("encode", outcome.timings.encode_s)
-        trace.note_stage("decode", outcome.timings.decode_s)
+        trace.note_engine(outcome.queue_s, outcome.timings)
         (generated,) = outcome.results
         text = self._domain.text_of(generated.token_ids)
         star_rating = None

@@ -39,6 +39,7 @@ def log_request(trace: RequestTrace, status: int, duration_s: float) -> None:
     """The one line of a request; probes and scrapes are logged at level debug."""
     fields = {
         "request_id": trace.request_id,
+        "trace_id": trace.trace_id,
         "route": trace.route,
         "domain": trace.domain,
         "status": status,

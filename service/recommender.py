@@ -15,6 +15,7 @@ from model.decoding.constraints import Eligibility
 from model.engine.domain import ServedDomain
 from model.engine.planning import plan_direct, plan_sequential
 from model.engine.plans import Degradation, PointwisePlan, RankingPlan
+from model.engine.protocol import Timings
 from model.errors import InputError
 from service.metrics import Metrics
 from service.schemas.base import DegradedBody
@@ -85,7 +86,7 @@ class Recommender:
     ) -> _Found:
         work = plan.work(features.rows)
         outcome = await self._lanes.ranking.submit(self._epoch.engine.rank, [work], deadline=deadline).outcome()
-        _note_outcome(trace, outcome.queue_s, outcome.timings.encode_s, outcome.timings.decode_s)
+        trace.note_engine(outcome.queue_s, outcome.timings)
         (ranking,) = outcome.results
         rows = domain.rows_of(ranking.leaves)
         ranked = [
@@ -103,10 +104,10 @@ class Recommender:
         """Every candidate is scored, so whatever is returned is the true top."""
         work = plan.work(features.rows)
         if not work:
-            _note_outcome(trace, 0.0, 0.0, 0.0)
+            trace.note_engine(0.0, Timings(encode_s=0.0, decode_s=0.0))
             return _Found(ranked=(), exact_prefix=0, num_beams=0)
         outcome = await self._lanes.ranking.submit(self._epoch.engine.score, work, deadline=deadline).outcome()
-        _note_outcome(trace, outcome.queue_s, outcome.timings.encode_s, outcome.timings.decode_s)
+        trace.note_engine(outcome.queue_s, outcome.timings)
         ranked = plan.rank(outcome.results)
         return _Found(ranked=ranked, exact_prefix=len(ranked), num_beams=0)
 
@@ -153,12 +154,6 @@ def _is_eligible(eligibility: Eligibility, leaf: int) -> bool:
     place = np.searchsorted(eligibility.excluded, leaf)
     is_excluded = place < len(eligibility.excluded) and eligibility.excluded[place] == leaf
     return is_member and not is_excluded
-
-
-def _note_outcome(trace: RequestTrace, queue_s: float, encode_s: float, decode_s: float) -> None:
-    trace.note_stage("queue", queue_s)
-    trace.note_stage("encode", encode_s)
-    trace.note_stage("decode", decode_s)
 
 
 def _check_length(field: str, item_ids: Sequence[str] | None, limit: int) -> None:

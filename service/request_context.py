@@ -14,6 +14,7 @@ from service.json_logging import log_request
 from service.metrics import Metrics
 from service.problems import problem_response
 from service.trace import RequestTrace
+from service.tracing.traces import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -25,15 +26,17 @@ GONE = STATUSES[ClientGoneError].status  # nothing was sent, for nobody was ther
 class RequestContext:
     """ASGI middleware that puts a RequestTrace into the request's state."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, traces: Traces) -> None:
         self._app = app
         self._metrics = metrics
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        trace = RequestTrace(request_id=request_id_of(Headers(scope=scope).get(REQUEST_ID)))
+        headers = Headers(scope=scope)
+        trace = RequestTrace(request_id_of(headers.get(REQUEST_ID)), traceparent=headers.get("traceparent"))
         scope.setdefault("state", {})["trace"] = trace
         started_at = time.perf_counter()
         status = 0
@@ -56,7 +59,8 @@ class RequestContext:
         finally:
             trace.route = getattr(scope.get("route"), "path", trace.route)
             duration_s = time.perf_counter() - started_at
-            self._metrics.observe_request(trace.route, trace.domain, status or GONE, duration_s)
+            trace.trace_id = self._traces.record(trace, status or GONE, time.time_ns())
+            self._metrics.observe_request(trace.route, trace.domain, status or GONE, duration_s, trace.trace_id)
             log_request(trace, status or GONE, duration_s)
 
 

@@ -58,6 +58,14 @@ class FeatureOptions:
     has_last_resort: bool
 
 
+@dataclass(frozen=True)
+class TraceOptions:
+    """Where spans go, and of which share of the requests; no endpoint means that there are none."""
+
+    endpoint: str | None
+    sample_ratio: float
+
+
 class Settings(BaseSettings):
     """Everything that an operator may choose."""
 
@@ -87,6 +95,12 @@ class Settings(BaseSettings):
     redis_username: str | None = Field(default=None, description="User name; wins over the URL's.")
     redis_password: SecretStr | None = Field(default=None, description="Password; wins over the URL's.")
     redis_connections: Count = Field(default=16, description="Most requests that ask Redis at once.")
+    traces_endpoint: str | None = Field(
+        default=None, pattern=r"^https?://", description="Where spans go, by OTLP over HTTP; left out: no traces."
+    )
+    traces_sample_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.1, description="Share of requests traced whose caller does not decide."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
 
     @property
@@ -116,6 +130,10 @@ class Settings(BaseSettings):
             tier_bytes=self.feature_tier_mb * 1_000_000,
             has_last_resort=self.feature_fallback == "embedded",
         )
+
+    @property
+    def trace_options(self) -> TraceOptions:
+        return TraceOptions(endpoint=self.traces_endpoint, sample_ratio=self.traces_sample_ratio)
 
     @model_validator(mode="after")
     def _check_redis(self) -> Self:

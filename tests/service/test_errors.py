@@ -30,6 +30,7 @@ EXPECTED = {
     "unsupported_media_type": 415,
 }
 STARTUP_ONLY = {
+    "no_traces",
     "invalid_bundle",
     "bundle_integrity",
     "backbone_mismatch",

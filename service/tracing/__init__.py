@@ -1,0 +1,1 @@
+"""Traces of requests. No tracer is imported unless they are wanted."""
