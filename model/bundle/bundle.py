@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from model.bundle.backbone import Backbone, check_tokenizer, read_backbone
 from model.bundle.catalog import Catalog
-from model.bundle.documents import read_domain_spec
+from model.bundle.documents import read_backbone_config, read_domain_spec
 from model.bundle.features import check_features
 from model.bundle.identifiers import tokenise_identifiers
 from model.bundle.layout import (
     ADAPTER_WEIGHTS,
+    BACKBONE_CONFIG,
     BACKBONE_WEIGHTS,
     CATALOG,
     DOMAIN_SPEC,
@@ -23,7 +24,7 @@ from model.bundle.layout import (
     DomainSpec,
     domain_file,
 )
-from model.bundle.manifest import Manifest, verify_files
+from model.bundle.manifest import Manifest, verify_domain, verify_files
 from model.bundle.shapes import expected_domain_shapes
 from model.bundle.tensors import check_tensors, read_tensors
 from model.bundle.users import Users
@@ -46,6 +47,24 @@ class DomainFiles:
 
 
 @dataclass(frozen=True, eq=False)
+class Foundation:
+    """What all domains of an engine stand on, told apart by digests; the backbone's weights are not needed for it."""
+
+    config: BackboneConfig
+    backbone_sha256: str
+    tokenizer: TextTokenizer
+    tokenizer_sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedDomain:
+    """One domain of a bundle, and the bundle's hash."""
+
+    files: DomainFiles
+    bundle_hash: str
+
+
+@dataclass(frozen=True, eq=False)
 class Bundle:
     """A verified bundle, loaded into memory but for its image features."""
 
@@ -53,6 +72,7 @@ class Bundle:
     hash: str
     backbone: Backbone
     tokenizer: TextTokenizer
+    foundation: Foundation
     domains: dict[str, DomainFiles]
 
 
@@ -62,8 +82,22 @@ def open_bundle(root: Path) -> Bundle:
     backbone = read_backbone(root, manifest.files[BACKBONE_WEIGHTS].sha256)
     tokenizer = TextTokenizer.from_file(root / TOKENIZER)
     check_tokenizer(tokenizer, backbone.config, str(TOKENIZER))
-    domains = {name: _open_domain(root, name, manifest, backbone, tokenizer) for name in manifest.domains}
-    return Bundle(root=root, hash=manifest.hash, backbone=backbone, tokenizer=tokenizer, domains=domains)
+    foundation = Foundation(backbone.config, backbone.sha256, tokenizer, manifest.files[TOKENIZER].sha256)
+    domains = {name: _open_domain(root, name, manifest, foundation) for name in manifest.domains}
+    return Bundle(root, manifest.hash, backbone, tokenizer, foundation, domains)
+
+
+def open_domain(root: Path, name: str, foundation: Foundation) -> OpenedDomain:
+    """Verify and load one domain of a bundle whose backbone is loaded already, without reading that once more.
+
+    Raises BackboneMismatchError for a bundle with another backbone or tokenizer, BundleError or one of its kinds for
+    anything else that does not hold.
+    """
+    manifest = verify_domain(root, name)
+    if name not in manifest.domains:
+        raise BundleError(f"{root.name} has no domain {name!r}; it has {', '.join(manifest.domains) or 'none'}")
+    _require_foundation(root, manifest, foundation)
+    return OpenedDomain(_open_domain(root, name, manifest, foundation), manifest.hash)
 
 
 def check_domain(
@@ -85,15 +119,30 @@ def check_domain(
     check_tensors(adapter, expected_domain_shapes(config, spec.layout), str(where))
 
 
-def _open_domain(
-    root: Path, name: str, manifest: Manifest, backbone: Backbone, tokenizer: TextTokenizer
-) -> DomainFiles:
+def _require_foundation(root: Path, manifest: Manifest, foundation: Foundation) -> None:
+    dues = {BACKBONE_WEIGHTS: foundation.backbone_sha256, TOKENIZER: foundation.tokenizer_sha256}
+    for path, due in dues.items():
+        found = manifest.files[path].sha256
+        if found != due:
+            raise BackboneMismatchError(
+                f"{root.name}: {path} has the sha256 {found}, what is served has {due}; all that is served together "
+                "shares one backbone and one tokenizer, so serve this bundle by a service of its own"
+            )
+    config = read_backbone_config(root / BACKBONE_CONFIG)
+    if replace(config, dropout_rate=foundation.config.dropout_rate) != foundation.config:
+        raise BackboneMismatchError(
+            f"{root.name}: {BACKBONE_CONFIG} has other dimensions than the backbone that is served; serve this bundle "
+            "by a service of its own"
+        )
+
+
+def _open_domain(root: Path, name: str, manifest: Manifest, foundation: Foundation) -> DomainFiles:
     spec = read_domain_spec(root / domain_file(name, DOMAIN_SPEC), name)
     adapter = read_tensors(root / domain_file(name, ADAPTER_WEIGHTS))
-    check_domain(spec, adapter, backbone.config, backbone.sha256)
+    check_domain(spec, adapter, foundation.config, foundation.backbone_sha256)
     where = str(domain_file(name, CATALOG))
     catalog = Catalog.read(root / where, where)
-    identifiers = tokenise_identifiers(catalog.indices, catalog.item_ids, tokenizer, where)
+    identifiers = tokenise_identifiers(catalog.indices, catalog.item_ids, foundation.tokenizer, where)
     users, features = domain_file(name, USERS), domain_file(name, FEATURES)
     if features in manifest.files:
         check_features(root / features, spec.layout.feature_dim, catalog, str(features))

@@ -31,6 +31,15 @@ from model.bundle.tables import matching_rows, read_parquet, table_of
 from model.errors import CatalogError, UnknownColumnError
 
 STANDARD_COLUMNS = ("item_id", "index", "title", "image", "active")
+_DERIVED = {
+    "item_ids": "item_id",
+    "_rows": "item_id",
+    "indices": "index",
+    "titles": "title",
+    "images": "image",
+    "is_active": "active",
+}
+"""What is kept once it was made, and the column that it is made of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +106,16 @@ class Catalog:
     def attribute_columns(self) -> tuple[str, ...]:
         """Columns that can be filtered by, `category` included."""
         return tuple(name for name in self.table.column_names if name not in STANDARD_COLUMNS)
+
+    def with_columns(self, columns: Mapping[str, Column]) -> Catalog:
+        """The same items with other columns; what was made of the rest is kept. Types are the caller's to hold."""
+        table = self.table
+        for name, column in columns.items():
+            table = table.set_column(table.column_names.index(name), name, column)
+        changed = Catalog(table)
+        kept = {name: self.__dict__[name] for name in _DERIVED.keys() & self.__dict__.keys()}
+        changed.__dict__.update({name: value for name, value in kept.items() if _DERIVED[name] not in columns})
+        return changed
 
     def row_of(self, item_id: str) -> int | None:
         return self._rows.get(item_id)

@@ -38,6 +38,24 @@ def tokenise_identifiers(
     return rows
 
 
+def append_identifiers(
+    rows: TokenRows, indices: Sequence[str], item_ids: Sequence[str], tokenizer: TextTokenizer, where: str
+) -> TokenRows:
+    """The identifiers of more items after those that there are. Raises CatalogError as `tokenise_identifiers` does."""
+    more = tokenise_identifiers(indices, item_ids, tokenizer, where)
+    present = {rows.row(row).tobytes() for row in range(len(rows))}
+    for row, item_id in enumerate(item_ids):
+        if more.row(row).tobytes() in present:
+            raise CatalogError(
+                f"{where}: the index {indices[row]!r} of item {item_id!r} names another item already; choose one that "
+                "is not used"
+            )
+    return TokenRows(
+        flat=np.concatenate([rows.flat, more.flat]),
+        offsets=np.concatenate([rows.offsets, more.offsets[1:] + rows.offsets[-1]]),
+    )
+
+
 def _check_unique(
     sequences: Sequence[Sequence[int]], indices: Sequence[str], item_ids: Sequence[str], where: str
 ) -> None:

@@ -92,6 +92,16 @@ def verify_files(root: Path) -> Manifest:
     return manifest
 
 
+def verify_domain(root: Path, domain: str) -> Manifest:
+    """Check one domain's files, and those of the backbone that are not its weights. Raises IntegrityError."""
+    manifest = read_manifest(root)
+    _check_complete(manifest)
+    for path, record in manifest.files.items():
+        if path in (BACKBONE_CONFIG, TOKENIZER) or path.parts[:2] == ("domains", domain):
+            _verify_file(root, path, record)
+    return manifest
+
+
 def read_manifest(root: Path) -> Manifest:
     """Read and check the manifest alone, without looking at the files that it lists."""
     if not (root / MANIFEST).is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -69,6 +69,12 @@ class ServedDomain:
     @property
     def name(self) -> str:
         return self.spec.name
+
+    def with_catalog(self, catalog: Catalog) -> ServedDomain:
+        """The domain with other facts about the same items; trie and token pieces are shared as far as they hold."""
+        has_same_titles = catalog.titles is self.catalog.titles
+        assembler = self.assembler if has_same_titles else self.assembler.with_titles(catalog.titles)
+        return replace(self, catalog=catalog, assembler=assembler)
 
     def rows_of(self, leaves: NDArray[np.int64]) -> NDArray[np.int64]:
         """Catalog rows of a ranking's leaves."""

@@ -6,11 +6,13 @@ whole text, because T5's pieces never cross a blank and every cut here is at one
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +88,6 @@ class PromptAssembler:
         identifiers: TokenRows | None = None,
     ) -> None:
         self._tokenizer = tokenizer
-        self._titles = titles
         self._max_tokens = max_tokens
         self.identifiers = identifiers or TokenRows.of(tokenizer.identifiers(indices))
         self._prefixed = TokenRows.of(tokenizer.identifiers([f"item_{index}" for index in indices]))
@@ -97,7 +98,13 @@ class PromptAssembler:
         self._compiled = {
             template_id: tuple(self._compile(template.text)) for template_id, template in TEMPLATES.items()
         }
-        self._title_tokens = lru_cache(maxsize=_TITLES_KEPT)(self._tokenise_title)
+        self._take_titles(titles)
+
+    def with_titles(self, titles: Sequence[str | None]) -> Self:
+        """An assembler of the same items under other titles."""
+        renamed = copy.copy(self)
+        renamed._take_titles(titles)  # noqa: SLF001 - a copy of its own
+        return renamed
 
     def assemble(self, template: Template, values: PromptValues, separator: Separator = "comma") -> Prompt:
         """Fill a template; the text's end is cut at the domain's longest prompt, as VIP5 does."""
@@ -109,6 +116,10 @@ class PromptAssembler:
             else:
                 tokens.append(piece)
         return self._finish(np.concatenate(tokens), tuple(images))
+
+    def _take_titles(self, titles: Sequence[str | None]) -> None:
+        self._titles = titles
+        self._title_tokens = lru_cache(maxsize=_TITLES_KEPT)(self._tokenise_title)
 
     def _compile(self, text: str) -> Iterable[Ids | _Place]:
         literal: list[str] = []

@@ -1,0 +1,164 @@
+"""Changes of a catalog that is being served: what is in stock, what is known of items, and new items.
+
+Changes add up: those of a domain are kept as a whole and put over whatever bundle it is served from.
+"""
+
+# N items; a row is an item's place in the catalog.
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from model.bundle.bundle import DomainFiles
+from model.bundle.catalog import STANDARD_COLUMNS, Catalog
+from model.bundle.columns import Column, Scalar, Values
+from model.bundle.identifiers import append_identifiers
+from model.errors import CatalogError, InputError, UnknownItemError
+from model.prompts.tokenizer import TextTokenizer
+
+logger = logging.getLogger(__name__)
+
+Cell: TypeAlias = Scalar | list[Scalar] | None
+Row: TypeAlias = Mapping[str, Cell]
+
+FIXED_COLUMNS = ("item_id", "index", "active")
+
+
+@dataclass(frozen=True)
+class CatalogChanges:
+    """What is to hold of some items; everything else is as the bundle has it."""
+
+    active: Mapping[str, bool] = field(default_factory=dict)
+    values: Mapping[str, Mapping[str, Cell]] = field(default_factory=dict)  # by item, then by column
+    added: tuple[Row, ...] = ()
+
+    def then(self, later: CatalogChanges) -> CatalogChanges:
+        """Both; where they speak of the same, the later ones hold."""
+        values = dict(self.values)
+        for item_id, cells in later.values.items():
+            values[item_id] = {**values.get(item_id, {}), **cells}
+        return CatalogChanges(
+            active={**self.active, **later.active} if later.active else self.active,
+            values=values if later.values else self.values,
+            added=self.added + later.added if later.added else self.added,
+        )
+
+
+def check_changes(files: DomainFiles, catalog: Catalog, changes: CatalogChanges, tokenizer: TextTokenizer) -> None:
+    """Raise an error naming the item, the column and the rule unless all of the changes fit a catalog.
+
+    `files` are those of the catalog's items. Raises UnknownItemError, InputError and CatalogError.
+    """
+    added = {str(row.get("item_id")) for row in changes.added}
+    for where, item_ids in (("active", changes.active), ("set", changes.values)):
+        for item_id in item_ids:
+            if catalog.row_of(item_id) is None and item_id not in added:
+                raise UnknownItemError(f"item {item_id!r} is not in the catalog; add it first", field=where)
+    for item_id, cells in changes.values.items():
+        for name, cell in cells.items():
+            _check_settable(catalog, name, f"set.{item_id}")
+            _cells(catalog, name, [cell], f"set.{item_id}")
+    if changes.added:
+        for row in changes.added:
+            if catalog.row_of(str(row.get("item_id"))) is not None:
+                raise CatalogError(f"add: item {row.get('item_id')!r} is in the catalog already; use set to change it")
+        _extended(files, changes.added, tokenizer)
+
+
+def with_added(files: DomainFiles, changes: CatalogChanges, tokenizer: TextTokenizer) -> DomainFiles:
+    """A domain that has the added items, too.
+
+    What a bundle has by itself stays as it is there, and what does not fit it (an index that names another item in it,
+    say) is left out and logged: a change that was made to one bundle must not keep another from being served.
+    """
+    rows = [row for row in changes.added if files.catalog.row_of(str(row["item_id"])) is None]
+    try:
+        return _extended(files, rows, tokenizer) if rows else files
+    except (CatalogError, InputError):
+        for row in rows:
+            try:
+                files = _extended(files, [row], tokenizer)
+            except (CatalogError, InputError) as error:
+                reason = {"domain": files.spec.name, "item_id": row["item_id"], "reason": str(error)}
+                logger.warning("added_item_left_out", extra=reason)
+        return files
+
+
+def with_values(catalog: Catalog, changes: CatalogChanges) -> Catalog:
+    """The same items, with whatever the changes say of those that the catalog has and of columns that it has."""
+    columns: dict[str, Column] = {}
+    by_column: dict[str, dict[int, Cell]] = {}
+    for item_id, cells in changes.values.items():
+        row = catalog.row_of(item_id)
+        if row is None:
+            continue
+        for name, cell in cells.items():
+            if name in catalog.table.column_names:
+                by_column.setdefault(name, {})[row] = cell
+    for name, cell_of_row in by_column.items():
+        columns[name] = _with_cells(catalog, name, cell_of_row)
+    found = [(catalog.row_of(item_id), is_active) for item_id, is_active in changes.active.items()]
+    active_of_row = {row: is_active for row, is_active in found if row is not None}
+    if active_of_row:
+        is_active = catalog.is_active.copy()
+        is_active[list(active_of_row)] = list(active_of_row.values())
+        columns["active"] = pa.chunked_array([pa.array(is_active)])
+    return catalog.with_columns(columns) if columns else catalog
+
+
+def _extended(files: DomainFiles, rows: list[Row] | tuple[Row, ...], tokenizer: TextTokenizer) -> DomainFiles:
+    catalog = files.catalog
+    for number, row in enumerate(rows, start=1):
+        for name in ("item_id", "index"):
+            value = row.get(name)
+            if not isinstance(value, str) or not value.strip():
+                raise CatalogError(f"add: row {number} has no {name}; each row must have one, a string")
+        for name in row:
+            if name not in STANDARD_COLUMNS:
+                _check_settable(catalog, name, f"add: row {number}")
+    columns = {name: _cells(catalog, name, [_cell(row, name) for row in rows], "add") for name in _names(catalog)}
+    grown = Catalog.from_table(pa.concat_tables([catalog.table, pa.table(columns)]), "add")
+    identifiers = append_identifiers(
+        files.identifiers, grown.indices[len(catalog) :], grown.item_ids[len(catalog) :], tokenizer, "add"
+    )
+    return replace(files, catalog=grown, identifiers=identifiers)
+
+
+def _names(catalog: Catalog) -> list[str]:
+    return list(catalog.table.column_names)
+
+
+def _cell(row: Row, name: str) -> Cell:
+    return row.get(name, True) if name == "active" else row.get(name)
+
+
+def _check_settable(catalog: Catalog, name: str, where: str) -> None:
+    if name in FIXED_COLUMNS:
+        raise InputError(f"{where}: {name} cannot be set; an item keeps its names, and has activate and deactivate")
+    if name not in catalog.table.column_names:
+        known = ", ".join(each for each in catalog.table.column_names if each not in FIXED_COLUMNS)
+        raise InputError(f"{where}: the catalog has no column {name!r}; there are: {known}")
+
+
+def _cells(catalog: Catalog, name: str, cells: list[Cell], where: str) -> Values:
+    """Values in a column's own type. Raises InputError naming the column and its type."""
+    kind = catalog.table.column(name).type
+    try:
+        values: Values = pa.array(cells, type=kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise InputError(f"{where}: {name} takes {kind}: {error}") from error
+    return values
+
+
+def _with_cells(catalog: Catalog, name: str, cell_of_row: Mapping[int, Cell]) -> Column:
+    column = catalog.table.column(name)
+    news = _cells(catalog, name, list(cell_of_row.values()), "set")
+    places = np.arange(len(catalog))
+    places[list(cell_of_row)] = np.arange(len(catalog), len(catalog) + len(news))
+    return pa.chunked_array([*column.chunks, news]).take(places)
