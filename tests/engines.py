@@ -12,6 +12,7 @@ from model.engine.protocol import (
     Ranking,
     RankingWork,
     ScoringWork,
+    TextSession,
     TextWork,
     Timings,
 )
@@ -36,6 +37,12 @@ class DisguisedEngine:
     def rank(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
         return self._engine.rank(batch)
 
+    def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
+        return self._engine.search(batch)
+
+    def widened(self, work: RankingWork, ranking: Ranking) -> RankingWork | None:
+        return self._engine.widened(work, ranking)
+
     def score(self, batch: Sequence[ScoringWork]) -> tuple[list[tuple[float, ...]], Timings]:
         return self._engine.score(batch)
 
@@ -43,3 +50,6 @@ class DisguisedEngine:
         self, batch: Sequence[TextWork], on_token: OnToken | None = None
     ) -> tuple[list[GeneratedText], Timings]:
         return self._engine.generate(batch, on_token)
+
+    def open_texts(self, num_rows: int) -> TextSession:
+        return self._engine.open_texts(num_rows)

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -34,44 +35,63 @@ class Sampling:
 GREEDY = Sampling()
 
 
-def decode_one_beam(
-    stepper: Stepper,
-    sampling: Sequence[Sampling],
-    max_new_tokens: Sequence[int],
-    special: SpecialIds,
-    *,
-    device: torch.device | None = None,
-    on_token: Callable[[int, int], bool] | None = None,
-) -> list[Hypothesis]:
-    """One text for each row; `on_token(row, token)` sees every token as it comes and returns False to end that row."""
-    num_rows = len(sampling)
-    choosers = [_Chooser(row) for row in sampling]
-    texts: list[list[int]] = [[] for _ in range(num_rows)]
-    scores = [0.0] * num_rows
-    is_complete = [False] * num_rows
-    running = set(range(num_rows))
-    tokens = torch.full((num_rows, 1), special.start, dtype=torch.int64, device=device)
-    parents: Tensor | None = None
-    while running:
-        log_probs = stepper.step(tokens, parents)[:, 0].log_softmax(-1)
-        parents = torch.zeros_like(tokens)
-        for row in sorted(running):
-            token = choosers[row].choose(log_probs[row])
-            scores[row] += float(log_probs[row, token])
-            tokens[row, 0] = token
-            if token == special.eos:
-                is_complete[row] = True
-                running.discard(row)
-                continue
-            texts[row].append(token)
-            goes_on = on_token is None or on_token(row, token)
-            if not goes_on or len(texts[row]) >= max_new_tokens[row]:
-                running.discard(row)
-    return [Hypothesis(tuple(text), score, done) for text, score, done in zip(texts, scores, is_complete, strict=True)]
+class RowStepper(Protocol):
+    """The network as texts of one beam see it: rows at different positions."""
+
+    def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
+        """Feed one more token of each row: tokens [n] → logits [n, V] in float32."""
+        ...
+
+
+class RunningText:
+    """One text of one beam while it is generated."""
+
+    def __init__(self, sampling: Sampling, max_new_tokens: int, special: SpecialIds) -> None:
+        self._choose = None if sampling.temperature == 0.0 else _Chooser(sampling).choose
+        self._max_new_tokens = max_new_tokens
+        self._eos = special.eos
+        self._tokens: list[int] = []
+        self._score = 0.0
+        self._is_complete = False
+        self.next_input = special.start
+
+    @property
+    def has_ended(self) -> bool:
+        return self._is_complete or len(self._tokens) >= self._max_new_tokens
+
+    @property
+    def hypothesis(self) -> Hypothesis:
+        """The text so far."""
+        return Hypothesis(tuple(self._tokens), self._score, self._is_complete)
+
+    def choose(self, log_probs: Tensor, likeliest: int) -> int:
+        """The next token by log_probs [V], whose largest is at `likeliest`."""
+        return likeliest if self._choose is None else self._choose(log_probs)
+
+    def add(self, token: int, log_prob: float) -> int | None:
+        """Take the next token; returns it, or None for `</s>`, which is no part of the text."""
+        self._score += log_prob
+        self.next_input = token
+        if token == self._eos:
+            self._is_complete = True
+            return None
+        self._tokens.append(token)
+        return token
+
+
+def step_texts(stepper: RowStepper, texts: Mapping[int, RunningText], device: torch.device) -> dict[int, int | None]:
+    """One more token of each text, by row; None where it ended by `</s>`. If the stepper fails, no text has changed."""
+    rows = sorted(texts)
+    inputs = torch.tensor([texts[row].next_input for row in rows], device=device)
+    log_probs = stepper.step(rows, inputs).log_softmax(-1)
+    likeliest = log_probs.argmax(-1).tolist()
+    chosen = [texts[row].choose(log_probs[place], likeliest[place]) for place, row in enumerate(rows)]
+    scores = log_probs.gather(1, torch.tensor(chosen, device=device).unsqueeze(1))[:, 0].tolist()
+    return {row: texts[row].add(token, score) for row, token, score in zip(rows, chosen, scores, strict=True)}
 
 
 class _Chooser:
-    """Chooses one row's tokens, with the row's own random numbers."""
+    """Draws one row's tokens, with the row's own random numbers."""
 
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
@@ -83,8 +103,6 @@ class _Chooser:
 
     def choose(self, log_probs: Tensor) -> int:
         """log_probs: [V]."""
-        if self._sampling.temperature == 0.0:
-            return int(log_probs.argmax())
         probs = nucleus((log_probs / self._sampling.temperature).softmax(-1), self._sampling.top_p)
         return int(torch.multinomial(probs.cpu(), 1, generator=self._generator))
 
@@ -110,39 +128,55 @@ class BeamOptions:
     early_stopping: bool = False
 
 
-def search_texts(
-    stepper: Stepper, num_rows: int, options: BeamOptions, special: SpecialIds, device: torch.device | None = None
-) -> list[list[Hypothesis]]:
-    """The K best texts of each row, best first.
+class TextSearch:
+    """A beam search for texts, one step at a time."""
 
-    A text of k tokens and `</s>` scores sum / (k + 1)^length_penalty; one cut at the longest length has no `</s>` and
-    counts as long as it is.
-    """
-    beams_of_rows = torch.full((num_rows, 1), options.num_beams, device=device)
-    rows = [_Row(options) for _ in range(num_rows)]
-    scores = torch.zeros(num_rows, 1, device=device)
-    texts = torch.zeros(num_rows, 1, 0, dtype=torch.int64, device=device)  # [B, n, T]
-    tokens = torch.full((num_rows, 1), special.start, dtype=torch.int64, device=device)
-    parents: Tensor | None = None
-    for step in range(options.max_new_tokens):
-        log_probs = stepper.step(tokens, parents).log_softmax(-1)
+    def __init__(
+        self,
+        stepper: Stepper,
+        num_rows: int,
+        options: BeamOptions,
+        special: SpecialIds,
+        device: torch.device | None = None,
+    ) -> None:
+        self._stepper = stepper
+        self._options = options
+        self._eos = special.eos
+        self._rows = [_Row(options) for _ in range(num_rows)]
+        self._beams_of_rows = torch.full((num_rows, 1), options.num_beams, device=device)
+        self._scores = torch.zeros(num_rows, 1, device=device)
+        self._texts = torch.zeros(num_rows, 1, 0, dtype=torch.int64, device=device)  # [B, n, T]
+        self._tokens = torch.full((num_rows, 1), special.start, dtype=torch.int64, device=device)
+        self._parents: Tensor | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self._texts.shape[2] >= self._options.max_new_tokens or all(row.is_done for row in self._rows)
+
+    def step(self) -> None:
+        """Expand all beams by a token and keep the best."""
+        num_beams, length = self._options.num_beams, self._texts.shape[2] + 1
+        log_probs = self._stepper.step(self._tokens, self._parents).log_softmax(-1)
         vocabulary = log_probs.shape[-1]
-        flat = (scores.unsqueeze(-1) + log_probs).flatten(1)
-        best, index = flat.topk(min(2 * options.num_beams, flat.shape[1]), dim=1)
-        is_eos = index % vocabulary == special.eos
-        selection = select(best, is_eos, options.num_beams, beams_of_rows)
-        for row, hypotheses in enumerate(rows):
-            hypotheses.add_finished(
-                texts[row], best[row], index[row] // vocabulary, selection.is_finished[row], step + 1
-            )
-            hypotheses.close_step(float(best[row, 0]), step + 1)
+        flat = (self._scores.unsqueeze(-1) + log_probs).flatten(1)
+        best, index = flat.topk(min(2 * num_beams, flat.shape[1]), dim=1)
+        selection = select(best, index % vocabulary == self._eos, num_beams, self._beams_of_rows)
+        for number, row in enumerate(self._rows):
+            parents = index[number] // vocabulary
+            row.add_finished(self._texts[number], best[number], parents, selection.is_finished[number], length)
+            row.close_step(float(best[number, 0]), length)
         chosen = index.gather(1, selection.next_index)
-        parents, tokens, scores = chosen // vocabulary, chosen % vocabulary, selection.next_scores
-        history = texts.gather(1, parents.unsqueeze(-1).expand(-1, -1, texts.shape[2]))
-        texts = torch.cat([history, tokens.unsqueeze(-1)], dim=2)
-        if all(row.is_done for row in rows):
-            break
-    return [row.ranked(texts[number], scores[number]) for number, row in enumerate(rows)]
+        self._parents, self._tokens, self._scores = chosen // vocabulary, chosen % vocabulary, selection.next_scores
+        history = self._texts.gather(1, self._parents.unsqueeze(-1).expand(-1, -1, self._texts.shape[2]))
+        self._texts = torch.cat([history, self._tokens.unsqueeze(-1)], dim=2)
+
+    def ranked(self) -> list[list[Hypothesis]]:
+        """The K best texts of each row, best first, once it has ended.
+
+        A text of k tokens and `</s>` scores sum / (k + 1)^length_penalty; one cut at the longest length has no `</s>`
+        and counts as long as it is.
+        """
+        return [row.ranked(self._texts[number], self._scores[number]) for number, row in enumerate(self._rows)]
 
 
 class _Row:

@@ -13,7 +13,6 @@ from torch import Tensor
 from model.decoding.beams import SpecialIds
 from model.decoding.eligibility import DeviceEligibility
 from model.decoding.items import ItemBeams, ItemRows, ItemSearch, exact_prefixes, search_items
-from model.decoding.text import BeamOptions, Hypothesis, Sampling, decode_one_beam, search_texts
 from model.decoding.trie import NO_ITEMS, TrieArena
 from model.engine.executor import EncodedBatch, Executor
 from model.engine.protocol import (
@@ -24,9 +23,11 @@ from model.engine.protocol import (
     Ranking,
     RankingWork,
     ScoringWork,
+    TextSession,
     TextWork,
     Timings,
 )
+from model.engine.texts import DecodingTextSession
 from model.network.network import EOS_ID, START_ID
 
 SPECIAL = SpecialIds(start=START_ID, eos=EOS_ID)
@@ -69,9 +70,25 @@ class DecodingEngine:
         started = time.perf_counter()
         rankings = self._search(encoded, batch)
         for position, work in enumerate(batch):
-            if work.certified:
-                rankings[position] = self._certify(work, rankings[position])
+            rankings[position] = self._certify(work, rankings[position])
         return rankings, Timings(encode_s=encoded.seconds, decode_s=time.perf_counter() - started)
+
+    @torch.inference_mode()
+    def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
+        encoded = self._encode([work.source for work in batch])
+        started = time.perf_counter()
+        rankings = self._search(encoded, batch)
+        return rankings, Timings(encode_s=encoded.seconds, decode_s=time.perf_counter() - started)
+
+    def widened(self, work: RankingWork, ranking: Ranking) -> RankingWork | None:
+        """At most as wide as the limit, the trie's widest level, or what was asked for."""
+        if not work.certified or ranking.exact_prefix == len(ranking.leaves):
+            return None
+        widest = max(self._arena.tries[work.source.slot].level_widths)
+        limit = max(work.num_beams, min(self._certified_beam_limit, widest))
+        if ranking.num_beams >= limit:
+            return None
+        return replace(work, num_beams=min(limit, ranking.num_beams * CERTIFIED_GROWTH))
 
     @torch.inference_mode()
     def score(self, batch: Sequence[ScoringWork]) -> tuple[list[tuple[float, ...]], Timings]:
@@ -88,27 +105,30 @@ class DecodingEngine:
         by_work = [tuple(row[: len(work.targets)]) for row, work in zip(zip(*scores, strict=True), batch, strict=True)]
         return by_work, Timings(encode_s=encoded.seconds, decode_s=time.perf_counter() - started)
 
-    @torch.inference_mode()
     def generate(
         self, batch: Sequence[TextWork], on_token: OnToken | None = None
     ) -> tuple[list[GeneratedText], Timings]:
-        """One-beam texts run together, those with several beams one by one."""
+        """One-beam texts run together, those with several beams in turn."""
+        started = time.perf_counter()
+        session = self.open_texts(len(batch))
+        position_of = {row: position for position, row in enumerate(session.admit(batch))}
+        encoded = time.perf_counter()
         texts: dict[int, GeneratedText] = {}
-        encode_s = decode_s = 0.0
-        one_beam = [position for position, work in enumerate(batch) if work.num_beams == 1]
-        groups = [one_beam] if one_beam else []
-        groups += [[position] for position, work in enumerate(batch) if work.num_beams > 1]
-        for group in groups:
-            encoded = self._encode([batch[position].source for position in group])
-            started = time.perf_counter()
-            works = [batch[position] for position in group]
-            if works[0].num_beams == 1:
-                texts.update(zip(group, self._decode_one_beam(encoded, works, group, on_token), strict=True))
-            else:
-                texts[group[0]] = self._search_text(encoded, works[0])
-            encode_s += encoded.seconds
-            decode_s += time.perf_counter() - started
-        return [texts[position] for position in range(len(batch))], Timings(encode_s=encode_s, decode_s=decode_s)
+        while len(texts) < len(batch):
+            for each in session.step():
+                if each.failure is not None:
+                    raise each.failure
+                position, text = position_of[each.row], each.finished
+                is_wanted = on_token is None or each.token_id is None or on_token(position, each.token_id)
+                if text is None and not is_wanted:
+                    text = session.cancel(each.row)
+                if text is not None:
+                    texts[position] = text
+        timings = Timings(encode_s=encoded - started, decode_s=time.perf_counter() - encoded)
+        return [texts[position] for position in range(len(batch))], timings
+
+    def open_texts(self, num_rows: int) -> TextSession:
+        return DecodingTextSession(self._executor, num_rows, SPECIAL)
 
     def _encode(self, sources: Sequence[EncoderInput]) -> _Encoded:
         started = time.perf_counter()
@@ -121,26 +141,28 @@ class DecodingEngine:
         depths = [arena.tries[domain].depth for domain in domains]
         stepper = encoded.batch.stepper(num_beams=num_beams, max_length=max(depths))
         rows = ItemRows(
-            domains=domains,
+            roots=self._column([arena.roots[domain] for domain in domains]),
             eligibility=DeviceEligibility.of([work.eligibility for work in batch], self._device),
             beams_of_rows=self._column([work.num_beams for work in batch]),
             wanted=self._column([min(work.k, work.num_beams) for work in batch]),
             length_penalty=self._column([work.length_penalty for work in batch]),
             depths=self._column(depths),
         )
-        search = ItemSearch(arena=arena, rows=rows, num_beams=num_beams, special=SPECIAL)
+        search = ItemSearch(
+            nodes=arena.nodes,
+            rows=rows,
+            num_beams=num_beams,
+            most_children=arena.most_children(domains, num_beams),
+            special=SPECIAL,
+        )
         beams = search_items(search, stepper, drops_hopeless=self._device.type == "cpu")
         return _rankings(beams, batch)
 
     def _certify(self, work: RankingWork, ranking: Ranking) -> Ranking:
-        """Search again with wider beams until all items are proven or the limit or the trie's width is reached."""
-        widest = max(self._arena.tries[work.source.slot].level_widths)
-        limit = max(work.num_beams, min(self._certified_beam_limit, widest))
-        if ranking.exact_prefix == len(ranking.leaves) or ranking.num_beams >= limit:
-            return ranking
-        encoded = self._encode([work.source])
-        while ranking.exact_prefix < len(ranking.leaves) and ranking.num_beams < limit:
-            wider = replace(work, num_beams=min(limit, ranking.num_beams * CERTIFIED_GROWTH))
+        """Search again with wider beams until all items are proven or the limit is reached."""
+        encoded: _Encoded | None = None
+        while (wider := self.widened(work, ranking)) is not None:
+            encoded = encoded or self._encode([work.source])
             (ranking,) = self._search(encoded, [wider])
         return ranking
 
@@ -152,39 +174,6 @@ class DecodingEngine:
         log_probs = encoded.batch.decode(ids).log_softmax(-1)
         chosen = log_probs.gather(-1, ids.unsqueeze(-1)).squeeze(-1) * is_token.to(self._device)
         return [float(total) for total in chosen.sum(1).tolist()]
-
-    def _decode_one_beam(
-        self, encoded: _Encoded, works: Sequence[TextWork], positions: Sequence[int], on_token: OnToken | None
-    ) -> list[GeneratedText]:
-        stepper = encoded.batch.stepper(num_beams=1, max_length=max(work.max_new_tokens for work in works))
-        cancelled: set[int] = set()
-
-        def report(row: int, token: int) -> bool:
-            goes_on = on_token is None or on_token(positions[row], token)
-            if not goes_on:
-                cancelled.add(row)
-            return goes_on
-
-        hypotheses = decode_one_beam(
-            stepper,
-            [Sampling(temperature=work.temperature, top_p=work.top_p, seed=work.seed) for work in works],
-            [work.max_new_tokens for work in works],
-            SPECIAL,
-            device=self._device,
-            on_token=report,
-        )
-        return [_text(hypothesis, is_cancelled=row in cancelled) for row, hypothesis in enumerate(hypotheses)]
-
-    def _search_text(self, encoded: _Encoded, work: TextWork) -> GeneratedText:
-        stepper = encoded.batch.stepper(num_beams=work.num_beams, max_length=work.max_new_tokens)
-        options = BeamOptions(
-            num_beams=work.num_beams,
-            max_new_tokens=work.max_new_tokens,
-            length_penalty=work.length_penalty,
-            early_stopping=work.early_stopping,
-        )
-        ((best, *_),) = search_texts(stepper, 1, options, SPECIAL, self._device)
-        return _text(best, is_cancelled=False)
 
     def _column(self, values: Sequence[int] | Sequence[float]) -> Tensor:
         return torch.tensor(values, device=self._device).unsqueeze(1)
@@ -204,11 +193,3 @@ def _rankings(beams: ItemBeams, batch: Sequence[RankingWork]) -> list[Ranking]:
         )
         for row, (work, count) in enumerate(zip(batch, counts, strict=True))
     ]
-
-
-def _text(hypothesis: Hypothesis, *, is_cancelled: bool) -> GeneratedText:
-    return GeneratedText(
-        token_ids=hypothesis.token_ids,
-        score=hypothesis.score,
-        finish_reason="cancelled" if is_cancelled else "stop" if hypothesis.is_complete else "length",
-    )

@@ -26,6 +26,25 @@ class EncodedBatch(Protocol):
         ...
 
 
+class RowStepper(Protocol):
+    """A decode loop whose rows begin, go on and end independently of each other."""
+
+    def admit(self, rows: Sequence[int], sources: Sequence[EncoderInput]) -> None:
+        """Read prompts into free rows; if it fails, the rows are free as before."""
+        ...
+
+    def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
+        """Feed one more token of each of these rows: tokens [n] → logits [n, V] in float32.
+
+        If it fails, no row has moved on.
+        """
+        ...
+
+    def release(self, row: int) -> None:
+        """The row is free again."""
+        ...
+
+
 class Executor(Protocol):
     """Computes the network for batches that mix domains; knows nothing of tries and searches."""
 
@@ -38,6 +57,10 @@ class Executor(Protocol):
     def num_slots(self) -> int: ...
 
     def encode(self, sources: Sequence[EncoderInput]) -> EncodedBatch: ...
+
+    def row_stepper(self) -> RowStepper:
+        """Rows for texts; which ones there are is the caller's to choose, lowest first."""
+        ...
 
     def place(self, slot: int, placement: Placement) -> None:
         """Fill a free slot with a domain's weights, as Engine.place says; batches that run are not disturbed."""

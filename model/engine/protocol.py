@@ -111,6 +111,46 @@ class Placement:
     trie: Trie
 
 
+@dataclass(frozen=True)
+class TextProgress:
+    """What one step did to one text of a session."""
+
+    row: int
+    token_id: int | None = None  # None where `</s>` came, and for texts that are searched with several beams
+    finished: GeneratedText | None = None  # with it the row is free again
+    failure: Exception | None = None  # a search failed; its row is free again, and no other text is touched
+
+
+class TextSession(Protocol):
+    """Texts that are generated side by side: each may begin and end between any two steps of the others.
+
+    No text depends on which others run beside it. Used from one thread.
+    """
+
+    @property
+    def num_free(self) -> int:
+        """How many more texts may join."""
+        ...
+
+    def admit(self, works: Sequence[TextWork]) -> list[int]:
+        """Encode prompts and give each text a row. Raises ValueError for more works than there are free rows.
+
+        Where it fails for another reason, no work has been admitted.
+        """
+        ...
+
+    def step(self, rows: Sequence[int] | None = None) -> list[TextProgress]:
+        """One more token of each one-beam text, or of those at `rows`; one step of the oldest search of several beams.
+
+        Searches are told of when they end. If it fails, nothing has changed, and it may be called again for fewer rows.
+        """
+        ...
+
+    def cancel(self, row: int) -> GeneratedText:
+        """Give a text up, whose row is free again; returns what there is of it."""
+        ...
+
+
 OnToken = Callable[[int, int], bool]
 """Called with (row, token id) for each new token of a one-beam text; returns False to cancel that row."""
 
@@ -139,7 +179,15 @@ class Engine(Protocol):
         ...
 
     def rank(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
-        """Constrained beam search; one ranking per work, in order."""
+        """Constrained beam search, repeated with wider beams for certified works; one ranking per work, in order."""
+        ...
+
+    def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
+        """One search per work, certified ones too, which may come out unproven; in order."""
+        ...
+
+    def widened(self, work: RankingWork, ranking: Ranking) -> RankingWork | None:
+        """What is to be searched next to prove a certified work's ranking; None where it is proven or at its limit."""
         ...
 
     def score(self, batch: Sequence[ScoringWork]) -> tuple[list[tuple[float, ...]], Timings]:
@@ -150,4 +198,8 @@ class Engine(Protocol):
         self, batch: Sequence[TextWork], on_token: OnToken | None = None
     ) -> tuple[list[GeneratedText], Timings]:
         """Free text; one per work, in order."""
+        ...
+
+    def open_texts(self, num_rows: int) -> TextSession:
+        """Room for `num_rows` texts that are generated side by side, step by step."""
         ...

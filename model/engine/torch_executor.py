@@ -10,6 +10,7 @@ from torch import Tensor
 
 from model.engine.collate import collate
 from model.engine.protocol import EncoderInput, Placement
+from model.engine.row_stepper import NetworkRowStepper
 from model.engine.stepper import NetworkStepper
 from model.network.banks import RowIndex
 from model.network.network import Vip5Network
@@ -39,6 +40,13 @@ class TorchExecutor:
         network = self._network
         inputs = collate(sources, network, self._device)
         return TorchBatch(network, network.memorise(inputs), inputs.rows)
+
+    def row_stepper(self) -> NetworkRowStepper:
+        return NetworkRowStepper(self._read, self._network, is_static=self._device.type != "cpu")
+
+    def _read(self, sources: Sequence[EncoderInput]) -> tuple[Vip5Network, Memory]:
+        batch = self.encode(sources)
+        return batch.network, batch.memory
 
     def place(self, slot: int, placement: Placement) -> None:
         # Batches hold on to the network that they began with, so a wider one can take its place at any time.

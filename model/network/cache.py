@@ -4,8 +4,22 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
+
+
+class StepCache(Protocol):
+    """Where the decoder's layers put the keys and values of a step, and find those of all steps before."""
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write one token's keys and values [B, n, H, E]; returns all so far, each [B·n, H, t + 1, E]."""
+        ...
+
+    def advance(self) -> None:
+        """Close a step, once all layers have written."""
+        ...
 
 
 class KeyValueCache:

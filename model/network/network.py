@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from model.network.attention import padding_mask
 from model.network.banks import BankIndex, RowIndex
-from model.network.cache import KeyValueCache
+from model.network.cache import KeyValueCache, StepCache
 from model.network.config import BackboneConfig, DomainLayout, Task, capacity_of
 from model.network.projection import Projection
 from model.network.stacks import BankSizes, Decoder, Encoder, Memory
@@ -132,7 +132,7 @@ class Vip5Network(nn.Module):
         x = functional.embedding(inputs, self.shared)
         return self.logits(self.decoder(x, memory, rows))
 
-    def step(self, tokens: Tensor, bias: Tensor, cache: KeyValueCache, memory: Memory, rows: RowIndex) -> Tensor:
+    def step(self, tokens: Tensor, bias: Tensor, cache: StepCache, memory: Memory, rows: RowIndex) -> Tensor:
         """Logits [B, K, V] after one more token of every beam, tokens [B, K]; bias: `step_biases`' row of this step."""
         x = functional.embedding(tokens, self.shared)
         return self.logits(self.decoder.step(x, bias, cache, memory, rows))

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from model.network.attention import CrossAttention, RelativePositions, SelfAttention, attend
 from model.network.banks import AdapterBank, RMSNormBank, RowIndex
-from model.network.cache import KeyValueCache
+from model.network.cache import StepCache
 from model.network.config import BackboneConfig
 from model.network.projection import Projection
 
@@ -122,8 +122,8 @@ class DecoderBlock(nn.Module):
         x = self.attention_branch.after(x, self.attention.merge(attended), rows)
         return self._read_and_feed(x, memory, layer, rows)
 
-    def step(self, x: Tensor, bias: Tensor, cache: KeyValueCache, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
-        """One new token of every beam: x [B, K, D], bias [1, H, 1, t + 1] of the token at position t."""
+    def step(self, x: Tensor, bias: Tensor, cache: StepCache, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
+        """One new token of every beam: x [B, K, D], bias [1 or B, H, 1, t + 1] of the token at position t."""
         q, k, v = self.attention.project(self.attention_branch.before(x, rows))  # [B, K, H, E]
         keys, values = cache.append(layer, k, v)  # [B·K, H, t + 1, E]
         attended = attend(q.flatten(0, 1).unsqueeze(2), keys, values, bias)  # [B·K, H, 1, E]
@@ -191,8 +191,8 @@ class Decoder(nn.Module):
             x = block(x, bias, memory, layer, rows)
         return functional.dropout(self.final_norm(x, rows.domain), self.dropout, self.training)
 
-    def step(self, x: Tensor, bias: Tensor, cache: KeyValueCache, memory: Memory, rows: RowIndex) -> Tensor:
-        """The next token of every beam, x [B, K, D], bias [1, H, 1, t + 1] → states [B, K, D]; the cache grows."""
+    def step(self, x: Tensor, bias: Tensor, cache: StepCache, memory: Memory, rows: RowIndex) -> Tensor:
+        """The next token of every beam, x [B, K, D], bias [1 or B, H, 1, t + 1] → states [B, K, D]; the cache grows."""
         for layer, block in enumerate(self.layers):
             x = block.step(x, bias, cache, memory, layer, rows)
         cache.advance()

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from model.decoding.beams import SpecialIds
-from model.decoding.text import GREEDY, BeamOptions, Hypothesis, decode_one_beam, search_texts
+from model.decoding.text import GREEDY, BeamOptions, Hypothesis
 from model.engine.stepper import NetworkStepper
 from tests.parity.golden import SCORE_TOLERANCE, Golden
+from tests.texts import decode_one_beam, search_texts
 
 SPECIAL = SpecialIds(start=0, eos=1)
 DEFAULT_MAX_LENGTH = 20

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.decoding.text import GREEDY, BeamOptions, Hypothesis, Sampling, decode_one_beam, nucleus, search_texts
+from model.decoding.text import GREEDY, BeamOptions, Hypothesis, Sampling, nucleus
+from tests.texts import decode_one_beam, search_texts
 from tests.unit.decoding.tables import EOS, SPECIAL, LogitsOf, Path, PathStepper, log_prob, random_table
 
 VOCAB_SIZE = 6

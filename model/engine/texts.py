@@ -1,0 +1,136 @@
+"""Texts that are generated side by side: one-beam texts a token each per step, searches with several beams in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from model.decoding.beams import SpecialIds
+from model.decoding.text import BeamOptions, Hypothesis, RunningText, Sampling, TextSearch, step_texts
+from model.engine.executor import EncodedBatch, Executor
+from model.engine.protocol import FinishReason, GeneratedText, TextProgress, TextWork
+
+
+@dataclass(frozen=True)
+class _WaitingSearch:
+    work: TextWork
+    encoded: EncodedBatch
+
+
+class DecodingTextSession:
+    """Rows of an executor, which texts occupy from when they are admitted until they end or are cancelled.
+
+    Searches with several beams occupy a row too; one of them runs at a time, the oldest, so that only its beams take
+    memory and no other text waits for more than one of its steps.
+    """
+
+    def __init__(self, executor: Executor, num_rows: int, special: SpecialIds) -> None:
+        self._executor = executor
+        self._stepper = executor.row_stepper()
+        self._special = special
+        self._free = list(range(num_rows))
+        self._texts: dict[int, RunningText] = {}
+        self._searches: dict[int, _WaitingSearch] = {}  # in the order of admission
+        self._running: tuple[int, TextSearch] | None = None
+
+    @property
+    def num_free(self) -> int:
+        return len(self._free)
+
+    @torch.inference_mode()
+    def admit(self, works: Sequence[TextWork]) -> list[int]:
+        if len(works) > len(self._free):
+            raise ValueError(f"{len(works)} works for {len(self._free)} free rows; admit no more than num_free")
+        rows = self._free[: len(works)]
+        searched = {row: work for row, work in zip(rows, works, strict=True) if work.num_beams > 1}
+        one_beam = {row: work for row, work in zip(rows, works, strict=True) if work.num_beams == 1}
+        searches = {row: _WaitingSearch(work, self._executor.encode([work.source])) for row, work in searched.items()}
+        if one_beam:
+            self._stepper.admit(list(one_beam), [work.source for work in one_beam.values()])
+        self._searches |= searches
+        self._texts |= {row: self._started(work) for row, work in one_beam.items()}
+        self._free = self._free[len(works) :]
+        return rows
+
+    @torch.inference_mode()
+    def step(self, rows: Sequence[int] | None = None) -> list[TextProgress]:
+        texts = self._texts if rows is None else {row: self._texts[row] for row in rows if row in self._texts}
+        tokens = step_texts(self._stepper, texts, self._executor.device) if texts else {}
+        progress = [TextProgress(row, token, self._finished(row)) for row, token in tokens.items()]
+        if self._searches and (rows is None or next(iter(self._searches)) in rows):
+            progress += self._step_oldest_search()
+        return progress
+
+    def cancel(self, row: int) -> GeneratedText:
+        if row in self._searches:
+            self._end_search(row)
+            return GeneratedText(token_ids=(), score=0.0, finish_reason="cancelled")
+        hypothesis = self._texts[row].hypothesis
+        self._end_text(row)
+        return _generated(hypothesis, "cancelled")
+
+    def _started(self, work: TextWork) -> RunningText:
+        sampling = Sampling(temperature=work.temperature, top_p=work.top_p, seed=work.seed)
+        return RunningText(sampling, work.max_new_tokens, self._special)
+
+    def _finished(self, row: int) -> GeneratedText | None:
+        text = self._texts[row]
+        if not text.has_ended:
+            return None
+        self._end_text(row)
+        return _generated(text.hypothesis, "stop" if text.hypothesis.is_complete else "length")
+
+    def _end_text(self, row: int) -> None:
+        del self._texts[row]
+        self._stepper.release(row)
+        self._give_back(row)
+
+    def _step_oldest_search(self) -> list[TextProgress]:
+        row, waiting = next(iter(self._searches.items()))
+        try:
+            best = self._step_search(row, waiting)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the texts beside it have taken their step
+            self._end_search(row)
+            return [TextProgress(row, failure=error)]
+        if best is None:
+            return []
+        self._end_search(row)
+        return [TextProgress(row, finished=_generated(best, "stop" if best.is_complete else "length"))]
+
+    def _step_search(self, row: int, waiting: _WaitingSearch) -> Hypothesis | None:
+        """The best text once the search has ended."""
+        if self._running is None:
+            self._running = row, self._search(waiting)
+        _, search = self._running
+        search.step()
+        if not search.has_ended:
+            return None
+        ((best, *_),) = search.ranked()
+        return best
+
+    def _search(self, waiting: _WaitingSearch) -> TextSearch:
+        work = waiting.work
+        stepper = waiting.encoded.stepper(num_beams=work.num_beams, max_length=work.max_new_tokens)
+        options = BeamOptions(
+            num_beams=work.num_beams,
+            max_new_tokens=work.max_new_tokens,
+            length_penalty=work.length_penalty,
+            early_stopping=work.early_stopping,
+        )
+        return TextSearch(stepper, 1, options, self._special, self._executor.device)
+
+    def _end_search(self, row: int) -> None:
+        del self._searches[row]
+        if self._running is not None and self._running[0] == row:
+            self._running = None
+        self._give_back(row)
+
+    def _give_back(self, row: int) -> None:
+        # Low rows first: what is used stays close together.
+        self._free = sorted([*self._free, row])
+
+
+def _generated(hypothesis: Hypothesis, reason: FinishReason) -> GeneratedText:
+    return GeneratedText(hypothesis.token_ids, hypothesis.score, finish_reason=reason)

@@ -1,0 +1,54 @@
+"""Texts of one beam over a stepper of the searches, whose rows all stand at the same position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from model.decoding.beams import SpecialIds, Stepper
+from model.decoding.text import BeamOptions, Hypothesis, RunningText, Sampling, TextSearch, step_texts
+
+
+class InStep:
+    """Feeds all rows at each step, those that have ended too, and gives the logits of those that run."""
+
+    def __init__(self, stepper: Stepper, num_rows: int) -> None:
+        self._stepper = stepper
+        self._tokens = torch.zeros(num_rows, 1, dtype=torch.int64)
+        self._parents: Tensor | None = None
+
+    def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
+        self._tokens[list(rows), 0] = tokens
+        logits = self._stepper.step(self._tokens, self._parents)[:, 0]
+        self._parents = torch.zeros_like(self._tokens)
+        return logits[list(rows)]
+
+
+def decode_one_beam(
+    stepper: Stepper,
+    sampling: Sequence[Sampling],
+    max_new_tokens: Sequence[int],
+    special: SpecialIds,
+    *,
+    on_token: Callable[[int, int], bool] | None = None,
+) -> list[Hypothesis]:
+    """One text for each row; `on_token(row, token)` sees every token as it comes and returns False to end that row."""
+    texts = [RunningText(each, most, special) for each, most in zip(sampling, max_new_tokens, strict=True)]
+    running = dict(enumerate(texts))
+    rows = InStep(stepper, len(texts))
+    while running:
+        for row, token in step_texts(rows, running, torch.device("cpu")).items():
+            is_wanted = token is None or on_token is None or on_token(row, token)
+            if texts[row].has_ended or not is_wanted:
+                del running[row]
+    return [text.hypothesis for text in texts]
+
+
+def search_texts(stepper: Stepper, num_rows: int, options: BeamOptions, special: SpecialIds) -> list[list[Hypothesis]]:
+    """The K best texts of each row, best first."""
+    search = TextSearch(stepper, num_rows, options, special)
+    while not search.has_ended:
+        search.step()
+    return search.ranked()
