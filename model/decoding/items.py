@@ -5,7 +5,8 @@ Nothing but eligible leaves can come out. With a length penalty of 0 the result 
 answer is proven to be the true top.
 """
 
-# B rows, K beams, n beams that run (1 in the first step), F fan-out, C candidates, R items kept (K), V vocabulary
+# B rows, K beams, n beams that run (1 in the first step), M room for children, C candidates, R items kept (K),
+# V vocabulary
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from torch.nn import functional
 
 from model.decoding.beams import DEAD, SpecialIds, Stepper, best_pruned, select
 from model.decoding.eligibility import DeviceEligibility
-from model.decoding.trie import TrieArena
+from model.decoding.trie import TrieNodes
 
 EXACTNESS_MARGIN = 1e-4
 """Nats by which a score must beat the bound to count as proven: more than float32's noise."""
@@ -28,7 +29,7 @@ EXACTNESS_MARGIN = 1e-4
 class ItemRows:
     """What the rows of a batch look for."""
 
-    domains: tuple[int, ...]  # [B], which trie of the arena
+    roots: Tensor  # [B, 1], int64, where in the arena the tries begin
     eligibility: DeviceEligibility
     beams_of_rows: Tensor  # [B, 1]
     wanted: Tensor  # [B, 1], how many items are asked for, at most the number of beams
@@ -37,16 +38,20 @@ class ItemRows:
 
     @property
     def num_rows(self) -> int:
-        return len(self.domains)
+        return self.roots.shape[0]
 
 
 @dataclass(frozen=True)
 class ItemSearch:
-    """A batch of searches over the tries of an arena, with room for `num_beams` (K) beams a row."""
+    """A batch of searches over the tries of an arena, with room for `num_beams` (K) beams a row.
 
-    arena: TrieArena
+    `most_children` holds, for each step, at least as many as the beams of any row can have children: [L].
+    """
+
+    nodes: TrieNodes
     rows: ItemRows
     num_beams: int
+    most_children: tuple[int, ...]
     special: SpecialIds
 
 
@@ -82,16 +87,18 @@ def search_items(search: ItemSearch, stepper: Stepper, *, drops_hopeless: bool =
     """Run to the end of the longest identifier.
 
     `drops_hopeless` takes out, after each step, the running beams that can no longer change the items asked for, and
-    ends when none is left. That asks the device, so a device that must not be asked runs all steps with all beams. The
-    items asked for are the same.
+    ends when none is left. That asks the device, so a device that must not be asked runs all steps with all beams, on
+    shapes that depend on nothing but `search`'s. The items asked for are the same.
     """
     rows = search.rows
     state = _start(search)
     tokens = torch.full_like(state.nodes, search.special.start)
     parents: Tensor | None = None
-    for step, fanout in enumerate(search.arena.fanout(rows.domains)):
+    for step, most_children in enumerate(search.most_children):
         logits = stepper.step(tokens, parents)
-        candidates = _expand(search, state, logits, fanout)
+        children = _Children.of(state, search.nodes)
+        room = children.count() if drops_hopeless else most_children
+        candidates = _expand(search, state, children, logits, room)
         tokens, parents = _advance(search, state, candidates, step)
         if drops_hopeless:
             num_hopeful = _drop_hopeless(state, rows, step)
@@ -102,38 +109,53 @@ def search_items(search: ItemSearch, stepper: Stepper, *, drops_hopeless: bool =
 
 
 def _start(search: ItemSearch) -> _State:
-    rows, device = search.rows, search.rows.beams_of_rows.device
-    roots = [[search.arena.roots[domain]] for domain in rows.domains]
+    rows, device = search.rows, search.rows.roots.device
     return _State(
         scores=torch.zeros(rows.num_rows, 1, device=device),
-        nodes=torch.tensor(roots, device=device),
+        nodes=rows.roots,
         finished_scores=torch.full((rows.num_rows, search.num_beams), DEAD, device=device),
         finished_leaves=torch.zeros(rows.num_rows, search.num_beams, dtype=torch.int64, device=device),
         bound=torch.full((rows.num_rows,), DEAD, device=device),
     )
 
 
-def _expand(search: ItemSearch, state: _State, logits: Tensor, fanout: int) -> _Candidates:
+@dataclass(frozen=True)
+class _Children:
+    """Children of a row's running beams, one beam's after the other's; dead beams have none."""
+
+    ends: Tensor  # [B, n], how many the beams up to this one have
+    shifts: Tensor  # [B, n], from a child's place in the row to its number in the arena
+
+    @classmethod
+    def of(cls, state: _State, nodes: TrieNodes) -> _Children:
+        first = nodes.first_child[state.nodes]
+        counts = (nodes.first_child[state.nodes + 1] - first) * (state.scores > DEAD)
+        ends = counts.cumsum(1)
+        return cls(ends=ends, shifts=first - ends + counts)
+
+    def count(self) -> int:
+        """Of the row that has the most; at least 1. This asks the device."""
+        return max(1, int(self.ends[:, -1].max()))
+
+
+def _expand(search: ItemSearch, state: _State, children: _Children, logits: Tensor, room: int) -> _Candidates:
     """Score every eligible child of every running beam and keep the best 2·K + 1."""
-    arena = search.arena
-    first = arena.first_child[state.nodes]
-    num_children = arena.first_child[state.nodes + 1] - first  # [B, n]
-    offsets = torch.arange(fanout, device=first.device)
-    is_child = offsets < num_children.unsqueeze(-1)  # [B, n, F]
-    # What is no child stands at its own node, whose leaves lie within the row's trie.
-    children = torch.where(is_child, first.unsqueeze(-1) + offsets, state.nodes.unsqueeze(-1))
-    tokens = arena.token[children].long()
-    counts = search.rows.eligibility.count(arena.leaf_lo[children].flatten(1), arena.leaf_hi[children].flatten(1))
-    log_probs = logits.log_softmax(-1).gather(-1, tokens)
-    scores = state.scores.unsqueeze(-1) + log_probs
-    is_candidate = is_child & (counts.view_as(children) > 0)
-    scores = torch.where(is_candidate, scores, DEAD).flatten(1)  # [B, n·F]
-    best, index = scores.topk(min(2 * search.num_beams + 1, scores.shape[1]), dim=1)
+    places = torch.arange(room, device=logits.device).expand(logits.shape[0], room)  # [B, M]
+    is_child = places < children.ends[:, -1:]
+    parents = torch.searchsorted(children.ends, places.contiguous(), right=True).clamp(max=logits.shape[1] - 1)
+    # What is no child stands at the root, whose leaves are the row's.
+    nodes = torch.where(is_child, children.shifts.gather(1, parents) + places, search.rows.roots)
+    tokens = search.nodes.token[nodes].long()
+    counts = search.rows.eligibility.count(search.nodes.leaf_lo[nodes], search.nodes.leaf_hi[nodes])
+    log_probs = logits.log_softmax(-1).flatten(1).gather(1, parents * logits.shape[2] + tokens)
+    scores = state.scores.gather(1, parents) + log_probs
+    scores = torch.where(is_child & (counts > 0), scores, DEAD)
+    best, index = scores.topk(min(2 * search.num_beams + 1, room), dim=1)
     return _Candidates(
         scores=best,
-        parents=index // fanout,
-        nodes=children.flatten(1).gather(1, index),
-        tokens=tokens.flatten(1).gather(1, index),
+        parents=parents.gather(1, index),
+        nodes=nodes.gather(1, index),
+        tokens=tokens.gather(1, index),
     )
 
 
@@ -148,7 +170,7 @@ def _advance(search: ItemSearch, state: _State, candidates: _Candidates, step: i
     upper_bounds = torch.where(is_eos, penalised, attainable)
     state.bound = torch.maximum(state.bound, best_pruned(selection, upper_bounds))
     finished = torch.where(selection.is_finished, penalised, DEAD)
-    _finish(state, finished, search.arena.leaf_lo[candidates.nodes], rows)
+    _finish(state, finished, search.nodes.leaf_lo[candidates.nodes], rows)
     state.scores = selection.next_scores
     state.nodes = candidates.nodes.gather(1, selection.next_index)
     tokens = candidates.tokens.gather(1, selection.next_index)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise, zip_longest
 
 import numpy as np
 import torch
@@ -20,7 +22,10 @@ from torch import Tensor
 
 from model.errors import CatalogError
 
-_SENTINEL = 1  # entries that a trie takes in the arena beyond its nodes: the end of the last node's children
+SENTINEL = 1
+"""Entries that a trie takes in the arena beyond its nodes: the end of the last node's children."""
+
+_WIDEST_KEPT = 2048  # nodes of a level whose children are counted exactly; beyond, each counts as the last of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +53,19 @@ class Trie:
         """L: decode steps to the end of the longest identifier."""
         return len(self.fanout)
 
+    def most_children(self, num_nodes: int) -> tuple[int, ...]:
+        """How many children any `num_nodes` nodes of one depth can have together, for each depth: [L]."""
+        return tuple(_bound(totals, num_nodes) for totals in self._children_of_widest)
+
+    @cached_property
+    def _children_of_widest(self) -> tuple[NDArray[np.int64], ...]:
+        """For each depth, how many children its 1, 2, … widest nodes have together."""
+        starts = np.cumsum([0, 1, *self.level_widths])
+        return tuple(
+            np.cumsum(_largest(np.diff(self.first_child[start : end + 1]).astype(np.int64)))
+            for start, end in pairwise(starts[:-1])
+        )
+
     @property
     def leaves_of_rows(self) -> NDArray[np.int32]:
         """Inverse of `rows_of_leaves`, [N]."""
@@ -68,6 +86,19 @@ class Trie:
         shared = _shared_prefixes(matrix, order)
         lengths = np.count_nonzero(matrix >= 0, axis=1)
         return _link(matrix, shared, lengths, order.astype(np.int64))
+
+
+def _largest(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The largest of the counts, largest first."""
+    if len(counts) > _WIDEST_KEPT:
+        counts = np.partition(counts, -_WIDEST_KEPT)[-_WIDEST_KEPT:]
+    return np.sort(counts)[::-1]
+
+
+def _bound(totals: NDArray[np.int64], num_nodes: int) -> int:
+    if num_nodes <= len(totals) or len(totals) < _WIDEST_KEPT:
+        return int(totals[min(num_nodes, len(totals)) - 1])
+    return int(totals[-1] + (num_nodes - len(totals)) * (totals[-1] - totals[-2]))
 
 
 def _padded(flat: NDArray[np.int64], offsets: NDArray[np.int64], eos_id: int) -> NDArray[np.int32]:
@@ -138,13 +169,20 @@ NO_ITEMS = Trie(
 
 
 @dataclass(frozen=True, eq=False)
-class TrieArena:
-    """Several tries in one set of tensors; a row's domain is the root that it starts from."""
+class TrieNodes:
+    """Nodes of several tries in one set of tensors, each int32; a row's domain is the root that it starts from."""
 
-    token: Tensor  # [ΣM + tries], int32
+    token: Tensor  # [ΣM + tries]
     first_child: Tensor  # likewise, numbers of the arena
     leaf_lo: Tensor  # numbers of the trie's own leaves
     leaf_hi: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TrieArena:
+    """Several tries side by side."""
+
+    nodes: TrieNodes
     roots: tuple[int, ...]
     tries: tuple[Trie, ...]
 
@@ -154,18 +192,21 @@ class TrieArena:
         size = 0
         for trie in tries:
             roots.append(size)
-            size += trie.num_nodes + _SENTINEL
+            size += trie.num_nodes + SENTINEL
 
         def together(parts: list[NDArray[np.int32]]) -> Tensor:
             joined = np.concatenate(parts) if parts else np.zeros(0, np.int32)
             return torch.from_numpy(joined).to(device)
 
-        padding = np.zeros(_SENTINEL, np.int32)
-        return cls(
+        padding = np.zeros(SENTINEL, np.int32)
+        nodes = TrieNodes(
             token=together([np.append(trie.token, padding) for trie in tries]),
             first_child=together([trie.first_child + np.int32(root) for trie, root in zip(tries, roots, strict=True)]),
             leaf_lo=together([np.append(trie.leaf_lo, padding) for trie in tries]),
             leaf_hi=together([np.append(trie.leaf_hi, padding) for trie in tries]),
+        )
+        return cls(
+            nodes=nodes,
             roots=tuple(roots),
             tries=tuple(tries),
         )
@@ -174,10 +215,9 @@ class TrieArena:
         """An arena with this trie in a slot and all else as it is; a slot may be beyond the last."""
         tries = [*self.tries, *[NO_ITEMS] * (slot + 1 - len(self.tries))]
         tries[slot] = trie
-        return TrieArena.of(tries, self.token.device)
+        return TrieArena.of(tries, self.nodes.token.device)
 
-    def fanout(self, domains: Sequence[int]) -> tuple[int, ...]:
-        """Most children of a node at each depth, over the given domains; as long as the deepest of them."""
-        chosen = [self.tries[domain].fanout for domain in set(domains)]
-        depth = max(len(fanout) for fanout in chosen)
-        return tuple(max(fanout[level] for fanout in chosen if level < len(fanout)) for level in range(depth))
+    def most_children(self, domains: Sequence[int], num_beams: int) -> tuple[int, ...]:
+        """How many children the beams of a row can have at each depth; as long as the deepest of the given domains."""
+        chosen = [self.tries[domain].most_children(num_beams) for domain in set(domains)]
+        return tuple(map(max, zip_longest(*chosen, fillvalue=0)))

@@ -59,7 +59,7 @@ class Batch:
         arena = TrieArena.of([build_trie(items) for items in self.catalogs])
         tries = [arena.tries[request.catalog] for request in self.requests]
         rows = ItemRows(
-            domains=tuple(request.catalog for request in self.requests),
+            roots=torch.tensor([[arena.roots[request.catalog]] for request in self.requests]),
             eligibility=DeviceEligibility.of([_eligibility(request, arena) for request in self.requests]),
             beams_of_rows=torch.tensor([[request.num_beams] for request in self.requests]),
             wanted=torch.tensor([[request.wanted] for request in self.requests]),
@@ -68,7 +68,9 @@ class Batch:
         )
         most = max(request.num_beams for request in self.requests)
         stepper = stepper or PathStepper([request.table for request in self.requests])
-        beams = search_items(ItemSearch(arena, rows, most, SPECIAL), stepper, drops_hopeless=drops_hopeless)
+        most_children = arena.most_children([request.catalog for request in self.requests], most)
+        search = ItemSearch(arena.nodes, rows, most, most_children, SPECIAL)
+        beams = search_items(search, stepper, drops_hopeless=drops_hopeless)
         found = (beams.scores > float("-inf")).sum(1).tolist()
         counts = [min(request.wanted, number) for request, number in zip(self.requests, found, strict=True)]
         return [

@@ -92,18 +92,30 @@ def test_an_arena_holds_each_trie_as_it_is_alone() -> None:
     arena = TrieArena.of(tries)
     for trie, root in zip(tries, arena.roots, strict=True):
         nodes = slice(root, root + trie.num_nodes)
-        assert torch.equal(arena.token[nodes], torch.from_numpy(trie.token))
-        assert torch.equal(arena.leaf_lo[nodes], torch.from_numpy(trie.leaf_lo))
-        assert torch.equal(arena.leaf_hi[nodes], torch.from_numpy(trie.leaf_hi))
-        ends = arena.first_child[root : root + trie.num_nodes + 1]
+        assert torch.equal(arena.nodes.token[nodes], torch.from_numpy(trie.token))
+        assert torch.equal(arena.nodes.leaf_lo[nodes], torch.from_numpy(trie.leaf_lo))
+        assert torch.equal(arena.nodes.leaf_hi[nodes], torch.from_numpy(trie.leaf_hi))
+        ends = arena.nodes.first_child[root : root + trie.num_nodes + 1]
         assert torch.equal(ends - root, torch.from_numpy(trie.first_child))
 
 
-def test_the_fanout_of_several_tries_is_the_widest_at_each_depth() -> None:
+def test_the_most_children_of_several_tries_are_those_of_the_widest_nodes_at_each_depth() -> None:
     arena = TrieArena.of([build_trie([(2, 3), (2,), (4, 4, 4)]), build_trie([(5,), (6,), (7,)]), build_trie([(2,)])])
-    assert arena.fanout([0]) == (2, 2, 1, 1)
-    assert arena.fanout([1, 2, 1]) == (3, 1)
-    assert arena.fanout([1, 0]) == (3, 2, 1, 1)
+    assert arena.most_children([0], 1) == (2, 2, 1, 1)
+    assert arena.most_children([0], 2) == arena.most_children([0], 20) == (2, 3, 2, 1)
+    assert arena.most_children([1, 2, 1], 2) == (3, 2)
+    assert arena.most_children([1, 0], 3) == (3, 3, 2, 1)
+
+
+@pytest.mark.parametrize("num_nodes", [1, 2, 3, 2047, 2048, 2049, 3000, 5000])
+def test_no_nodes_of_a_very_wide_level_have_more_children_than_is_said(num_nodes: int) -> None:
+    trie = build_trie([(2 + first, 2 + second) for first in range(3000) for second in range(1 + first % 3)])
+    fanouts = np.sort(np.diff(trie.first_child[1 : 1 + 3000 + 1]))[::-1]
+    root, said, _ = trie.most_children(num_nodes)
+    assert root == 3000
+    assert said >= fanouts[:num_nodes].sum()
+    if num_nodes <= 2048:
+        assert said == fanouts[:num_nodes].sum()
 
 
 def _children(trie: Trie, node: int) -> list[int]:
