@@ -8,7 +8,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,9 +68,9 @@ class Server:
 
 
 @contextmanager
-def serving(bundle: Path, env: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """`vip5 serve` on a free port, ready; killed at the end if it still runs."""
-    arguments = [*COMMAND, "serve", "--bundle", str(bundle), "--port", "0", "--num-threads", "1"]
+def serving(bundle: Path, env: Mapping[str, str] | None = None, command: Sequence[str] = COMMAND) -> Iterator[Server]:
+    """`vip5 serve` on a free port, ready; killed at the end if it still runs. `command` is what runs `vip5`."""
+    arguments = [*command, "serve", "--bundle", str(bundle), "--port", "0", "--num-threads", "1"]
     with subprocess.Popen(arguments, env=environment(env), stdout=subprocess.PIPE, text=True) as process:
         server = Server(process)
         reader = threading.Thread(target=server.read)

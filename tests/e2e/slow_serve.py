@@ -1,0 +1,51 @@
+"""`vip5` whose engine waits before each call as long as the file named by SLOW_ENGINE says, in seconds."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import service.server
+from model.engine.protocol import Engine
+from model.engine.runtime import Runtime
+from service.app import create_app, load
+from service.cli import main
+from service.settings import Settings
+
+DELAY = Path(os.environ["SLOW_ENGINE"])
+
+
+class SlowEngine:
+    """Any engine, whose methods take longer."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> object:
+        found: object = getattr(self._engine, name)
+        return _delayed(found) if callable(found) else found
+
+
+def _delayed(method: Callable[..., object]) -> Callable[..., object]:
+    @functools.wraps(method)
+    def wait_and_call(*arguments: object) -> object:
+        time.sleep(float(DELAY.read_text()))
+        return method(*arguments)
+
+    return wait_and_call
+
+
+def load_slow(settings: Settings) -> Runtime:
+    runtime = load(settings)
+    slow: Any = SlowEngine(runtime.engine)
+    return replace(runtime, engine=slow)
+
+
+if __name__ == "__main__":
+    vars(service.server)["create_app"] = functools.partial(create_app, loader=load_slow)
+    main()

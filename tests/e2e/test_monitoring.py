@@ -1,0 +1,165 @@
+"""A real Prometheus sees what a real service does: panels have data, faults move their panels and fire their alerts."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from feature_cache.embedded import FeatureFile
+from tests.e2e.features import load_into
+from tests.e2e.processes import Server, serving
+from tests.e2e.prometheus import Prometheus, panel_exprs, prometheus, wait_until
+from tests.e2e.versions import versions_exporter
+from tests.redis_servers import RedisServer, redis_server
+from tests.tiny import tiny_bundle
+
+PANELS = panel_exprs(rate_interval="3s")
+NEEDS_A_GPU = {"GPU memory"}
+SOME, OTHERS = range(1, 11), range(45, 55)
+MAX_WAITING = 80
+CALM_S = "0.02"
+
+
+@dataclass
+class Ground:
+    """A service that can be slowed, its Redis, and the Prometheus that watches it."""
+
+    server: Server
+    redis: RedisServer
+    prometheus: Prometheus
+    delay: Path
+
+    def panel(self, title: str, place: int = 0) -> str:
+        return PANELS[title][place]
+
+    def sees(self, expr: str, above: float) -> bool:
+        return self.prometheus.largest(expr) > above
+
+    @contextmanager
+    def slowed(self, delay_s: str) -> Iterator[None]:
+        self.delay.write_text(delay_s)
+        try:
+            yield
+        finally:
+            self.delay.write_text(CALM_S)
+
+    @contextmanager
+    def under_load(self, num_clients: int, items: Sequence[int] = SOME) -> Iterator[None]:
+        """As many clients, each of which asks again as soon as it is answered."""
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        asking = asyncio.run_coroutine_threadsafe(_ask(self.server.url, num_clients, items), loop)
+        try:
+            yield
+            assert not asking.done(), asking.exception()
+        finally:
+            asking.cancel()
+            asyncio.run_coroutine_threadsafe(_settled(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+
+async def _settled() -> None:
+    """Waits for whatever else runs on the loop."""
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+
+
+async def _ask(url: str, num_clients: int, items: Sequence[int]) -> None:
+    async with httpx.AsyncClient(base_url=url, timeout=60, limits=httpx.Limits(max_connections=num_clients)) as client:
+        await asyncio.gather(*(_keep_asking(client, worker, items) for worker in range(num_clients)))
+
+
+async def _keep_asking(client: httpx.AsyncClient, worker: int, items: Sequence[int]) -> None:
+    history = [f"item-{number}" for number in items]
+    for number in itertools.count(worker):
+        route, more = ("sequential", {"history": history}) if number % 4 else ("direct", {"candidates": history})
+        body = {"domain": "toys", "user_id": "u1", "k": 3, **more}
+        response = await client.post(f"/recommend/{route}", json=body)
+        if response.status_code == 429:
+            await asyncio.sleep(0.1)  # a client that is refused and comes back at once would only burn the CPU
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    folder = tmp_path_factory.mktemp("monitoring")
+    bundle = tiny_bundle(folder)
+    delay = folder / "delay"
+    delay.write_text(CALM_S)
+    with ExitStack() as stack:
+        redis = stack.enter_context(redis_server(folder))
+        asyncio.run(load_into(redis.url, FeatureFile.open(bundle / "domains/toys/features.safetensors")))
+        settings = {
+            "VIP5_FEATURE_STORE": "redis",
+            "VIP5_FEATURE_FALLBACK": "none",
+            "VIP5_REDIS_URL": redis.url,
+            "VIP5_FEATURE_REFRESH_MS": "50",
+            "VIP5_MAX_WAITING": str(MAX_WAITING),
+            "SLOW_ENGINE": str(delay),
+        }
+        server = stack.enter_context(serving(bundle, settings, (sys.executable, "-m", "tests.e2e.slow_serve")))
+        targets = [urlsplit(server.url).netloc, stack.enter_context(versions_exporter())]
+        watching = stack.enter_context(prometheus(folder, targets))
+        yield Ground(server, redis, watching, delay)
+
+
+def test_every_query_of_every_panel_has_data(ground: Ground) -> None:
+    exprs = {(title, expr) for title, each in PANELS.items() for expr in each if title not in NEEDS_A_GPU}
+    empty = set(exprs)
+
+    def all_have_data() -> bool:
+        empty.difference_update([each for each in empty if ground.prometheus.query(each[1])])
+        return not empty
+
+    with ground.under_load(3), suppress(AssertionError):
+        wait_until(all_have_data, "data")
+
+    assert not empty
+    assert ground.prometheus.firing() == set()
+
+
+def test_slow_answers_move_the_latency_and_burn_the_budget(ground: Ground) -> None:
+    with ground.slowed("0.6"), ground.under_load(60):
+        wait_until(lambda: ground.sees(ground.panel("Latency p95"), above=0.5), "the latency is seen")
+        wait_until(lambda: ground.sees(ground.panel("Recommendations over 0.5 s"), above=0.9), "they are seen as slow")
+        wait_until(lambda: ground.sees(ground.panel("Stages p95", 1), above=0.25), "the queue is seen")
+        wait_until(lambda: "Vip5LatencyBudgetBurnsFast" in ground.prometheus.firing(), "the alert fires")
+        wait_until(lambda: "Vip5QueueTimeHigh" in ground.prometheus.firing(), "the queue's alert fires")
+
+
+def test_too_much_load_is_refused_and_seen(ground: Ground) -> None:
+    with ground.slowed("0.3"), ground.under_load(3 * MAX_WAITING):
+        wait_until(lambda: ground.sees(ground.panel("Refused requests"), above=1), "refusals are seen")
+        wait_until(lambda: ground.sees(ground.panel("Requests waiting and running"), above=MAX_WAITING / 2), "a queue")
+        wait_until(lambda: ground.sees(ground.panel("Engine busy"), above=0.9), "saturation is seen")
+        wait_until(lambda: "Vip5RequestsRejected" in ground.prometheus.firing(), "the alert fires")
+
+
+def test_a_killed_redis_degrades_answers_and_is_seen(ground: Ground) -> None:
+    ground.redis.kill()
+    missing = 'kind="missing_features"'
+    degraded = ground.panel("Degraded answers").replace("vip5_degraded_total", f"vip5_degraded_total{{{missing}}}")
+    with ground.under_load(20, OTHERS):
+        wait_until(lambda: ground.prometheus.largest(ground.panel("Redis answers")) == 0, "Redis is seen to be down")
+        wait_until(lambda: ground.sees(degraded, above=0.9), "answers are seen to lack embeddings")
+        wait_until(lambda: {"Vip5RedisDown", "Vip5DegradedShareHigh"} <= ground.prometheus.firing(), "the alerts fire")
+
+
+def test_a_replica_that_does_not_answer_is_seen(ground: Ground) -> None:
+    ground.server.process.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: "Vip5TargetDown" in ground.prometheus.firing(), "the alert fires")
+    finally:
+        ground.server.process.send_signal(signal.SIGCONT)
