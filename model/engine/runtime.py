@@ -7,12 +7,11 @@ from pathlib import Path
 
 import torch
 
-from model.bundle.bundle import Bundle, open_bundle
+from model.bundle.bundle import Bundle, DomainFiles, Foundation, open_bundle
 from model.decoding.trie import TrieArena
-from model.engine.decoding_engine import DecodingEngine
+from model.engine.choice import EngineName, make_engine
 from model.engine.domain import ServedDomain
 from model.engine.protocol import Engine
-from model.engine.torch_executor import TorchExecutor
 from model.errors import EngineError
 from model.network.network import Vip5Network
 from model.network.weights import freeze, load_backbone, load_domain
@@ -25,14 +24,22 @@ class Runtime:
     engine: Engine
     domains: dict[str, ServedDomain]
     bundle_hash: str
-    feature_files: dict[str, Path]  # by domain, for those with an embedded feature store
+    foundation: Foundation
+    files: dict[str, DomainFiles]  # by domain; adapters are needed again where a catalog grows
+
+    @property
+    def feature_files(self) -> dict[str, Path]:
+        """Embedded feature stores by domain, for those that have one."""
+        return {name: files.features_path for name, files in self.files.items() if files.features_path is not None}
 
 
-def load_runtime(root: Path, *, device: str = "cpu", num_threads: int | None = None) -> Runtime:
+def load_runtime(
+    root: Path, *, device: str = "cpu", num_threads: int | None = None, engine: EngineName = "auto"
+) -> Runtime:
     """Verify and load a bundle onto a device.
 
-    `num_threads` sets how many threads torch computes with in this process. Raises BundleError kinds for a bundle that
-    breaks a rule, and EngineError for a device that is not there.
+    `num_threads` sets how many threads the model computes with in this process. Raises BundleError kinds for a bundle
+    that breaks a rule, and EngineError for a device or an engine that is not there.
     """
     target = _device(device)
     if num_threads is not None:
@@ -45,12 +52,11 @@ def load_runtime(root: Path, *, device: str = "cpu", num_threads: int | None = N
     }
     arena = TrieArena.of([domains[name].trie for name in names], target)
     return Runtime(
-        engine=DecodingEngine(TorchExecutor(build_network(bundle).to(target), target), arena),
+        engine=make_engine(engine, build_network(bundle), arena, target),
         domains=domains,
         bundle_hash=bundle.hash,
-        feature_files={
-            name: files.features_path for name, files in bundle.domains.items() if files.features_path is not None
-        },
+        foundation=bundle.foundation,
+        files=bundle.domains,
     )
 
 

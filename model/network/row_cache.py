@@ -102,6 +102,11 @@ class RowCache:
             torch.tensor(positions, device=self._like.device),
         )
 
+    def past(self, selection: RowSelection) -> tuple[Tensor, Tensor]:
+        """What the selected rows hold so far, [L, 2, n, H, t, E] for the longest of them, and their lengths [n]."""
+        lengths = [self._lengths[row] for row in selection.rows]
+        return self._own[:, :, selection.selector, :, : max(lengths)], torch.tensor(lengths, device=self._like.device)
+
     def biases(self, positions: Tensor, length: int) -> Tensor:
         """Position bias [n, H, 1, length] of tokens at positions [n]; the future, which is not theirs, is masked."""
         bias: Tensor = self._biases.index_select(0, positions)

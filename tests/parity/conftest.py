@@ -13,6 +13,7 @@ import torch
 from model.decoding.constraints import LeafMask
 from model.decoding.trie import Trie, TrieArena
 from model.engine.decoding_engine import DecodingEngine
+from model.engine.onnx.executor import OnnxExecutor
 from model.engine.torch_executor import TorchExecutor
 from model.prompts.assembly import TokenRows
 from tests.parity.golden import NAMES, Golden
@@ -41,6 +42,6 @@ def all_toys(toys_trie: Trie) -> LeafMask:
     return LeafMask.of(np.ones(toys_trie.num_leaves, dtype=np.bool_))
 
 
-@pytest.fixture(scope="session")
-def engine(golden: Golden, toys_trie: Trie) -> DecodingEngine:
-    return DecodingEngine(TorchExecutor(golden.network, torch.device("cpu")), TrieArena.of([toys_trie]))
+@pytest.fixture(scope="session", params=[TorchExecutor, OnnxExecutor], ids=["torch", "onnx"])
+def engine(request: pytest.FixtureRequest, golden: Golden, toys_trie: Trie) -> DecodingEngine:
+    return DecodingEngine(request.param(golden.network, torch.device("cpu")), TrieArena.of([toys_trie]))

@@ -24,9 +24,9 @@ from tests.tiny import tiny_bundle
 SAME = 1e-4
 
 
-@pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
-    return load_runtime(tiny_bundle(tmp_path_factory.mktemp("engine"), num_items=400))
+@pytest.fixture(scope="module", params=["torch", "onnx"])
+def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    return load_runtime(tiny_bundle(tmp_path_factory.mktemp("engine"), num_items=400), engine=request.param)
 
 
 @pytest.fixture(scope="module")

@@ -30,13 +30,18 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("toys"), num_items=60)
 
 
+@pytest.fixture(params=["torch", "onnx"])
+def engine(request: pytest.FixtureRequest, toys: Path) -> Engine:
+    return load_runtime(toys, engine=request.param).engine
+
+
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("slot", [1, 3])
 def test_a_domain_placed_later_answers_as_one_that_was_there_from_the_start(
-    tmp_path: Path, toys: Path, layout: DomainLayout, slot: int
+    tmp_path: Path, engine: Engine, layout: DomainLayout, slot: int
 ) -> None:
     both = _both(tmp_path, layout)
-    from_the_start, engine = load_runtime(both.root).engine, load_runtime(toys).engine
+    from_the_start = load_runtime(both.root, engine="torch").engine
     before = _rank(engine, _work(both, "toys", 0))
     engine.place(slot, _placement(both, "garments"))
     assert engine.num_slots == slot + 1
@@ -46,23 +51,21 @@ def test_a_domain_placed_later_answers_as_one_that_was_there_from_the_start(
     assert _are_same(found, expected)
 
 
-def test_nothing_is_left_of_a_wider_domain_that_was_in_the_slot_before(tmp_path: Path, toys: Path) -> None:
+def test_nothing_is_left_of_a_wider_domain_that_was_in_the_slot_before(tmp_path: Path, engine: Engine) -> None:
     both = _both(tmp_path, NARROWER)
     wide = open_bundle(tiny_bundle(tmp_path / "wide", ("toys", "other"), layouts={"other": WIDER}))
-    engine = load_runtime(toys).engine
     engine.place(1, _placement(wide, "other"))
     engine.vacate(1)
     engine.place(1, _placement(both, "garments"))
-    expected = _rank(load_runtime(both.root).engine, _work(both, "garments", 0))
+    expected = _rank(load_runtime(both.root, engine="torch").engine, _work(both, "garments", 0))
     assert _are_same(_rank(engine, _work(both, "garments", 1)), expected)
 
 
-def test_the_slot_of_a_domain_with_other_weights_can_be_used_at_once(tmp_path: Path, toys: Path) -> None:
+def test_the_slot_of_a_domain_with_other_weights_can_be_used_at_once(tmp_path: Path, engine: Engine) -> None:
     both = _both(tmp_path, TINY_LAYOUT)
-    engine = load_runtime(toys).engine
     engine.place(0, _placement(both, "garments"))
     assert engine.num_slots == 1
-    expected = _rank(load_runtime(both.root).engine, _work(both, "garments", 0))
+    expected = _rank(load_runtime(both.root, engine="torch").engine, _work(both, "garments", 0))
     assert _are_same(_rank(engine, _work(both, "garments", 0)), expected)
 
 

@@ -16,6 +16,7 @@ from model.bundle.bundle import open_bundle
 from model.decoding.trie import TrieArena
 from model.engine.collate import collate
 from model.engine.decoding_engine import SPECIAL, DecodingEngine
+from model.engine.onnx.executor import OnnxExecutor
 from model.engine.planning import plan_explanation
 from model.engine.protocol import EncoderInput, GeneratedText, TextSession, TextWork
 from model.engine.queries import ExplanationQuery
@@ -42,10 +43,10 @@ def network(runtime: Runtime) -> Vip5Network:
     return build_network(open_bundle(runtime.feature_files["toys"].parents[2]))
 
 
-@pytest.fixture(scope="module")
-def engine(runtime: Runtime, network: Vip5Network) -> DecodingEngine:
+@pytest.fixture(scope="module", params=[TorchExecutor, OnnxExecutor], ids=["torch", "onnx"])
+def engine(request: pytest.FixtureRequest, runtime: Runtime, network: Vip5Network) -> DecodingEngine:
     tries = [runtime.domains[name].trie for name in ("toys", "words")]
-    return DecodingEngine(TorchExecutor(network, torch.device("cpu")), TrieArena.of(tries))
+    return DecodingEngine(request.param(network, torch.device("cpu")), TrieArena.of(tries))
 
 
 @pytest.fixture(scope="module")

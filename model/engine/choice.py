@@ -1,0 +1,40 @@
+"""Which engine serves: by name, or the fastest that this machine has."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Literal, get_args
+
+import torch
+
+from model.decoding.trie import TrieArena
+from model.engine.decoding_engine import DecodingEngine
+from model.engine.executor import Executor
+from model.engine.protocol import Engine
+from model.engine.torch_executor import TorchExecutor
+from model.errors import EngineError
+from model.network.network import Vip5Network
+
+EngineName = Literal["auto", "torch", "onnx", "onnx-int8"]
+"""`onnx-int8` rounds the backbone's weights to 7 bits, which changes rankings; it is never chosen by itself."""
+
+
+def make_engine(name: EngineName, network: Vip5Network, arena: TrieArena, device: torch.device) -> Engine:
+    """Raises EngineError for an engine that is unknown or cannot run here.
+
+    `auto` is ONNX Runtime on a CPU, which is the faster one there (benchmarks/RESULTS.md), and torch elsewhere.
+    """
+    if name not in get_args(EngineName):
+        raise EngineError(f"the engine {name!r} is not known; take one of {', '.join(get_args(EngineName))}")
+    return DecodingEngine(_executor(name, network.to(device), device), arena)
+
+
+def _executor(name: EngineName, network: Vip5Network, device: torch.device) -> Executor:
+    missing = [package for package in ("onnx", "onnxruntime") if find_spec(package) is None]
+    if name == "torch" or (name == "auto" and (device.type != "cpu" or missing)):
+        return TorchExecutor(network, device)
+    if missing:
+        raise EngineError(f"the engine {name!r} needs {' and '.join(missing)}; install them, or take torch")
+    from model.engine.onnx.executor import OnnxExecutor  # noqa: PLC0415  # a machine without the library takes torch
+
+    return OnnxExecutor(network, device, precision="int8" if name == "onnx-int8" else "float32")

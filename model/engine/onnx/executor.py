@@ -1,0 +1,167 @@
+"""The network on ONNX Runtime. Embeddings and searches stay on torch, on the same device."""
+
+# B rows, n beams, m beams of the step before, t tokens decoded before, T target length, V vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from onnxruntime import OrtValue
+from torch import Tensor
+from torch.nn import functional
+
+from model.engine.collate import collate
+from model.engine.onnx.domains import DomainInputBank, Inputs
+from model.engine.onnx.graphs import Precision, encoder_graph, step_graph
+from model.engine.onnx.row_stepper import OnnxRowStepper, ReadPrompts
+from model.engine.onnx.session import Session, SessionOptions, to_tensor, to_value
+from model.engine.protocol import EncoderInput, Placement
+from model.network.network import PAD_ID, START_ID, Vip5Network
+from model.network.slots import fits, place_domain, with_layout
+from model.network.stacks import Memory
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What one version of the banks runs with."""
+
+    network: Vip5Network
+    encoder: Session
+    step: Session
+    domains: DomainInputBank
+
+
+class OnnxExecutor:
+    """Runs the network as two graphs, which take the weights of domains as inputs."""
+
+    def __init__(
+        self,
+        network: Vip5Network,
+        device: torch.device,
+        *,
+        precision: Precision = "float32",
+        num_threads: int | None = None,
+    ) -> None:
+        """Raises EngineError where ONNX Runtime cannot use the device. `num_threads` left out: as many as torch."""
+        self._precision = precision
+        self._options = SessionOptions(device, torch.get_num_threads() if num_threads is None else num_threads)
+        self._loaded = self._load(network)
+
+    @property
+    def device(self) -> torch.device:
+        return self._options.device
+
+    @property
+    def num_slots(self) -> int:
+        return len(self._loaded.network.layouts)
+
+    def encode(self, sources: Sequence[EncoderInput]) -> OnnxBatch:
+        return self._encode(self._loaded, sources)
+
+    def row_stepper(self) -> OnnxRowStepper:
+        return OnnxRowStepper(self._read, self._loaded.network)
+
+    def _read(self, sources: Sequence[EncoderInput]) -> ReadPrompts:
+        loaded = self._loaded
+        inputs = self._encode(loaded, sources).inputs
+        layers = range(loaded.network.config.num_decoder_layers)
+        keys, values = (tuple(to_tensor(inputs[f"{kind}.{layer}"]) for layer in layers) for kind in ("key", "value"))
+        return ReadPrompts(loaded.network, loaded.step, loaded.domains, Memory(keys, values, mask=None))
+
+    def _encode(self, loaded: _Loaded, sources: Sequence[EncoderInput]) -> OnnxBatch:
+        inputs = collate(sources, loaded.network, self.device)
+        with torch.inference_mode():
+            x = loaded.network.embed(inputs)
+            bias = loaded.network.encoder.positions(x.shape[1])
+        is_token = to_value((inputs.input_ids != PAD_ID).int())
+        domains = loaded.domains.of(inputs.rows)
+        memory = loaded.encoder.run({"x": to_value(x), "bias": to_value(bias), "is_token": is_token, **domains.encoder})
+        return OnnxBatch(loaded.network, loaded.step, {**domains.step, **memory, "is_token": is_token}, x.shape[0])
+
+    def place(self, slot: int, placement: Placement) -> None:
+        loaded = self._loaded
+        is_wider = not fits(loaded.network, slot, placement.layout)
+        network = with_layout(loaded.network, slot, placement.layout) if is_wider else loaded.network
+        place_domain(network, slot, placement.layout, placement.weights)
+        if _structure(network) != _structure(loaded.network):
+            self._loaded = self._load(network)
+        elif is_wider:
+            self._loaded = _Loaded(network, loaded.encoder, loaded.step, DomainInputBank(network))
+        else:
+            loaded.domains.forget(slot)
+
+    def _load(self, network: Vip5Network) -> _Loaded:
+        return _Loaded(
+            network,
+            Session("encoder", encoder_graph(network, self._precision), self._options),
+            Session("step", step_graph(network, self._precision), self._options),
+            DomainInputBank(network),
+        )
+
+
+def _structure(network: Vip5Network) -> tuple[bool, bool]:
+    """What the graphs' nodes depend on, beyond the backbone."""
+    return network.capacity.bottleneck > 0, network.capacity.cross_attention_adapter
+
+
+@dataclass(frozen=True)
+class OnnxBatch:
+    """Prompts that the encoder has read."""
+
+    network: Vip5Network
+    session: Session
+    inputs: Inputs  # the same in every step: the domains' weights and what the encoder made
+    num_rows: int
+
+    def stepper(self, *, num_beams: int, max_length: int) -> OnnxStepper:  # noqa: ARG002  # caches grow as they are written
+        return OnnxStepper(self, max_length)
+
+    def decode(self, target_ids: Tensor) -> Tensor:
+        """Step by step, each fed with the target's own token."""
+        stepper = OnnxStepper(self, target_ids.shape[1])
+        inputs = functional.pad(target_ids[:, :-1], (1, 0), value=START_ID)
+        first = torch.zeros(len(inputs), 1, dtype=torch.int64, device=inputs.device)
+        steps = [stepper.step(inputs[:, t : t + 1], first if t else None) for t in range(inputs.shape[1])]
+        return torch.cat(steps, dim=1)
+
+
+class OnnxStepper:
+    """Decodes the rows of one encoded batch; knows how far it is."""
+
+    def __init__(self, batch: OnnxBatch, max_length: int) -> None:
+        self._batch = batch
+        self._biases = batch.network.step_biases(max_length)
+        self._caches = self._empty_caches()
+        self._length = 0
+        self._num_beams = 1  # of the step before
+
+    def step(self, tokens: Tensor, parents: Tensor | None) -> Tensor:
+        """Tokens [B, n] of each beam, going on from beams parents [B, n] of the last step → logits [B, n, V]."""
+        batch = self._batch
+        first = torch.arange(batch.num_rows, device=tokens.device).unsqueeze(1) * self._num_beams
+        origin = first if parents is None else first + parents
+        x = functional.embedding(tokens, batch.network.shared)
+        outputs = batch.session.run(
+            {
+                **batch.inputs,
+                **self._caches,
+                "x": to_value(x),
+                "bias": to_value(self._biases[self._length]),
+                "origin": to_value(origin.flatten()),
+            }
+        )
+        logits = to_tensor(outputs.pop("logits"))
+        self._caches = {name.replace("new_", "past_"): cache for name, cache in outputs.items()}
+        self._length += 1
+        self._num_beams = tokens.shape[1]
+        return logits
+
+    def _empty_caches(self) -> dict[str, OrtValue]:
+        config = self._batch.network.config
+        nothing = torch.zeros(
+            self._batch.num_rows, config.num_heads, 0, config.d_kv, device=self._batch.network.shared.device
+        )
+        names = [f"past_{kind}.{layer}" for kind in ("key", "value") for layer in range(config.num_decoder_layers)]
+        return {name: to_value(nothing) for name in names}

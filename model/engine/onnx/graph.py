@@ -1,0 +1,95 @@
+"""Writes ONNX graphs node by node. Knows no model."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 21
+CONTRIB = "com.microsoft"
+"""ONNX Runtime's own operators: fused attention, products that quantise as they go."""
+
+_IR_VERSION = 10  # what ONNX Runtime reads from 1.18 on
+_SEPARATE_FROM = 1024
+"""Bytes from which a weight is kept out of the model's own bytes, which may not pass two gigabytes."""
+
+Array = NDArray[np.float32] | NDArray[np.int8] | NDArray[np.int64]
+Attribute = float | list[int]
+
+
+class GraphWriter:
+    """Collects nodes in the order in which they run; values are known by name."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._small: list[onnx.TensorProto] = []
+        self.weights: dict[str, Array] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+
+    def input(self, name: str, *, is_index: bool = False) -> str:
+        """An input of any shape: float32, or int64 for an index."""
+        kind = TensorProto.INT64 if is_index else TensorProto.FLOAT
+        self._inputs.append(helper.make_tensor_value_info(name, kind, None))
+        return name
+
+    def mask(self, name: str) -> str:
+        """An input of int32, 1 where there is something to read."""
+        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.INT32, None))
+        return name
+
+    def output(self, name: str, value: str) -> None:
+        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+
+    def node(self, kind: str, *inputs: str, domain: str = "", **attributes: Attribute) -> str:
+        """A node with one output."""
+        return self.nodes(kind, *inputs, count=1, domain=domain, **attributes)[0]
+
+    def nodes(self, kind: str, *inputs: str, count: int, domain: str = "", **attributes: Attribute) -> list[str]:
+        """A node with several outputs; an input that is left out is an empty name."""
+        first = f"{kind.lower()}_{len(self._nodes)}"
+        outputs = [f"{first}.{number}" for number in range(count)]
+        node = helper.make_node(kind, list(inputs), outputs, name=first, domain=domain)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self._nodes.append(node)
+        return outputs
+
+    def constant(self, array: Array) -> str:
+        """A small constant; the same one is written once."""
+        key = (str(array.dtype), array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = f"constant_{len(self._constants)}"
+            self._small.append(numpy_helper.from_array(array, self._constants[key]))
+        return self._constants[key]
+
+    def weight(self, name: str, array: Array) -> str:
+        """A weight of the backbone."""
+        self.weights[name] = array.copy(order="C")
+        return name
+
+    def model(self, name: str) -> onnx.ModelProto:
+        """The graph with its weights outside: each is to be handed to the session, or saved beside it."""
+        graph = helper.make_graph(
+            self._nodes, name, self._inputs, self._outputs, [*self._small, *map(self._outside, self.weights)]
+        )
+        domains = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
+        return helper.make_model(graph, opset_imports=domains, ir_version=_IR_VERSION, producer_name="vip5-serve")
+
+    def _outside(self, name: str) -> onnx.TensorProto:
+        array = self.weights[name]
+        if array.nbytes < _SEPARATE_FROM:
+            return numpy_helper.from_array(array, name)
+        tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        entry = tensor.external_data.add()
+        entry.key, entry.value = "location", "handed over in memory"
+        return tensor
+
+    @property
+    def separate(self) -> dict[str, Array]:
+        """The weights that `model` leaves outside."""
+        return {name: array for name, array in self.weights.items() if array.nbytes >= _SEPARATE_FROM}

@@ -1,0 +1,67 @@
+"""A graph in ONNX Runtime, fed with torch tensors and giving torch tensors, without copies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnxruntime
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from model.engine.onnx.graph import GraphWriter
+from model.errors import EngineError
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """Where sessions run and with how many threads; 0 takes all cores."""
+
+    device: torch.device
+    num_threads: int = 0
+
+    @property
+    def providers(self) -> list[str | tuple[str, dict[str, str]]]:
+        if self.device.type == "cuda":
+            return [("CUDAExecutionProvider", {"device_id": str(self.device.index or 0)})]
+        return ["CPUExecutionProvider"]
+
+
+class Session:
+    """Runs one graph. May be called from several threads at once."""
+
+    def __init__(self, name: str, writer: GraphWriter, options: SessionOptions) -> None:
+        """Raises EngineError where the library has no provider for the device."""
+        (provider, *_) = options.providers
+        wanted = provider if isinstance(provider, str) else provider[0]
+        available = onnxruntime.get_available_providers()
+        if wanted not in available:
+            raise EngineError(
+                f"this onnxruntime has no {wanted} (it has {', '.join(available)}); install onnxruntime-gpu, or take"
+                " another engine"
+            )
+        weights = {key: onnxruntime.OrtValue.ortvalue_from_numpy(array) for key, array in writer.separate.items()}
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.num_threads
+        settings.add_session_config_entry("session.force_spinning_stop", "1")  # other threads need the cores in between
+        settings.add_external_initializers(list(weights), list(weights.values()))
+        model = writer.model(name).SerializeToString()
+        self._session = onnxruntime.InferenceSession(model, settings, providers=options.providers)
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, onnxruntime.OrtValue]) -> dict[str, onnxruntime.OrtValue]:
+        """All outputs by name."""
+        values = self._session.run_with_ort_values(self._outputs, inputs)
+        return dict(zip(self._outputs, values, strict=True))
+
+
+def to_value(tensor: Tensor) -> onnxruntime.OrtValue:
+    """The tensor's own memory, made contiguous if it was not."""
+    return onnxruntime.OrtValue.from_dlpack(tensor.detach().contiguous())
+
+
+def to_tensor(value: onnxruntime.OrtValue) -> Tensor:
+    """The value's own memory."""
+    tensor: Tensor = from_dlpack(value)
+    return tensor
