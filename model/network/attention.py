@@ -28,6 +28,11 @@ class SelfAttention(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         return q, k, v
 
+    def project_pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """X [B, N, D] → queries [B, N, H, E], and keys and values together [B, N, 2, H, E]."""
+        projected = self.qkv(x).unflatten(-1, (3, self.heads, -1))
+        return projected[:, :, 0], projected[:, :, 1:]
+
     def merge(self, attended: Tensor) -> Tensor:
         """Attended [B, N, H, E] → [B, N, D]."""
         merged: Tensor = self.o(attended.flatten(-2))

@@ -8,6 +8,7 @@ weights contributes gelu(0) = 0, a missing adapter is one that adds nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,8 +16,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-BankIndex: TypeAlias = int | Tensor
-"""Which entry of a bank each row reads: [B], or one number where all rows read the same."""
+
+@dataclass(frozen=True)
+class PackedBanks:
+    """Banks that lie side by side in one tensor: one gather fetches all that a row needs."""
+
+    data: Tensor  # [C, W], or [A, W]
+    places: Mapping[int, tuple[int, int]]  # by identity of a bank: where in W its entries begin and end
+
+
+class BankRows:
+    """Entries of packed banks, fetched once however often they are read."""
+
+    def __init__(self, packed: PackedBanks, entries: Tensor) -> None:
+        """Fetch entries [B], or [1] for one that all rows read."""
+        self.entries = entries
+        self._places = packed.places
+        self._fetched = packed.data.index_select(0, entries)
+
+    def of(self, bank: Tensor) -> Tensor:
+        """Rows of a bank [C, ...], packed or not: [B, ...] or [1, ...]."""
+        if id(bank) not in self._places:
+            return bank.index_select(0, self.entries)
+        start, end = self._places[id(bank)]
+        rows: Tensor = self._fetched[:, start:end].unflatten(1, bank.shape[1:])
+        return rows
+
+
+BankIndex: TypeAlias = int | Tensor | BankRows
+"""Which entry of a bank each row reads: [B], one number where all rows read the same, or what was fetched before."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +56,15 @@ class RowIndex:
 
 
 def select(bank: Tensor, index: BankIndex) -> Tensor:
-    """Entries of a bank [C, ...] by row: [B, ...], or [...] for one entry shared by all rows."""
-    return bank[index] if isinstance(index, int) else bank.index_select(0, index)
+    """Entries of a bank [C, ...] by row: [B, ...], or [...] or [1, ...] for one entry shared by all rows."""
+    if isinstance(index, int):
+        return bank[index]
+    return index.of(bank) if isinstance(index, BankRows) else bank.index_select(0, index)
+
+
+def entries(index: Tensor | BankRows) -> Tensor:
+    """Numbers of the entries: [B] or [1]."""
+    return index.entries if isinstance(index, BankRows) else index
 
 
 class RMSNormBank(nn.Module):
@@ -43,9 +78,10 @@ class RMSNormBank(nn.Module):
     def forward(self, x: Tensor, index: BankIndex) -> Tensor:
         """x: [B, N, D]. The mean is taken in float32."""
         weight = select(self.weight, index)
-        if isinstance(index, int):
-            return functional.rms_norm(x, weight.shape, weight, self.eps)
-        return functional.rms_norm(x, weight.shape[-1:], None, self.eps) * weight.unsqueeze(1)
+        width = weight.shape[-1:]
+        if weight.shape.numel() == width.numel():
+            return functional.rms_norm(x, width, weight.reshape(width), self.eps)
+        return functional.rms_norm(x, width, None, self.eps) * weight.unsqueeze(1)
 
 
 class AdapterBank(nn.Module):
@@ -69,4 +105,7 @@ def banked_linear(x: Tensor, weight: Tensor, bias: Tensor, index: BankIndex) -> 
     """X [B, N, in] through each row's own weight [C, out, in] and bias [C, out]: [B, N, out]."""
     if isinstance(index, int):
         return functional.linear(x, weight[index], bias[index])
-    return torch.baddbmm(select(bias, index).unsqueeze(1), x, select(weight, index).transpose(1, 2))
+    weights, biases = select(weight, index), select(bias, index)
+    if len(weights) == 1:
+        return functional.linear(x, weights[0], biases[0])
+    return torch.baddbmm(biases.unsqueeze(1), x, weights.transpose(1, 2))

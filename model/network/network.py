@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.network.attention import padding_mask
-from model.network.banks import BankIndex, RowIndex
+from model.network.banks import BankIndex, RowIndex, entries
+from model.network.beam_tree import BeamTree, TreePlan
 from model.network.cache import KeyValueCache, StepCache
 from model.network.config import BackboneConfig, DomainLayout, Task, capacity_of
 from model.network.projection import Projection
@@ -109,22 +110,24 @@ class Vip5Network(nn.Module):
             x = x + _look_up(self.category, batch.category_ids, domain)
         return x
 
-    def encode(self, batch: EncoderBatch) -> tuple[Tensor, Tensor | None]:
-        """Encoder states [B, S, D] and the additive padding mask [B, 1, 1, S]."""
+    def encode(self, batch: EncoderBatch, positions: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Encoder states [B, S, D] and the additive padding mask [B, 1, 1, S].
+
+        `positions` is the encoder's bias of S positions, where it is at hand.
+        """
         x = self.embed(batch)
         mask = padding_mask(batch.input_ids != PAD_ID, x.dtype) if batch.is_padded else None
-        return self.encoder(x, mask, batch.rows), mask
+        return self.encoder(x, mask, batch.rows, positions), mask
 
-    def memorise(self, batch: EncoderBatch) -> Memory:
+    def memorise(self, batch: EncoderBatch, positions: Tensor | None = None) -> Memory:
         """What the decoder reads of the prompts."""
-        states, mask = self.encode(batch)
+        states, mask = self.encode(batch, positions)
         return self.decoder.memorise(states, mask)
 
     def logits(self, states: Tensor) -> Tensor:
         """Decoder states [..., D] → logits [..., V] in float32."""
         scale = self.config.d_model**-0.5 if self.config.tie_word_embeddings else 1.0
-        logits: Tensor = self.head(states * scale)
-        return logits.float()
+        return self.head.in_float32(states * scale)
 
     def decode(self, target_ids: Tensor, memory: Memory, rows: RowIndex) -> Tensor:
         """Teacher forcing: logits [B, T, V] that predict target_ids [B, T]."""
@@ -137,6 +140,11 @@ class Vip5Network(nn.Module):
         x = functional.embedding(tokens, self.shared)
         return self.logits(self.decoder.step(x, bias, cache, memory, rows))
 
+    def grow(self, tokens: Tensor, tree: BeamTree, memory: Memory, rows: RowIndex) -> Tensor:
+        """Logits [B, K, V] after one more token of every beam of a tree that has branched, tokens [B, K]."""
+        x = functional.embedding(tokens, self.shared)
+        return self.logits(self.decoder.grow(x, tree, memory, rows))
+
     def step_biases(self, max_length: int) -> list[Tensor]:
         """Position bias of each step t of a decode loop: [1, H, 1, t + 1]."""
         bias = self.decoder.positions(max_length).to(self.shared.dtype)
@@ -147,6 +155,12 @@ class Vip5Network(nn.Module):
         config = self.config
         shape = (config.num_decoder_layers, 2, num_rows, num_beams, config.num_heads, max_length, config.d_kv)
         return KeyValueCache(torch.zeros(shape, dtype=self.shared.dtype, device=self.shared.device))
+
+    def new_tree_data(self, num_rows: int, plan: TreePlan) -> Tensor:
+        """Room for the keys and values of a tree of beams: zeros [L, B, P, 2, H, E]."""
+        config = self.config
+        shape = (config.num_decoder_layers, num_rows, plan.num_places, 2, config.num_heads, config.d_kv)
+        return torch.zeros(shape, dtype=self.shared.dtype, device=self.shared.device)
 
     def forward(self, batch: EncoderBatch, target_ids: Tensor) -> Tensor:
         """Logits [B, T, V] of targets under teacher forcing; targets may be padded with any valid id."""
@@ -162,4 +176,4 @@ def _look_up(tables: Tensor, ids: Tensor, index: BankIndex) -> Tensor:
     """Rows `ids` [B, S] of each batch row's own table, tables [C, R, D]: [B, S, D]."""
     if isinstance(index, int):
         return functional.embedding(ids, tables[index])
-    return functional.embedding(ids + index.unsqueeze(1) * tables.shape[1], tables.flatten(0, 1))
+    return functional.embedding(ids + entries(index).unsqueeze(1) * tables.shape[1], tables.flatten(0, 1))

@@ -40,6 +40,18 @@ class Projection(nn.Module):
         )
         return product
 
+    def in_float32(self, x: Tensor) -> Tensor:
+        """Multiply x [..., in] to float32 [..., out], which a narrower weight's own precision does not round."""
+        if self.weight.dtype == torch.float32:
+            product: Tensor = self(x)
+            return product.float()  # where torch casts by itself, it is not yet
+        if not x.is_cuda:
+            plain: Tensor = functional.linear(x.float(), self.weight.float())
+            return plain
+        rows = torch.mm(x.flatten(0, -2), self.weight.t(), out_dtype=torch.float32)
+        wide: Tensor = rows.unflatten(0, x.shape[:-1])
+        return wide
+
     def pack(self) -> None:
         """Lay the weight out for this processor; it must not change any more."""
         self._packed = torch.ops.mkldnn._reorder_linear_weight(  # noqa: SLF001  # likewise

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from model.network.attention import CrossAttention, RelativePositions, SelfAttention, attend
 from model.network.banks import AdapterBank, RMSNormBank, RowIndex
+from model.network.beam_tree import BeamTree
 from model.network.cache import StepCache
 from model.network.config import BackboneConfig
 from model.network.projection import Projection
@@ -130,6 +131,14 @@ class DecoderBlock(nn.Module):
         x = self.attention_branch.after(x, self.attention.merge(attended.squeeze(2).view_as(q)), rows)
         return self._read_and_feed(x, memory, layer, rows)
 
+    def grow(self, x: Tensor, tree: BeamTree, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
+        """One new token of every beam, as `step`, over a tree that holds all beams of a row side by side."""
+        q, pairs = self.attention.project_pairs(self.attention_branch.before(x, rows))
+        keys, values = tree.append(layer, pairs)
+        attended = attend(q.transpose(1, 2), keys, values, tree.bias).transpose(1, 2)  # [B, K, H, E]
+        x = self.attention_branch.after(x, self.attention.merge(attended), rows)
+        return self._read_and_feed(x, memory, layer, rows)
+
     def _read_and_feed(self, x: Tensor, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
         dropout = self.dropout if self.training else 0.0
         normed = self.cross_branch.before(x, rows)
@@ -152,9 +161,12 @@ class Encoder(nn.Module):
     def layers(self) -> Iterable[EncoderBlock]:
         return cast("Iterable[EncoderBlock]", self.blocks)
 
-    def forward(self, x: Tensor, mask: Tensor | None, rows: RowIndex) -> Tensor:
-        """X [B, S, D], mask [B, 1, 1, S] or None → encoder states [B, S, D]."""
-        bias = self.positions(x.shape[1]).to(x.dtype)
+    def forward(self, x: Tensor, mask: Tensor | None, rows: RowIndex, positions: Tensor | None = None) -> Tensor:
+        """X [B, S, D], mask [B, 1, 1, S] or None → encoder states [B, S, D].
+
+        `positions` is the bias of S positions, [1, H, S, S], where it is at hand.
+        """
+        bias = (self.positions(x.shape[1]) if positions is None else positions).to(x.dtype)
         bias = bias if mask is None else bias + mask
         x = functional.dropout(x, self.dropout, self.training)
         for block in self.layers:
@@ -196,5 +208,12 @@ class Decoder(nn.Module):
         for layer, block in enumerate(self.layers):
             x = block.step(x, bias, cache, memory, layer, rows)
         cache.advance()
+        states: Tensor = self.final_norm(x, rows.domain)
+        return states
+
+    def grow(self, x: Tensor, tree: BeamTree, memory: Memory, rows: RowIndex) -> Tensor:
+        """The next token of every beam of a tree that has branched, x [B, K, D] → states [B, K, D]."""
+        for layer, block in enumerate(self.layers):
+            x = block.grow(x, tree, memory, layer, rows)
         states: Tensor = self.final_norm(x, rows.domain)
         return states

@@ -1,0 +1,67 @@
+"""Laying a network's banks side by side, for devices on which many small gathers cost more than one large one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.network.banks import AdapterBank, BankRows, PackedBanks, RMSNormBank, RowIndex
+from model.network.network import Vip5Network
+from model.network.visual import VisualMapperBank
+
+_ALIGNMENT = 64
+"""Elements to whose multiples banks are put, so that matrix products read them as fast as weights of their own."""
+
+
+@dataclass(frozen=True)
+class PackedNetwork:
+    """A network whose banks were moved into two tensors, which its parameters are views of."""
+
+    network: Vip5Network
+    by_domain: PackedBanks
+    by_adapter: PackedBanks
+
+    @classmethod
+    def of(cls, network: Vip5Network) -> PackedNetwork:
+        """Move the banks of a frozen network; its tables of embeddings stay, since single rows are read from them."""
+        num_domains = len(network.layouts)
+        return cls(
+            network,
+            _packed(network, list(_domain_banks(network)), num_domains),
+            _packed(network, list(_adapter_banks(network)), num_domains * network.adapters_per_domain),
+        )
+
+    def rows(self, domains: Tensor, adapters: Tensor) -> RowIndex:
+        """Fetch what rows read: entries [B], or [1] where all rows read the same."""
+        return RowIndex(domain=BankRows(self.by_domain, domains), adapter=BankRows(self.by_adapter, adapters))
+
+
+def _domain_banks(network: Vip5Network) -> Iterator[nn.Parameter]:
+    for module in network.modules():
+        if isinstance(module, RMSNormBank | VisualMapperBank):
+            yield from module.parameters(recurse=False)
+
+
+def _adapter_banks(network: Vip5Network) -> Iterator[nn.Parameter]:
+    for module in network.modules():
+        if isinstance(module, AdapterBank):
+            yield from module.parameters(recurse=False)
+
+
+def _packed(network: Vip5Network, banks: list[nn.Parameter], num_entries: int) -> PackedBanks:
+    places: dict[int, tuple[int, int]] = {}
+    width = 0
+    for bank in banks:
+        size = bank[0].numel()
+        places[id(bank)] = (width, width + size)
+        width += -(-size // _ALIGNMENT) * _ALIGNMENT
+    data = torch.zeros(num_entries, width, dtype=network.shared.dtype, device=network.shared.device)
+    for bank in banks:
+        start, end = places[id(bank)]
+        view = data[:, start:end].unflatten(1, bank.shape[1:])
+        view.copy_(bank.data)
+        bank.data = view
+    return PackedBanks(data, places)
