@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from model.decoding.beams import SpecialIds
 from model.decoding.eligibility import DeviceEligibility
-from model.decoding.items import ItemBeams, ItemRows, ItemSearch, exact_prefixes, search_items
+from model.decoding.items import ItemRows, ItemSearch, search_items
 from model.decoding.trie import NO_ITEMS, TrieArena
 from model.engine.executor import EncodedBatch, Executor
 from model.engine.protocol import (
@@ -27,12 +26,11 @@ from model.engine.protocol import (
     TextWork,
     Timings,
 )
+from model.engine.rankings import CERTIFIED_BEAM_LIMIT, rankings_of, widened_work
 from model.engine.texts import DecodingTextSession
 from model.network.network import EOS_ID, START_ID
 
 SPECIAL = SpecialIds(start=START_ID, eos=EOS_ID)
-CERTIFIED_GROWTH = 4
-CERTIFIED_BEAM_LIMIT = 2048
 
 
 @dataclass(frozen=True)
@@ -82,13 +80,7 @@ class DecodingEngine:
 
     def widened(self, work: RankingWork, ranking: Ranking) -> RankingWork | None:
         """At most as wide as the limit, the trie's widest level, or what was asked for."""
-        if not work.certified or ranking.exact_prefix == len(ranking.leaves):
-            return None
-        widest = max(self._arena.tries[work.source.slot].level_widths)
-        limit = max(work.num_beams, min(self._certified_beam_limit, widest))
-        if ranking.num_beams >= limit:
-            return None
-        return replace(work, num_beams=min(limit, ranking.num_beams * CERTIFIED_GROWTH))
+        return widened_work(work, ranking, self._arena.tries[work.source.slot], self._certified_beam_limit)
 
     @torch.inference_mode()
     def score(self, batch: Sequence[ScoringWork]) -> tuple[list[tuple[float, ...]], Timings]:
@@ -156,7 +148,7 @@ class DecodingEngine:
             special=SPECIAL,
         )
         beams = search_items(search, stepper, drops_hopeless=self._device.type == "cpu")
-        return _rankings(beams, batch)
+        return rankings_of(beams, batch)
 
     def _certify(self, work: RankingWork, ranking: Ranking) -> Ranking:
         """Search again with wider beams until all items are proven or the limit is reached."""
@@ -177,19 +169,3 @@ class DecodingEngine:
 
     def _column(self, values: Sequence[int] | Sequence[float]) -> Tensor:
         return torch.tensor(values, device=self._device).unsqueeze(1)
-
-
-def _rankings(beams: ItemBeams, batch: Sequence[RankingWork]) -> list[Ranking]:
-    found = (beams.scores > float("-inf")).sum(1).tolist()
-    counts = [min(work.k, number) for work, number in zip(batch, found, strict=True)]
-    proven = exact_prefixes(beams, counts)
-    scores, leaves = beams.scores.double().cpu().numpy(), beams.leaves.cpu().numpy()
-    return [
-        Ranking(
-            leaves=np.ascontiguousarray(leaves[row, :count]),
-            scores=np.ascontiguousarray(scores[row, :count]),
-            exact_prefix=proven[row],
-            num_beams=work.num_beams,
-        )
-        for row, (work, count) in enumerate(zip(batch, counts, strict=True))
-    ]
