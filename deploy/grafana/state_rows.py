@@ -124,7 +124,13 @@ BUNDLES = RowSpec(
             "Replicas by bundle",
             "Replicas that serve a domain from a bundle. Two bundles for long mean that a replica stays behind.",
             "short",
-            (Query('count by (domain, hash) (vip5_bundle_info{domain=~"$domain"})', "{{domain}} {{hash}}"),),
+            (
+                Query(
+                    'count by (domain, version) (label_replace(vip5_bundle_info{domain=~"$domain"},'
+                    ' "version", "$1", "hash", "(.{12}).*"))',
+                    "{{domain}} {{version}}",
+                ),
+            ),
         ),
         PanelSpec(
             "Age of what is served",
@@ -166,12 +172,11 @@ MACHINE = RowSpec(
         ),
         PanelSpec(
             "Open files",
-            "Connections count too; at the limit no more are taken.",
-            "short",
-            (
-                Query('process_open_fds{job="vip5"}', "{{instance}} open"),
-                Query('process_max_fds{job="vip5"}', "{{instance}} limit"),
-            ),
+            "Share of the files and connections that the system allows the process; at 1 it takes no more.",
+            "percentunit",
+            (Query('process_open_fds{job="vip5"} / process_max_fds{job="vip5"}', "{{instance}}"),),
+            Limit(0.8),
+            largest=1.0,
         ),
     ),
 )
