@@ -9,11 +9,14 @@ Vip5Error
     ├── UnknownRouteError
     ├── MethodError
     ├── QueueFullError
+    ├── OverloadedError         the deadline would pass in the queue
+    ├── RateLimitedError        the client's own limit
     ├── NotReadyError           still loading or warming up
     ├── DrainingError           about to end
     ├── DeadlineError
     ├── ClientGoneError         nobody is left to read the answer
     ├── ListenError             the address cannot be listened on
+    ├── LaneFailedError         the service cannot go on and ends
     └── TracesError             traces are wanted and cannot be made
 
 Knows no web framework: the command line writes the same problem documents.
@@ -87,6 +90,18 @@ class QueueFullError(ServiceError):
     code = "queue_full"
 
 
+class OverloadedError(ServiceError):
+    """What waits already would take longer than the request's deadline allows."""
+
+    code = "overloaded"
+
+
+class RateLimitedError(ServiceError):
+    """The client has sent more requests than it may."""
+
+    code = "rate_limited"
+
+
 class NotReadyError(ServiceError):
     """The domains have not been warmed up yet."""
 
@@ -109,6 +124,12 @@ class ClientGoneError(ServiceError):
     """The client closed the connection before the answer was there."""
 
     code = "client_closed_request"
+
+
+class LaneFailedError(ServiceError):
+    """A lane has failed itself, and not by one of its batches; the service ends."""
+
+    code = "lane_failed"
 
 
 class ListenError(ServiceError):
@@ -145,6 +166,8 @@ STATUSES: dict[type[Exception], Status] = {
     BodyTooLargeError: Status(413, "The body is too large"),
     ContentTypeError: Status(415, "The body must be JSON"),
     QueueFullError: Status(429, "Too many requests are waiting", is_retryable=True),
+    OverloadedError: Status(429, "The deadline would pass in the queue", is_retryable=True),
+    RateLimitedError: Status(429, "Too many requests from one client", is_retryable=True),
     ClientGoneError: Status(499, "The client closed the connection"),
     EngineError: Status(500, "The model failed at this request"),
     NotReadyError: Status(503, "The service is not ready", is_retryable=True),

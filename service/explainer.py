@@ -9,16 +9,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from model.engine.domain import ServedDomain
 from model.engine.planning import plan_explanation
 from model.engine.plans import Degradation, TextPlan
 from model.engine.protocol import GeneratedText, TextWork
 from service.batching.job import Job
+from service.batching.lanes import Lanes
+from service.epochs.domains import Domains
+from service.epochs.versions import Lease
 from service.metrics import Metrics
 from service.schemas.base import DegradedBody
 from service.schemas.explanation import ExplanationAnswer, ExplanationRequest, TokenEvent
 from service.settings import RequestLimits
-from service.stages import Epoch, Lanes, deadline_in, fetch_features, untrained
+from service.stages import deadline_in, fetch_features, untrained
 from service.trace import RequestTrace
 
 
@@ -27,13 +29,16 @@ class RunningExplanation:
 
     def __init__(
         self,
-        domain: ServedDomain,
+        lease: Lease,
         plan: TextPlan,
         degraded: tuple[Degradation, ...],
         job: Job[TextWork, GeneratedText],
         tokens: asyncio.Queue[int | None],
+        metrics: Metrics,
     ) -> None:
-        self._domain = domain
+        self._lease = lease
+        self._domain = lease.version.domain
+        self._metrics = metrics
         self._plan = plan
         self._degraded = degraded
         self._job = job
@@ -44,6 +49,7 @@ class RunningExplanation:
         outcome = await self._job.outcome()
         trace.note_engine(outcome.queue_s, outcome.timings)
         (generated,) = outcome.results
+        self._observe()
         text = self._domain.text_of(generated.token_ids)
         star_rating = None
         if self._plan.predicts_rating:
@@ -56,6 +62,7 @@ class RunningExplanation:
             degraded=[DegradedBody(kind=each.kind, detail=each.detail) for each in self._degraded],
             domain=self._domain.name,
             bundle=self._domain.bundle_hash,
+            catalog_revision=self._lease.version.catalog_revision,
             request_id=trace.request_id,
         )
 
@@ -76,6 +83,11 @@ class RunningExplanation:
         finally:
             answer.cancel()
 
+    def _observe(self) -> None:
+        duration_s = time.monotonic() - self._job.submitted_at
+        version = self._lease.version.ref.version
+        self._metrics.observe_version(self._domain.name, version, self._lease.role, duration_s)
+
     def cancel(self) -> None:
         """Nobody wants the text any more; generating stops at the next token."""
         self._job.abandon()
@@ -84,8 +96,8 @@ class RunningExplanation:
 class Explainer:
     """Answers requests for explanations."""
 
-    def __init__(self, epoch: Epoch, lanes: Lanes, metrics: Metrics, limits: RequestLimits) -> None:
-        self._epoch = epoch
+    def __init__(self, domains: Domains, lanes: Lanes, metrics: Metrics, limits: RequestLimits) -> None:
+        self._domains = domains
         self._lanes = lanes
         self._metrics = metrics
         self._limits = limits
@@ -100,20 +112,19 @@ class Explainer:
     async def start(self, request: ExplanationRequest, trace: RequestTrace) -> RunningExplanation:
         """Queue the request. Raises InputError kinds and QueueFullError."""
         deadline = deadline_in(self._limits.default_deadline_s)
-        domain = self._epoch.domain(request.domain)
+        key = request.user_id or trace.request_id
+        lease = trace.hold(self._domains.lease(request.domain, key, is_ranking=False))
+        domain = lease.version.domain
         trace.domain = domain.name
         with trace.stage("plan"):
             plan = plan_explanation(domain, request.query)
         with trace.stage("features"):
-            features = await fetch_features(self._epoch, domain, plan.prompts)
+            features = await fetch_features(lease.version, plan.prompts)
         degraded = (*plan.degraded, *features.degraded, *untrained(domain))
         trace.note_degraded(degraded)
         self._metrics.count_degraded(trace.degraded)
         tokens: asyncio.Queue[int | None] = asyncio.Queue()
-        job = self._lanes.text.submit(
-            self._epoch.engine.generate,
-            [plan.work(features.rows)],
-            deadline=deadline,
-            on_token=tokens.put_nowait if request.stream else None,
+        job = self._lanes.generate(
+            plan.work(features.rows), deadline=deadline, on_token=tokens.put_nowait if request.stream else None
         )
-        return RunningExplanation(domain, plan, degraded, job, tokens)
+        return RunningExplanation(lease, plan, degraded, job, tokens, self._metrics)

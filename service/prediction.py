@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from model.errors import InputError, Vip5Error
 from service.app import open_service
 from service.errors import MalformedBodyError, problem_of
+from service.liveness import Liveness
 from service.metrics import Metrics
 from service.routes.parts import Service
 from service.schemas.explanation import ExplanationRequest
@@ -47,7 +48,7 @@ async def predict_file(settings: Settings, requests: Path, out: Path, report: Re
     unhurried = settings.model_copy(update=patience)
     num_lines = _num_lines(requests)
     num_answered = num_failed = 0
-    async with open_service(unhurried, Metrics()) as service:
+    async with open_service(unhurried, Metrics(), Liveness(unhurried.stall_s)) as service:
         with requests.open(encoding="utf-8", errors="replace") as lines, out.open("w", encoding="utf-8") as answers:
             async for answer in _in_order(service, lines, settings.max_waiting):
                 is_failed = isinstance(answer, Problem)
@@ -76,6 +77,8 @@ async def answer_line(service: Service, line: str, request_id: str) -> BaseModel
         return await _answer(service, line, trace)
     except (Vip5Error, ValidationError) as error:
         return problem_of(error, request_id)
+    finally:
+        trace.end()
 
 
 async def _answer(service: Service, line: str, trace: RequestTrace) -> BaseModel:

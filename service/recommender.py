@@ -6,7 +6,7 @@ The HTTP routes and the command line go this same way. Knows no web framework.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,22 +17,22 @@ from model.engine.planning import plan_direct, plan_sequential
 from model.engine.plans import Degradation, PointwisePlan, RankingPlan
 from model.engine.protocol import Timings
 from model.errors import InputError
+from service.batching.lanes import Lanes
+from service.epochs.domains import Domains
+from service.epochs.shadows import Shadows
+from service.epochs.versions import DomainVersion
 from service.metrics import Metrics
 from service.schemas.base import DegradedBody
 from service.schemas.ranking import (
     DirectRequest,
     RankedItem,
     RankingAnswer,
-    RankingRequest,
     SequentialRequest,
     TimingsBody,
 )
 from service.settings import RequestLimits
-from service.stages import Epoch, Lanes, PromptFeatures, deadline_in, fetch_features, untrained
+from service.stages import PromptFeatures, deadline_in, fetch_features, untrained
 from service.trace import RequestTrace
-
-Planner = Callable[[ServedDomain], RankingPlan | PointwisePlan]
-
 
 @dataclass(frozen=True)
 class _Found:
@@ -41,51 +41,81 @@ class _Found:
     ranked: Sequence[tuple[int, float]]
     exact_prefix: int
     num_beams: int
+    num_invalid: int = 0
 
 
 class Recommender:
     """Answers both kinds of requests for items."""
 
-    def __init__(self, epoch: Epoch, lanes: Lanes, metrics: Metrics, limits: RequestLimits) -> None:
-        self._epoch = epoch
+    def __init__(self, domains: Domains, lanes: Lanes, metrics: Metrics, limits: RequestLimits) -> None:
+        self._domains = domains
         self._lanes = lanes
         self._metrics = metrics
         self._limits = limits
+        self._shadows = Shadows(domains, lanes, metrics, self.answer_from)
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        await self._shadows.close()
 
     async def recommend_sequential(self, request: SequentialRequest, trace: RequestTrace) -> RankingAnswer:
         """Raises InputError kinds, QueueFullError, DeadlineError and EngineError."""
         _check_length("history", request.history, self._limits.max_history)
         _check_length("include_items", request.include_items, self._limits.max_candidates)
-        return await self._recommend(request, trace, lambda domain: plan_sequential(domain, request.query))
+        return await self._recommend(request, trace)
 
     async def recommend_direct(self, request: DirectRequest, trace: RequestTrace) -> RankingAnswer:
         """Raises InputError kinds, QueueFullError, DeadlineError and EngineError."""
         _check_length("candidates", request.candidates, self._limits.max_candidates)
-        return await self._recommend(request, trace, lambda domain: plan_direct(domain, request.query))
+        return await self._recommend(request, trace)
 
-    async def _recommend(self, request: RankingRequest, trace: RequestTrace, planner: Planner) -> RankingAnswer:
+    async def _recommend(self, request: SequentialRequest | DirectRequest, trace: RequestTrace) -> RankingAnswer:
+        started_at = time.perf_counter()
+        key = request.user_id or trace.request_id
+        lease = trace.hold(self._domains.lease(request.domain, key, is_ranking=True))
+        found, answer = await self._find(lease.version, request, trace)
+        self._metrics.count_invalid_items(found.num_invalid)
+        if found.num_beams:
+            self._metrics.observe_exact_prefix(found.exact_prefix)
+        self._metrics.count_degraded(trace.degraded)
+        duration_s = time.perf_counter() - started_at
+        self._metrics.observe_version(request.domain, lease.version.ref.version, lease.role, duration_s)
+        if lease.role == "stable":
+            self._shadows.repeat(request, answer)
+        return answer
+
+    async def answer_from(
+        self, version: DomainVersion, request: SequentialRequest | DirectRequest, trace: RequestTrace
+    ) -> RankingAnswer:
+        """What a version answers, whoever holds on to it; nothing of it is counted."""
+        _, answer = await self._find(version, request, trace)
+        return answer
+
+    async def _find(
+        self, version: DomainVersion, request: SequentialRequest | DirectRequest, trace: RequestTrace
+    ) -> tuple[_Found, RankingAnswer]:
         started_at = time.perf_counter()
         given_s = None if request.deadline_ms is None else request.deadline_ms / 1000
         deadline = deadline_in(self._limits.default_deadline_s if given_s is None else given_s)
-        domain = self._epoch.domain(request.domain)
+        domain = version.domain
         trace.domain = domain.name
         with trace.stage("plan"):
-            plan = planner(domain)
+            plan = _plan(domain, request)
         with trace.stage("features"):
-            features = await fetch_features(self._epoch, domain, plan.prompts)
+            features = await fetch_features(version, plan.prompts)
         if isinstance(plan, PointwisePlan):
             found = await self._score(plan, features, deadline, trace)
         else:
             found = await self._search(domain, plan, features, deadline, trace)
         degraded = (*plan.degraded, *features.degraded, *untrained(domain))
         trace.note_stage("total", time.perf_counter() - started_at)
-        return self._answer(domain, found, degraded, trace, has_timings=request.timings)
+        return found, _answer(version, found, degraded, trace, has_timings=request.timings)
 
     async def _search(
         self, domain: ServedDomain, plan: RankingPlan, features: PromptFeatures, deadline: float, trace: RequestTrace
     ) -> _Found:
         work = plan.work(features.rows)
-        outcome = await self._lanes.ranking.submit(self._epoch.engine.rank, [work], deadline=deadline).outcome()
+        outcome = await self._lanes.rank(work, deadline=deadline)
         trace.note_engine(outcome.queue_s, outcome.timings)
         (ranking,) = outcome.results
         rows = domain.rows_of(ranking.leaves)
@@ -94,9 +124,7 @@ class Recommender:
             for leaf, row, score in zip(ranking.leaves, rows, ranking.scores, strict=True)
             if _is_eligible(plan.eligibility, int(leaf))
         ]
-        self._metrics.count_invalid_items(len(rows) - len(ranked))
-        self._metrics.observe_exact_prefix(ranking.exact_prefix)
-        return _Found(ranked=ranked, exact_prefix=ranking.exact_prefix, num_beams=ranking.num_beams)
+        return _Found(ranked, ranking.exact_prefix, ranking.num_beams, num_invalid=len(rows) - len(ranked))
 
     async def _score(
         self, plan: PointwisePlan, features: PromptFeatures, deadline: float, trace: RequestTrace
@@ -106,33 +134,35 @@ class Recommender:
         if not work:
             trace.note_engine(0.0, Timings(encode_s=0.0, decode_s=0.0))
             return _Found(ranked=(), exact_prefix=0, num_beams=0)
-        outcome = await self._lanes.ranking.submit(self._epoch.engine.score, work, deadline=deadline).outcome()
+        outcome = await self._lanes.score(work, deadline=deadline)
         trace.note_engine(outcome.queue_s, outcome.timings)
         ranked = plan.rank(outcome.results)
         return _Found(ranked=ranked, exact_prefix=len(ranked), num_beams=0)
 
-    def _answer(
-        self,
-        domain: ServedDomain,
-        found: _Found,
-        degraded: Sequence[Degradation],
-        trace: RequestTrace,
-        *,
-        has_timings: bool,
-    ) -> RankingAnswer:
-        trace.num_items = len(found.ranked)
-        trace.note_degraded(degraded)
-        self._metrics.count_degraded(trace.degraded)
-        return RankingAnswer(
-            items=[_item(domain, rank, row, score) for rank, (row, score) in enumerate(found.ranked, start=1)],
-            exact_prefix=min(found.exact_prefix, len(found.ranked)),
-            num_beams_effective=found.num_beams,
-            degraded=[DegradedBody(kind=each.kind, detail=each.detail) for each in degraded],
-            domain=domain.name,
-            bundle=domain.bundle_hash,
-            request_id=trace.request_id,
-            timings_ms=TimingsBody.model_validate(trace.stages_ms) if has_timings else None,
-        )
+
+def _plan(domain: ServedDomain, request: SequentialRequest | DirectRequest) -> RankingPlan | PointwisePlan:
+    if isinstance(request, SequentialRequest):
+        return plan_sequential(domain, request.query)
+    return plan_direct(domain, request.query)
+
+
+def _answer(
+    version: DomainVersion, found: _Found, degraded: Sequence[Degradation], trace: RequestTrace, *, has_timings: bool
+) -> RankingAnswer:
+    domain = version.domain
+    trace.num_items = len(found.ranked)
+    trace.note_degraded(degraded)
+    return RankingAnswer(
+        items=[_item(domain, rank, row, score) for rank, (row, score) in enumerate(found.ranked, start=1)],
+        exact_prefix=min(found.exact_prefix, len(found.ranked)),
+        num_beams_effective=found.num_beams,
+        degraded=[DegradedBody(kind=each.kind, detail=each.detail) for each in degraded],
+        domain=domain.name,
+        bundle=domain.bundle_hash,
+        catalog_revision=version.catalog_revision,
+        request_id=trace.request_id,
+        timings_ms=TimingsBody.model_validate(trace.stages_ms) if has_timings else None,
+    )
 
 
 def _item(domain: ServedDomain, rank: int, row: int, score: float) -> RankedItem:

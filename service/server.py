@@ -8,14 +8,15 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.errors import ListenError
+from service.errors import LaneFailedError, ListenError
 from service.json_logging import configure_logging
+from service.liveness import Liveness
 from service.readiness import Readiness
 from service.settings import Settings
 
@@ -33,7 +34,7 @@ class _Server(uvicorn.Server):
 
 
 def run_server(settings: Settings) -> None:
-    """Serve until a signal comes, then drain. Raises BundleError kinds and ListenError."""
+    """Serve until a signal comes, then drain. Raises BundleError kinds, ListenError and LaneFailedError."""
     configure_logging(settings.log_level)
     app = create_app(settings)
     config = uvicorn.Config(
@@ -50,6 +51,7 @@ def run_server(settings: Settings) -> None:
 
 async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings) -> None:
     readiness: Readiness = app.state.readiness
+    liveness: Liveness = app.state.liveness
 
     def end() -> None:
         logger.info("draining")
@@ -57,7 +59,11 @@ async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings) -> No
         server.force_exit = server.should_exit  # a second signal waits for nobody
         server.should_exit = True
 
+    def end_at_once() -> None:
+        server.should_exit = server.force_exit = True
+
     loop = asyncio.get_running_loop()
+    liveness.on_crash = lambda: _call(loop, end_at_once)
     for each in SIGNALS:
         loop.add_signal_handler(each, end)
     with _listen(settings.host, settings.port) as listener:
@@ -65,7 +71,17 @@ async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings) -> No
         async with app.router.lifespan_context(app):
             logger.info("listening", extra={"url": _url(listener)})
             await server.serve(sockets=[listener])
+    if liveness.crash is not None:
+        crash = liveness.crash
+        logger.critical("lane_failed", exc_info=crash.error, extra={"lane": crash.lane})
+        raise LaneFailedError(f"the {crash.lane} lane has failed: {crash.error!r}; the log names the cause")
     logger.info("ended")
+
+
+def _call(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """From another thread; a loop that has ended needs no more calls."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback)
 
 
 def _listen(host: str, port: int) -> socket.socket:

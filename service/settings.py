@@ -84,6 +84,7 @@ class Settings(BaseSettings):
     max_batch_rows: Count = Field(default=64, description="Most prompts in one batch.")
     max_batch_tokens: Count = Field(default=16_384, description="Most tokens in one batch, padding included.")
     drain_s: Seconds = Field(default=30.0, description="Longest wait for running requests at the end.")
+    stall_s: Seconds = Field(default=60.0, description="Longest time in one batch before the process counts as stuck.")
     feature_store: Literal["embedded", "redis"] = Field(default="embedded", description="Where embeddings come from.")
     feature_fallback: Literal["embedded", "none"] = Field(
         default="embedded", description="Where embeddings that Redis does not give come from."

@@ -1,4 +1,4 @@
-"""The stages that every request passes, whatever it asks for: its domain, its images, the lanes of the engine.
+"""The stages that every request passes, whatever it asks for: its domain, its images, its deadline.
 
 Knows no web framework.
 """
@@ -7,89 +7,17 @@ Knows no web framework.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_cache.store import FeatureStore
 from model.engine.domain import ServedDomain
 from model.engine.plans import Degradation
-from model.engine.protocol import (
-    Engine,
-    GeneratedText,
-    OnToken,
-    Ranking,
-    RankingWork,
-    ScoringWork,
-    TextWork,
-    Timings,
-)
-from model.errors import UnknownDomainError
 from model.prompts.prompt import Prompt
-from service.batching.job import EngineCall
-from service.batching.lane import Lane
-from service.metrics import Metrics
-from service.settings import QueueLimits
-
-
-class EngineCalls:
-    """The engine's methods in the one form that lanes call."""
-
-    def __init__(self, engine: Engine) -> None:
-        def rank(rows: Sequence[RankingWork], _: OnToken, /) -> tuple[list[Ranking], Timings]:
-            return engine.rank(rows)
-
-        def score(rows: Sequence[ScoringWork], _: OnToken, /) -> tuple[list[tuple[float, ...]], Timings]:
-            return engine.score(rows)
-
-        def generate(rows: Sequence[TextWork], on_token: OnToken, /) -> tuple[list[GeneratedText], Timings]:
-            return engine.generate(rows, on_token)
-
-        self.rank: EngineCall[RankingWork, Ranking] = rank
-        self.score: EngineCall[ScoringWork, tuple[float, ...]] = score
-        self.generate: EngineCall[TextWork, GeneratedText] = generate
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What is served, as one immutable whole; a request holds on to it to the end."""
-
-    domains: Mapping[str, ServedDomain]
-    engine: EngineCalls
-    features: FeatureStore
-
-    def domain(self, name: str) -> ServedDomain:
-        """Raises UnknownDomainError naming what is served."""
-        try:
-            return self.domains[name]
-        except KeyError:
-            served = ", ".join(sorted(self.domains)) or "none"
-            raise UnknownDomainError(
-                f"the domain {name!r} is not served; served are: {served}", field="domain"
-            ) from None
-
-
-class Lanes:
-    """One lane for items, one for text, so that an explanation never holds up a recommendation."""
-
-    def __init__(self, limits: QueueLimits, metrics: Metrics) -> None:
-        self.ranking = Lane("ranking", limits, metrics)
-        self.text = Lane("text", limits, metrics)
-        metrics.watch_lanes(
-            num_running=lambda: self.ranking.num_running + self.text.num_running,
-            num_waiting=lambda: self.ranking.num_waiting + self.text.num_waiting,
-        )
-
-    def start(self) -> None:
-        self.ranking.start()
-        self.text.start()
-
-    async def close(self, timeout_s: float) -> None:
-        await asyncio.gather(self.ranking.close(timeout_s), self.text.close(timeout_s))
+from service.epochs.versions import DomainVersion
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,14 +38,15 @@ class PromptFeatures:
         return (Degradation("missing_features", detail + reason),)
 
 
-async def fetch_features(epoch: Epoch, domain: ServedDomain, prompts: Sequence[Prompt]) -> PromptFeatures:
+async def fetch_features(version: DomainVersion, prompts: Sequence[Prompt]) -> PromptFeatures:
     """Fetch the embeddings of all images of all prompts in one round trip."""
+    domain = version.domain
     catalog_rows = list(dict.fromkeys(row for prompt in prompts for row in prompt.image_items))
     if not catalog_rows:
         empty = np.zeros((0, domain.spec.layout.feature_dim), dtype=np.float32)
         return PromptFeatures(rows=[empty for _ in prompts], num_items=0, num_missing=0)
     item_ids = [domain.catalog.item_ids[row] for row in catalog_rows]
-    batch = await epoch.features.get_many(domain.name, item_ids)  # [U, D]
+    batch = await version.features.get_many(domain.name, item_ids)  # [U, D]
     num_missing = len(item_ids) - int(batch.is_present.sum())
     place_of = {row: place for place, row in enumerate(catalog_rows)}
     rows = [batch.features[[place_of[row] for row in prompt.image_items]] for prompt in prompts]

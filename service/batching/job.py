@@ -1,4 +1,4 @@
-"""One request's rows for one of the engine's methods.
+"""One request's rows for the engine.
 
 A job is made and awaited on the event loop, and run on a lane's thread.
 """
@@ -11,23 +11,21 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from model.engine.protocol import OnToken, RankingWork, ScoringWork, TextWork, Timings
+from model.engine.protocol import RankingWork, ScoringWork, TextWork, Timings
 from service.errors import DeadlineError
 
 Work: TypeAlias = RankingWork | ScoringWork | TextWork
 
 W = TypeVar("W", bound=Work)
-W_contra = TypeVar("W_contra", bound=Work, contravariant=True)
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 
+EngineCall: TypeAlias = Callable[[Sequence[W]], tuple[Sequence[R], Timings]]
+"""One method of the engine."""
 
-class EngineCall(Protocol[W_contra, R_co]):
-    """One method of the engine. Only generating text reports tokens."""
-
-    def __call__(self, rows: Sequence[W_contra], on_token: OnToken, /) -> tuple[Sequence[R_co], Timings]: ...
+LEVELS = 4
+"""Steps that an item's identifier is taken to need where the size of a search is guessed."""
 
 
 @dataclass(frozen=True)
@@ -44,24 +42,27 @@ class Job(Generic[W, R]):
 
     def __init__(
         self,
-        call: EngineCall[W, R],
         rows: Sequence[W],
         *,
         deadline: float = math.inf,
         on_token: Callable[[int], None] | None = None,
     ) -> None:
-        """`on_token` is called on the event loop with each new token of a job of one row."""
-        self.call = call
+        """`on_token` is called on the event loop with each new token of a text."""
         self.rows = tuple(rows)
         self.deadline = deadline
         self.longest = max((row.source.prompt.num_tokens for row in self.rows), default=0)
+        self.size = sum(size_of(row) for row in self.rows)
         self.submitted_at = time.monotonic()
-        self.has_streamed = False
         self.is_settled = False
         self._on_token = on_token
         self._is_abandoned = False
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[Outcome[R]] = self._loop.create_future()
+
+    @property
+    def group(self) -> object:
+        """Jobs of equal groups may run in one batch."""
+        return None
 
     @property
     def is_dead(self) -> bool:
@@ -90,14 +91,10 @@ class Job(Generic[W, R]):
 
     # From here on: called on the lane's thread.
 
-    def emit(self, token_id: int) -> bool:
-        """Report a new token; returns whether anybody is still interested."""
-        if self.is_dead:
-            return False
+    def emit(self, token_id: int) -> None:
+        """Report a new token to whoever asked for it."""
         if self._on_token is not None:
-            self.has_streamed = True
             self._post(self._on_token, token_id)
-        return True
 
     def resolve(self, outcome: Outcome[R]) -> None:
         self.is_settled = True
@@ -119,3 +116,30 @@ class Job(Generic[W, R]):
         # The loop is closed when the process ends before a batch does: then nobody is left to be told.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+class CallJob(Job[W, R]):
+    """A job for one method of the engine."""
+
+    def __init__(self, call: EngineCall[W, R], rows: Sequence[W], *, deadline: float = math.inf) -> None:
+        super().__init__(rows, deadline=deadline)
+        self.call = call
+
+    @property
+    def group(self) -> object:
+        return self.call
+
+
+AnyJob: TypeAlias = Job[Any, Any]
+
+
+def size_of(row: Work) -> int:
+    """About how many tokens go through the network for a row, which is what its time is taken to grow with."""
+    num_tokens = row.source.prompt.num_tokens
+    match row:
+        case RankingWork():
+            return num_tokens + row.num_beams * LEVELS
+        case ScoringWork():
+            return num_tokens + sum(map(len, row.targets))
+        case TextWork():
+            return num_tokens + row.max_new_tokens * row.num_beams

@@ -2,80 +2,91 @@
 
 from __future__ import annotations
 
-import math
 import threading
-from typing import Any, TypeAlias
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from service.batching.job import Job
-from service.errors import DrainingError, QueueFullError
-from service.settings import QueueLimits
+from service.batching.forecast import Forecast, Spread
+from service.batching.job import AnyJob
+from service.errors import DrainingError, OverloadedError, QueueFullError
 
-AnyJob: TypeAlias = Job[Any, Any]
-
-LONGEST_RETRY_S = 60
-
-
-class DrainRate:
-    """How fast jobs leave the queue: a moving average of the seconds that a job costs."""
-
-    def __init__(self, weight: float = 0.2) -> None:
-        self._weight = weight
-        self._seconds_per_job: float | None = None
-
-    def record(self, num_jobs: int, duration_s: float) -> None:
-        sample = duration_s / num_jobs
-        average = self._seconds_per_job
-        self._seconds_per_job = sample if average is None else average + self._weight * (sample - average)
-
-    def retry_after_s(self, num_waiting: int) -> int:
-        """Whole seconds until `num_waiting` jobs are done, at least one and at most a minute."""
-        if self._seconds_per_job is None:
-            return 1
-        return min(max(math.ceil(num_waiting * self._seconds_per_job), 1), LONGEST_RETRY_S)
+J = TypeVar("J", bound=AnyJob)
 
 
-class JobQueue:
+@dataclass(frozen=True)
+class Room:
+    """How much one batch may take; the oldest job is taken whatever its tokens, if its rows fit."""
+
+    max_rows: int
+    max_tokens: int
+
+
+class JobQueue(Generic[J]):
     """First in, first out; the dead make room first. Every method may be called from any thread."""
 
-    def __init__(self, limits: QueueLimits, drain_rate: DrainRate) -> None:
-        self._limits = limits
-        self._drain_rate = drain_rate
-        self._jobs: list[AnyJob] = []
+    def __init__(self, max_waiting: int, forecast: Forecast, spread: Spread | None = None) -> None:
+        self._max_waiting = max_waiting
+        self._forecast = forecast
+        self._spread = spread or Spread()
+        self._jobs: list[J] = []
         self._is_closed = False
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def put(self, job: AnyJob) -> None:
-        """Raises QueueFullError, which says when to try again, or DrainingError after close()."""
+    def completion_s(self) -> float:
+        """Seconds until all that waits now is done, as far as is known."""
         with self._changed:
-            if self._is_closed:
-                raise DrainingError("the service is about to end; send the request to another replica", retry_after_s=1)
-            if len(self._jobs) >= self._limits.max_waiting:
+            return self._forecast.completion_s(self._jobs)
+
+    def put(self, job: J) -> None:
+        """Raises QueueFullError or OverloadedError, which say when to try again, or DrainingError after close()."""
+        with self._changed:
+            self._check_open()
+            if len(self._jobs) >= self._max_waiting:
                 self._drop_dead()
-            if len(self._jobs) >= self._limits.max_waiting:
-                retry_after_s = self._drain_rate.retry_after_s(len(self._jobs))
+            if len(self._jobs) >= self._max_waiting:
+                retry_after_s = self._spread.retry_after_s(self._forecast.completion_s(self._jobs))
                 raise QueueFullError(
-                    f"{len(self._jobs)} requests are waiting, the limit is {self._limits.max_waiting}; try again in"
+                    f"{len(self._jobs)} requests are waiting, the limit is {self._max_waiting}; try again in"
                     f" {retry_after_s} s",
                     retry_after_s=retry_after_s,
                 )
+            self._check_deadline(job)
             self._jobs.append(job)
             self._changed.notify()
 
-    def take(self) -> list[AnyJob] | None:
-        """Wait for the next batch: jobs of one engine method that fit the budget; None after close()."""
+    def put_again(self, job: J) -> None:
+        """Queue further work of a request that was admitted before: neither fullness nor its deadline refuses it."""
+        with self._changed:
+            self._check_open()
+            self._jobs.append(job)
+            self._changed.notify()
+
+    def put_back(self, jobs: Sequence[J]) -> None:
+        """Return jobs that were taken to the front; after close() they stay with the taker's next take()."""
+        with self._changed:
+            self._jobs[:0] = jobs
+
+    def take(self, room: Room, *, waits: bool = True) -> list[J] | None:
+        """The next batch: jobs of one group that fit; None after close() and when nothing is left.
+
+        Without waiting, an empty list where nothing fits or is there.
+        """
         with self._changed:
             while True:
                 self._drop_dead()
+                batch = self._take_batch(room)
+                if batch or (not waits and not self._is_closed):
+                    return batch
                 if self._is_closed:
                     return None
-                if self._jobs:
-                    return self._take_batch()
                 self._changed.wait()
 
-    def close(self) -> list[AnyJob]:
+    def close(self) -> list[J]:
         """Refuse new jobs and wake the taker; returns the jobs that will not be run."""
         with self._changed:
             self._is_closed = True
@@ -83,18 +94,36 @@ class JobQueue:
             self._changed.notify_all()
             return left
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise DrainingError("the service is about to end; send the request to another replica", retry_after_s=1)
+
+    def _check_deadline(self, job: J) -> None:
+        completion_s = self._forecast.completion_s(self._jobs, job)
+        allowed_s = job.deadline - time.monotonic()
+        if completion_s <= allowed_s or completion_s == 0:
+            return
+        retry_after_s = self._spread.retry_after_s(completion_s - allowed_s)
+        raise OverloadedError(
+            f"the answer would be there in about {completion_s:.2f} s, the deadline is in {max(allowed_s, 0):.2f} s; "
+            f"try again in {retry_after_s} s, or allow a longer deadline_ms",
+            retry_after_s=retry_after_s,
+        )
+
     def _drop_dead(self) -> None:
         self._jobs = [job for job in self._jobs if not job.is_dead]
 
-    def _take_batch(self) -> list[AnyJob]:
-        """The oldest job always, then those of its method, in order, until one does not fit."""
+    def _take_batch(self, room: Room) -> list[J]:
+        """The oldest job always, then those of its group, in order, until one does not fit."""
+        if not self._jobs or not room.max_rows:
+            return []
         head = self._jobs[0]
         batch, num_rows, longest = [head], len(head.rows), head.longest
         for job in self._jobs[1:]:
-            if job.call != head.call:
+            if job.group != head.group:
                 continue
             num_rows, longest = num_rows + len(job.rows), max(longest, job.longest)
-            if num_rows > self._limits.max_batch_rows or num_rows * longest > self._limits.max_batch_tokens:
+            if num_rows > room.max_rows or num_rows * longest > room.max_tokens:
                 break
             batch.append(job)
         taken = set(map(id, batch))

@@ -61,6 +61,9 @@ class EngineFamilies:
         self.busy = Counter(
             "vip5_engine_busy_seconds", "Time in which a lane's engine was at work.", ["lane"], registry=registry
         )
+        self.split_batches = Counter(
+            "vip5_split_batches", "Batches that were run in halves for want of memory.", ["lane"], registry=registry
+        )
 
 
 class FeatureFamilies:

@@ -15,8 +15,16 @@ from service.metrics.gpu import GpuMemory
 Role = Literal["stable", "canary", "shadow"]
 
 LANES = ("ranking", "text")
-REJECTION_REASONS = ("body_too_large", "deadline_exceeded", "draining", "not_ready", "queue_full")
-DEGRADED_KINDS = ("missing_features", "untrained_model")
+REJECTION_REASONS = (
+    "body_too_large",
+    "deadline_exceeded",
+    "draining",
+    "not_ready",
+    "overloaded",
+    "queue_full",
+    "rate_limited",
+)
+DEGRADED_KINDS = ("beams_reduced", "missing_features", "untrained_model")
 
 
 class Metrics:
@@ -39,6 +47,7 @@ class Metrics:
             self._requests.degraded.labels(kind)
         for lane in LANES:
             self._engine.busy.labels(lane)
+            self._engine.split_batches.labels(lane)
 
     def render(self, accept: str = "") -> Exposition:
         """All metrics in the form that an Accept header asks for; OpenMetrics has exemplars."""
@@ -88,6 +97,10 @@ class Metrics:
     def observe_busy(self, lane: str, duration_s: float) -> None:
         """The engine worked for a lane; told after each batch or step, so that saturation is seen as it happens."""
         self._engine.busy.labels(lane).inc(duration_s)
+
+    def count_split_batch(self, lane: str) -> None:
+        """A batch did not fit into the memory and was run in halves."""
+        self._engine.split_batches.labels(lane).inc()
 
     def observe_stages(self, queue_s: float, timings: Timings) -> None:
         """One request's time in the queue, and the time of the batch that it was in."""

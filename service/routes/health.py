@@ -8,21 +8,27 @@ from fastapi import APIRouter, Request, Response
 
 from service.readiness import Readiness
 from service.routes.openapi import problems
-from service.routes.parts import Trace, readiness_of, service_of
+from service.routes.parts import Trace, liveness_of, readiness_of, service_of
 from service.schemas.health import LiveAnswer, ReadyAnswer
 
 router = APIRouter(tags=["health"])
 
+NOT_LIVE: dict[int | str, dict[str, Any]] = {
+    503: {"model": LiveAnswer, "description": "A lane has failed or is stuck; `reasons` says which."}
+}
 NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {"model": ReadyAnswer, "description": "Not ready; `reasons` says why."}
 }
 
 
-@router.get("/health/live")
+@router.get("/health/live", responses=NOT_LIVE)
 @router.get("/v2/health/live", include_in_schema=False)
-async def live() -> LiveAnswer:
-    """Whether the process answers."""
-    return LiveAnswer(status="live")
+async def live(request: Request, response: Response) -> LiveAnswer:
+    """Whether the process can do its work, or should be started anew."""
+    reasons = liveness_of(request).reasons()
+    if reasons:
+        response.status_code = 503
+    return LiveAnswer(status="not_live" if reasons else "live", reasons=reasons)
 
 
 @router.get("/health/ready", responses=NOT_READY)
@@ -35,7 +41,7 @@ async def ready(request: Request, response: Response) -> ReadyAnswer:
 @router.get("/v2/models/{name}/ready", responses=NOT_READY | problems(404))
 async def domain_ready(name: str, request: Request, response: Response, trace: Trace) -> ReadyAnswer:
     """Whether requests are taken for one domain."""
-    trace.domain = service_of(request).epoch.domain(name).name
+    trace.domain = service_of(request).domains.domain(name).name
     return _answer(readiness_of(request), name, response)
 
 

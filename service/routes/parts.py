@@ -13,11 +13,13 @@ from fastapi.routing import APIRoute
 from starlette.types import Message, Receive
 
 from service.errors import BodyTooLargeError, ClientGoneError, ContentTypeError
+from service.epochs.administration import Administration
+from service.epochs.domains import Domains
 from service.explainer import Explainer
+from service.liveness import Liveness
 from service.problems import trace_of
 from service.readiness import Readiness
 from service.recommender import Recommender
-from service.stages import Epoch
 from service.trace import RequestTrace
 
 T = TypeVar("T")
@@ -27,11 +29,12 @@ T = TypeVar("T")
 class Service:
     """All that answers requests, over HTTP or from the command line."""
 
-    epoch: Epoch
+    domains: Domains
     recommender: Recommender
     explainer: Explainer
-    feature_problems: Callable[[], Sequence[str]]
-    """What stands in the way of fetching image embeddings now, if anything does."""
+    administration: Administration
+    problems: Callable[[], Sequence[str]]
+    """What makes answers less than they could be now: embeddings that cannot be fetched, versions that are not there."""
 
 
 def service_of(request: Request) -> Service:
@@ -42,6 +45,11 @@ def service_of(request: Request) -> Service:
 def readiness_of(request: Request) -> Readiness:
     readiness: Readiness = request.app.state.readiness
     return readiness
+
+
+def liveness_of(request: Request) -> Liveness:
+    liveness: Liveness = request.app.state.liveness
+    return liveness
 
 
 def ready_service_of(request: Request) -> Service:

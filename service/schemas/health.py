@@ -8,9 +8,10 @@ from service.schemas.base import AnswerBody
 
 
 class LiveAnswer(AnswerBody):
-    """The process answers."""
+    """Whether the process can do its work."""
 
-    status: str = Field(description="`live`.")
+    status: str = Field(description="`live` or `not_live`.")
+    reasons: list[str] = Field(description="Why the process should be started anew.")
 
 
 class ReadyAnswer(AnswerBody):

@@ -9,18 +9,21 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from model.engine.protocol import OnToken, TextWork, Timings
+from model.engine.protocol import TextWork, Timings
 from model.errors import EngineError
+from service.batching.batch_lane import BatchLane
 from service.batching.job import Outcome
-from service.batching.lane import Lane
-from service.batching.queue import DrainRate
-from service.errors import DeadlineError, DrainingError, QueueFullError
+from service.errors import DeadlineError, DrainingError, OverloadedError, QueueFullError
 from service.metrics import Metrics
 from service.settings import QueueLimits
-from tests.service.works import NO_TIME, GatedEngine, name_of, work
+from tests.service.works import NO_TIME, GatedEngine, work
 
 LIMITS = QueueLimits(max_waiting=4, max_batch_rows=3, max_batch_tokens=100)
 FAR = math.inf
+
+
+def unexpected(lane: str, error: BaseException) -> None:
+    raise AssertionError(f"the {lane} lane has failed") from error
 
 
 @pytest.fixture
@@ -29,19 +32,24 @@ def engine() -> GatedEngine:
 
 
 @pytest.fixture
-async def lane(engine: GatedEngine) -> AsyncIterator[Lane]:
-    lane = Lane("test", LIMITS, Metrics())
+async def lane(engine: GatedEngine) -> AsyncIterator[BatchLane]:
+    lane = BatchLane(LIMITS, Metrics(), unexpected)
     lane.start()
     yield lane
     engine.gate.set()
     await lane.close(30)
 
 
+def _value(lane: BatchLane, name: str) -> float:
+    lines = lane._metrics.render().content.decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
 def names(outcomes: Sequence[Outcome[int]]) -> list[tuple[int, ...]]:
     return [outcome.results for outcome in outcomes]
 
 
-async def test_requests_that_wait_together_run_together(lane: Lane, engine: GatedEngine) -> None:
+async def test_requests_that_wait_together_run_together(lane: BatchLane, engine: GatedEngine) -> None:
     call = engine.run
     first = lane.submit(call, [work(0)], deadline=FAR)
     await engine.wait_entered()
@@ -54,7 +62,7 @@ async def test_requests_that_wait_together_run_together(lane: Lane, engine: Gate
     assert engine.batches == [[0], [1, 2, 3]]
 
 
-async def test_a_batch_keeps_to_the_padded_token_budget_and_to_the_order(lane: Lane, engine: GatedEngine) -> None:
+async def test_a_batch_keeps_to_the_padded_token_budget_and_to_the_order(lane: BatchLane, engine: GatedEngine) -> None:
     call = engine.run
     jobs = [lane.submit(call, [work(0)], deadline=FAR)]
     await engine.wait_entered()
@@ -66,7 +74,7 @@ async def test_a_batch_keeps_to_the_padded_token_budget_and_to_the_order(lane: L
     assert engine.batches == [[0], [1, 2], [3, 4]]
 
 
-async def test_a_request_over_the_budget_runs_alone_and_in_parts(lane: Lane, engine: GatedEngine) -> None:
+async def test_a_request_over_the_budget_runs_alone_and_in_parts(lane: BatchLane, engine: GatedEngine) -> None:
     engine.gate.set()
 
     outcome = await lane.submit(engine.run, [work(n, 40) for n in range(5)], deadline=FAR).outcome()
@@ -75,7 +83,7 @@ async def test_a_request_over_the_budget_runs_alone_and_in_parts(lane: Lane, eng
     assert engine.batches == [[0, 1], [2, 3], [4]]
 
 
-async def test_methods_of_the_engine_are_not_mixed_in_a_batch(lane: Lane, engine: GatedEngine) -> None:
+async def test_methods_of_the_engine_are_not_mixed_in_a_batch(lane: BatchLane, engine: GatedEngine) -> None:
     other = GatedEngine()
     other.gate.set()
     call, other_call = engine.run, other.run
@@ -89,7 +97,7 @@ async def test_methods_of_the_engine_are_not_mixed_in_a_batch(lane: Lane, engine
     assert other.batches == [[2]]
 
 
-async def test_a_full_queue_refuses_and_says_when_to_try_again(lane: Lane, engine: GatedEngine) -> None:
+async def test_a_full_queue_refuses_and_says_when_to_try_again(lane: BatchLane, engine: GatedEngine) -> None:
     lane.submit(engine.run, [work(0)], deadline=FAR)
     await engine.wait_entered()
     for name in range(1, 5):
@@ -98,10 +106,10 @@ async def test_a_full_queue_refuses_and_says_when_to_try_again(lane: Lane, engin
     with pytest.raises(QueueFullError, match="4 requests are waiting, the limit is 4") as refused:
         lane.submit(engine.run, [work(5)], deadline=FAR)
 
-    assert refused.value.retry_after_s == 1
+    assert refused.value.retry_after_s in (1, 2)
 
 
-async def test_abandoned_requests_make_room_and_are_not_run(lane: Lane, engine: GatedEngine) -> None:
+async def test_abandoned_requests_make_room_and_are_not_run(lane: BatchLane, engine: GatedEngine) -> None:
     call = engine.run
     jobs = [lane.submit(call, [work(0)], deadline=FAR)]
     await engine.wait_entered()
@@ -120,7 +128,7 @@ async def test_abandoned_requests_make_room_and_are_not_run(lane: Lane, engine: 
 
 
 async def test_a_request_whose_deadline_passes_in_the_queue_fails_and_is_not_run(
-    lane: Lane, engine: GatedEngine
+    lane: BatchLane, engine: GatedEngine
 ) -> None:
     call = engine.run
     first = lane.submit(call, [work(0)], deadline=FAR)
@@ -136,7 +144,9 @@ async def test_a_request_whose_deadline_passes_in_the_queue_fails_and_is_not_run
     assert engine.batches == [[0], [2]]
 
 
-async def test_a_deadline_that_passes_in_the_engine_fails_the_request_only(lane: Lane, engine: GatedEngine) -> None:
+async def test_a_deadline_that_passes_in_the_engine_fails_the_request_only(
+    lane: BatchLane, engine: GatedEngine
+) -> None:
     call = engine.run
     late = lane.submit(call, [work(1)], deadline=time.monotonic() + 0.01)
     await engine.wait_entered()
@@ -148,7 +158,7 @@ async def test_a_deadline_that_passes_in_the_engine_fails_the_request_only(lane:
     assert (await lane.submit(call, [work(2)], deadline=FAR).outcome()).results == (2,)
 
 
-async def test_one_poisoned_request_does_not_fail_the_others_of_its_batch(lane: Lane, engine: GatedEngine) -> None:
+async def test_one_poisoned_request_does_not_fail_the_others_of_its_batch(lane: BatchLane, engine: GatedEngine) -> None:
     engine.poison = lambda name: name == 2
     call = engine.run
     jobs = [lane.submit(call, [work(0)], deadline=FAR)]
@@ -165,8 +175,8 @@ async def test_one_poisoned_request_does_not_fail_the_others_of_its_batch(lane: 
     assert (await lane.submit(call, [work(4)], deadline=FAR).outcome()).results == (4,)
 
 
-async def test_an_engine_that_loses_rows_fails_the_request(lane: Lane) -> None:
-    def forgetful(rows: Sequence[TextWork], on_token: OnToken, /) -> tuple[list[int], Timings]:
+async def test_an_engine_that_loses_rows_fails_the_request(lane: BatchLane) -> None:
+    def forgetful(rows: Sequence[TextWork]) -> tuple[list[int], Timings]:
         return [], NO_TIME
 
     with pytest.raises(EngineError) as failure:
@@ -175,56 +185,96 @@ async def test_an_engine_that_loses_rows_fails_the_request(lane: Lane) -> None:
     assert str(failure.value.__cause__) == "the engine gave 0 results for 1 rows"
 
 
-async def test_tokens_reach_the_request_that_they_belong_to_and_abandoned_rows_are_stopped(lane: Lane) -> None:
-    told: dict[int, list[int]] = {0: [], 1: [], 2: []}
-    blocker = GatedEngine()
-    wanted: dict[int, bool] = {}
+async def test_a_batch_without_memory_is_run_in_halves_and_nothing_is_lost(
+    lane: BatchLane, engine: GatedEngine
+) -> None:
+    jobs = [lane.submit(engine.run, [work(0)], deadline=FAR)]
+    await engine.wait_entered()
+    engine.most_rows = 1
+    jobs += [lane.submit(engine.run, [work(name)], deadline=FAR) for name in (1, 2, 3)]
+    engine.gate.set()
 
-    def generate(rows: Sequence[TextWork], on_token: OnToken, /) -> tuple[list[int], Timings]:
-        for row, each in enumerate(rows):
-            wanted[name_of(each)] = on_token(row, 10 + name_of(each))
-        return [name_of(row) for row in rows], NO_TIME
+    outcomes = await asyncio.gather(*(job.outcome() for job in jobs))
 
-    first = lane.submit(blocker.run, [work(0)], deadline=FAR)
-    await blocker.wait_entered()
-    jobs = [lane.submit(generate, [work(n)], deadline=FAR, on_token=told[n].append) for n in (1, 2)]
-    blocker.gate.set()
-    await asyncio.gather(first.outcome(), *(job.outcome() for job in jobs))
-
-    assert told == {0: [], 1: [11], 2: [12]}
-    assert wanted == {1: True, 2: True}
-    assert jobs[0].emit(13) is False  # nobody waits any more
-    assert told[1] == [11]
+    assert names(outcomes) == [(0,), (1,), (2,), (3,)]
+    assert engine.batches == [[0], [1, 2, 3], [1, 2], [1], [2], [3]]
+    assert _value(lane, "vip5_split_batches_total") == 2
 
 
-async def test_a_text_that_has_been_streamed_is_not_started_again(lane: Lane) -> None:
-    told: list[int] = []
-    runs: list[list[int]] = []
-    blocker = GatedEngine()
+async def test_a_row_that_needs_more_memory_than_there_is_fails_alone(lane: BatchLane, engine: GatedEngine) -> None:
+    engine.most_rows = 0
+    engine.gate.set()
 
-    def fails_in_batches(rows: Sequence[TextWork], on_token: OnToken, /) -> tuple[list[int], Timings]:
-        runs.append([name_of(row) for row in rows])
-        if len(rows) > 1:
-            on_token(0, 7)
-            raise RuntimeError("too many")
-        return [name_of(row) for row in rows], NO_TIME
+    with pytest.raises(EngineError) as failure:
+        await lane.submit(engine.run, [work(1)], deadline=FAR).outcome()
 
-    first = lane.submit(blocker.run, [work(0)], deadline=FAR)
-    await blocker.wait_entered()
-    streamed = lane.submit(fails_in_batches, [work(1)], deadline=FAR, on_token=told.append)
-    whole = lane.submit(fails_in_batches, [work(2)], deadline=FAR)
-    blocker.gate.set()
-    await first.outcome()
+    assert isinstance(failure.value.__cause__, MemoryError)
 
-    with pytest.raises(EngineError):
-        await streamed.outcome()
-    assert (await whole.outcome()).results == (2,)
-    assert told == [7]
-    assert runs == [[1, 2], [2]]
+
+async def test_further_work_waits_behind_what_came_meanwhile_even_where_the_queue_is_full(
+    lane: BatchLane, engine: GatedEngine
+) -> None:
+    jobs = [lane.submit(engine.run, [work(0)], deadline=FAR)]
+    await engine.wait_entered()
+    jobs += [lane.submit(engine.run, [work(name, 100)], deadline=FAR) for name in range(1, 5)]
+    further = lane.submit_further(engine.run, [work(5, 100)], deadline=FAR)
+    engine.gate.set()
+    await asyncio.gather(*(job.outcome() for job in (*jobs, further)))
+
+    assert engine.batches == [[0], [1], [2], [3], [4], [5]]
+
+
+async def test_a_request_that_would_be_late_is_refused_at_once(lane: BatchLane, engine: GatedEngine) -> None:
+    running = lane.submit(engine.run, [work(0)], deadline=FAR)
+    await engine.wait_entered()
+    lane._forecast._times.record(1, 5.0)  # as if the batch before had taken that long
+    in_time = lane.submit(engine.run, [work(1)], deadline=time.monotonic() + 3600)
+
+    with pytest.raises(OverloadedError, match=r"would be there in about .* s, the deadline is in") as refused:
+        lane.submit(engine.run, [work(2)], deadline=time.monotonic() + 1)
+
+    assert 1 <= (refused.value.retry_after_s or 0) <= 60
+    assert lane.num_waiting == 1
+    engine.gate.set()
+    await asyncio.gather(running.outcome(), in_time.outcome())
+
+
+async def test_a_lane_that_fails_itself_tells_and_fails_what_it_holds(engine: GatedEngine) -> None:
+    crashes: list[tuple[str, BaseException]] = []
+    lane = BatchLane(LIMITS, Metrics(), lambda name, error: crashes.append((name, error)))
+    lane.start()
+    running = lane.submit(engine.run, [work(0)], deadline=FAR)
+    await engine.wait_entered()
+    waiting = lane.submit(engine.run, [work(1)], deadline=FAR)
+    lane._metrics.observe_batch = broken  # type: ignore[method-assign]
+    engine.gate.set()
+
+    for job in (running, waiting):
+        with pytest.raises(EngineError, match="the ranking lane has failed"):
+            await job.outcome()
+    await lane.close(30)
+    assert [(name, str(error)) for name, error in crashes] == [("ranking", "broken")]
+    with pytest.raises(DrainingError):
+        lane.submit(engine.run, [work(2)], deadline=FAR)
+
+
+def broken(*_: object) -> None:
+    raise RuntimeError("broken")
+
+
+async def test_a_lane_tells_how_long_its_engine_has_been_away(lane: BatchLane, engine: GatedEngine) -> None:
+    assert lane.busy_s == 0
+    job = lane.submit(engine.run, [work(0)], deadline=FAR)
+    await engine.wait_entered()
+    before = lane.busy_s
+
+    assert 0 < before <= lane.busy_s
+    engine.gate.set()
+    await job.outcome()
 
 
 async def test_closing_fails_what_waits_and_refuses_what_comes(engine: GatedEngine) -> None:
-    lane = Lane("test", LIMITS, Metrics())
+    lane = BatchLane(LIMITS, Metrics(), unexpected)
     lane.start()
     running = lane.submit(engine.run, [work(0)], deadline=FAR)
     await engine.wait_entered()
@@ -238,23 +288,3 @@ async def test_closing_fails_what_waits_and_refuses_what_comes(engine: GatedEngi
     engine.gate.set()
     assert (await running.outcome()).results == (0,)
     await closing
-
-
-@pytest.mark.parametrize(
-    ("batches", "num_waiting", "expected"),
-    [
-        ([], 100, 1),
-        ([(1, 0.5)], 10, 5),
-        ([(10, 0.5)], 10, 1),
-        ([(1, 1.0), (1, 2.0)], 10, 12),
-        ([(1, 30.0)], 100, 60),
-    ],
-)
-def test_retry_after_follows_the_measured_drain_rate(
-    batches: list[tuple[int, float]], num_waiting: int, expected: int
-) -> None:
-    rate = DrainRate(weight=0.2)
-    for num_jobs, duration_s in batches:
-        rate.record(num_jobs, duration_s)
-
-    assert rate.retry_after_s(num_waiting) == expected

@@ -16,10 +16,11 @@ from starlette.types import Message
 
 from model.engine.protocol import (
     GeneratedText,
-    OnToken,
     Ranking,
     RankingWork,
     ScoringWork,
+    TextProgress,
+    TextSession,
     TextWork,
     Timings,
 )
@@ -45,35 +46,26 @@ class GatedEngine(DisguisedEngine):
         self.entered = threading.Semaphore(0)
         self.poisoned_k = 0
         self.batches: list[list[int]] = []
+        self.beams: list[list[int]] = []
         self.texts: list[list[int]] = []
         self.was_stopped = threading.Event()
 
-    def rank(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
+    def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
         self.batches.append([work.k for work in batch])
-        self._pass()
+        self.beams.append([work.num_beams for work in batch])
+        self.pass_gate()
         if self.poisoned_k in self.batches[-1]:
             raise RuntimeError("poisoned")
-        return self._engine.rank(batch)
+        return self._engine.search(batch)
 
     def score(self, batch: Sequence[ScoringWork]) -> tuple[list[tuple[float, ...]], Timings]:
-        self._pass()
+        self.pass_gate()
         return self._engine.score(batch)
 
-    def generate(
-        self, batch: Sequence[TextWork], on_token: OnToken | None = None
-    ) -> tuple[list[GeneratedText], Timings]:
-        """Waits at the gate after the first token, as a long text would."""
-        self.texts.append([work.max_new_tokens for work in batch])
-        if batch[0].max_new_tokens == 13:
-            assert on_token is not None
-            while on_token(0, 5):
-                self._pass()
-            self.was_stopped.set()
-        if batch[0].max_new_tokens == 17:
-            raise RuntimeError("poisoned")
-        return self._engine.generate(batch, on_token)
+    def open_texts(self, num_rows: int) -> TextSession:
+        return GatedTexts(self, self._engine.open_texts(num_rows))
 
-    def _pass(self) -> None:
+    def pass_gate(self) -> None:
         self.entered.release()
         assert self.gate.wait(timeout=30)
 
@@ -86,6 +78,37 @@ class GatedEngine(DisguisedEngine):
 
     async def wait_entered(self) -> None:
         assert await asyncio.to_thread(self.entered.acquire, timeout=30)
+
+
+class GatedTexts:
+    """A session that waits at the gate before each step of a text of 13 tokens, and fails at prompts for 17."""
+
+    def __init__(self, engine: GatedEngine, session: TextSession) -> None:
+        self._engine, self._session = engine, session
+        self._gated: set[int] = set()
+
+    @property
+    def num_free(self) -> int:
+        return self._session.num_free
+
+    def admit(self, works: Sequence[TextWork]) -> list[int]:
+        lengths = [work.max_new_tokens for work in works]
+        self._engine.texts.append(lengths)
+        if 17 in lengths:
+            raise RuntimeError("poisoned")
+        rows = self._session.admit(works)
+        self._gated |= {row for row, length in zip(rows, lengths, strict=True) if length == 13}
+        return rows
+
+    def step(self, rows: Sequence[int] | None = None) -> list[TextProgress]:
+        if self._gated:
+            self._engine.pass_gate()
+        return self._session.step(rows)
+
+    def cancel(self, row: int) -> GeneratedText:
+        self._gated.discard(row)
+        self._engine.was_stopped.set()
+        return self._session.cancel(row)
 
 
 @pytest.fixture

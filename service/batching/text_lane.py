@@ -1,0 +1,161 @@
+"""The lane of texts: each joins when a row is free and leaves when it ends, whatever the others do."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from model.engine.memory import is_out_of_memory
+from model.engine.protocol import GeneratedText, TextProgress, TextSession, TextWork, Timings
+from service.batching.forecast import TextForecast
+from service.batching.job import Job, Outcome
+from service.batching.lane import Lane, OnCrash, failure_of, halves
+from service.batching.queue import JobQueue, Room
+from service.metrics import Metrics
+from service.settings import QueueLimits
+
+logger = logging.getLogger(__name__)
+
+TextJob: TypeAlias = Job[TextWork, GeneratedText]
+
+JOINING_TOKENS = 1024
+"""Most prompt tokens, padding included, that join between two steps of running texts: reading them holds those up."""
+
+
+@dataclass
+class _Running:
+    """A text that has a row."""
+
+    job: TextJob
+    admitted_at: float
+    encode_s: float
+    num_steps: int = 0
+
+
+class TextLane(Lane[TextJob]):
+    """Runs a session of the engine: admit what waits, take a step, deliver its tokens, over and over."""
+
+    def __init__(
+        self, open_texts: Callable[[int], TextSession], limits: QueueLimits, metrics: Metrics, on_crash: OnCrash
+    ) -> None:
+        """`on_crash` is told when the lane itself has failed."""
+        self._forecast = TextForecast(limits.max_batch_rows)
+        super().__init__("text", JobQueue(limits.max_waiting, self._forecast), metrics, on_crash)
+        self._limits = limits
+        self._session = open_texts(limits.max_batch_rows)
+        self._running: dict[int, _Running] = {}
+        self._is_out_of_memory = False
+
+    def submit(
+        self, work: TextWork, *, deadline: float, on_token: Callable[[int], None] | None = None
+    ) -> Job[TextWork, GeneratedText]:
+        """Queue a text. Raises QueueFullError, OverloadedError or DrainingError."""
+        job: TextJob = Job([work], deadline=deadline, on_token=on_token)
+        self._queue.put(job)
+        return job
+
+    # From here on: the lane's thread.
+
+    def _running_jobs(self) -> Sequence[TextJob]:
+        return [each.job for each in list(self._running.values())]
+
+    def _serve(self) -> None:
+        while (joining := self._queue.take(self._room(), waits=not self._running)) is not None or self._running:
+            if joining:
+                self._admit(joining)
+            self._drop_dead()
+            if self._running:
+                self._step(sorted(self._running))
+
+    def _room(self) -> Room:
+        if not self._running:
+            return Room(self._session.num_free, self._limits.max_batch_tokens)
+        if self._is_out_of_memory:
+            return Room(0, 0)
+        return Room(self._session.num_free, min(JOINING_TOKENS, self._limits.max_batch_tokens))
+
+    def _admit(self, jobs: Sequence[TextJob]) -> None:
+        """Give jobs rows; if that fails, each half of them, so that a bad prompt fails its own request only."""
+        started_at = time.monotonic()
+        try:
+            with self._at_work():
+                rows = self._session.admit([work for job in jobs for work in job.rows])
+        except Exception as error:
+            logger.exception("engine_failed", extra={"num_requests": len(jobs)})
+            self._admit_halves(jobs, error)
+            return
+        now = time.monotonic()
+        self._metrics.observe_batch(len(rows))
+        for row, job in zip(rows, jobs, strict=True):
+            self._running[row] = _Running(job, started_at, now - started_at)
+        self._forecast.note_admission(now - started_at, len(self._running))
+
+    def _admit_halves(self, jobs: Sequence[TextJob], error: Exception) -> None:
+        if len(jobs) > 1:
+            if is_out_of_memory(error):
+                self._metrics.count_split_batch(self.name)
+            for half in halves(jobs):
+                self._admit(half)
+        elif is_out_of_memory(error) and self._running:
+            self._is_out_of_memory = True  # until a text ends and gives memory back
+            self._queue.put_back(jobs)
+        else:
+            jobs[0].fail(failure_of(error))
+
+    def _drop_dead(self) -> None:
+        for row, running in list(self._running.items()):
+            if running.job.is_dead:
+                self._session.cancel(row)
+                self._end(row)
+
+    def _step(self, rows: Sequence[int]) -> None:
+        """One step of the texts at these rows; if it fails, of each half of them."""
+        started_at = time.monotonic()
+        try:
+            with self._at_work():
+                progress = self._session.step(rows)
+        except Exception as error:
+            logger.exception("engine_failed", extra={"num_requests": len(rows)})
+            self._step_halves(rows, error)
+            return
+        self._forecast.note_step(time.monotonic() - started_at, len(self._running))
+        for row in rows:
+            self._running[row].num_steps += 1
+        for each in progress:
+            self._deliver(each)
+
+    def _step_halves(self, rows: Sequence[int], error: Exception) -> None:
+        if len(rows) == 1:
+            (row,) = rows
+            self._session.cancel(row)
+            self._end(row).job.fail(failure_of(error))
+            return
+        if is_out_of_memory(error):
+            self._metrics.count_split_batch(self.name)
+        for half in halves(rows):
+            self._step(half)
+
+    def _deliver(self, progress: TextProgress) -> None:
+        job = self._running[progress.row].job
+        if progress.token_id is not None:
+            job.emit(progress.token_id)
+        if progress.failure is not None:
+            self._end(progress.row).job.fail(failure_of(progress.failure))
+        elif progress.finished is not None:
+            self._finish(self._end(progress.row), progress.finished)
+
+    def _finish(self, running: _Running, text: GeneratedText) -> None:
+        now = time.monotonic()
+        queue_s = running.admitted_at - running.job.submitted_at
+        decode_s = now - running.admitted_at - running.encode_s
+        timings = Timings(encode_s=running.encode_s, decode_s=decode_s)
+        self._forecast.note_text(running.num_steps)
+        self._metrics.observe_stages(queue_s, timings)
+        running.job.resolve(Outcome(results=(text,), queue_s=queue_s, timings=timings))
+
+    def _end(self, row: int) -> _Running:
+        self._is_out_of_memory = False
+        return self._running.pop(row)

@@ -1,0 +1,131 @@
+"""What a lane expects of its future, from batches whose times are known."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from service.batching.forecast import BatchForecast, BatchTimes, Spread, TextForecast
+from service.batching.job import AnyJob, Job
+from service.settings import QueueLimits
+from tests.service.works import work
+
+LIMITS = QueueLimits(max_waiting=100, max_batch_rows=4, max_batch_tokens=1000)
+
+
+def jobs(*lengths: int) -> list[AnyJob]:
+    """Jobs of one row and size 11 each, for prompts of ten tokens; the texts are as long as told."""
+
+    async def made() -> list[AnyJob]:
+        return [Job([work(length, 10)]) for length in lengths]
+
+    return asyncio.run(made())
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_times_that_grow_with_the_size_are_told_apart_from_what_every_batch_costs() -> None:
+    times = BatchTimes()
+    for size in (10, 40, 20, 80, 10, 60):
+        times.record(size, 0.5 + 0.01 * size)
+
+    assert times.estimate_s(1, 100) == pytest.approx(1.5)
+    assert times.estimate_s(3, 100) == pytest.approx(2.5)
+
+
+def test_batches_that_were_all_alike_are_expected_to_go_on_like_that() -> None:
+    times = BatchTimes()
+    for _ in range(5):
+        times.record(50, 0.2)
+
+    assert times.estimate_s(1, 50) == pytest.approx(0.2)
+    assert times.estimate_s(4, 200) == pytest.approx(0.8)
+
+
+def test_a_machine_that_becomes_slower_is_believed_soon() -> None:
+    times = BatchTimes()
+    for _ in range(50):
+        times.record(50, 0.1)
+    for _ in range(20):
+        times.record(50, 0.5)
+
+    assert 0.4 < times.estimate_s(1, 50) <= 0.5
+
+
+def test_larger_batches_that_were_faster_give_no_negative_times() -> None:
+    times = BatchTimes()
+    for size, duration_s in ((10, 1.0), (100, 0.2), (10, 1.0)):
+        times.record(size, duration_s)
+
+    assert times.estimate_s(1, 1000) >= 0
+
+
+def test_nothing_in_the_way_is_nothing_to_wait_for() -> None:
+    forecast = BatchForecast(LIMITS, Clock())
+    (job,) = jobs(1)
+    assert forecast.completion_s([], job) == 0
+    forecast.begin([job])
+    assert forecast.completion_s([], job) == 0, "nothing has been measured yet"
+
+
+def test_a_job_is_done_after_what_runs_and_the_batches_before_it() -> None:
+    clock = Clock()
+    forecast = BatchForecast(LIMITS, clock)
+    running, *waiting, last = jobs(*[1] * 10)
+    for _ in range(3):
+        forecast.begin([running])
+        clock.now += 2.0
+        forecast.end()
+    forecast.begin([running])
+    clock.now += 0.5
+
+    # 1.5 s are left of the batch; 8 and the last are three batches of four.
+    assert forecast.completion_s(waiting, last) == pytest.approx(1.5 + 3 * 2.0)
+    clock.now += 10
+    assert forecast.completion_s(waiting[:3], last) == pytest.approx(2.0), "what runs is overdue, not negative"
+
+
+def test_texts_wait_for_rows_only() -> None:
+    forecast = TextForecast(num_rows=2)
+    forecast.note_admission(0.25, 1)
+    forecast.note_step(0.1, 1)
+    forecast.note_text(20)
+    first, second, third = jobs(100, 100, 5)
+
+    assert forecast.completion_s([], first) == pytest.approx(0.25 + 2.0), "a row is free"
+    forecast.note_step(0.1, 2)
+    assert forecast.completion_s([], first) == pytest.approx(0.25 + 1.0 + 2.0), "two rows end every 2 s"
+    assert forecast.completion_s([first, second], third) == pytest.approx(0.25 + 3.0 + 0.5), "and it is short"
+
+
+def test_texts_of_an_idle_lane_are_never_too_late() -> None:
+    forecast = TextForecast(num_rows=2)
+    forecast.note_step(100.0, 0)
+    forecast.note_text(20)
+    (job,) = jobs(5)
+
+    assert forecast.completion_s([], job) == 0
+
+
+@pytest.mark.parametrize(
+    ("estimate_s", "drawn", "expected"),
+    [(0.0, 0.0, 1), (0.2, 0.0, 1), (0.2, 0.9, 2), (1.2, 0.0, 2), (4.0, 0.0, 4), (4.0, 0.5, 6), (90.0, 0.5, 60)],
+)
+def test_clients_are_told_the_estimate_or_more_in_whole_seconds(estimate_s: float, drawn: float, expected: int) -> None:
+    assert Spread(lambda: drawn).retry_after_s(estimate_s) == expected
+
+
+def test_clients_that_are_refused_together_are_told_different_times() -> None:
+    spread = Spread()
+    told = {spread.retry_after_s(10.0) for _ in range(200)}
+
+    assert min(told) >= 10
+    assert max(told) <= 20
+    assert len(told) > 5
