@@ -50,8 +50,8 @@ format: $(INSTALLED) ## lay the code out
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## measure the engine against transformers' generate
-	$(BIN)/python -m benchmarks.first_bearing
+bench: $(INSTALLED) ## measure the engines against transformers' generate
+	$(BIN)/python -m benchmarks.cpu_engine
 
 # Takes the newest versions that pyproject.toml admits, but for torch, whose newer builds bring gigabytes along. What torch
 # needs on one platform alone is left to torch's own pins.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
+from tokenizers import Tokenizer
 
 from benchmarks.toys_bundle import DOMAIN, Purchases
 from benchmarks.transformers_baseline import Vip5InTransformers, build_trie, generate, plain_t5
 from model.bundle.bundle import Bundle
+from model.engine.choice import EngineName
 from model.engine.planning import plan_sequential
 from model.engine.plans import RankingPlan
 from model.engine.protocol import EncoderInput, Ranking
@@ -21,6 +26,8 @@ from model.engine.runtime import load_runtime
 
 NUM_BEAMS = 20
 K = 10
+NUM_STEPS = 3
+"""Steps in which nearly all of Toys' identifiers end; the few that are longer take the engines one more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +43,12 @@ class Request:
 
 
 class Ours:
-    """The engine, from the history's item ids to the answer's."""
+    """One of the engines, from the history's item ids to the answer's."""
 
-    def __init__(self, root: Path, num_threads: int) -> None:
-        self._runtime = load_runtime(root, num_threads=num_threads)
+    def __init__(self, root: Path, engine: EngineName, num_threads: int) -> None:
+        self._runtime = load_runtime(root, num_threads=num_threads, engine=engine)
         self._domain = self._runtime.domains[DOMAIN]
+        self._config = self._runtime.foundation.config
         # Toys has an embedding of every item, in the catalog's order.
         self._features: NDArray[np.float32] = load_file(self._runtime.feature_files[DOMAIN])["features"]
 
@@ -52,6 +60,19 @@ class Ours:
         """The K best items that are not in the history."""
         ranking = self._rank(self._plan(request.purchases, RankingOptions(k=K, num_beams=NUM_BEAMS)))
         return [self._domain.catalog.item_ids[row] for row in self._domain.rows_of(ranking.leaves)]
+
+    def floating_operations(self, request: Request) -> float:
+        """Of the matrix products of one answer, as if all NUM_BEAMS beams ran to the end of the longest identifier.
+
+        Adapters, attention and the visual mapper are left out: they are a few per cent.
+        """
+        config = self._config
+        block = 4 * config.d_model * config.inner_dim + 2 * config.d_model * config.d_ff
+        per_token = config.num_layers * block + config.num_decoder_layers * 2 * config.d_model * config.inner_dim
+        cross = 2 * config.d_model * config.inner_dim
+        per_beam = config.num_decoder_layers * (block + cross) + config.d_model * config.vocab_size
+        num_beams = 1 + NUM_BEAMS * (NUM_STEPS - 1)
+        return 2.0 * (per_token * request.num_tokens + per_beam * num_beams)
 
     def best(self, request: Request) -> list[tuple[str | None, float]]:
         """The NUM_BEAMS best items of all, with their scores."""
@@ -102,6 +123,45 @@ class PlainT5(_Generating):
         found = generate(self._model, prompt, self._trie, NUM_BEAMS)
         items = [self._item_of.get(one.token_ids) for one in found]
         return [item for item in items if item is None or item not in request.purchases.history][:K]
+
+
+class CTranslate2:
+    """CTranslate2's int8 translation of a plain T5 in a process of its own: unconstrained, and without images.
+
+    It is given the prompt's tokens and decodes NUM_STEPS steps of NUM_BEAMS beams.
+    """
+
+    def __init__(self, python: Path, bundle: Bundle, folder: Path, tokenizer: Path, num_threads: int) -> None:
+        if not folder.exists():
+            plain_t5(bundle, DOMAIN).save_pretrained(folder)
+            shutil.copy(tokenizer, folder / "tokenizer.json")
+            settings = {"tokenizer_class": "T5TokenizerFast", "eos_token": "</s>", "pad_token": "<pad>"}
+            (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "unk_token": "<unk>"}))
+        worker = Path(__file__).with_name("ctranslate2_worker.py")
+        self._process = subprocess.Popen(  # noqa: S603  # the interpreter is the caller's choice
+            [python, worker, folder, str(num_threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        self._read()  # it is ready
+
+    def seconds(self, request: Request) -> float:
+        """What the worker took, without the way to it and back."""
+        tokens = [self._tokenizer.id_to_token(int(token)) for token in request.source.prompt.input_ids]
+        assert self._process.stdin is not None
+        print(json.dumps({"tokens": tokens, "steps": NUM_STEPS}), file=self._process.stdin, flush=True)
+        answer = self._read()
+        assert answer["longest"] == NUM_STEPS, "it was to decode as many steps as the engines do"
+        return answer["seconds"]
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _read(self) -> dict[str, float]:
+        assert self._process.stdout is not None
+        answer: dict[str, float] = json.loads(self._process.stdout.readline())
+        return answer
 
 
 class Vip5Rebuilt(_Generating):

@@ -11,7 +11,7 @@ from onnxruntime import OrtValue
 from torch import Tensor
 
 from model.engine.onnx.session import to_value
-from model.network.banks import AdapterBank, BankIndex, RMSNormBank, RowIndex
+from model.network.banks import AdapterBank, BankIndex, RMSNormBank, RowIndex, select
 from model.network.network import Vip5Network
 from model.network.stacks import Branch
 
@@ -85,14 +85,15 @@ def _inputs(branches: Iterator[tuple[str, Branch]], stack: str, final_norm: RMSN
 
 def _norm(bank: RMSNormBank, index: BankIndex) -> Tensor:
     """[D], or [B, 1, D]."""
-    weight = bank.weight.detach()[index]
+    weight = select(bank.weight.detach(), index)
     return weight if isinstance(index, int) else weight.unsqueeze(1)
 
 
 def _adapter(bank: AdapterBank, index: BankIndex) -> dict[str, Tensor]:
     """Weights [D, R] and [R, D] as the products take them, biases [R] and [D]; or with B in front."""
-    down, up = (weight.detach()[index].transpose(-1, -2).contiguous() for weight in (bank.down_weight, bank.up_weight))
-    down_bias, up_bias = bank.down_bias.detach()[index], bank.up_bias.detach()[index]
+    weights = (bank.down_weight, bank.up_weight)
+    down, up = (select(weight.detach(), index).transpose(-1, -2).contiguous() for weight in weights)
+    down_bias, up_bias = (select(bias.detach(), index) for bias in (bank.down_bias, bank.up_bias))
     if not isinstance(index, int):
         down_bias, up_bias = down_bias.unsqueeze(1), up_bias.unsqueeze(1)
     return {"down": down, "up": up, "down_bias": down_bias, "up_bias": up_bias}

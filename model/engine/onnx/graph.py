@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -88,6 +90,16 @@ class GraphWriter:
         entry = tensor.external_data.add()
         entry.key, entry.value = "location", "handed over in memory"
         return tensor
+
+    def save(self, path: Path) -> None:
+        """Write the model, and its weights in one file beside it."""
+        whole = self.model(path.stem)
+        for tensor in whole.graph.initializer:
+            if tensor.name in self.separate:
+                tensor.CopyFrom(numpy_helper.from_array(self.weights[tensor.name], tensor.name))
+        onnx.save_model(
+            whole, path, save_as_external_data=True, location=f"{path.stem}.weights", size_threshold=_SEPARATE_FROM
+        )
 
     @property
     def separate(self) -> dict[str, Array]:

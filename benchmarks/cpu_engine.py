@@ -1,0 +1,222 @@
+"""How long does one recommendation take on a CPU, with each engine and beside what else there is?
+
+Question  One request at a time on two CPU threads, 20 beams over the trie of all 11,924 Toys items: how do the engines'
+          latencies compare with `generate` of transformers under the same constraint, and with CTranslate2's int8 beam
+          search, which knows no constraint? What share of the machine's rate of matrix products is reached?
+Method    T5-small's dimensions with random weights; real users' histories. Our engines do all of VIP5 (assembling the
+          prompt, image tokens, adapters, leaving out what is in the history) and return 10 items. The others are given
+          ready token ids of the same prompt, and a plain T5 without images and adapters. transformers' 20 sequences are
+          cut to the 10 best that are not in the history; CTranslate2 decodes three steps. All answer each request in
+          turn, after a warm-up, each time another one first. Apart from the timing, some answers are compared with VIP5
+          rebuilt on transformers' T5 (adapters as hooks), whose 20 beams must find the same 20 items with the same
+          scores; and the 10 items of each engine with those of torch.
+Output    Median and 95th percentile of each, their ratios, and what the checks found; the last line is JSON.
+
+    python -m benchmarks.cpu_engine [--requests 60] [--threads 2] [--ctranslate2 PYTHON]
+
+PYTHON is the interpreter of an environment with ctranslate2, transformers 4 and torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+
+from benchmarks.contenders import NUM_BEAMS, CTranslate2, K, Ours, PlainT5, Request, Vip5Rebuilt
+from benchmarks.toys_bundle import build, sample_purchases
+from model.bundle.bundle import open_bundle
+from model.engine.choice import EngineName
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
+BUNDLE = ROOT / "benchmarks" / ".work" / "toys-t5-small"
+TOKENIZER = DATA / "t5-tokenizer" / "tokenizer.json"
+
+ENGINES: tuple[EngineName, ...] = tuple(name for name in get_args(EngineName) if name != "auto")
+BASELINE = "transformers, plain T5"
+NUM_WARM_UP = 3
+NUM_COMPARED = 8
+LARGEST_GAP = 2e-4  # of scores that are the same but for rounding
+
+Answer = Callable[[Request], Sequence[str | None]]
+Timed = Callable[[Request], tuple[float, Sequence[str | None]]]
+
+
+@dataclass
+class Tally:
+    """What was measured and seen of one side."""
+
+    seconds: list[float] = field(default_factory=list)
+    answers: list[Sequence[str | None]] = field(default_factory=list)
+
+    @property
+    def median_ms(self) -> float:
+        return round(float(np.median(self.seconds)) * 1e3, 1)
+
+    @property
+    def p95_ms(self) -> float:
+        return round(float(np.percentile(self.seconds, 95)) * 1e3, 1)
+
+    @property
+    def num_invalid(self) -> int:
+        return sum(item is None for items in self.answers for item in items)
+
+    @property
+    def num_short(self) -> int:
+        """Answers of fewer than K items."""
+        return sum(len(items) < K for items in self.answers)
+
+    def overlap(self, other: Tally) -> float:
+        """Share of the items that both answers hold, in the mean over the requests."""
+        pairs = zip(self.answers, other.answers, strict=True)
+        return float(np.mean([len(set(mine) & set(theirs)) / K for mine, theirs in pairs]))
+
+    def num_same(self, other: Tally) -> int:
+        """Requests whose items are the same in the same order."""
+        return sum(list(mine) == list(theirs) for mine, theirs in zip(self.answers, other.answers, strict=True))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Compare the latency of the engines with that of other libraries.")
+    parser.add_argument("--requests", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ctranslate2", type=Path, help="python of an environment that has ctranslate2")
+    options = parser.parse_args()
+    if not DATA.is_dir():
+        print("skipped: there is no ../shared/data beside the repository, with the Toys catalog and its histories")
+        return 0
+    torch.set_num_threads(options.threads)
+    if not BUNDLE.exists():
+        print(f"building {BUNDLE.relative_to(ROOT)}")
+        build(BUNDLE, DATA)
+
+    bundle = open_bundle(BUNDLE)
+    engines = {name: Ours(BUNDLE, name, options.threads) for name in ENGINES}
+    sides: dict[str, Timed] = {name: _timed(engine.answer) for name, engine in engines.items()}
+    sides[BASELINE] = _timed(PlainT5(bundle).answer)
+    translator = None
+    if options.ctranslate2 is not None:
+        folder = BUNDLE.with_name("toys-t5-plain")
+        translator = CTranslate2(options.ctranslate2, bundle, folder, TOKENIZER, options.threads)
+        sides["CTranslate2, int8"] = lambda request, side=translator: (side.seconds(request), [])  # type: ignore[misc]
+    ours = engines["torch"]
+    requests = [ours.request(one) for one in sample_purchases(DATA, NUM_WARM_UP + options.requests)]
+    _run_in_turn(sides, requests[:NUM_WARM_UP])
+    measured = requests[NUM_WARM_UP:]
+    rate = _product_rate()
+    tallies = _run_in_turn(sides, measured)
+    rate = max(rate, _product_rate())
+    if translator is not None:
+        translator.close()
+    gap = _compare(engines["onnx"], Vip5Rebuilt(bundle), measured[:NUM_COMPARED])
+    operations = float(np.median([ours.floating_operations(request) for request in measured]))
+    _report(measured, tallies, options.threads, operations / rate)
+    print(f"the {NUM_BEAMS} items of VIP5 in transformers have the same scores on onnx within {gap:.1e}")
+    is_sound = all(tallies[name].num_invalid == tallies[name].num_short == 0 for name in ENGINES)
+    return 0 if is_sound and gap < LARGEST_GAP else 1
+
+
+def _timed(answer: Answer) -> Timed:
+    def run(request: Request) -> tuple[float, Sequence[str | None]]:
+        started = time.perf_counter()
+        items = answer(request)
+        return time.perf_counter() - started, items
+
+    return run
+
+
+def _run_in_turn(sides: dict[str, Timed], requests: Sequence[Request]) -> dict[str, Tally]:
+    """All sides answer every request; each time another one begins."""
+    tallies = {name: Tally() for name in sides}
+    order = list(sides)
+    for request in requests:
+        for name in order:
+            seconds, items = sides[name](request)
+            tallies[name].seconds.append(seconds)
+            tallies[name].answers.append(items)
+        order.append(order.pop(0))
+    return tallies
+
+
+def _product_rate(size: int = 2048, rounds: int = 8) -> float:
+    """Operations a second of a large float32 matrix product, the best of some."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    best = float("inf")
+    for _ in range(rounds):
+        started = time.perf_counter()
+        torch.mm(a, b)
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def _compare(ours: Ours, rebuilt: Vip5Rebuilt, requests: Sequence[Request]) -> float:
+    """The largest difference between the scores of the same item in both answers; infinite where one lacks an item."""
+    gaps = [0.0]
+    for request in requests:
+        mine, theirs = dict(ours.best(request)), dict(rebuilt.best(request))
+        gaps += [abs(mine.get(item, -np.inf) - score) for item, score in theirs.items()]
+    return max(gaps)
+
+
+def _report(requests: Sequence[Request], tallies: dict[str, Tally], num_threads: int, least_s: float) -> None:
+    """`least_s` is what the products of a median request take at the machine's full rate in float32."""
+    lengths = np.array([request.num_tokens for request in requests])
+    print(f"{len(requests)} requests, {int(np.median(lengths))} prompt tokens in the median, {lengths.max()} at most")
+    print(f"the products alone, at the rate of a large one in float32: {least_s * 1e3:.1f} ms")
+    baseline = tallies[BASELINE].median_ms
+    print(f"{'':24}{'median':>12}{'p95':>12}{'faster':>9}{'of rate':>9}{'invalid':>9}{'short':>7}")
+    found = {}
+    for name, tally in tallies.items():
+        faster = round(baseline / tally.median_ms, 2)
+        share = round(least_s * 1e3 / tally.median_ms, 2)
+        found[name] = {"median_ms": tally.median_ms, "p95_ms": tally.p95_ms, "faster": faster, "share_of_rate": share}
+        row = f"{name:24}{tally.median_ms:9.1f} ms{tally.p95_ms:9.1f} ms{faster:9}{share:9}"
+        print(f"{row}{tally.num_invalid:9}{tally.num_short:7}")
+    quality = {
+        name: {
+            "same_10": tallies[name].num_same(tallies["torch"]),
+            "overlap_10": round(tallies[name].overlap(tallies["torch"]), 4),
+        }
+        for name in ENGINES
+    }
+    for name, agreement in quality.items():
+        print(
+            f"{name}: the 10 items of torch, in order, {agreement['same_10']} times; overlap {agreement['overlap_10']}"
+        )
+    about = {
+        "benchmark": "cpu_engine",
+        "commit": _commit(),
+        "cpu": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "onnxruntime")},
+        "threads": num_threads,
+        "requests": len(requests),
+    }
+    print(json.dumps({**about, "least_ms": round(least_s * 1e3, 1), "sides": found, "quality": quality}))
+
+
+def _commit() -> str:
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],  # noqa: S607 - whichever git the caller uses
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""Writes a bundle's graphs and the inputs that belong to its domains, for other runtimes and for a look inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from model.bundle.bundle import open_bundle
+from model.engine.onnx.domains import DomainInputBank
+from model.engine.onnx.graphs import Precision, encoder_graph, step_graph
+from model.engine.onnx.session import to_tensor
+from model.engine.runtime import build_network
+from model.errors import BundleError
+from model.network.banks import RowIndex
+from model.network.config import TASKS
+
+
+def export_onnx(root: Path, out: Path, precision: Precision = "float32") -> None:
+    """Write `encoder.onnx`, `step.onnx`, their weights, and `domains/<name>.<task>.safetensors` into a new folder.
+
+    The tensors of a domain are named like the graphs' inputs; embedding tables and the visual mapper, whose products
+    the graphs take, stay in the bundle. Raises BundleError kinds for the bundle and for a folder that is there already.
+    """
+    if out.exists():
+        raise BundleError(f"{out} exists; name a folder that does not, or remove it")
+    bundle = open_bundle(root)
+    network = build_network(bundle)
+    (out / "domains").mkdir(parents=True)
+    encoder_graph(network, precision).save(out / "encoder.onnx")
+    step_graph(network, precision).save(out / "step.onnx")
+    bank = DomainInputBank(network)
+    for slot, name in enumerate(sorted(bundle.domains)):
+        for task in TASKS:
+            inputs = bank.of(RowIndex(domain=slot, adapter=network.adapter_row(slot, task)))
+            values = {**inputs.encoder, **inputs.step}
+            tensors: dict[str, torch.Tensor] = {key: to_tensor(value).clone() for key, value in values.items()}
+            save_file(tensors, out / "domains" / f"{name}.{task}.safetensors")

@@ -1,0 +1,105 @@
+"""What is ONNX Runtime's own; that it computes what torch does, the engine's tests and the parity suite show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from model.bundle.bundle import open_bundle
+from model.engine.collate import collate
+from model.engine.domain import ServedDomain
+from model.engine.onnx.export import export_onnx
+from model.engine.onnx.graph import GraphWriter
+from model.engine.onnx.session import Session, SessionOptions
+from model.engine.planning import plan_sequential
+from model.engine.plans import RankingPlan
+from model.engine.protocol import RankingWork
+from model.engine.queries import RankingOptions, SequentialQuery
+from model.engine.runtime import build_network, load_runtime
+from model.errors import BundleError, EngineError
+from model.network.config import DomainLayout
+from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, tiny_bundle
+
+PLAIN = replace(TINY_LAYOUT, bottleneck=0, cross_attention_adapter=False)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("onnx"), num_items=60)
+
+
+@pytest.mark.parametrize("layout", [TINY_LAYOUT, PLAIN, replace(TINY_LAYOUT, cross_attention_adapter=False)])
+@pytest.mark.parametrize("is_gated", [False, True])
+def test_graphs_follow_the_backbone_and_the_adapters(tmp_path: Path, layout: DomainLayout, *, is_gated: bool) -> None:
+    backbone = replace(
+        TINY_BACKBONE,
+        feed_forward_proj="gated-gelu" if is_gated else "relu",
+        tie_word_embeddings=not is_gated,
+        num_decoder_layers=3,
+    )
+    root = tiny_bundle(tmp_path, backbone=backbone, layouts={"toys": layout}, num_items=40)
+    found, expected = ([*_rank(root, name)] for name in ("onnx", "torch"))
+    assert [leaf for leaf, _ in found] == [leaf for leaf, _ in expected]
+    assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-4)
+
+
+def test_rounded_weights_give_nearly_the_same_scores(bundle: Path) -> None:
+    exact, rounded = dict(_rank(bundle, "torch")), dict(_rank(bundle, "onnx-int8"))
+    both = exact.keys() & rounded.keys()
+    assert len(both) >= 0.8 * len(exact)
+    gaps = [abs(exact[leaf] - rounded[leaf]) for leaf in both]
+    assert 1e-5 < max(gaps) < 0.5
+
+
+def test_an_exported_encoder_needs_nothing_but_its_files(tmp_path: Path, bundle: Path) -> None:
+    out = tmp_path / "exported"
+    export_onnx(bundle, out)
+    opened = open_bundle(bundle)
+    network = build_network(opened)
+    domain = ServedDomain.of(0, opened.domains["toys"], opened.tokenizer, opened.hash)
+    batch = collate([_work(domain).source], network, torch.device("cpu"))
+    session = onnxruntime.InferenceSession(str(out / "encoder.onnx"), providers=["CPUExecutionProvider"])
+    wanted = {each.name for each in session.get_inputs()}
+    of_domain = load_file(out / "domains" / "toys.sequential.safetensors")
+    inputs = {name: array for name, array in of_domain.items() if name in wanted}
+    inputs["x"] = network.embed(batch).numpy()
+    inputs["bias"] = network.encoder.positions(inputs["x"].shape[1]).numpy()
+    inputs["is_token"] = np.ones(inputs["x"].shape[:2], np.int32)
+    (key, *_) = session.run(["key.0"], inputs)
+    assert np.abs(key - network.memorise(batch).keys[0].numpy()).max() < 1e-4
+    with pytest.raises(BundleError, match="exists; name a folder that does not"):
+        export_onnx(bundle, out)
+
+
+def test_an_unknown_engine_is_refused_with_those_that_are_known(bundle: Path) -> None:
+    with pytest.raises(EngineError, match="engine 'tensorrt' is not known; take one of auto, torch, onnx, onnx-int8"):
+        load_runtime(bundle, engine="tensorrt")  # type: ignore[arg-type]  # as it comes from outside
+
+
+def test_a_device_that_the_library_was_not_built_for_is_refused() -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime knows CUDA")
+    with pytest.raises(
+        EngineError, match=r"no CUDAExecutionProvider .* install onnxruntime-gpu, or take another engine"
+    ):
+        Session("encoder", GraphWriter(), SessionOptions(torch.device("cuda")))
+
+
+def _rank(root: Path, engine: str) -> list[tuple[int, float]]:
+    runtime = load_runtime(root, engine=engine)  # type: ignore[arg-type]  # one of them
+    ((ranking,), _) = runtime.engine.rank([_work(runtime.domains["toys"])])
+    return list(zip(ranking.leaves.tolist(), ranking.scores.tolist(), strict=True))
+
+
+def _work(domain: ServedDomain) -> RankingWork:
+    options = RankingOptions(k=20, num_beams=40)
+    plan = plan_sequential(domain, SequentialQuery(history=("item-3", "item-5"), user_id="u1", options=options))
+    assert isinstance(plan, RankingPlan)
+    features = np.random.default_rng(3).standard_normal((2, domain.spec.layout.feature_dim)).astype(np.float32)
+    return plan.work([features])
