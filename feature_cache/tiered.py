@@ -52,6 +52,15 @@ class TieredStore:
     def dim(self, namespace: str) -> int:
         return self._reader.spaces[namespace].dim
 
+    async def watch(self, space: FeatureSpace) -> None:
+        """Let one more space be read, by the namespace that `namespace_of` gives."""
+        self._reader.spaces[namespace_of(space)] = space
+        await self._reader.watcher.watch(namespace_of(space), space)
+
+    def forget(self, space: FeatureSpace) -> None:
+        self._reader.spaces.pop(namespace_of(space), None)
+        self._reader.watcher.forget(namespace_of(space))
+
     @property
     def is_up(self) -> bool:
         """Whether Redis answers."""
@@ -92,6 +101,29 @@ class TieredStore:
             if may_keep and (row is not None or is_absent):
                 self._tier.put(known.token, item_ids[place], row)
         return _Rows(rows, fetched.shortfall)
+
+
+class SpaceStore:
+    """The embeddings of one space, and a store of last resort of its own."""
+
+    def __init__(self, tiered: TieredStore, space: FeatureSpace, last_resort: FeatureStore | None) -> None:
+        self._tiered = tiered
+        self._space = space
+        self._last_resort = last_resort
+
+    def dim(self, _: str) -> int:
+        return self._space.dim
+
+    async def get_many(self, namespace: str, item_ids: Sequence[str]) -> FeatureBatch:
+        batch = await self._tiered.get_many(namespace_of(self._space), item_ids)
+        if self._last_resort is None or batch.is_present.all():
+            return batch
+        return await _completed(batch, self._last_resort, namespace, item_ids)
+
+
+def namespace_of(space: FeatureSpace) -> str:
+    """Names a space among those that a store was told to watch."""
+    return f"{space.domain}/{space.encoder}/{space.dim}"
 
 
 def _batch(known: Known, found: _Rows, num_items: int, dim: int) -> FeatureBatch:

@@ -10,6 +10,9 @@ from fastapi import FastAPI
 
 from model.engine.runtime import Runtime, load_runtime
 from service.batching.lanes import Lanes
+from service.epochs.domains import Domains
+from service.epochs.journal import Journal, NoJournal
+from service.epochs.opening import EpochParts, open_epochs, open_journal
 from service.explainer import Explainer
 from service.features import open_features
 from service.liveness import Liveness
@@ -22,7 +25,6 @@ from service.routes import domains, explain, health, metrics, recommend
 from service.routes.openapi import install_openapi
 from service.routes.parts import Service
 from service.settings import Settings
-from service.stages import Epoch
 from service.tracing.traces import Traces, open_traces
 
 LANES_CLOSE_S = 5.0
@@ -32,32 +34,43 @@ Loader = Callable[[Settings], Runtime]
 
 def load(settings: Settings) -> Runtime:
     """Verify and load the bundle. Raises BundleError kinds."""
-    return load_runtime(settings.bundle, device=settings.device, num_threads=settings.num_threads)
+    return load_runtime(
+        settings.bundle, device=settings.device, num_threads=settings.num_threads, engine=settings.engine
+    )
 
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, metrics: Metrics, liveness: Liveness, loader: Loader = load
+    settings: Settings,
+    metrics: Metrics,
+    liveness: Liveness,
+    loader: Loader = load,
+    journal: Journal | None = None,
 ) -> AsyncIterator[Service]:
-    """Load the bundle and run the lanes of its engine. Raises BundleError kinds."""
+    """Load the bundle and run the lanes of its engine; without a journal the bundle is served as it is.
+
+    Raises BundleError kinds.
+    """
     runtime = await asyncio.to_thread(loader, settings)
-    async with open_features(settings.feature_options, runtime, metrics) as features:
-        epoch = Epoch(domains=runtime.domains, features=features.store)
-        for domain in epoch.domains.values():
-            metrics.set_bundle(domain.name, domain.bundle_hash)
-        metrics.set_epoch_started()
+    async with open_features(settings.feature_options, metrics) as features:
         metrics.watch_gpu(settings.device)
         lanes = Lanes(runtime.engine, settings.queue_limits, metrics, liveness.note_crash)
         liveness.watch(lanes.all)
         lanes.start()
+        domains = Domains()
+        recommender = Recommender(domains, lanes, metrics, settings.request_limits)
         try:
-            yield Service(
-                epoch=epoch,
-                recommender=Recommender(epoch, lanes, metrics, settings.request_limits),
-                explainer=Explainer(epoch, lanes, metrics, settings.request_limits),
-                feature_problems=features.problems,
-            )
+            parts = EpochParts(runtime, domains, features, lanes, recommender, metrics)
+            async with open_epochs(settings, parts, journal or NoJournal()) as administration:
+                yield Service(
+                    domains=domains,
+                    recommender=recommender,
+                    explainer=Explainer(domains, lanes, metrics, settings.request_limits),
+                    administration=administration,
+                    problems=lambda: [*features.problems(), *administration.replica.problems],
+                )
         finally:
+            await recommender.close()
             await lanes.close(LANES_CLOSE_S)
 
 
@@ -73,11 +86,13 @@ def create_app(settings: Settings, loader: Loader = load, traces: Traces | None 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_service(settings, service_metrics, liveness, loader) as service:
+        journal = open_journal(settings.journal_options)
+        async with open_service(settings, service_metrics, liveness, loader, journal) as service:
             app.state.service = service
-            readiness.degraded = service.feature_problems
-            readiness.await_domains(service.epoch.domains)
-            warming = asyncio.create_task(warm_up(readiness, service.recommender, service.epoch.domains.values()))
+            readiness.degraded = service.problems
+            readiness.await_domains(service.domains.stable)
+            versions = list(service.domains.stable.values())
+            warming = asyncio.create_task(warm_up(readiness, service.recommender, versions))
             try:
                 yield
             finally:

@@ -14,9 +14,16 @@ Vip5Error
     ├── NotReadyError           still loading or warming up
     ├── DrainingError           about to end
     ├── DeadlineError
+    ├── UnauthorizedError       no admin token, or a wrong one
+    ├── UnknownBundleError      nothing of this name below the root of bundles
+    ├── UnknownVersionError     no such version of the domain is loaded
+    ├── RevisionConflictError   something has been changed since the revision that was expected
+    ├── OperationConflictError  what is asked does not fit the versions that there are, or one that is being loaded
+    ├── JournalError            changes cannot be kept, so they are not made
     ├── ClientGoneError         nobody is left to read the answer
     ├── ListenError             the address cannot be listened on
     ├── LaneFailedError         the service cannot go on and ends
+    ├── BeamTableError          the table of measured widths cannot be read
     └── TracesError             traces are wanted and cannot be made
 
 Knows no web framework: the command line writes the same problem documents.
@@ -31,12 +38,17 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from model.errors import (
+    BackboneMismatchError,
+    BundleError,
+    CatalogError,
     EngineError,
     InputError,
+    IntegrityError,
     UnknownColumnError,
     UnknownDomainError,
     UnknownItemError,
     UnknownTemplateError,
+    UnsafeFileError,
     Vip5Error,
 )
 from service.schemas.problem import FieldError, Problem
@@ -126,10 +138,52 @@ class ClientGoneError(ServiceError):
     code = "client_closed_request"
 
 
+class UnauthorizedError(ServiceError):
+    """No admin token was given, or a wrong one."""
+
+    code = "unauthorized"
+
+
+class UnknownBundleError(ServiceError):
+    """There is no bundle of this name."""
+
+    code = "unknown_bundle"
+
+
+class UnknownVersionError(ServiceError):
+    """No such version of the domain is loaded."""
+
+    code = "unknown_version"
+
+
+class RevisionConflictError(ServiceError):
+    """Something has been changed since the revision that was expected."""
+
+    code = "revision_conflict"
+
+
+class OperationConflictError(ServiceError):
+    """What is asked does not fit the versions that there are, or another change that is under way."""
+
+    code = "operation_conflict"
+
+
+class JournalError(ServiceError):
+    """Changes cannot be kept, so they are not made."""
+
+    code = "journal_unavailable"
+
+
 class LaneFailedError(ServiceError):
     """A lane has failed itself, and not by one of its batches; the service ends."""
 
     code = "lane_failed"
+
+
+class BeamTableError(ServiceError):
+    """The table of measured widths cannot be read; the service does not start."""
+
+    code = "invalid_beam_table"
 
 
 class ListenError(ServiceError):
@@ -163,6 +217,16 @@ STATUSES: dict[type[Exception], Status] = {
     MalformedBodyError: Status(400, "The body is not JSON"),
     UnknownRouteError: Status(404, "No such path"),
     MethodError: Status(405, "The path does not take this method"),
+    UnauthorizedError: Status(401, "The admin token is missing or wrong"),
+    UnknownBundleError: Status(404, "There is no such bundle"),
+    UnknownVersionError: Status(404, "No such version is loaded"),
+    RevisionConflictError: Status(409, "It has been changed meanwhile"),
+    OperationConflictError: Status(409, "The domain is in another state"),
+    BundleError: Status(422, "The bundle breaks a rule"),
+    IntegrityError: Status(422, "The bundle's files are not what its manifest says"),
+    BackboneMismatchError: Status(422, "The bundle has another backbone"),
+    CatalogError: Status(422, "The catalog breaks a rule"),
+    UnsafeFileError: Status(422, "The file would execute code"),
     BodyTooLargeError: Status(413, "The body is too large"),
     ContentTypeError: Status(415, "The body must be JSON"),
     QueueFullError: Status(429, "Too many requests are waiting", is_retryable=True),
@@ -171,6 +235,7 @@ STATUSES: dict[type[Exception], Status] = {
     ClientGoneError: Status(499, "The client closed the connection"),
     EngineError: Status(500, "The model failed at this request"),
     NotReadyError: Status(503, "The service is not ready", is_retryable=True),
+    JournalError: Status(503, "Changes cannot be kept", is_retryable=True),
     DrainingError: Status(503, "The service is draining", is_retryable=True),
     DeadlineError: Status(504, "The deadline passed", is_retryable=True),
     Exception: Status(500, "The service failed at this request"),

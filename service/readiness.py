@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 
-from model.engine.domain import ServedDomain
-from model.errors import InputError, Vip5Error
+from model.errors import EngineError, InputError, Vip5Error
+from service.epochs.versions import DomainVersion, Lease
 from service.errors import DrainingError, NotReadyError
 from service.recommender import Recommender
 from service.schemas.ranking import SequentialRequest
@@ -58,19 +59,30 @@ class Readiness:
             )
 
 
-async def warm_up(readiness: Readiness, recommender: Recommender, domains: Iterable[ServedDomain]) -> None:
+async def warm_up(readiness: Readiness, recommender: Recommender, versions: Iterable[DomainVersion]) -> None:
     """Let every domain answer one request, by the way that every request goes."""
-    for domain in domains:
-        first_item = domain.catalog.item_ids[int(domain.catalog.is_active.argmax())]
-        request = SequentialRequest(domain=domain.name, history=[first_item], k=1, exclude_history=False)
+    for version in versions:
+        name = version.domain.name
         try:
-            await recommender.recommend_sequential(request, RequestTrace(request_id="warm-up"))
-        except InputError as error:
-            # The catalog admits no answer (no active item, say), which is an answer: the domain works.
-            logger.warning("warm_up_refused", extra={"domain": domain.name, "reason": str(error)})
-            readiness.mark_ready(domain.name)
+            with Lease(version, "stable"):
+                await warm_up_version(recommender, version)
         except Vip5Error as error:
-            logger.exception("warm_up_failed", extra={"domain": domain.name})
-            readiness.mark_failed(domain.name, error)
+            logger.exception("warm_up_failed", extra={"domain": name})
+            readiness.mark_failed(name, error)
         else:
-            readiness.mark_ready(domain.name)
+            readiness.mark_ready(name)
+
+
+async def warm_up_version(recommender: Recommender, version: DomainVersion) -> None:
+    """Let a version answer one request. Raises EngineError if what comes is no answer."""
+    domain = version.domain
+    first_item = domain.catalog.item_ids[int(domain.catalog.is_active.argmax())]
+    request = SequentialRequest(domain=domain.name, history=[first_item], k=1, exclude_history=False)
+    try:
+        answer = await recommender.answer_from(version, request, RequestTrace(request_id="warm-up"))
+    except InputError as error:
+        # The catalog admits no answer (no active item, say), which is an answer: the domain works.
+        logger.warning("warm_up_refused", extra={"domain": domain.name, "reason": str(error)})
+        return
+    if not all(math.isfinite(item.score) for item in answer.items):
+        raise EngineError(f"the version {version.ref.version} gives scores that are no numbers; tune it anew")

@@ -34,6 +34,7 @@ from service.settings import RequestLimits
 from service.stages import PromptFeatures, deadline_in, fetch_features, untrained
 from service.trace import RequestTrace
 
+
 @dataclass(frozen=True)
 class _Found:
     """What the engine found: catalog rows with scores, best first."""

@@ -57,6 +57,7 @@ class RequestContext:
                 raise
             await problem_response(problem_of(error, trace.request_id))(scope, receive, send_with_id)
         finally:
+            trace.end()
             trace.route = getattr(scope.get("route"), "path", trace.route)
             duration_s = time.perf_counter() - started_at
             trace.trace_id = self._traces.record(trace, status or GONE, time.time_ns())

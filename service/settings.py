@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_cache.errors import RedisAddressError
 from feature_cache.remote.address import RedisAddress
+from service.rate_limits import check_form
 
 PREFIX = "VIP5_"
+REDIS_JOURNAL = "redis"
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -59,6 +61,25 @@ class FeatureOptions:
 
 
 @dataclass(frozen=True)
+class JournalOptions:
+    """Where changes are kept: a Redis, or a file. An optional file is used if it is there or changes may be made."""
+
+    redis: RedisAddress | None
+    service_id: str
+    path: Path
+    is_wanted: bool
+
+
+@dataclass(frozen=True)
+class AdminOptions:
+    """Who may change what is served, and where the bundles are that may be named."""
+
+    token: str | None
+    port: int | None
+    bundles_root: Path | None
+
+
+@dataclass(frozen=True)
 class TraceOptions:
     """Where spans go, and of which share of the requests; no endpoint means that there are none."""
 
@@ -75,6 +96,9 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where the model runs.")
+    engine: Literal["auto", "torch", "onnx", "onnx-int8"] = Field(
+        default="auto", description="What computes the model; auto takes the fastest that changes no answer."
+    )
     num_threads: Count | None = Field(default=None, description="CPU threads of the model; left out: all cores.")
     max_body_bytes: Count = Field(default=1_048_576, description="Longest request body.")
     max_history: Count = Field(default=1_000, description="Most items in a history.")
@@ -84,6 +108,13 @@ class Settings(BaseSettings):
     max_batch_rows: Count = Field(default=64, description="Most prompts in one batch.")
     max_batch_tokens: Count = Field(default=16_384, description="Most tokens in one batch, padding included.")
     drain_s: Seconds = Field(default=30.0, description="Longest wait for running requests at the end.")
+    rate_limit: str | None = Field(
+        default=None, description="Most requests of one client, such as 100/second; left out: no limit."
+    )
+    min_beams: Count | None = Field(
+        default=None, description="Searches may become as narrow as that under load; left out: they do not."
+    )
+    beam_table: Path | None = Field(default=None, description="JSON file of what each width costs and finds.")
     stall_s: Seconds = Field(default=60.0, description="Longest time in one batch before the process counts as stuck.")
     feature_store: Literal["embedded", "redis"] = Field(default="embedded", description="Where embeddings come from.")
     feature_fallback: Literal["embedded", "none"] = Field(
@@ -96,6 +127,19 @@ class Settings(BaseSettings):
     redis_username: str | None = Field(default=None, description="User name; wins over the URL's.")
     redis_password: SecretStr | None = Field(default=None, description="Password; wins over the URL's.")
     redis_connections: Count = Field(default=16, description="Most requests that ask Redis at once.")
+    admin_token: SecretStr | None = Field(
+        default=None, min_length=1, description="Opens /admin to who sends it; left out: there is no /admin."
+    )
+    admin_port: int | None = Field(
+        default=None, ge=0, le=65535, description="Port of /admin and /metrics; left out: the public one."
+    )
+    bundles_root: Path | None = Field(default=None, description="Folder of the bundles that /admin may name.")
+    journal: str | None = Field(
+        default=None, min_length=1, description="File that keeps changes, or `redis`; left out: beside the bundle."
+    )
+    service_id: str = Field(
+        default="vip5", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Names the journal in Redis; replicas share it."
+    )
     traces_endpoint: str | None = Field(
         default=None, pattern=r"^https?://", description="Where spans go, by OTLP over HTTP; left out: no traces."
     )
@@ -124,7 +168,7 @@ class Settings(BaseSettings):
     @property
     def feature_options(self) -> FeatureOptions:
         return FeatureOptions(
-            redis=self._redis_address(),
+            redis=self._redis_address() if self.feature_store == "redis" else None,
             timeout_s=self.feature_timeout_ms / 1000,
             refresh_s=self.feature_refresh_ms / 1000,
             max_concurrent=self.redis_connections,
@@ -133,8 +177,38 @@ class Settings(BaseSettings):
         )
 
     @property
+    def admin_options(self) -> AdminOptions:
+        token = None if self.admin_token is None else self.admin_token.get_secret_value()
+        return AdminOptions(token=token, port=self.admin_port, bundles_root=self.bundles_root)
+
+    @property
+    def journal_options(self) -> JournalOptions:
+        bundle = self.bundle.resolve()
+        beside = bundle.with_name(f"{bundle.name}.journal.jsonl")
+        return JournalOptions(
+            redis=self._redis_address() if self.journal == REDIS_JOURNAL else None,
+            service_id=self.service_id,
+            path=beside if self.journal is None else Path(self.journal),
+            is_wanted=self.admin_token is not None or self.journal is not None,
+        )
+
+    @property
     def trace_options(self) -> TraceOptions:
         return TraceOptions(endpoint=self.traces_endpoint, sample_ratio=self.traces_sample_ratio)
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _check_rate_limit(cls, limits: str | None) -> str | None:
+        return None if limits is None else check_form(limits)
+
+    @model_validator(mode="after")
+    def _check_beams(self) -> Self:
+        if (self.min_beams is None) != (self.beam_table is None):
+            raise ValueError(
+                f"{PREFIX}MIN_BEAMS and {PREFIX}BEAM_TABLE go together: how narrow searches may become, and what each "
+                "width was measured to cost; set both, or neither"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_redis(self) -> Self:
@@ -145,9 +219,11 @@ class Settings(BaseSettings):
         return self
 
     def _redis_address(self) -> RedisAddress | None:
-        if (self.feature_store == "redis") != (self.redis_url is not None):
+        uses_redis = self.feature_store == "redis" or self.journal == REDIS_JOURNAL
+        if uses_redis != (self.redis_url is not None):
             raise RedisAddressError(
-                f"{PREFIX}FEATURE_STORE=redis and {PREFIX}REDIS_URL go together; set both, or neither"
+                f"{PREFIX}FEATURE_STORE=redis and {PREFIX}REDIS_URL go together, and so do {PREFIX}JOURNAL=redis "
+                "and it; set both, or neither"
             )
         if self.redis_url is None:
             return None

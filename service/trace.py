@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from model.engine.plans import Degradation
 from model.engine.protocol import Timings
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,16 @@ class RequestTrace:
     """Known at the end, if the request's trace is sampled."""
     started_ns: int = field(default_factory=time.time_ns)
     spans: list[Span] = field(default_factory=list)
+
+    _held: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    def hold(self, context: AbstractContextManager[T]) -> T:
+        """Enter a context that is left when the request has ended, its answer sent."""
+        return self._held.enter_context(context)
+
+    def end(self) -> None:
+        """To be called once, by whoever made the trace."""
+        self._held.close()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from feature_cache.remote.breakers import Breakers
@@ -47,7 +47,7 @@ class RemoteReader:
     """Fetches raw values of the edition that is current."""
 
     link: Link
-    spaces: Mapping[str, FeatureSpace]
+    spaces: dict[str, FeatureSpace]
     limits: ReadLimits
     observer: FeatureObserver
     breakers: Breakers = field(default_factory=Breakers)

@@ -66,6 +66,17 @@ class Watcher:
         self._num_failures = 0
         self._has_answered = False
         self._listeners: list[ItemChanged] = []
+        self._turn = asyncio.Lock()
+
+    async def watch(self, namespace: str, space: FeatureSpace) -> None:
+        """Keep up with one more space from now on; it has been asked for once, whether or not Redis answered."""
+        self._known[namespace] = Known(problem="Redis has not answered since the start")
+        self._spaces = {**self._spaces, namespace: SpaceKeys(space)}
+        await self.poll()
+
+    def forget(self, namespace: str) -> None:
+        self._spaces = {name: keys for name, keys in self._spaces.items() if name != namespace}
+        self._known.pop(namespace, None)
 
     def known(self, namespace: str) -> Known:
         return self._known.get(namespace) or Known(problem="the domain's model reads no images")
@@ -95,6 +106,10 @@ class Watcher:
 
     async def poll(self) -> None:
         """Learn once what there is; a Redis that does not answer is noted and never raised."""
+        async with self._turn:
+            await self._poll()
+
+    async def _poll(self) -> None:
         try:
             async with asyncio.timeout(max(LONGEST_POLL_S, 4 * self._budget_s)):
                 if not self.is_up:
@@ -124,14 +139,17 @@ class Watcher:
 
     async def _learn_all(self) -> None:
         commands: list[Sequence[str | int]] = []
-        for namespace, keys in self._spaces.items():
+        spaces = {name: keys for name, keys in self._spaces.items() if name in self._known}
+        for namespace, keys in spaces.items():
             known = self._known[namespace].edition
             version, revision = (known.version, known.revision) if known else ("", 0)
             commands.append(("HGETALL", keys.current))
             commands.append(("XRANGE", keys.changes(version), f"({revision}-0", "+", "COUNT", MOST_CHANGES))
-        replies = await self._link.run_all(commands)
+        replies = await self._link.run_all(commands) if commands else []
         faults = []
-        for place, namespace in enumerate(self._spaces):
+        for place, namespace in enumerate(spaces):
+            if namespace not in self._spaces:  # forgotten meanwhile
+                continue
             record, changes = replies[2 * place : 2 * place + 2]
             if isinstance(record, FAULTS) or isinstance(changes, FAULTS):
                 faults.append(record if isinstance(record, FAULTS) else changes)

@@ -43,7 +43,12 @@ class Lane(ABC, Generic[J]):
 
     @property
     def num_running(self) -> int:
-        return sum(not job.is_settled for job in self._running_jobs())
+        return sum(not job.is_settled for job in self._queue.taken)
+
+    @property
+    def running(self) -> frozenset[J]:
+        """Jobs that are with the engine, those included that nobody waits for any more."""
+        return frozenset(self._queue.taken)
 
     @property
     def busy_s(self) -> float:
@@ -70,16 +75,13 @@ class Lane(ABC, Generic[J]):
     def _serve(self) -> None:
         """Run jobs until the queue is closed."""
 
-    @abstractmethod
-    def _running_jobs(self) -> Sequence[J]: ...
-
     def _run(self) -> None:
         try:
             self._serve()
         except BaseException as error:  # noqa: BLE001  # a lane that dies in silence would leave requests waiting
             failure = EngineError(f"the {self.name} lane has failed, and the service ends; try another replica")
             failure.__cause__ = error
-            for job in [*self._queue.close(), *self._running_jobs()]:
+            for job in [*self._queue.close(), *self._queue.taken]:
                 job.fail(failure)
             self._on_crash(self.name, error)
 

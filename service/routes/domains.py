@@ -9,9 +9,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.engine.domain import ServedDomain
 from model.network.config import Task
 from model.prompts.templates import TEMPLATES
+from service.epochs.versions import DomainVersion
 from service.routes.openapi import problems
 from service.routes.parts import Trace, service_of
 from service.schemas.domains import (
@@ -41,22 +41,22 @@ class Page(BaseModel):
 @router.get("")
 async def list_domains(request: Request) -> DomainsAnswer:
     """What is served."""
-    domains = service_of(request).epoch.domains
-    return DomainsAnswer(domains=[_domain_body(domains[name]) for name in sorted(domains)])
+    versions = service_of(request).domains.stable.values()
+    return DomainsAnswer(domains=[_domain_body(version) for version in versions])
 
 
 @router.get("/{name}", responses=problems(404))
 async def show_domain(name: str, request: Request, trace: Trace) -> DomainBody:
     """One domain."""
-    domain = service_of(request).epoch.domain(name)
-    trace.domain = domain.name
-    return _domain_body(domain)
+    version = service_of(request).domains.version(name)
+    trace.domain = version.domain.name
+    return _domain_body(version)
 
 
 @router.get("/{name}/items", responses=problems(404, 422))
 async def list_items(name: str, page: Annotated[Page, Query()], request: Request, trace: Trace) -> ItemsAnswer:
     """A page of the catalog."""
-    domain = service_of(request).epoch.domain(name)
+    domain = service_of(request).domains.domain(name)
     trace.domain = domain.name
     catalog = domain.catalog
     # Searching a large catalog takes a while, in which others are to be answered.
@@ -77,7 +77,7 @@ async def list_items(name: str, page: Annotated[Page, Query()], request: Request
 @router.get("/{name}/users", responses=problems(404, 422))
 async def list_users(name: str, page: Annotated[Page, Query()], request: Request, trace: Trace) -> UsersAnswer:
     """A page of the known users; empty where the bundle has no table of users."""
-    domain = service_of(request).epoch.domain(name)
+    domain = service_of(request).domains.domain(name)
     trace.domain = domain.name
     if domain.users is None:
         return UsersAnswer(users=[], total=0, offset=page.offset)
@@ -86,11 +86,13 @@ async def list_users(name: str, page: Annotated[Page, Query()], request: Request
     return UsersAnswer(users=known, total=total, offset=page.offset)
 
 
-def _domain_body(domain: ServedDomain) -> DomainBody:
+def _domain_body(version: DomainVersion) -> DomainBody:
+    domain = version.domain
     spec = domain.spec
     return DomainBody(
         name=domain.name,
         bundle=domain.bundle_hash,
+        catalog_revision=version.catalog_revision,
         num_items=len(domain.catalog),
         num_active_items=int(domain.catalog.is_active.sum()),
         num_users=None if domain.users is None else len(domain.users),

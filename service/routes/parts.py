@@ -12,9 +12,9 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.types import Message, Receive
 
-from service.errors import BodyTooLargeError, ClientGoneError, ContentTypeError
 from service.epochs.administration import Administration
 from service.epochs.domains import Domains
+from service.errors import BodyTooLargeError, ClientGoneError, ContentTypeError
 from service.explainer import Explainer
 from service.liveness import Liveness
 from service.problems import trace_of
@@ -34,7 +34,7 @@ class Service:
     explainer: Explainer
     administration: Administration
     problems: Callable[[], Sequence[str]]
-    """What makes answers less than they could be now: embeddings that cannot be fetched, versions that are not there."""
+    """What makes answers less than they could be now: embeddings that cannot be fetched, versions that are missing."""
 
 
 def service_of(request: Request) -> Service:

@@ -29,6 +29,7 @@ class DomainBody(AnswerBody):
 
     name: str = Field(description="Its name.")
     bundle: str = Field(description="Hash of the bundle.")
+    catalog_revision: int = Field(description="How often the catalog has been changed since it was loaded.")
     num_items: int = Field(description="Items in its catalog, inactive ones included.")
     num_active_items: int = Field(description="Items that may be recommended.")
     num_users: int | None = Field(description="Known users; null where the bundle has no table of users.")

@@ -84,6 +84,7 @@ class ExplanationAnswer(AnswerBody):
     degraded: list[DegradedBody] = Field(description="What made the answer less than it could be.")
     domain: str = Field(description="The domain that answered.")
     bundle: str = Field(description="Hash of the bundle that answered.")
+    catalog_revision: int = Field(description="How often the catalog had been changed since it was loaded.")
     request_id: str = Field(description="Names the request in the service's log.")
 
 

@@ -145,5 +145,6 @@ class RankingAnswer(AnswerBody):
     degraded: list[DegradedBody] = Field(description="What made the answer less than it could be.")
     domain: str = Field(description="The domain that answered.")
     bundle: str = Field(description="Hash of the bundle that answered.")
+    catalog_revision: int = Field(description="How often the catalog had been changed since it was loaded.")
     request_id: str = Field(description="Names the request in the service's log.")
     timings_ms: TimingsBody | None = Field(default=None, description="Where the time went, if asked for.")

@@ -117,7 +117,7 @@ async def test_images_change_the_answer(client: httpx.AsyncClient, runtime: Runt
         return [item["score"] for item in answer["items"]]
 
     # The features of another item are put in the place of item-2's.
-    store = client._transport.app.state.service.epoch.features  # type: ignore[attr-defined]  # the app under test
+    store = client._transport.app.state.service.domains.version("toys").features  # type: ignore[attr-defined]  # the app
     rows = store._files["toys"]._row_of
     before = await scores("item-2")
     rows["item-2"], kept = rows["item-3"], rows["item-2"]
