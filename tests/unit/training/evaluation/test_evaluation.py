@@ -244,7 +244,8 @@ def test_without_images_every_answer_lacks_them_as_with_a_store_that_is_down(
 ) -> None:
     options = replace(SMALL, templates=("A-3",), num_exact=0, baselines=())
     blind = evaluate(runtime, "toys", dataset, replace(options, with_images=False))
-    down = evaluate(replace(runtime, feature_files={}), "toys", dataset, options)
+    files = {name: replace(each, features_path=None) for name, each in runtime.files.items()}
+    down = evaluate(replace(runtime, files=files), "toys", dataset, options)
     assert timeless(blind).results == timeless(down).results
     assert blind.of("sequential", "A-3").degraded["missing_features"] == 9
     assert whole[0].of("sequential", "A-3").degraded["missing_features"] < 9
