@@ -33,7 +33,6 @@ class BatchLane(Lane[AnyCallJob]):
         super().__init__("ranking", JobQueue(limits.max_waiting, self._forecast), metrics, on_crash)
         self._limits = limits
         self._room = Room(limits.max_batch_rows, limits.max_batch_tokens)
-        self._batch: list[AnyCallJob] = []
 
     def submit(self, call: EngineCall[W, R], rows: Sequence[W], *, deadline: float) -> CallJob[W, R]:
         """Queue rows for a method of the engine. Raises QueueFullError, OverloadedError or DrainingError."""
@@ -49,16 +48,12 @@ class BatchLane(Lane[AnyCallJob]):
 
     # From here on: the lane's thread.
 
-    def _running_jobs(self) -> Sequence[AnyCallJob]:
-        return self._batch
-
     def _serve(self) -> None:
         while (batch := self._queue.take(self._room)) is not None:
-            self._batch = batch
             self._forecast.begin(batch)
             self._answer(batch)
             self._forecast.end()
-            self._batch = []
+            self._queue.let_go(batch)
 
     def _answer(self, batch: Sequence[AnyCallJob]) -> None:
         """Run a batch; if it fails, each half of it, so that in the end one bad row fails its own request only."""

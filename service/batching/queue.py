@@ -31,11 +31,18 @@ class JobQueue(Generic[J]):
         self._forecast = forecast
         self._spread = spread or Spread()
         self._jobs: list[J] = []
+        self._taken: list[J] = []
         self._is_closed = False
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
         return len(self._jobs)
+
+    @property
+    def taken(self) -> tuple[J, ...]:
+        """Jobs that were taken and not yet let go of."""
+        with self._changed:
+            return tuple(self._taken)
 
     def completion_s(self) -> float:
         """Seconds until all that waits now is done, as far as is known."""
@@ -69,7 +76,17 @@ class JobQueue(Generic[J]):
     def put_back(self, jobs: Sequence[J]) -> None:
         """Return jobs that were taken to the front; after close() they stay with the taker's next take()."""
         with self._changed:
+            self._let_go(jobs)
             self._jobs[:0] = jobs
+
+    def let_go(self, jobs: Sequence[J]) -> None:
+        """The taker is done with these."""
+        with self._changed:
+            self._let_go(jobs)
+
+    def _let_go(self, jobs: Sequence[J]) -> None:
+        done = set(map(id, jobs))
+        self._taken = [job for job in self._taken if id(job) not in done]
 
     def take(self, room: Room, *, waits: bool = True) -> list[J] | None:
         """The next batch: jobs of one group that fit; None after close() and when nothing is left.
@@ -80,6 +97,7 @@ class JobQueue(Generic[J]):
             while True:
                 self._drop_dead()
                 batch = self._take_batch(room)
+                self._taken += batch
                 if batch or (not waits and not self._is_closed):
                     return batch
                 if self._is_closed:

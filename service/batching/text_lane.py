@@ -59,9 +59,6 @@ class TextLane(Lane[TextJob]):
 
     # From here on: the lane's thread.
 
-    def _running_jobs(self) -> Sequence[TextJob]:
-        return [each.job for each in list(self._running.values())]
-
     def _serve(self) -> None:
         while (joining := self._queue.take(self._room(), waits=not self._running)) is not None or self._running:
             if joining:
@@ -103,6 +100,7 @@ class TextLane(Lane[TextJob]):
             self._is_out_of_memory = True  # until a text ends and gives memory back
             self._queue.put_back(jobs)
         else:
+            self._queue.let_go(jobs)
             jobs[0].fail(failure_of(error))
 
     def _drop_dead(self) -> None:
@@ -158,4 +156,6 @@ class TextLane(Lane[TextJob]):
 
     def _end(self, row: int) -> _Running:
         self._is_out_of_memory = False
-        return self._running.pop(row)
+        ended = self._running.pop(row)
+        self._queue.let_go([ended.job])
+        return ended
