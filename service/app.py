@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from model.engine.runtime import Runtime, load_runtime
+from service.admin_token import AdminToken
 from service.batching.lanes import Lanes
+from service.beam_reduction import open_reduction
 from service.epochs.domains import Domains
 from service.epochs.journal import Journal, NoJournal
 from service.epochs.opening import EpochParts, open_epochs, open_journal
@@ -18,10 +20,11 @@ from service.features import open_features
 from service.liveness import Liveness
 from service.metrics import Metrics
 from service.problems import install_problem_handlers
+from service.rate_limits import RateLimits
 from service.readiness import Readiness, warm_up
 from service.recommender import Recommender
 from service.request_context import RequestContext
-from service.routes import domains, explain, health, metrics, recommend
+from service.routes import admin, domains, explain, health, metrics, recommend
 from service.routes.openapi import install_openapi
 from service.routes.parts import Service
 from service.settings import Settings
@@ -49,7 +52,7 @@ async def open_service(
 ) -> AsyncIterator[Service]:
     """Load the bundle and run the lanes of its engine; without a journal the bundle is served as it is.
 
-    Raises BundleError kinds.
+    Raises BundleError kinds and BeamTableError.
     """
     runtime = await asyncio.to_thread(loader, settings)
     async with open_features(settings.feature_options, metrics) as features:
@@ -58,7 +61,8 @@ async def open_service(
         liveness.watch(lanes.all)
         lanes.start()
         domains = Domains()
-        recommender = Recommender(domains, lanes, metrics, settings.request_limits)
+        beams = open_reduction(settings.reduction_options, lanes.ranking.completion_s)
+        recommender = Recommender(domains, lanes, metrics, settings.request_limits, beams)
         try:
             parts = EpochParts(runtime, domains, features, lanes, recommender, metrics)
             async with open_epochs(settings, parts, journal or NoJournal()) as administration:
@@ -104,10 +108,27 @@ def create_app(settings: Settings, loader: Loader = load, traces: Traces | None 
     app.state.metrics = service_metrics
     app.state.readiness = readiness
     app.state.liveness = liveness
+    app.state.rate_limits = None if settings.rate_limit is None else RateLimits(settings.rate_limit)
     app.state.max_body_bytes = settings.request_limits.max_body_bytes
     app.add_middleware(RequestContext, metrics=service_metrics, traces=kept_traces)
     install_problem_handlers(app, service_metrics)
-    for module in (recommend, explain, domains, health, metrics):
+    for module in (recommend, explain, domains, health):
         app.include_router(module.router)
-    install_openapi(app)
+    admin_app = app if settings.admin_port is None else _admin_app(app, service_metrics, kept_traces)
+    app.state.admin_app = admin_app
+    admin_app.include_router(metrics.router)
+    if settings.admin_options.token is not None:
+        app.state.admin_token = AdminToken(settings.admin_options.token)
+        admin_app.include_router(admin.router)
+    for each in {app, admin_app}:
+        install_openapi(each)
     return app
+
+
+def _admin_app(app: FastAPI, service_metrics: Metrics, traces: Traces) -> FastAPI:
+    """What is served on a port of its own; it shares everything with the app, whose lifespan it lives in."""
+    admin_app = FastAPI(title="vip5-serve: administration", redoc_url=None)
+    admin_app.state = app.state
+    admin_app.add_middleware(RequestContext, metrics=service_metrics, traces=traces)
+    install_problem_handlers(admin_app, service_metrics)
+    return admin_app

@@ -15,6 +15,7 @@ from service.errors import (
     MalformedBodyError,
     MethodError,
     ServiceError,
+    UnauthorizedError,
     UnknownRouteError,
     problem_of,
     validation_problem,
@@ -53,6 +54,8 @@ def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
             metrics.count_rejected(problem.code)
         if problem.status == 500:
             logger.error("request_failed", exc_info=error, extra={"request_id": trace.request_id})
+        if isinstance(error, UnauthorizedError):
+            headers["WWW-Authenticate"] = "Bearer"
         if isinstance(error, ServiceError) and error.retry_after_s is not None:
             headers["Retry-After"] = str(error.retry_after_s)
         return problem_response(problem, headers)

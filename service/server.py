@@ -8,7 +8,7 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 from fastapi import FastAPI
@@ -37,6 +37,12 @@ def run_server(settings: Settings) -> None:
     """Serve until a signal comes, then drain. Raises BundleError kinds, ListenError and LaneFailedError."""
     configure_logging(settings.log_level)
     app = create_app(settings)
+    server = _server_of(app, settings)
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(_serve(app, server, settings))
+
+
+def _server_of(app: FastAPI, settings: Settings) -> _Server:
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -45,8 +51,7 @@ def run_server(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve(app, _Server(config), settings))
+    return _Server(config)
 
 
 async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings) -> None:
@@ -66,16 +71,37 @@ async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings) -> No
     liveness.on_crash = lambda: _call(loop, end_at_once)
     for each in SIGNALS:
         loop.add_signal_handler(each, end)
-    with _listen(settings.host, settings.port) as listener:
+    with _listen(settings.host, settings.port) as listener, _listen_to_admins(settings) as admin_listener:
         # Entered here and not by uvicorn, so that what is wrong with a bundle reaches the caller.
-        async with app.router.lifespan_context(app):
-            logger.info("listening", extra={"url": _url(listener)})
+        async with app.router.lifespan_context(app), _serving_admins(app, settings, admin_listener):
+            urls = {"url": _url(listener)} | ({"admin_url": _url(admin_listener)} if admin_listener else {})
+            logger.info("listening", extra=urls)
             await server.serve(sockets=[listener])
     if liveness.crash is not None:
         crash = liveness.crash
         logger.critical("lane_failed", exc_info=crash.error, extra={"lane": crash.lane})
         raise LaneFailedError(f"the {crash.lane} lane has failed: {crash.error!r}; the log names the cause")
     logger.info("ended")
+
+
+def _listen_to_admins(settings: Settings) -> contextlib.AbstractContextManager[socket.socket | None]:
+    port = settings.admin_options.port
+    return contextlib.nullcontext() if port is None else _listen(settings.host, port)
+
+
+@contextlib.asynccontextmanager
+async def _serving_admins(app: FastAPI, settings: Settings, listener: socket.socket | None) -> AsyncIterator[None]:
+    """Inside, the port of administrators is served, if there is one; it is the last to close."""
+    if listener is None:
+        yield
+        return
+    server = _server_of(app.state.admin_app, settings)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def _call(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

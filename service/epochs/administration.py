@@ -49,6 +49,11 @@ class Administration:
     def is_loading(self, name: str) -> bool:
         return name in self._loading
 
+    @property
+    def num_slots(self) -> int:
+        """Slots of the engine that are taken, by versions that are still being left as well."""
+        return self._loader.slots.num_taken
+
     # Versions
 
     async def load(self, name: str, bundle: str, domain: str, *, activates: bool) -> VersionRef:

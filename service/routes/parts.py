@@ -87,11 +87,16 @@ class JsonRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def read_and_handle(request: Request) -> Response:
-            _check_content_type(request.headers.get("content-type", ""))
-            body = await _read_body(request, request.app.state.max_body_bytes)
-            return await handler(Request(request.scope, _replay(body, request.receive)))
+            return await handler(await with_json_body(request))
 
         return read_and_handle
+
+
+async def with_json_body(request: Request) -> Request:
+    """The request with its body read. Raises ContentTypeError, BodyTooLargeError and ClientGoneError."""
+    _check_content_type(request.headers.get("content-type", ""))
+    body = await _read_body(request, request.app.state.max_body_bytes)
+    return Request(request.scope, _replay(body, request.receive))
 
 
 def _check_content_type(content_type: str) -> None:

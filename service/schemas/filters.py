@@ -13,14 +13,14 @@ from service.schemas.base import LARGEST_INT
 LONGEST_TEXT = 512
 MOST_VALUES = 1_000
 
-_SCALAR_SCHEMA: list[dict[str, Any]] = [
+SCALAR_SCHEMA: list[dict[str, Any]] = [
     {"type": "string", "maxLength": LONGEST_TEXT},
     {"type": "boolean"},
     {"type": "integer", "minimum": -LARGEST_INT, "maximum": LARGEST_INT},
     {"type": "number"},
 ]
 _SCHEMA: dict[str, Any] = {
-    "anyOf": [*_SCALAR_SCHEMA, {"type": "array", "items": {"anyOf": _SCALAR_SCHEMA}, "maxItems": MOST_VALUES}]
+    "anyOf": [*SCALAR_SCHEMA, {"type": "array", "items": {"anyOf": SCALAR_SCHEMA}, "maxItems": MOST_VALUES}]
 }
 
 
@@ -29,7 +29,7 @@ def values_of(given: object) -> tuple[Scalar, ...]:
     values = given if isinstance(given, list) else [given]
     if len(values) > MOST_VALUES:
         raise ValueError(f"a column takes at most {MOST_VALUES} values, not {len(values)}")
-    return tuple(_scalar(value) for value in values)
+    return tuple(scalar_of(value) for value in values)
 
 
 Column: TypeAlias = Annotated[str, Field(min_length=1, max_length=128)]
@@ -37,7 +37,8 @@ Values: TypeAlias = Annotated[tuple[Scalar, ...], PlainValidator(values_of), Wit
 Where: TypeAlias = Annotated[dict[Column, Values], Field(max_length=32)]
 
 
-def _scalar(value: object) -> Scalar:
+def scalar_of(value: object) -> Scalar:
+    """One value. Raises ValueError."""
     match value:
         case bool():
             return value
