@@ -18,6 +18,8 @@ from model.engine.plans import Degradation, PointwisePlan, RankingPlan
 from model.engine.protocol import Timings
 from model.errors import InputError
 from service.batching.lanes import Lanes
+from service.beam_reduction import KIND as BEAMS_REDUCED
+from service.beam_reduction import BeamReduction, NoReduction
 from service.epochs.domains import Domains
 from service.epochs.shadows import Shadows
 from service.epochs.versions import DomainVersion
@@ -48,11 +50,19 @@ class _Found:
 class Recommender:
     """Answers both kinds of requests for items."""
 
-    def __init__(self, domains: Domains, lanes: Lanes, metrics: Metrics, limits: RequestLimits) -> None:
+    def __init__(
+        self,
+        domains: Domains,
+        lanes: Lanes,
+        metrics: Metrics,
+        limits: RequestLimits,
+        beams: BeamReduction | NoReduction,
+    ) -> None:
         self._domains = domains
         self._lanes = lanes
         self._metrics = metrics
         self._limits = limits
+        self._beams = beams
         self._shadows = Shadows(domains, lanes, metrics, self.answer_from)
 
     async def close(self) -> None:
@@ -79,6 +89,8 @@ class Recommender:
         if found.num_beams:
             self._metrics.observe_exact_prefix(found.exact_prefix)
         self._metrics.count_degraded(trace.degraded)
+        if BEAMS_REDUCED in trace.degraded:
+            self._metrics.count_reduced_beams()
         duration_s = time.perf_counter() - started_at
         self._metrics.observe_version(request.domain, lease.version.ref.version, lease.role, duration_s)
         if lease.role == "stable":
@@ -102,6 +114,8 @@ class Recommender:
         trace.domain = domain.name
         with trace.stage("plan"):
             plan = _plan(domain, request)
+        if isinstance(plan, RankingPlan) and request.num_beams is None:
+            plan = self._beams.reduce(plan, deadline)
         with trace.stage("features"):
             features = await fetch_features(version, plan.prompts)
         if isinstance(plan, PointwisePlan):

@@ -49,6 +49,14 @@ class QueueLimits:
 
 
 @dataclass(frozen=True)
+class ReductionOptions:
+    """How narrow searches may become under load, and the file of what each width was measured to cost."""
+
+    min_beams: int
+    table: Path
+
+
+@dataclass(frozen=True)
 class FeatureOptions:
     """Where image embeddings come from; no Redis means the bundle's own files."""
 
@@ -164,6 +172,12 @@ class Settings(BaseSettings):
             max_batch_rows=self.max_batch_rows,
             max_batch_tokens=self.max_batch_tokens,
         )
+
+    @property
+    def reduction_options(self) -> ReductionOptions | None:
+        if self.min_beams is None or self.beam_table is None:
+            return None
+        return ReductionOptions(min_beams=self.min_beams, table=self.beam_table)
 
     @property
     def feature_options(self) -> FeatureOptions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import get_args
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
@@ -15,6 +15,7 @@ from service.errors import code_of, problem_of
 from service.explainer import RunningExplanation
 from service.routes.openapi import problems
 from service.routes.parts import JsonRoute, Trace, ready_service_of, while_connected
+from service.routes.rates import check_rate
 from service.schemas.explanation import EventName, ExplanationAnswer, ExplanationRequest, TokenEvent
 from service.trace import RequestTrace
 
@@ -31,6 +32,7 @@ EVENT_SCHEMA = {
 router = APIRouter(
     tags=["explain"],
     route_class=JsonRoute,
+    dependencies=[Depends(check_rate)],
     responses=problems(400, 404, 413, 415, 422, 429, 500, 503, 504)
     | {200: {"content": {EVENT_STREAM: {"itemSchema": EVENT_SCHEMA}}}},
 )

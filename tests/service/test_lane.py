@@ -246,7 +246,7 @@ async def test_a_lane_that_fails_itself_tells_and_fails_what_it_holds(engine: Ga
     running = lane.submit(engine.run, [work(0)], deadline=FAR)
     await engine.wait_entered()
     waiting = lane.submit(engine.run, [work(1)], deadline=FAR)
-    lane._metrics.observe_batch = broken  # type: ignore[method-assign]
+    lane._metrics.observe_batch = broken  # type: ignore[assignment,method-assign]
     engine.gate.set()
 
     for job in (running, waiting):
