@@ -1,0 +1,107 @@
+"""Domains that differ in all that a batch must keep apart, and rankings over them that differ in all ways there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from model.bundle.bundle import open_bundle
+from model.decoding.trie import TrieArena
+from model.engine.decoding_engine import DecodingEngine
+from model.engine.domain import ServedDomain
+from model.engine.graphs.buckets import Ladder
+from model.engine.graphs.engine import GraphEngine, graph_engine
+from model.engine.graphs.options import GraphOptions
+from model.engine.planning import plan_direct, plan_sequential
+from model.engine.plans import RankingPlan
+from model.engine.protocol import Ranking, RankingWork
+from model.engine.queries import DirectQuery, RankingOptions, SequentialQuery
+from model.engine.runtime import build_network
+from model.engine.torch_executor import TorchExecutor
+from model.network.config import DomainLayout
+from tests.tiny import TINY_LAYOUT, tiny_bundle
+
+SAME = 1e-5
+LAYOUTS: dict[str, DomainLayout] = {
+    "books": replace(
+        TINY_LAYOUT,
+        bottleneck=2,
+        cross_attention_adapter=False,
+        one_adapter_for_all_tasks=False,
+        visual_tokens=3,
+        feature_dim=12,
+        visual_norm=False,
+        whole_word_rows=1100,
+    ),
+    "plain": replace(TINY_LAYOUT, bottleneck=0, visual_tokens=0, feature_dim=0, category_rows=0),
+    "toys": TINY_LAYOUT,
+}
+SMALL_LADDER = Ladder(rows=(1, 2, 4, 8), tokens=(32, 64, 128), beams=(4, 20), listed=(4, 16), most_beams=160)
+
+
+class Served:
+    """A bundle of domains, and engines over it."""
+
+    def __init__(self, folder: Path, layouts: dict[str, DomainLayout]) -> None:
+        self.bundle = open_bundle(tiny_bundle(folder, tuple(layouts), layouts=layouts))
+        self.domains = [
+            ServedDomain.of(slot, self.bundle.domains[name], self.bundle.tokenizer, self.bundle.hash)
+            for slot, name in enumerate(sorted(layouts))
+        ]
+
+    def plain(self, dtype: torch.dtype = torch.float32) -> DecodingEngine:
+        device = torch.device("cpu")
+        arena = TrieArena.of([domain.trie for domain in self.domains])
+        return DecodingEngine(TorchExecutor(build_network(self.bundle).to(dtype), device), arena)
+
+    def graphs(self, options: GraphOptions | None = None, device: str = "cpu") -> GraphEngine:
+        tries = [domain.trie for domain in self.domains]
+        options = options or GraphOptions("float32", captures=device != "cpu", ladder=SMALL_LADDER, warm_up=())
+        return graph_engine(build_network(self.bundle), tries, torch.device(device), options)
+
+
+def random_work(domain: ServedDomain, seed: int) -> RankingWork:
+    """Histories, candidates, filters, lists, beams and length penalties of all kinds."""
+    generator = np.random.default_rng(seed)
+    item_ids = domain.catalog.item_ids
+    some = tuple(item_ids[row] for row in generator.integers(0, len(item_ids), 1 + seed % 5))
+    k = int(generator.integers(1, 12))
+    options = RankingOptions(
+        k=k,
+        num_beams=k + int(generator.integers(0, 8)),
+        exclude_items=some[:1],
+        where={"category": ("dolls", "games")} if seed % 4 == 0 else {},
+        length_penalty=float(generator.choice([0.0, 0.0, 1.0, -0.5])),
+        exactness="certified" if seed % 5 == 3 else "beam",
+    )
+    plan = (
+        plan_sequential(domain, SequentialQuery(some, user_id="u1", options=options))
+        if generator.random() < 0.6
+        else plan_direct(domain, DirectQuery(None if seed % 3 else some, user_id="u2", options=options))
+    )
+    assert isinstance(plan, RankingPlan)
+    return plan.work([_features(domain, len(plan.prompt.image_items), generator)])
+
+
+def random_works(domains: Sequence[ServedDomain], count: int, seed: int) -> list[RankingWork]:
+    generator = np.random.default_rng(seed)
+    chosen = generator.integers(0, len(domains), count)
+    return [random_work(domains[int(each)], seed * 1000 + number) for number, each in enumerate(chosen)]
+
+
+def assert_same(found: Sequence[Ranking], expected: Sequence[Ranking], tolerance: float = SAME) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one.leaves.tolist() == other.leaves.tolist()
+        assert one.scores == pytest.approx(other.scores, abs=tolerance)
+        assert (one.exact_prefix, one.num_beams) == (other.exact_prefix, other.num_beams)
+
+
+def _features(domain: ServedDomain, num_images: int, generator: np.random.Generator) -> NDArray[np.float32]:
+    return generator.standard_normal((num_images, domain.spec.layout.feature_dim)).astype(np.float32)
