@@ -24,6 +24,7 @@ PATIENCE_S = 30.0
 RULES = ROOT / "deploy" / "prometheus" / "rules"
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "vip5.json"
 CONFIG = """
+storage: {{exemplars: {{max_exemplars: 10000}}}}
 global: {{scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}}
 rule_files: [{rules}]
 scrape_configs: [{{job_name: vip5, static_configs: [{{targets: {targets}}}]}}]
@@ -66,12 +67,16 @@ class Sample:
 class Prometheus:
     """A running Prometheus."""
 
-    url: str
+    client: httpx.Client
     process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return str(self.client.base_url).rstrip("/")
 
     def query(self, expr: str) -> list[Sample]:
         """What an expression is now; what is not a number is left out."""
-        samples = [Sample(each["metric"], float(each["value"][1])) for each in self._get("query", query=expr)["result"]]
+        samples = [Sample(each["metric"], float(each["value"][1])) for each in self._ask("query", query=expr)["result"]]
         return [sample for sample in samples if math.isfinite(sample.value)]
 
     def largest(self, expr: str) -> float:
@@ -80,22 +85,27 @@ class Prometheus:
 
     def firing(self) -> set[str]:
         """Names of alerts."""
-        alerts = self._get("alerts")["alerts"]
+        alerts = self._ask("alerts")["alerts"]
         return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+
+    def exemplars(self, expr: str) -> list[Mapping[str, str]]:
+        """Labels of those that were scraped in the last hour."""
+        now = time.time()
+        answer = self._ask("query_exemplars", query=expr, start=str(now - 3600), end=str(now))
+        return [exemplar["labels"] for series in answer for exemplar in series["exemplars"]]
 
     def is_ready(self) -> bool:
         """Raises OSError if it ended instead, such as for a port that was taken."""
         if self.process.poll() is not None:
             raise OSError("prometheus ended")
         with suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/-/ready").status_code == 200
+            return self.client.get("/-/ready").status_code == 200
         return False
 
-    def _get(self, what: str, **parameters: str) -> dict[str, list[dict[str, Any]]]:
-        answer = httpx.get(f"{self.url}/api/v1/{what}", params=parameters, timeout=PATIENCE_S)
+    def _ask(self, what: str, **parameters: str) -> Any:  # noqa: ANN401  # each question has an answer of its own form
+        answer = self.client.get(f"/api/v1/{what}", params=parameters)
         assert answer.status_code == 200, answer.text
-        data: dict[str, list[dict[str, Any]]] = answer.json()["data"]
-        return data
+        return answer.json()["data"]
 
 
 @contextmanager
@@ -110,6 +120,7 @@ def prometheus(folder: Path, targets: Sequence[str]) -> Iterator[Prometheus]:
     try:
         yield running
     finally:
+        running.client.close()
         running.process.kill()
         running.process.wait()
 
@@ -119,9 +130,10 @@ def _started(folder: Path, config: Path) -> Prometheus:
     for attempt in range(NUM_TRIES):
         place = f"{HOST}:{free_port()}"
         files = [f"--config.file={config}", f"--storage.tsdb.path={folder}/data-{attempt}"]
+        command = ["prometheus", *files, f"--web.listen-address={place}", "--enable-feature=exemplar-storage"]
         with (folder / "prometheus.log").open("ab") as log:
-            process = subprocess.Popen(["prometheus", *files, f"--web.listen-address={place}"], stdout=log, stderr=log)
-        running = Prometheus(f"http://{place}", process)
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        running = Prometheus(httpx.Client(base_url=f"http://{place}", timeout=PATIENCE_S), process)
         with suppress(OSError):
             wait_until(running.is_ready, "Prometheus is ready")
             return running

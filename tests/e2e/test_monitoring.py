@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from feature_cache.embedded import FeatureFile
+from tests.e2e.collector import Collector, collector
 from tests.e2e.features import load_into
 from tests.e2e.processes import Server, serving
 from tests.e2e.prometheus import Prometheus, panel_exprs, prometheus, wait_until
@@ -27,7 +28,7 @@ from tests.tiny import tiny_bundle
 PANELS = panel_exprs(rate_interval="3s")
 NEEDS_A_GPU = {"GPU memory"}
 SOME, OTHERS = range(1, 11), range(45, 55)
-MAX_WAITING = 80
+MAX_WAITING = 24
 CALM_S = "0.02"
 
 
@@ -38,6 +39,7 @@ class Ground:
     server: Server
     redis: RedisServer
     prometheus: Prometheus
+    collector: Collector
     delay: Path
 
     def panel(self, title: str, place: int = 0) -> str:
@@ -78,8 +80,10 @@ async def _settled() -> None:
 
 
 async def _ask(url: str, num_clients: int, items: Sequence[int]) -> None:
-    async with httpx.AsyncClient(base_url=url, timeout=60, limits=httpx.Limits(max_connections=num_clients)) as client:
-        await asyncio.gather(*(_keep_asking(client, worker, items) for worker in range(num_clients)))
+    limits = httpx.Limits(max_connections=num_clients)
+    async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client, asyncio.TaskGroup() as workers:
+        for worker in range(num_clients):
+            workers.create_task(_keep_asking(client, worker, items))
 
 
 async def _keep_asking(client: httpx.AsyncClient, worker: int, items: Sequence[int]) -> None:
@@ -89,7 +93,7 @@ async def _keep_asking(client: httpx.AsyncClient, worker: int, items: Sequence[i
         body = {"domain": "toys", "user_id": "u1", "k": 3, **more}
         response = await client.post(f"/recommend/{route}", json=body)
         if response.status_code == 429:
-            await asyncio.sleep(0.1)  # a client that is refused and comes back at once would only burn the CPU
+            await asyncio.sleep(0.5)  # a client that is refused and comes back at once would only burn the CPU
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +105,11 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     with ExitStack() as stack:
         redis = stack.enter_context(redis_server(folder))
         asyncio.run(load_into(redis.url, FeatureFile.open(bundle / "domains/toys/features.safetensors")))
+        collecting = stack.enter_context(collector())
         settings = {
+            "VIP5_TRACES_ENDPOINT": collecting.endpoint,
+            "VIP5_TRACES_SAMPLE_RATIO": "0.2",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
             "VIP5_FEATURE_STORE": "redis",
             "VIP5_FEATURE_FALLBACK": "none",
             "VIP5_REDIS_URL": redis.url,
@@ -112,7 +120,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         server = stack.enter_context(serving(bundle, settings, (sys.executable, "-m", "tests.e2e.slow_serve")))
         targets = [urlsplit(server.url).netloc, stack.enter_context(versions_exporter())]
         watching = stack.enter_context(prometheus(folder, targets))
-        yield Ground(server, redis, watching, delay)
+        yield Ground(server, redis, watching, collecting, delay)
 
 
 def test_every_query_of_every_panel_has_data(ground: Ground) -> None:
@@ -130,8 +138,20 @@ def test_every_query_of_every_panel_has_data(ground: Ground) -> None:
     assert ground.prometheus.firing() == set()
 
 
+def test_the_exemplars_of_latencies_lead_to_traces_that_were_collected(ground: Ground) -> None:
+    buckets = "vip5_e2e_request_latency_seconds_bucket"
+
+    def leads_to_a_whole_trace() -> bool:
+        ids = {labels["trace_id"] for labels in ground.prometheus.exemplars(buckets)}
+        stages = {"request", "plan", "features", "queue", "encode", "decode"}
+        return any(stages <= ground.collector.traces[each] for each in ids & ground.collector.traces.keys())
+
+    with ground.under_load(3):
+        wait_until(leads_to_a_whole_trace, "an exemplar whose trace was collected")
+
+
 def test_slow_answers_move_the_latency_and_burn_the_budget(ground: Ground) -> None:
-    with ground.slowed("0.6"), ground.under_load(60):
+    with ground.slowed("0.6"), ground.under_load(MAX_WAITING):
         wait_until(lambda: ground.sees(ground.panel("Latency p95"), above=0.5), "the latency is seen")
         wait_until(lambda: ground.sees(ground.panel("Recommendations over 0.5 s"), above=0.9), "they are seen as slow")
         wait_until(lambda: ground.sees(ground.panel("Stages p95", 1), above=0.25), "the queue is seen")
