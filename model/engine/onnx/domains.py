@@ -4,14 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from onnxruntime import OrtValue
 from torch import Tensor
 
 from model.engine.onnx.session import to_value
-from model.network.banks import AdapterBank, BankIndex, RMSNormBank, RowIndex, select
+from model.network.banks import AdapterBank, BankIndex, RMSNormBank, RowIndex, entries
 from model.network.network import Vip5Network
 from model.network.stacks import Branch
 
@@ -29,36 +30,69 @@ class DomainInputs:
     step: Inputs
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """One domain's weights for one task, laid out as the graphs take them."""
+
+    encoder: dict[str, Tensor]
+    step: dict[str, Tensor]
+    inputs: DomainInputs
+
+
 class DomainInputBank:
-    """Makes the inputs for any rows; those of a batch of one domain are made once."""
+    """Makes the inputs for any rows; each domain's weights are laid out once."""
 
     def __init__(self, network: Vip5Network) -> None:
         self._network = network
-        self._made: dict[tuple[int, int], DomainInputs] = {}
+        self._entries: dict[tuple[int, int], _Entry] = {}
 
     def of(self, rows: RowIndex) -> DomainInputs:
         """Entries [...] where all rows agree, else one for each row, [B, ...]."""
-        if not (isinstance(rows.domain, int) and isinstance(rows.adapter, int)):
-            return self._make(rows)
-        key = rows.domain, rows.adapter
-        made = self._made.get(key)
-        if made is None:
-            if len(self._made) >= _KEPT:
-                self._made.clear()
-            made = self._made[key] = self._make(rows)
-        return made
+        if isinstance(rows.domain, int) and isinstance(rows.adapter, int):
+            return self._entry(rows.domain, rows.adapter).inputs
+        entries_of_rows = [self._entry(domain, adapter) for domain, adapter in _pairs(rows)]
+        return DomainInputs(
+            encoder=_stacked([entry.encoder for entry in entries_of_rows]),
+            step=_stacked([entry.step for entry in entries_of_rows]),
+        )
 
     def forget(self, slot: int) -> None:
-        """Make what belongs to a slot anew from now on."""
-        for key in [key for key in self._made if key[0] == slot]:
-            del self._made[key]
+        """Lay out what belongs to a slot anew from now on."""
+        for key in [key for key in self._entries if key[0] == slot]:
+            del self._entries[key]
 
-    def _make(self, rows: RowIndex) -> DomainInputs:
-        network = self._network
-        return DomainInputs(
-            encoder=_inputs(_encoder_branches(network), "encoder", network.encoder.final_norm, rows),
-            step=_inputs(_decoder_branches(network), "decoder", network.decoder.final_norm, rows),
-        )
+    def _entry(self, domain: int, adapter: int) -> _Entry:
+        entry = self._entries.get((domain, adapter))
+        if entry is None:
+            if len(self._entries) >= _KEPT:
+                self._entries.clear()
+            network = self._network
+            encoder = _laid_out(_encoder_branches(network), "encoder", network.encoder.final_norm, domain, adapter)
+            step = _laid_out(_decoder_branches(network), "decoder", network.decoder.final_norm, domain, adapter)
+            entry = _Entry(encoder, step, DomainInputs(_values(encoder), _values(step)))
+            self._entries[domain, adapter] = entry
+        return entry
+
+
+def _pairs(rows: RowIndex) -> list[tuple[int, int]]:
+    """Domain and adapter of each row; one number holds for all."""
+    domains, adapters = _numbers(rows.domain), _numbers(rows.adapter)
+    num_rows = max(len(domains), len(adapters))
+    return list(zip(domains * (num_rows // len(domains)), adapters * (num_rows // len(adapters)), strict=True))
+
+
+def _numbers(index: BankIndex) -> list[int]:
+    return [index] if isinstance(index, int) else entries(index).tolist()
+
+
+def _stacked(rows: Sequence[Mapping[str, Tensor]]) -> Inputs:
+    """Weights [B, D, R], and norms and biases [B, 1, D], whose axis of positions is missing."""
+    stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    return _values({name: tensor.unsqueeze(1) if tensor.dim() == 2 else tensor for name, tensor in stacked.items()})
+
+
+def _values(tensors: Mapping[str, Tensor]) -> Inputs:
+    return {name: to_value(tensor) for name, tensor in tensors.items()}
 
 
 def _encoder_branches(network: Vip5Network) -> Iterator[tuple[str, Branch]]:
@@ -74,26 +108,22 @@ def _decoder_branches(network: Vip5Network) -> Iterator[tuple[str, Branch]]:
         yield f"decoder.{number}.feed_forward", block.feed_forward_branch
 
 
-def _inputs(branches: Iterator[tuple[str, Branch]], stack: str, final_norm: RMSNormBank, rows: RowIndex) -> Inputs:
-    tensors = {f"{stack}.final.norm": _norm(final_norm, rows.domain)}
+def _laid_out(
+    branches: Iterator[tuple[str, Branch]], stack: str, final_norm: RMSNormBank, domain: int, adapter: int
+) -> dict[str, Tensor]:
+    tensors = {f"{stack}.final.norm": final_norm.weight[domain].detach()}
     for name, branch in branches:
-        tensors[f"{name}.norm"] = _norm(branch.norm, rows.domain)
+        tensors[f"{name}.norm"] = branch.norm.weight[domain].detach()
         if branch.adapter is not None:
-            tensors |= {f"{name}.{part}": tensor for part, tensor in _adapter(branch.adapter, rows.adapter).items()}
-    return {name: to_value(tensor) for name, tensor in tensors.items()}
+            tensors |= {f"{name}.{part}": tensor for part, tensor in _adapter(branch.adapter, adapter).items()}
+    return tensors
 
 
-def _norm(bank: RMSNormBank, index: BankIndex) -> Tensor:
-    """[D], or [B, 1, D]."""
-    weight = select(bank.weight.detach(), index)
-    return weight if isinstance(index, int) else weight.unsqueeze(1)
-
-
-def _adapter(bank: AdapterBank, index: BankIndex) -> dict[str, Tensor]:
-    """Weights [D, R] and [R, D] as the products take them, biases [R] and [D]; or with B in front."""
-    weights = (bank.down_weight, bank.up_weight)
-    down, up = (select(weight.detach(), index).transpose(-1, -2).contiguous() for weight in weights)
-    down_bias, up_bias = (select(bias.detach(), index) for bias in (bank.down_bias, bank.up_bias))
-    if not isinstance(index, int):
-        down_bias, up_bias = down_bias.unsqueeze(1), up_bias.unsqueeze(1)
-    return {"down": down, "up": up, "down_bias": down_bias, "up_bias": up_bias}
+def _adapter(bank: AdapterBank, row: int) -> dict[str, Tensor]:
+    """Weights [D, R] and [R, D] as the products take them, biases [R] and [D]."""
+    return {
+        "down": bank.down_weight[row].detach().t().contiguous(),
+        "up": bank.up_weight[row].detach().t().contiguous(),
+        "down_bias": bank.down_bias[row].detach(),
+        "up_bias": bank.up_bias[row].detach(),
+    }
