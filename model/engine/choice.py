@@ -10,6 +10,7 @@ import torch
 from model.decoding.trie import TrieArena
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.executor import Executor
+from model.engine.graphs.engine import graph_engine
 from model.engine.protocol import Engine
 from model.engine.torch_executor import TorchExecutor
 from model.errors import EngineError
@@ -22,10 +23,13 @@ EngineName = Literal["auto", "torch", "onnx", "onnx-int8"]
 def make_engine(name: EngineName, network: Vip5Network, arena: TrieArena, device: torch.device) -> Engine:
     """Raises EngineError for an engine that is unknown or cannot run here.
 
-    `auto` is ONNX Runtime on a CPU, which is the faster one there (benchmarks/RESULTS.md), and torch elsewhere.
+    `auto` is ONNX Runtime on a CPU, which is the faster one there (benchmarks/RESULTS.md), captured searches in
+    bfloat16 on CUDA, and torch elsewhere.
     """
     if name not in get_args(EngineName):
         raise EngineError(f"the engine {name!r} is not known; take one of {', '.join(get_args(EngineName))}")
+    if name == "auto" and device.type == "cuda":
+        return graph_engine(network, arena.tries, device)
     return DecodingEngine(_executor(name, network.to(device), device), arena)
 
 

@@ -13,6 +13,8 @@ import torch
 from model.decoding.constraints import LeafMask
 from model.decoding.trie import Trie, TrieArena
 from model.engine.decoding_engine import DecodingEngine
+from model.engine.graphs.engine import GraphEngine
+from model.engine.graphs.options import GraphOptions
 from model.engine.onnx.executor import OnnxExecutor
 from model.engine.torch_executor import TorchExecutor
 from model.prompts.assembly import TokenRows
@@ -45,3 +47,10 @@ def all_toys(toys_trie: Trie) -> LeafMask:
 @pytest.fixture(scope="session", params=[TorchExecutor, OnnxExecutor], ids=["torch", "onnx"])
 def engine(request: pytest.FixtureRequest, golden: Golden, toys_trie: Trie) -> DecodingEngine:
     return DecodingEngine(request.param(golden.network, torch.device("cpu")), TrieArena.of([toys_trie]))
+
+
+@pytest.fixture(scope="session")
+def static_engine(golden: Golden, toys_trie: Trie) -> GraphEngine:
+    """Searches over static buffers, uncaptured."""
+    options = GraphOptions("float32", captures=False, num_spare_slots=1)
+    return GraphEngine(golden.network, [toys_trie], torch.device("cpu"), options)

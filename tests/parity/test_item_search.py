@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from model.decoding.constraints import Eligibility, LeafMask
 from model.decoding.trie import Trie
 from model.engine.decoding_engine import DecodingEngine
+from model.engine.graphs.engine import GraphEngine
 from model.engine.protocol import RankingWork
 from model.network.network import Vip5Network
 from tests.parity.golden import NUM_ITEMS, SCORE_TOLERANCE, STATE_TOLERANCE, Case, Golden
@@ -38,6 +39,18 @@ def test_rankings_and_scores_equal_the_librarys_search(
         found = [str(row + 1) for row in toys_trie.rows_of_leaves[ranking.leaves]]
         assert found == rankings[case.name]["lp0"], case.name
         assert np.abs(ranking.scores - recorded).max() < SCORE_TOLERANCE, case.name
+
+
+def test_searches_over_static_buffers_equal_the_librarys_in_one_mixed_batch(
+    golden: Golden, static_engine: GraphEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
+) -> None:
+    recorded = golden.json("exact.json")
+    rankings, _ = static_engine.search([work for _, work in all_work])
+    for (case, _), ranking in zip(all_work, rankings, strict=True):
+        found = [str(row + 1) for row in toys_trie.rows_of_leaves[ranking.leaves]]
+        scores = golden.exact[f"{case.name}/lp0/scores"].numpy()
+        assert found == recorded[case.name]["lp0"], case.name
+        assert np.abs(ranking.scores - scores).max() < SCORE_TOLERANCE, case.name
 
 
 def test_exact_prefix_is_never_more_than_is_true(
