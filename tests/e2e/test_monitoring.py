@@ -21,13 +21,15 @@ from tests.e2e.collector import Collector, collector
 from tests.e2e.features import load_into
 from tests.e2e.processes import Server, serving
 from tests.e2e.prometheus import Prometheus, panel_exprs, prometheus, wait_until
-from tests.e2e.versions import versions_exporter
 from tests.redis_servers import RedisServer, redis_server
-from tests.tiny import tiny_bundle
+from tests.service.live import AUTHORIZED, TOKEN, bundle_of
+from tests.tiny import tiny_catalog
 
 PANELS = panel_exprs(rate_interval="3s")
 NEEDS_A_GPU = {"GPU memory"}
+COMMAND = (sys.executable, "-m", "tests.e2e.slow_serve")
 SOME, OTHERS = range(1, 11), range(45, 55)
+BUNDLES = ("first", "second", "third")
 MAX_WAITING = 24
 CALM_S = "0.02"
 
@@ -90,21 +92,30 @@ async def _keep_asking(client: httpx.AsyncClient, worker: int, items: Sequence[i
     history = [f"item-{number}" for number in items]
     for number in itertools.count(worker):
         route, more = ("sequential", {"history": history}) if number % 4 else ("direct", {"candidates": history})
-        body = {"domain": "toys", "user_id": "u1", "k": 3, **more}
+        body = {"domain": "toys", "user_id": f"u{number % 9 + 1}", "k": 3, **more}
         response = await client.post(f"/recommend/{route}", json=body)
         if response.status_code == 429:
             await asyncio.sleep(0.5)  # a client that is refused and comes back at once would only burn the CPU
 
 
+def give_roles(url: str) -> None:
+    """Half of the users get one more version, and another answers along."""
+    with httpx.Client(base_url=f"{url}/admin/domains/toys", headers=AUTHORIZED, timeout=60) as client:
+        for bundle, role, more in (("second", "canary", {"share": 0.5}), ("third", "shadow", {})):
+            versions = client.post("/load", json={"bundle": bundle}).raise_for_status().json()["versions"]
+            (version,) = [each["version"] for each in versions if "loaded" in each["roles"]]
+            client.post(f"/{role}", json={"version": version, **more}).raise_for_status()
+
+
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     folder = tmp_path_factory.mktemp("monitoring")
-    bundle = tiny_bundle(folder)
+    bundles = {name: bundle_of(folder / name, seed, catalog=tiny_catalog()) for seed, name in enumerate(BUNDLES, 1)}
     delay = folder / "delay"
     delay.write_text(CALM_S)
     with ExitStack() as stack:
         redis = stack.enter_context(redis_server(folder))
-        asyncio.run(load_into(redis.url, FeatureFile.open(bundle / "domains/toys/features.safetensors")))
+        asyncio.run(load_into(redis.url, FeatureFile.open(bundles["first"] / "domains/toys/features.safetensors")))
         collecting = stack.enter_context(collector())
         settings = {
             "VIP5_TRACES_ENDPOINT": collecting.endpoint,
@@ -113,13 +124,15 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
             "VIP5_FEATURE_STORE": "redis",
             "VIP5_FEATURE_FALLBACK": "none",
             "VIP5_REDIS_URL": redis.url,
+            "VIP5_ADMIN_TOKEN": TOKEN,
+            "VIP5_BUNDLES_ROOT": str(folder),
             "VIP5_FEATURE_REFRESH_MS": "50",
             "VIP5_MAX_WAITING": str(MAX_WAITING),
             "SLOW_ENGINE": str(delay),
         }
-        server = stack.enter_context(serving(bundle, settings, (sys.executable, "-m", "tests.e2e.slow_serve")))
-        targets = [urlsplit(server.url).netloc, stack.enter_context(versions_exporter())]
-        watching = stack.enter_context(prometheus(folder, targets))
+        server = stack.enter_context(serving(bundles["first"], settings, COMMAND))
+        watching = stack.enter_context(prometheus(folder, [urlsplit(server.url).netloc]))
+        give_roles(server.url)
         yield Ground(server, redis, watching, collecting, delay)
 
 
@@ -131,10 +144,13 @@ def test_every_query_of_every_panel_has_data(ground: Ground) -> None:
         empty.difference_update([each for each in empty if ground.prometheus.query(each[1])])
         return not empty
 
-    with ground.under_load(3), suppress(AssertionError):
+    # One client alone: a shadow is asked only while nobody waits.
+    with ground.under_load(1), suppress(AssertionError):
         wait_until(all_have_data, "data")
 
     assert not empty
+    roles = {each.labels["role"] for each in ground.prometheus.query(ground.panel("Requests by version"))}
+    assert roles == {"stable", "canary", "shadow"}
     assert ground.prometheus.firing() == set()
 
 
