@@ -145,10 +145,13 @@ ENGINE = RowSpec(
             Limit(0.9),
         ),
         PanelSpec(
-            "Searches with fewer beams",
-            "Requests per second that were searched with fewer beams than they asked for, to save time.",
-            "reqps",
-            (Query(rate("vip5_num_beams_reduced_total", ""), "reduced"),),
+            "Relief",
+            "Searches per second with fewer beams than asked for, to save time; batches run in halves for want of memory.",
+            "short",
+            (
+                Query(rate("vip5_num_beams_reduced_total", ""), "fewer beams"),
+                Query(rate("vip5_split_batches_total", "lane"), "split: {{lane}}"),
+            ),
         ),
     ),
 )
