@@ -146,7 +146,7 @@ ENGINE = RowSpec(
         ),
         PanelSpec(
             "Relief",
-            "Searches per second with fewer beams than asked for, to save time; batches run in halves for want of memory.",
+            "Searches per second with fewer beams than asked for, and batches run in halves for want of memory.",
             "short",
             (
                 Query(rate("vip5_num_beams_reduced_total", ""), "fewer beams"),
