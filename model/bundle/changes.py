@@ -102,7 +102,10 @@ def with_values(catalog: Catalog, changes: CatalogChanges) -> Catalog:
             if name in catalog.table.column_names:
                 by_column.setdefault(name, {})[row] = cell
     for name, cell_of_row in by_column.items():
-        columns[name] = _with_cells(catalog, name, cell_of_row)
+        try:
+            columns[name] = _with_cells(catalog, name, cell_of_row)
+        except InputError as error:  # the column is of another type in this bundle
+            logger.warning("values_left_out", extra={"column": name, "reason": str(error)})
     found = [(catalog.row_of(item_id), is_active) for item_id, is_active in changes.active.items()]
     active_of_row = {row: is_active for row, is_active in found if row is not None}
     if active_of_row:

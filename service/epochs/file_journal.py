@@ -122,13 +122,15 @@ class FileJournal:
             self._write_snapshot()
             self._problem = ""
         is_new = not self._path.exists()
-        self._file = self._locked(self._path.open("ab"))
-        if self._file.tell() < self._num_bytes or b"\n" in self._path.read_bytes()[self._num_bytes :]:
+        file = self._locked(self._path.open("ab"))
+        if file.tell() < self._num_bytes or b"\n" in self._path.read_bytes()[self._num_bytes :]:
+            file.close()
             raise JournalError(f"the journal {self._path.name} was written by another process; restart this one")
-        self._file.truncate(self._num_bytes)
+        file.truncate(self._num_bytes)
         if is_new:
             _sync_folder(self._path)
-        return self._file
+        self._file = file
+        return file
 
     def _locked(self, file: BinaryIO) -> BinaryIO:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,13 +19,17 @@ from model.bundle.layout import DomainSpec, ImageEncoder
 from model.bundle.shapes import expected_domain_shapes, expected_shapes
 from model.bundle.users import Users
 from model.bundle.writer import BundleWriter
+from model.engine.domain import ServedDomain
+from model.engine.protocol import Ranking, RankingWork, Timings
+from model.engine.runtime import Runtime
 from model.network.config import BackboneConfig, DomainLayout
 from service.app import Loader, create_app, load
 from service.settings import Settings
+from tests.engines import DisguisedEngine
 from tests.service.conftest import client_of
 from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, random_tensors, tiny_catalog, tiny_features, tiny_tokenizer
 
-TOKEN = "open-sesame"  # noqa: S105  # of tests
+TOKEN = "open-sesame"
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 ASK: dict[str, Any] = {"domain": "toys", "history": ["item-1", "item-2"], "user_id": "u1", "k": 5}
 WIDER: DomainLayout = replace(TINY_LAYOUT, bottleneck=6, visual_tokens=3, category_rows=20)
@@ -55,9 +61,7 @@ def bundle_of(
 
 def live_settings(folder: Path, **others: Any) -> Settings:  # noqa: ANN401  # whatever settings take
     """The bundle `first` of a folder of bundles, with a journal beside it."""
-    return Settings(
-        bundle=folder / "first", bundles_root=folder, admin_token=SecretStr(TOKEN), num_threads=1, **others
-    )
+    return Settings(bundle=folder / "first", bundles_root=folder, admin_token=SecretStr(TOKEN), num_threads=1, **others)
 
 
 class Shop:
@@ -94,6 +98,26 @@ class Shop:
         body = await self.admin("GET", f"/domains/{name}")
         return {role: each["version"] for each in body["versions"] for role in each["roles"]}
 
+    async def is_unknown(self, domain: str) -> None:
+        """Checks that nobody is answered from a domain."""
+        response = await self.client.post("/recommend/sequential", json=ASK | {"domain": domain})
+        assert (response.status_code, response.json()["code"]) == (404, "unknown_domain")
+
+    def revision(self) -> int:
+        """The catalog's revision as requests see it."""
+        return int(self.app.state.service.domains.version("toys").catalog_revision)
+
+    def catalog(self, name: str) -> Catalog:
+        """The catalog as it is served."""
+        domain: ServedDomain = self.app.state.service.domains.domain(name)
+        return domain.catalog
+
+    async def until_slots(self, number: int) -> None:
+        """Wait until so many slots of the engine are taken."""
+        async with asyncio.timeout(30):
+            while (await self.admin("GET", "/domains"))["num_slots"] != number:  # noqa: ASYNC110  # as operators poll
+                await asyncio.sleep(0.001)
+
     async def metrics(self, name: str = "") -> str:
         """Samples whose line begins with a name."""
         text = (await self.client.get("/metrics")).text
@@ -105,6 +129,47 @@ async def shop_of(settings: Settings, loader: Loader = load) -> AsyncIterator[Sh
     app = create_app(settings, loader)
     async with client_of(app) as client:
         yield Shop(app, client)
+
+
+class HeldEngine(DisguisedEngine):
+    """The real engine behind a gate."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime.engine)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Semaphore(0)
+        self.vacated: list[int] = []
+
+    def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
+        if not self.gate.is_set():
+            self.entered.release()
+            assert self.gate.wait(timeout=30)
+        return self._engine.search(batch)
+
+    async def hold(self, shop: Shop) -> asyncio.Task[dict[str, Any]]:
+        """A request that is with the engine until the gate is opened."""
+        self.gate.clear()
+        running = asyncio.create_task(shop.ask())
+        assert await asyncio.to_thread(self.entered.acquire, timeout=30)
+        return running
+
+    def vacate(self, slot: int) -> None:
+        self.vacated.append(slot)
+        self._engine.vacate(slot)
+
+
+@asynccontextmanager
+async def held_shop(settings: Settings) -> AsyncIterator[tuple[Shop, HeldEngine]]:
+    engines: list[HeldEngine] = []
+
+    def loader(settings: Settings) -> Runtime:
+        runtime = load(settings)
+        engines.append(HeldEngine(runtime))
+        return replace(runtime, engine=engines[0])
+
+    async with shop_of(settings, loader) as shop:
+        yield shop, engines[0]
 
 
 def ids_of(answer: dict[str, Any]) -> Sequence[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,7 @@ from model.engine.runtime import Runtime
 from service.app import load
 from service.settings import Settings
 from tests.engines import DisguisedEngine
-from tests.service.live import ASK, AUTHORIZED, WIDER, Shop, bundle_of, live_settings, shop_of
+from tests.service.live import ASK, AUTHORIZED, WIDER, Shop, bundle_of, held_shop, live_settings, shop_of
 from tests.service.test_bad_input import check_problem
 from tests.tiny import TINY_BACKBONE
 
@@ -51,12 +49,6 @@ async def alone(bundles: Path, name: str) -> list[float]:
         return await shop.scores()
 
 
-async def until_slots(shop: Shop, number: int) -> None:
-    async with asyncio.timeout(30):
-        while (await shop.admin("GET", "/domains"))["num_slots"] != number:  # noqa: ASYNC110  # as an operator polls
-            await asyncio.sleep(0.001)
-
-
 async def test_without_a_token_there_is_no_admin(bundles: Path) -> None:
     async with shop_of(Settings(bundle=bundles / "first", num_threads=1)) as shop:
         response = await shop.client.get("/admin/domains", headers=AUTHORIZED)
@@ -64,13 +56,13 @@ async def test_without_a_token_there_is_no_admin(bundles: Path) -> None:
         assert "/admin/domains" not in (await shop.client.get("/openapi.json")).text
 
 
-@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer", "Basic open-sesame", "open-sesame", "Bearer ü"])
-async def test_a_wrong_token_is_refused(shop: Shop, header: str | None) -> None:
-    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
-    for method, path in (("GET", "/admin/domains"), ("POST", "/admin/domains/toys/load"), ("POST", "/admin/drain")):
-        response = await shop.client.request(method, path, headers=headers)  # type: ignore[arg-type]  # bytes are fine
-        check_problem(response, 401, "unauthorized")
-        assert response.headers["WWW-Authenticate"] == "Bearer"
+async def test_a_wrong_token_is_refused(shop: Shop) -> None:
+    for given in ("", "Bearer wrong", "Bearer", "Basic open-sesame", "open-sesame", "Bearer ü"):
+        headers = {b"Authorization": given.encode("latin-1")} if given else {}
+        for method, path in (("GET", "/admin/domains"), ("POST", "/admin/domains/toys/load"), ("POST", "/admin/drain")):
+            response = await shop.client.request(method, path, headers=headers)
+            check_problem(response, 401, "unauthorized")
+            assert response.headers["WWW-Authenticate"] == "Bearer"
     assert (await shop.client.get("/health/ready")).status_code == 200
 
 
@@ -102,14 +94,16 @@ async def test_a_rollback_is_a_swap_back_and_can_be_undone(shop: Shop) -> None:
 async def test_slots_are_given_back(shop: Shop) -> None:
     for bundle in ("second", "third", "second", "first", "third"):
         await shop.load(bundle, activate=True)
-        await until_slots(shop, 2)
+        await shop.until_slots(2)
     assert sorted(await shop.versions()) == ["previous", "stable"]
     assert "num_slots" in str(await shop.admin("GET", "/domains"))
 
 
 async def test_a_domain_that_was_not_there_is_loaded_and_unloaded(shop: Shop) -> None:
     await shop.admin("POST", "/domains/dolls/load", json={"bundle": "dolls"})
-    check_problem(await shop.client.post("/recommend/sequential", json=ASK | {"domain": "dolls"}), 404, "unknown_domain")
+    check_problem(
+        await shop.client.post("/recommend/sequential", json=ASK | {"domain": "dolls"}), 404, "unknown_domain"
+    )
     await shop.admin("POST", "/domains/dolls/swap", json={})
     assert (await shop.ask(domain="dolls"))["domain"] == "dolls"
     await shop.admin("POST", "/domains/puppets/load", json={"bundle": "dolls", "domain": "dolls", "activate": True})
@@ -117,8 +111,10 @@ async def test_a_domain_that_was_not_there_is_loaded_and_unloaded(shop: Shop) ->
     assert (await shop.client.get("/v2/models/puppets/ready")).status_code == 200
     for name in ("dolls", "puppets"):
         await shop.admin("DELETE", f"/domains/{name}", 204)
-        check_problem(await shop.client.post("/recommend/sequential", json=ASK | {"domain": name}), 404, "unknown_domain")
-    await until_slots(shop, 1)
+        check_problem(
+            await shop.client.post("/recommend/sequential", json=ASK | {"domain": name}), 404, "unknown_domain"
+        )
+    await shop.until_slots(1)
 
 
 async def test_only_one_version_waits(shop: Shop) -> None:
@@ -135,46 +131,41 @@ async def test_only_one_version_waits(shop: Shop) -> None:
     assert (await shop.versions())["stable"] == versions["loaded"]
 
 
-@pytest.mark.parametrize(
-    ("bundle", "status", "code"),
-    [
-        ("foreign", 422, "backbone_mismatch"),
-        ("large", 422, "backbone_mismatch"),
-        ("nothing", 404, "unknown_bundle"),
-        ("..", 404, "unknown_bundle"),
-        ("../bundles/second", 404, "unknown_bundle"),
-        (".hidden", 404, "unknown_bundle"),
-        ("outside", 404, "unknown_bundle"),
-        ("second\n", 404, "unknown_bundle"),
-        ("dolls", 422, "invalid_bundle"),
-    ],
-)
-async def test_a_bundle_that_does_not_fit_changes_nothing(
-    shop: Shop, bundles: Path, bundle: str, status: int, code: str
-) -> None:
+BAD_BUNDLES = [
+    ("foreign", 422, "backbone_mismatch"),
+    ("large", 422, "backbone_mismatch"),
+    ("nothing", 404, "unknown_bundle"),
+    ("..", 404, "unknown_bundle"),
+    ("../bundles/second", 404, "unknown_bundle"),
+    (".hidden", 404, "unknown_bundle"),
+    ("outside", 404, "unknown_bundle"),
+    ("second\n", 404, "unknown_bundle"),
+    ("dolls", 422, "invalid_bundle"),
+]
+
+
+async def test_a_bundle_that_does_not_fit_changes_nothing(shop: Shop, bundles: Path) -> None:
     (bundles.parent / "elsewhere").mkdir()
     (bundles / "outside").symlink_to(bundles.parent / "elsewhere")
     shutil.copytree(bundles / "second", bundles / ".hidden")
     before = await shop.ask()
 
-    problem = await shop.load(bundle, status, activate=True)
+    for bundle, status, code in BAD_BUNDLES:
+        assert (await shop.load(bundle, status, activate=True))["code"] == code
 
-    assert problem["code"] == code
     assert (await shop.ask())["items"] == before["items"]
-    await until_slots(shop, 1)
-    assert 'vip5_reload_failures_total{domain="toys"} 1.0' in await shop.metrics()
+    await shop.until_slots(1)
+    assert f'vip5_reload_failures_total{{domain="toys"}} {len(BAD_BUNDLES)}.0' in await shop.metrics()
     assert 'vip5_last_reload_success{domain="toys"} 0.0' in await shop.metrics()
 
 
-@pytest.mark.parametrize("file", ["adapter.safetensors", "catalog.parquet", "domain.json", "features.safetensors"])
-async def test_a_damaged_file_changes_nothing(shop: Shop, bundles: Path, file: str) -> None:
-    path = bundles / "second" / "domains" / "toys" / file
-    path.write_bytes(path.read_bytes()[:-1])
-
-    problem = await shop.load("second", 422)
-
-    assert problem["code"] == "bundle_integrity"
-    assert file in problem["detail"]
+async def test_a_damaged_file_changes_nothing(shop: Shop, bundles: Path) -> None:
+    for file in ("features.safetensors", "domain.json", "catalog.parquet", "adapter.safetensors"):
+        path = bundles / "second" / "domains" / "toys" / file
+        path.write_bytes(path.read_bytes()[:-1])
+        problem = await shop.load("second", 422)
+        assert problem["code"] == "bundle_integrity"
+    assert "adapter.safetensors" in problem["detail"]  # the first that is looked at
     assert len(await shop.scores()) == 5
 
 
@@ -213,55 +204,24 @@ async def test_a_version_that_cannot_be_placed_or_does_not_answer_changes_nothin
         problem = await shop.load("second", 500, activate=True)
         assert problem["code"] == "engine_error"
         assert list(await shop.versions()) == ["stable"]
-        await until_slots(shop, 1)
+        await shop.until_slots(1)
         assert 'vip5_reload_failures_total{domain="toys"} 2.0' in await shop.metrics()
         engines[0].failing_slots = set()
         await shop.load("second", activate=True)
         assert 'vip5_last_reload_success{domain="toys"} 1.0' in await shop.metrics()
 
 
-class HeldEngine(DisguisedEngine):
-    """The real engine behind a gate."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        super().__init__(runtime.engine)
-        self.gate = threading.Event()
-        self.gate.set()
-        self.entered = threading.Semaphore(0)
-        self.vacated: list[int] = []
-
-    def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
-        if not self.gate.is_set():
-            self.entered.release()
-            assert self.gate.wait(timeout=30)
-        return self._engine.search(batch)
-
-    def vacate(self, slot: int) -> None:
-        self.vacated.append(slot)
-        self._engine.vacate(slot)
-
-
 async def test_a_request_that_runs_ends_on_the_version_that_it_began_with(bundles: Path) -> None:
-    engines: list[HeldEngine] = []
-
-    def loader(settings: Settings) -> Runtime:
-        runtime = load(settings)
-        engines.append(HeldEngine(runtime))
-        return replace(runtime, engine=engines[0])
-
-    async with shop_of(live_settings(bundles), loader) as shop:
-        (engine,) = engines
+    async with held_shop(live_settings(bundles)) as (shop, engine):
         expected = await shop.ask()
         await shop.load("second")
-        engine.gate.clear()
-        running = asyncio.create_task(shop.ask())
-        assert await asyncio.to_thread(engine.entered.acquire, timeout=30)
+        running = await engine.hold(shop)
         await shop.admin("POST", "/domains/toys/swap", json={})
         await shop.admin("DELETE", "/domains/toys", 204)
         assert 0 not in engine.vacated
         engine.gate.set()
         assert (await running)["items"] == expected["items"]
-        await until_slots(shop, 0)
+        await shop.until_slots(0)
 
 
 async def test_drain_refuses_what_comes(shop: Shop) -> None:
