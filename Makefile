@@ -28,7 +28,7 @@ demo: $(INSTALLED) ## draw, simulate and train the demonstration anew, in half a
 	$(BIN)/python -m demo.make --out $(BUNDLE)
 
 test: $(INSTALLED) servers ## run all tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # The tests of the feature store and of the metrics talk to real servers; without them they are skipped.
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo -n)

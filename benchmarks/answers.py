@@ -78,8 +78,8 @@ def main() -> int:
     for name in ENGINES:
         found[f"batches, {name}"] = _batches(demo[name].engine, plain)
     found["rounding, demonstration"] = _rounding(demo["torch"].engine, demo["onnx-int8"].engine, questions)
-    for name, figures in found.items():
-        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
+    for question, figures in found.items():
+        print(f"{question}: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
     print(json.dumps({"benchmark": "answers", "threads": options.threads, **found}))
     return 0
 
