@@ -25,7 +25,7 @@ RULES = ROOT / "deploy" / "prometheus" / "rules"
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "vip5.json"
 CONFIG = """
 storage: {{exemplars: {{max_exemplars: 10000}}}}
-global: {{scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}}
+global: {{scrape_interval: {scrape_ms}ms, scrape_timeout: {scrape_ms}ms, evaluation_interval: {scrape_ms}ms}}
 rule_files: [{rules}]
 scrape_configs: [{{job_name: vip5, static_configs: [{{targets: {targets}}}]}}]
 """
@@ -109,13 +109,13 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, targets: Sequence[str]) -> Iterator[Prometheus]:
+def prometheus(folder: Path, targets: Sequence[str], scrape_ms: int = 250) -> Iterator[Prometheus]:
     """Scrapes `targets` (host:port) with the committed rules, whose alerts fire at once instead of after minutes."""
     require_prometheus()
     for rules in RULES.glob("*.yml"):
         (folder / rules.name).write_text(re.sub(r"\bfor: \S+", "for: 0s", rules.read_text()))
     config = folder / "prometheus.yaml"
-    config.write_text(CONFIG.format(rules=f"{folder}/*.yml", targets=json.dumps(list(targets))))
+    config.write_text(CONFIG.format(rules=f"{folder}/*.yml", targets=json.dumps(list(targets)), scrape_ms=scrape_ms))
     running = _started(folder, config)
     try:
         yield running
