@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
+from pydantic import SecretStr
 
+from model.engine.runtime import Runtime
+from service.app import create_app
 from service.errors import STATUSES, code_of
 from service.schemas.explanation import ExplanationAnswer, ExplanationRequest
 from service.schemas.ranking import DirectRequest, RankingAnswer, SequentialRequest, TimingsBody
@@ -40,6 +42,8 @@ def test_every_setting_is_documented() -> None:
     assert not [name for name in Settings.model_fields if f"`{PREFIX}{name.upper()}`" not in PAGE]
 
 
-def test_every_path_is_documented(app: FastAPI) -> None:
+def test_every_path_is_documented(settings: Settings, runtime: Runtime) -> None:
+    app = create_app(settings.model_copy(update={"admin_token": SecretStr("x")}), lambda _: runtime)
+    assert "/admin/drain" in app.openapi()["paths"]
     for path in app.openapi()["paths"]:
         assert path.replace("/domains/{name}/users", "…/users") in PAGE
