@@ -47,7 +47,7 @@ def build_trie(identifiers: Iterable[Iterable[int]]) -> TokenTrie:
 def plain_t5(bundle: Bundle, domain: str) -> T5ForConditionalGeneration:
     """A T5 with the bundle's weights, but without adapters, images and whole-word embeddings."""
     config = bundle.backbone.config
-    model = T5ForConditionalGeneration(_t5_config(config))
+    model = T5ForConditionalGeneration(t5_config(config))
     tensors = {**bundle.backbone.weights, **bundle.domains[domain].adapter}
     own = {name: tensors[name] for name in model.state_dict() if name in tensors}
     missing, _ = model.load_state_dict(own, strict=False)
@@ -136,7 +136,7 @@ def _visual_tokens(tensors: Tensors, features: Tensor) -> Tensor:
     return tensors[f"{VISUAL}.1.weight"] * mapped * (mapped.square().mean(dim=-1, keepdim=True) + 1e-6).rsqrt()
 
 
-def _t5_config(config: BackboneConfig) -> T5Config:
+def t5_config(config: BackboneConfig) -> T5Config:
     options = T5Config(
         vocab_size=config.vocab_size,
         d_model=config.d_model,

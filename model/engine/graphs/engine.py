@@ -74,6 +74,11 @@ class GraphEngine:
         """Shapes that are captured now."""
         return self._programs.buckets
 
+    @property
+    def num_bytes(self) -> int:
+        """An estimate of what the engine holds on the device: weights, catalog and searches."""
+        return self._programs.num_bytes()
+
     @torch.inference_mode()
     def warm_up(self, buckets: Sequence[Bucket]) -> None:
         """Capture searches before the first batch. Raises EngineError where memory or the budget does not suffice."""

@@ -92,10 +92,10 @@ class Programs:
         logger.info("captured the search for %s", bucket)
         self._prepared[bucket] = Prepared(program, replay)
 
-    def num_bytes(self, shape: ProgramShape) -> int:
-        """An estimate of all that would be on the device with one more search."""
+    def num_bytes(self, *more: ProgramShape) -> int:
+        """An estimate of all that is on the device, or would be with more searches."""
         searches = [each.program.shape for each in self._prepared.values()]
-        largest = max(activation_bytes(each, self._packed) for each in [*searches, shape])
+        largest = max((activation_bytes(each, self._packed) for each in [*searches, *more]), default=0)
         held = sum(each.program.buffers.num_bytes for each in self._prepared.values())
         return network_bytes(self._packed.network) + self._catalog.num_bytes + held + largest
 

@@ -1,0 +1,166 @@
+"""Captured searches on a GPU. A machine that has little beside torch runs them by
+
+PYTHONPATH=. python3 -m pytest -c /dev/null --rootdir . --import-mode=importlib tests/gpu
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from model.engine.decoding_engine import DecodingEngine
+from model.engine.graphs.engine import GraphEngine
+from model.engine.graphs.options import GraphOptions
+from model.engine.graphs.program import SearchProgram
+from model.engine.planning import plan_explanation
+from model.engine.protocol import Placement, Ranking
+from model.engine.queries import ExplanationQuery
+from tests.unit.engine.rankings import LAYOUTS, SMALL_LADDER, Served, assert_same, random_work, random_works
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here"),
+]
+
+SAME_ON_ANOTHER_DEVICE = 1e-3
+EXACT = GraphOptions("float32", captures=True, ladder=SMALL_LADDER, warm_up=())
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    return Served(tmp_path_factory.mktemp("gpu"), LAYOUTS)
+
+
+@pytest.fixture(scope="module")
+def plain(served: Served) -> DecodingEngine:
+    return served.plain()
+
+
+@pytest.fixture(scope="module")
+def engine(served: Served) -> Iterator[GraphEngine]:
+    torch.backends.cuda.matmul.allow_tf32 = False
+    yield served.graphs(EXACT, device="cuda")
+    torch.cuda.empty_cache()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_captured_searches_rank_as_a_cpu_does(
+    served: Served, plain: DecodingEngine, engine: GraphEngine, seed: int
+) -> None:
+    works = random_works(served.domains, 1 + seed, seed)
+    assert_same(engine.rank(works)[0], plain.rank(works)[0], SAME_ON_ANOTHER_DEVICE)
+
+
+def test_a_replay_finds_what_the_same_operators_find_one_by_one(served: Served, engine: GraphEngine) -> None:
+    one_by_one = served.graphs(replace(EXACT, captures=False), device="cuda")
+    for seed in range(20, 26):
+        works = random_works(served.domains, 6, seed)
+        assert_same(engine.search(works)[0], one_by_one.search(works)[0], 1e-5)
+
+
+def test_a_replay_repeats_itself_to_the_bit(served: Served, engine: GraphEngine) -> None:
+    works = random_works(served.domains, 6, seed=30)
+    first, _ = engine.search(works)
+    engine.search(random_works(served.domains, 6, seed=31))
+    second, _ = engine.search(works)
+    assert_same(first, second, 0)
+
+
+def test_bfloat16_finds_nearly_the_scores_of_float32(served: Served, plain: DecodingEngine) -> None:
+    engine = served.graphs(replace(EXACT, precision="bfloat16"), device="cuda")
+    works = [replace(work, certified=False) for work in random_works(served.domains, 8, seed=2)]
+    for found, expected in zip(engine.search(works)[0], plain.search(works)[0], strict=True):
+        assert len(found.leaves) == len(expected.leaves)
+        assert found.scores == pytest.approx(expected.scores, rel=0.15)
+
+
+def test_texts_are_generated_beside_captured_searches(served: Served, plain: DecodingEngine) -> None:
+    engine = served.graphs(EXACT, device="cuda")
+    query = ExplanationQuery("item-3", user_id="u1", max_new_tokens=5)
+    work = plan_explanation(served.domains[2], query).work([torch.ones(1, 8).numpy()])
+    assert engine.generate([work])[0][0].token_ids == plain.generate([work])[0][0].token_ids
+
+
+def test_a_search_does_not_wait_for_the_device(served: Served, engine: GraphEngine) -> None:
+    with torch.inference_mode():
+        program = engine._filled(random_works(served.domains, 4, seed=7)).program
+        program.run()
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            program.run()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_catalogs_come_and_go_without_another_capture(served: Served) -> None:
+    engine = served.graphs(EXACT, device="cuda")
+    works = random_works(served.domains, 4, seed=9)
+    expected, _ = engine.search(works)
+    captures = engine.counts.captures
+    for _ in range(5):
+        engine.place(engine.num_slots - 1, _placement(served))
+        assert_same(engine.search(works)[0], expected, 0)
+        engine.vacate(engine.num_slots - 1)
+    assert engine.counts.captures == captures
+
+
+def test_domains_are_placed_while_others_are_searched(served: Served) -> None:
+    engine = served.graphs(EXACT, device="cuda")
+    works = random_works(served.domains, 4, seed=9)
+    expected, _ = engine.search(works)
+    found: list[list[Ranking]] = []
+    is_over = threading.Event()
+
+    def search() -> None:
+        while not is_over.is_set():
+            found.append(engine.search(works)[0])
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    try:
+        for _ in range(10):
+            engine.place(engine.num_slots - 1, _placement(served))
+            engine.vacate(engine.num_slots - 1)
+    finally:
+        is_over.set()
+        thread.join()
+    assert found
+    for rankings in found:
+        assert_same(rankings, expected, 0)
+
+
+def test_a_placed_domain_answers_as_it_does_in_its_own_place(served: Served) -> None:
+    engine = served.graphs(EXACT, device="cuda")
+    work = random_work(served.domains[2], 5)
+    expected, _ = engine.rank([work])
+    engine.place(engine.num_slots - 1, _placement(served))
+    moved = replace(work, source=replace(work.source, slot=engine.num_slots - 1))
+    assert_same(engine.rank([moved])[0], expected, 1e-5)
+
+
+def test_a_batch_that_does_not_fit_is_split(
+    served: Served, plain: DecodingEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = served.graphs(EXACT, device="cuda")
+    run = SearchProgram.run
+
+    def failing(program: SearchProgram) -> None:
+        if program.shape.bucket.num_rows > 2:
+            torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
+        run(program)
+
+    monkeypatch.setattr(SearchProgram, "run", failing)
+    works = random_works(served.domains, 7, seed=21)
+    assert_same(engine.search(works)[0], plain.search(works)[0], SAME_ON_ANOTHER_DEVICE)
+    assert engine.counts.splits >= 3
+
+
+def _placement(served: Served) -> Placement:
+    files = served.bundle.domains[served.domains[2].name]
+    weights = {**served.bundle.backbone.weights, **files.adapter}
+    return Placement(files.spec.layout, weights, served.domains[2].trie)
