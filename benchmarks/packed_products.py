@@ -1,10 +1,11 @@
-"""What does packing a frozen weight for the CPU gain, and how fast is this machine at best?
+"""What multiplies a few rows with a frozen weight fastest, and how fast is this machine at best?
 
-Question  How fast are products of a few rows with the weights of a T5-small, plain and packed, beside the machine's own
-          rates: a large matrix product, and reading memory?
-Method    As many weights of a shape as fill 48 MB, so that none is in a cache when its turn comes; plain and packed in
+Question  How fast are products of a few rows with the weights of a T5-small: plain in torch, packed by oneDNN, by ONNX
+          Runtime, and by ONNX Runtime with weights of 7 bits; beside the machine's own rates: a large matrix product,
+          and reading memory?
+Method    As many weights of a shape as fill 48 MB in float32, so that few are in a cache when their turn comes; all in
           turns; the median of 9 rounds after one to warm up.
-Output    GFLOP/s of both and their ratio, for each shape and number of rows; the last line is JSON.
+Output    GFLOP/s of each, for each shape and number of rows; the last line is JSON.
 
     python -m benchmarks.packed_products [--threads 2]
 """
@@ -15,28 +16,30 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 
+from model.engine.onnx.graphs import Precision, ProjectionWriter
+from model.engine.onnx.session import Session, SessionOptions, to_value
 from model.network.projection import Projection
 
 SHAPES = ((512, 1536), (512, 2048), (2048, 512), (512, 32100))  # inputs, outputs
 ROWS = (1, 20, 60, 640)
 BYTES_OF_WEIGHTS = 48_000_000
 ROUNDS = 9
+PRECISIONS: dict[str, Precision] = {"onnx": "float32", "onnx-int8": "int8"}
 
 
 @dataclass(frozen=True)
 class Result:
-    """One shape and number of rows."""
+    """One shape and number of rows; GFLOP/s by side."""
 
     inputs: int
     outputs: int
     rows: int
-    plain_gflops: float
-    packed_gflops: float
+    rates: dict[str, float]
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -52,13 +55,29 @@ def compare(inputs: int, outputs: int, rows: int) -> Result:
     for projection in packed:
         projection.pack()
     x = torch.randn(rows, inputs)
-    times: dict[str, list[float]] = {"plain": [], "packed": []}
+    fed = {"x": to_value(x)}
+    sessions = {name: _session(plain, precision) for name, precision in PRECISIONS.items()}
+    sides: dict[str, Callable[[], object]] = {
+        "plain": lambda: [each(x) for each in plain],
+        "packed": lambda: [each(x) for each in packed],
+        "onnx": lambda: sessions["onnx"].run(fed),
+        "onnx-int8": lambda: sessions["onnx-int8"].run(fed),
+    }
+    times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(ROUNDS + 1):
-        for name, projections in (("plain", plain), ("packed", packed)):
-            times[name].append(seconds(lambda projections=projections: [each(x) for each in projections]))  # type: ignore[misc]  # mypy takes the default for an argument
+        for name, action in sides.items():
+            times[name].append(seconds(action))
     gflop = 2e-9 * rows * inputs * outputs * number
-    rates = {name: gflop / statistics.median(taken[1:]) for name, taken in times.items()}
-    return Result(inputs, outputs, rows, rates["plain"], rates["packed"])
+    return Result(inputs, outputs, rows, {name: gflop / statistics.median(each[1:]) for name, each in times.items()})
+
+
+def _session(projections: Sequence[Projection], precision: Precision) -> Session:
+    """One graph of all products, each on its own."""
+    writer = ProjectionWriter(precision)
+    x = writer.input("x")
+    for number, projection in enumerate(projections):
+        writer.output(f"y{number}", writer.project(x, f"w{number}", projection))
+    return Session("products", writer, SessionOptions(torch.device("cpu"), torch.get_num_threads()))
 
 
 def machine_rates() -> dict[str, float]:
@@ -75,15 +94,14 @@ def main() -> None:
     torch.set_num_threads(parser.parse_args().threads)
     rates = machine_rates()
     print(f"large product {rates['large_product_gflops']:.0f} GFLOP/s, memory read {rates['read_gb_per_s']:.0f} GB/s")
-    print(f"{'weight':>14} {'rows':>5} {'plain':>7} {'packed':>7} {'ratio':>6}   GFLOP/s")
+    print(f"{'weight':>14} {'rows':>5} {'plain':>10} {'packed':>10} {'onnx':>10} {'onnx-int8':>10}   GFLOP/s")
     results = []
     for inputs, outputs in SHAPES:
         for rows in ROWS:
             result = compare(inputs, outputs, rows)
             results.append(result)
-            ratio = result.packed_gflops / result.plain_gflops
-            shape = f"{inputs} x {outputs}"
-            print(f"{shape:>14} {rows:>5} {result.plain_gflops:>7.0f} {result.packed_gflops:>7.0f} {ratio:>6.2f}")
+            cells = " ".join(f"{rate:>10.0f}" for rate in result.rates.values())
+            print(f"{f'{inputs} x {outputs}':>14} {rows:>5} {cells}")
     print(json.dumps({"benchmark": "packed_products", **rates, "results": [asdict(result) for result in results]}))
 
 

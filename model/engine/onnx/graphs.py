@@ -75,12 +75,11 @@ def step_graph(network: Vip5Network, precision: Precision) -> GraphWriter:
     return writer
 
 
-class _NetworkWriter(GraphWriter):
-    """The parts of a T5 with adapters as nodes."""
+class ProjectionWriter(GraphWriter):
+    """Products with frozen weights."""
 
-    def __init__(self, network: Vip5Network, precision: Precision) -> None:
+    def __init__(self, precision: Precision) -> None:
         super().__init__()
-        self._config = network.config
         self._precision = precision
 
     def project(self, x: str, name: str, projection: Projection, scale: float = 1.0) -> str:
@@ -97,6 +96,14 @@ class _NetworkWriter(GraphWriter):
             self.weight(f"{name}.zero_point", np.zeros(len(steps), np.int8)),
             domain=CONTRIB,
         )
+
+
+class _NetworkWriter(ProjectionWriter):
+    """The parts of a T5 with adapters as nodes."""
+
+    def __init__(self, network: Vip5Network, precision: Precision) -> None:
+        super().__init__(precision)
+        self._config = network.config
 
     def norm(self, x: str, name: str, bank: RMSNormBank) -> str:
         """The root-mean-square norm; its weight is the domain's."""
