@@ -8,8 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.decoding.constraints import Eligibility
 from model.engine.domain import ServedDomain
@@ -134,11 +136,8 @@ class Recommender:
         trace.note_engine(outcome.queue_s, outcome.timings)
         (ranking,) = outcome.results
         rows = domain.rows_of(ranking.leaves)
-        ranked = [
-            (int(row), float(score))
-            for leaf, row, score in zip(ranking.leaves, rows, ranking.scores, strict=True)
-            if _is_eligible(plan.eligibility, int(leaf))
-        ]
+        found = zip(rows.tolist(), ranking.scores.tolist(), strict=True)
+        ranked = list(compress(found, _are_eligible(plan.eligibility, ranking.leaves).tolist()))
         return _Found(ranked, ranking.exact_prefix, ranking.num_beams, num_invalid=len(rows) - len(ranked))
 
     async def _score(
@@ -192,13 +191,20 @@ def _item(domain: ServedDomain, rank: int, row: int, score: float) -> RankedItem
     )
 
 
-def _is_eligible(eligibility: Eligibility, leaf: int) -> bool:
+def _are_eligible(eligibility: Eligibility, leaves: NDArray[np.int64]) -> NDArray[np.bool_]:
     if eligibility.included is not None:
-        return leaf in eligibility.included
-    is_member = 0 <= leaf < len(eligibility.base.is_member) and bool(eligibility.base.is_member[leaf])
-    place = np.searchsorted(eligibility.excluded, leaf)
-    is_excluded = place < len(eligibility.excluded) and eligibility.excluded[place] == leaf
-    return is_member and not is_excluded
+        return _are_among(leaves, eligibility.included)
+    is_member = eligibility.base.is_member
+    is_leaf = (leaves >= 0) & (leaves < len(is_member))
+    return is_leaf & is_member[np.where(is_leaf, leaves, 0)] & ~_are_among(leaves, eligibility.excluded)
+
+
+def _are_among(leaves: NDArray[np.int64], ordered: NDArray[np.int32]) -> NDArray[np.bool_]:
+    if not len(ordered):
+        return np.zeros(len(leaves), dtype=np.bool_)
+    places = np.searchsorted(ordered, leaves).clip(max=len(ordered) - 1)
+    are_among: NDArray[np.bool_] = ordered[places] == leaves
+    return are_among
 
 
 def _check_length(field: str, item_ids: Sequence[str] | None, limit: int) -> None:

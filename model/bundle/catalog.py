@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -102,7 +103,7 @@ class Catalog:
         is_active: NDArray[np.bool_] = self.table.column("active").to_numpy()
         return is_active
 
-    @property
+    @cached_property
     def attribute_columns(self) -> tuple[str, ...]:
         """Columns that can be filtered by, `category` included."""
         return tuple(name for name in self.table.column_names if name not in STANDARD_COLUMNS)
@@ -122,7 +123,7 @@ class Catalog:
 
     def attributes(self, row: int) -> dict[str, AttributeValue]:
         """What else is known of an item: all columns but the standard ones, lists as tuples."""
-        values = {name: self.table.column(name)[row].as_py() for name in self.attribute_columns}
+        values = {name: column[row].as_py() for name, column in self._attributes.items()}
         return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
     def mask(self, where: Mapping[str, tuple[Scalar, ...]]) -> NDArray[np.bool_]:
@@ -144,6 +145,11 @@ class Catalog:
     def search(self, text: str, offset: int, limit: int) -> tuple[list[int], int]:
         """Rows of one page of the items whose item_id or title contains `text` in any case, and how many there are."""
         return matching_rows(self.table, ("item_id", "title"), text, offset, limit)
+
+    @cached_property
+    def _attributes(self) -> dict[str, pa.Array[Any]]:
+        """In one piece each: looking rows up is a third of the time that it takes in a table's columns."""
+        return {name: self.table.column(name).combine_chunks() for name in self.attribute_columns}
 
     @cached_property
     def _rows(self) -> dict[str, int]:

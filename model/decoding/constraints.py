@@ -72,5 +72,5 @@ class Eligibility:
 
 
 def _members(leaves: Iterable[int], base: LeafMask) -> NDArray[np.int32]:
-    unique = np.unique(np.fromiter(leaves, dtype=np.int32))
+    unique = np.array(sorted(set(leaves)), dtype=np.int32)
     return unique[base.is_member[unique]]

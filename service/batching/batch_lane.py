@@ -65,14 +65,15 @@ class BatchLane(Lane[AnyCallJob]):
             logger.exception("engine_failed", extra={"num_requests": len(batch)})
             self._answer_halves(batch, error)
             return
-        self._metrics.observe_batch(len(results))
         first = 0
         for job in batch:
             share = tuple(results[first : first + len(job.rows)])
             first += len(job.rows)
-            queue_s = started_at - job.submitted_at
-            self._metrics.observe_stages(queue_s, timings)
-            job.resolve(Outcome(results=share, queue_s=queue_s, timings=timings))
+            job.resolve(Outcome(results=share, queue_s=started_at - job.submitted_at, timings=timings))
+        # Counted when the answers are on their way.
+        self._metrics.observe_batch(len(results))
+        for job in batch:
+            self._metrics.observe_stages(started_at - job.submitted_at, timings)
 
     def _answer_halves(self, batch: Sequence[AnyCallJob], error: Exception) -> None:
         if len(batch) == 1:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.types import Message, Receive
 
 from service.epochs.administration import Administration
@@ -58,7 +59,17 @@ def ready_service_of(request: Request) -> Service:
     return service_of(request)
 
 
-Trace = Annotated[RequestTrace, Depends(trace_of)]
+async def _trace_of(request: Request) -> RequestTrace:
+    # Not `trace_of` itself: FastAPI runs what is not a coroutine in a thread, at a millisecond or more.
+    return trace_of(request)
+
+
+Trace = Annotated[RequestTrace, Depends(_trace_of)]
+
+
+def json_response(answer: BaseModel) -> Response:
+    """What was made here need not be validated again, as the framework would."""
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
 
 from service.routes.openapi import problems
-from service.routes.parts import JsonRoute, Trace, ready_service_of, while_connected
+from service.routes.parts import JsonRoute, Trace, json_response, ready_service_of, while_connected
 from service.routes.rates import check_rate
 from service.schemas.ranking import DirectRequest, RankingAnswer, SequentialRequest
 
@@ -18,15 +19,15 @@ router = APIRouter(
 )
 
 
-@router.post("/sequential")
-async def recommend_sequential(body: SequentialRequest, request: Request, trace: Trace) -> RankingAnswer:
+@router.post("/sequential", response_model=RankingAnswer)
+async def recommend_sequential(body: SequentialRequest, request: Request, trace: Trace) -> Response:
     """Next items for a history."""
     recommender = ready_service_of(request).recommender
-    return await while_connected(request, recommender.recommend_sequential(body, trace))
+    return json_response(await while_connected(request, recommender.recommend_sequential(body, trace)))
 
 
-@router.post("/direct")
-async def recommend_direct(body: DirectRequest, request: Request, trace: Trace) -> RankingAnswer:
+@router.post("/direct", response_model=RankingAnswer)
+async def recommend_direct(body: DirectRequest, request: Request, trace: Trace) -> Response:
     """Rank given candidates, or the whole catalog."""
     recommender = ready_service_of(request).recommender
-    return await while_connected(request, recommender.recommend_direct(body, trace))
+    return json_response(await while_connected(request, recommender.recommend_direct(body, trace)))

@@ -67,8 +67,8 @@ class LyingEngine(DisguisedEngine):
         assert row is not None
         self._inactive_leaf = int(domain.leaves_of_rows[row])
 
-    def rank(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
-        rankings, timings = self._engine.rank(batch)
+    def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
+        rankings, timings = self._engine.search(batch)
         return [
             replace(ranking, leaves=np.array([self._inactive_leaf, *ranking.leaves[1:]])) for ranking in rankings
         ], timings
