@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from model.engine.runtime import Runtime, load_runtime
 from service.admin_token import AdminToken
+from service.api_keys import ApiKeys
 from service.batching.lanes import Lanes
 from service.beam_reduction import open_reduction
 from service.epochs.domains import Domains
@@ -25,7 +26,8 @@ from service.readiness import Readiness, warm_up
 from service.recommender import Recommender
 from service.request_context import RequestContext
 from service.routes import admin, domains, explain, health, metrics, recommend
-from service.routes.openapi import install_openapi
+from service.routes.keys import SECURITY
+from service.routes.openapi import install_openapi, problems
 from service.routes.parts import Service
 from service.settings import Settings
 from service.tracing.traces import Traces, open_traces
@@ -81,8 +83,9 @@ async def open_service(
 def create_app(settings: Settings, loader: Loader = load, traces: Traces | None = None) -> FastAPI:
     """The app; its lifespan loads the bundle, and warms the domains up in the background.
 
-    `traces` left out are those that the settings ask for. Raises TracesError.
+    `traces` left out are those that the settings ask for. Raises TracesError and ApiKeysError.
     """
+    keys = None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file)
     service_metrics = Metrics()
     kept_traces = traces or open_traces(settings.trace_options)
     readiness = Readiness()
@@ -93,7 +96,7 @@ def create_app(settings: Settings, loader: Loader = load, traces: Traces | None 
         journal = open_journal(settings.journal_options)
         async with open_service(settings, service_metrics, liveness, loader, journal) as service:
             app.state.service = service
-            readiness.degraded = service.problems
+            readiness.degraded = lambda: [*service.problems(), *(keys.problems if keys else ())]
             readiness.await_domains(service.domains.stable)
             versions = list(service.domains.stable.values())
             warming = asyncio.create_task(warm_up(readiness, service.recommender, versions))
@@ -109,11 +112,16 @@ def create_app(settings: Settings, loader: Loader = load, traces: Traces | None 
     app.state.readiness = readiness
     app.state.liveness = liveness
     app.state.rate_limits = None if settings.rate_limit is None else RateLimits(settings.rate_limit)
+    app.state.api_keys = keys
     app.state.max_body_bytes = settings.request_limits.max_body_bytes
+    app.state.receive_s = settings.receive_s
     app.add_middleware(RequestContext, metrics=service_metrics, traces=kept_traces)
     install_problem_handlers(app, service_metrics)
-    for module in (recommend, explain, domains, health):
-        app.include_router(module.router)
+    for module in (recommend, explain, domains):
+        app.include_router(
+            module.router, dependencies=SECURITY if keys else (), responses=problems(401) if keys else {}
+        )
+    app.include_router(health.router)
     admin_app = app if settings.admin_port is None else _admin_app(app, service_metrics, kept_traces)
     app.state.admin_app = admin_app
     admin_app.include_router(metrics.router)

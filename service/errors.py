@@ -6,6 +6,10 @@ Vip5Error
     ├── MalformedBodyError      not JSON
     ├── ContentTypeError        not said to be JSON
     ├── BodyTooLargeError
+    ├── BodyTimeoutError        the body came too slowly
+    ├── MalformedRequestError   not HTTP
+    ├── HeadTooLargeError       more headers than anybody needs
+    ├── HeadTimeoutError        the headers came too slowly
     ├── UnknownRouteError
     ├── MethodError
     ├── QueueFullError
@@ -14,7 +18,7 @@ Vip5Error
     ├── NotReadyError           still loading or warming up
     ├── DrainingError           about to end
     ├── DeadlineError
-    ├── UnauthorizedError       no admin token, or a wrong one
+    ├── UnauthorizedError       no admin token or API key, or a wrong one
     ├── UnknownBundleError      nothing of this name below the root of bundles
     ├── UnknownVersionError     no such version of the domain is loaded
     ├── RevisionConflictError   something has been changed since the revision that was expected
@@ -23,6 +27,7 @@ Vip5Error
     ├── ClientGoneError         nobody is left to read the answer
     ├── ListenError             the address cannot be listened on
     ├── LaneFailedError         the service cannot go on and ends
+    ├── ApiKeysError            the file of API keys cannot be read
     ├── BeamTableError          the table of measured widths cannot be read
     └── TracesError             traces are wanted and cannot be made
 
@@ -84,6 +89,28 @@ class BodyTooLargeError(ServiceError):
     code = "body_too_large"
 
 
+class BodyTimeoutError(ServiceError):
+    """The body was not there in time."""
+
+    code = "request_timeout"
+
+
+class MalformedRequestError(ServiceError):
+    """What came is not HTTP, or may be read in more than one way."""
+
+    code = "malformed_request"
+
+
+class HeadTooLargeError(ServiceError):
+    """The request line and the headers are longer, or more, than the service reads."""
+
+    code = "head_too_large"
+
+
+class HeadTimeoutError(BodyTimeoutError):
+    """The headers were not there in time."""
+
+
 class UnknownRouteError(ServiceError):
     """No such path."""
 
@@ -139,7 +166,7 @@ class ClientGoneError(ServiceError):
 
 
 class UnauthorizedError(ServiceError):
-    """No admin token was given, or a wrong one."""
+    """No admin token or API key was given, or a wrong one."""
 
     code = "unauthorized"
 
@@ -180,6 +207,12 @@ class LaneFailedError(ServiceError):
     code = "lane_failed"
 
 
+class ApiKeysError(ServiceError):
+    """The file of API keys cannot be read; the service does not start, or goes on with the keys that it has."""
+
+    code = "invalid_api_keys"
+
+
 class BeamTableError(ServiceError):
     """The table of measured widths cannot be read; the service does not start."""
 
@@ -217,7 +250,7 @@ STATUSES: dict[type[Exception], Status] = {
     MalformedBodyError: Status(400, "The body is not JSON"),
     UnknownRouteError: Status(404, "No such path"),
     MethodError: Status(405, "The path does not take this method"),
-    UnauthorizedError: Status(401, "The admin token is missing or wrong"),
+    UnauthorizedError: Status(401, "The API key or the admin token is missing or wrong"),
     UnknownBundleError: Status(404, "There is no such bundle"),
     UnknownVersionError: Status(404, "No such version is loaded"),
     RevisionConflictError: Status(409, "It has been changed meanwhile"),
@@ -228,6 +261,9 @@ STATUSES: dict[type[Exception], Status] = {
     CatalogError: Status(422, "The catalog breaks a rule"),
     UnsafeFileError: Status(422, "The file would execute code"),
     BodyTooLargeError: Status(413, "The body is too large"),
+    BodyTimeoutError: Status(408, "The request came too slowly"),
+    MalformedRequestError: Status(400, "The request is not HTTP as it must be"),
+    HeadTooLargeError: Status(431, "The headers are too large"),
     ContentTypeError: Status(415, "The body must be JSON"),
     QueueFullError: Status(429, "Too many requests are waiting", is_retryable=True),
     OverloadedError: Status(429, "The deadline would pass in the queue", is_retryable=True),

@@ -123,6 +123,9 @@ class Settings(BaseSettings):
         default=None, description="Searches may become as narrow as that under load; left out: they do not."
     )
     beam_table: Path | None = Field(default=None, description="JSON file of what each width costs and finds.")
+    receive_s: Seconds = Field(
+        default=10.0, description="Longest time that the headers of a request may take, and that its body may."
+    )
     stall_s: Seconds = Field(default=60.0, description="Longest time in one batch before the process counts as stuck.")
     feature_store: Literal["embedded", "redis"] = Field(default="embedded", description="Where embeddings come from.")
     feature_fallback: Literal["embedded", "none"] = Field(
@@ -135,6 +138,9 @@ class Settings(BaseSettings):
     redis_username: str | None = Field(default=None, description="User name; wins over the URL's.")
     redis_password: SecretStr | None = Field(default=None, description="Password; wins over the URL's.")
     redis_connections: Count = Field(default=16, description="Most requests that ask Redis at once.")
+    api_keys_file: Path | None = Field(
+        default=None, description="File of the API keys that may ask; left out: everybody may."
+    )
     admin_token: SecretStr | None = Field(
         default=None, min_length=1, description="Opens /admin to who sends it; left out: there is no /admin."
     )

@@ -9,7 +9,7 @@ import typer
 
 from feature_cache.errors import FeatureCacheError
 from model.errors import Vip5Error
-from service.cli import bundles, data, evaluating, features, importing, predicting, serving, training
+from service.cli import bundles, data, evaluating, features, importing, keys, predicting, serving, training
 
 app = typer.Typer(
     name="vip5",
@@ -22,6 +22,7 @@ app.add_typer(importing.app, name="import")
 app.add_typer(bundles.app, name="bundle")
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
+app.add_typer(keys.app, name="keys")
 app.command(epilog=serving.EXAMPLE)(serving.serve)
 app.command(epilog=predicting.EXAMPLE)(predicting.predict)
 app.command(epilog=training.EXAMPLE)(training.train)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from model.network.config import Task
 from model.prompts.templates import TEMPLATES
 from service.epochs.versions import DomainVersion
+from service.routes.keys import KeyedRoute
 from service.routes.openapi import problems
 from service.routes.parts import Trace, service_of
 from service.schemas.domains import (
@@ -25,7 +26,7 @@ from service.schemas.domains import (
     UsersAnswer,
 )
 
-router = APIRouter(prefix="/domains", tags=["domains"], responses=problems(500))
+router = APIRouter(prefix="/domains", tags=["domains"], route_class=KeyedRoute, responses=problems(500))
 
 
 class Page(BaseModel):

@@ -13,8 +13,9 @@ from starlette.types import Receive, Scope, Send
 from model.errors import Vip5Error
 from service.errors import code_of, problem_of
 from service.explainer import RunningExplanation
+from service.routes.keys import KeyedJsonRoute
 from service.routes.openapi import problems
-from service.routes.parts import JsonRoute, Trace, ready_service_of, while_connected
+from service.routes.parts import Trace, ready_service_of, while_connected
 from service.routes.rates import check_rate
 from service.schemas.explanation import EventName, ExplanationAnswer, ExplanationRequest, TokenEvent
 from service.trace import RequestTrace
@@ -31,7 +32,7 @@ EVENT_SCHEMA = {
 
 router = APIRouter(
     tags=["explain"],
-    route_class=JsonRoute,
+    route_class=KeyedJsonRoute,
     dependencies=[Depends(check_rate)],
     responses=problems(400, 404, 413, 415, 422, 429, 500, 503, 504)
     | {200: {"content": {EVENT_STREAM: {"itemSchema": EVENT_SCHEMA}}}},

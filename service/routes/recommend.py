@@ -5,15 +5,16 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
+from service.routes.keys import KeyedJsonRoute
 from service.routes.openapi import problems
-from service.routes.parts import JsonRoute, Trace, json_response, ready_service_of, while_connected
+from service.routes.parts import Trace, json_response, ready_service_of, while_connected
 from service.routes.rates import check_rate
 from service.schemas.ranking import DirectRequest, RankingAnswer, SequentialRequest
 
 router = APIRouter(
     prefix="/recommend",
     tags=["recommend"],
-    route_class=JsonRoute,
+    route_class=KeyedJsonRoute,
     dependencies=[Depends(check_rate)],
     responses=problems(400, 404, 413, 415, 422, 429, 500, 503, 504),
 )

@@ -1,0 +1,240 @@
+"""Who has a key may ask; the keys are those of the file, as it is now."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from model.engine.runtime import Runtime
+from service import api_keys
+from service.api_keys import KEY_PREFIX, ApiKeys, NewKey, new_key
+from service.app import create_app
+from service.errors import ApiKeysError, UnauthorizedError
+from service.routes.rates import client_identity
+from service.settings import Settings
+from tests.service.conftest import client_of
+from tests.service.test_bad_input import check_problem
+
+ASK: dict[str, Any] = {"domain": "toys", "history": ["item-1"], "k": 2}
+OPEN_TO_ALL = {
+    "/health/live",
+    "/health/ready",
+    "/v2/models/{name}/ready",
+    "/metrics",
+}
+
+
+@pytest.fixture
+def shop_key() -> NewKey:
+    return new_key("shop")
+
+
+@pytest.fixture
+def file(tmp_path: Path, shop_key: NewKey) -> Path:
+    return write(tmp_path / "keys.jsonl", [shop_key.line, new_key("app").line])
+
+
+@pytest.fixture
+def app(settings: Settings, runtime: Runtime, file: Path) -> FastAPI:
+    return create_app(settings.model_copy(update={"api_keys_file": file}), lambda _: runtime)
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(app) as client:
+        yield client
+
+
+def write(file: Path, lines: Sequence[str]) -> Path:
+    """As an editor or an orchestrator does: the whole file at once."""
+    fresh = file.with_suffix(".new")
+    fresh.write_text("\n".join(lines) + "\n")
+    fresh.replace(file)
+    return file
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def test_keys_are_random_and_the_line_does_not_tell_them() -> None:
+    first, second = new_key("shop"), new_key("shop")
+
+    assert first.key != second.key
+    assert first.key.startswith(KEY_PREFIX)
+    assert len(first.key) >= len(KEY_PREFIX) + 43, "256 bits"
+    assert first.key not in first.line
+    assert first.key.removeprefix(KEY_PREFIX) not in first.line
+
+
+@pytest.mark.parametrize("key_id", ["", "a b", "x" * 65, 'a"', "a\n"])
+def test_an_id_that_cannot_be_one_is_refused(key_id: str) -> None:
+    with pytest.raises(ApiKeysError, match="cannot be the id of a key"):
+        new_key(key_id)
+
+
+async def test_either_header_opens(client: httpx.AsyncClient, shop_key: NewKey) -> None:
+    for headers in (bearer(shop_key.key), {"X-API-Key": shop_key.key}, {"Authorization": f"bearer  {shop_key.key} "}):
+        assert (await client.post("/recommend/sequential", json=ASK, headers=headers)).status_code == 200
+        assert (await client.get("/domains", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        bearer("vip5_wrong"),
+        bearer(""),
+        {"Authorization": "Bearer"},
+        {"Authorization": "Basic vip5_wrong"},
+        {"X-API-Key": "ü"},
+        {"X-API-Key": "vip5_wrong"},
+    ],
+)
+async def test_without_a_good_key_nothing_opens(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    sent = {name: value.encode("latin-1") for name, value in headers.items()}
+    response = await client.post("/recommend/sequential", content=b"no JSON", headers=sent)  # type: ignore[arg-type]
+
+    problem = check_problem(response, 401, "unauthorized")
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert "send it as Authorization: Bearer KEY" in problem["detail"]
+
+
+async def test_the_digest_itself_opens_nothing(client: httpx.AsyncClient, shop_key: NewKey) -> None:
+    digest = shop_key.line.split('"')[-2]
+
+    assert (await client.get("/domains", headers=bearer(digest))).status_code == 401
+
+
+async def test_every_route_but_probes_and_metrics_asks_for_a_key(app: FastAPI, client: httpx.AsyncClient) -> None:
+    paths: dict[str, dict[str, object]] = app.openapi()["paths"]
+    assert paths.keys() > OPEN_TO_ALL
+    for path, methods in paths.items():
+        for method in methods:
+            response = await client.request(method, path.replace("{name}", "toys"))
+            assert (response.status_code == 401) is (path not in OPEN_TO_ALL), (method, path)
+
+
+async def test_the_openapi_document_says_that_a_key_is_needed(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+
+    operation = document["paths"]["/recommend/sequential"]["post"]
+    assert {"APIKey": []} in operation["security"]
+    assert "401" in operation["responses"]
+    assert "security" not in document["paths"]["/health/ready"]["get"]
+
+
+async def test_without_a_file_everybody_may_ask(settings: Settings, runtime: Runtime) -> None:
+    async with client_of(create_app(settings, lambda _: runtime)) as client:
+        assert (await client.get("/domains")).status_code == 200
+        assert "APIKey" not in (await client.get("/openapi.json")).text
+
+
+async def test_rate_limits_tell_clients_apart_by_the_ids_of_their_keys(
+    app: FastAPI, client: httpx.AsyncClient, shop_key: NewKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr("service.routes.rates.client_identity", lambda request: seen.append(client_identity(request)))
+    app.state.rate_limits = type("Unlimited", (), {"check": lambda *_: None})()
+
+    await client.post("/recommend/sequential", json=ASK, headers=bearer(shop_key.key))
+
+    assert seen == ["key shop"]
+
+
+async def test_keys_come_and_go_while_it_runs(client: httpx.AsyncClient, file: Path, shop_key: NewKey) -> None:
+    other = new_key("shop")
+    write(file, [shop_key.line, other.line])
+    for key in (shop_key.key, other.key):
+        assert (await client.get("/domains", headers=bearer(key))).status_code == 200
+    write(file, [other.line])
+    assert (await client.get("/domains", headers=bearer(shop_key.key))).status_code == 401
+    assert (await client.get("/domains", headers=bearer(other.key))).status_code == 200
+
+
+async def test_a_file_that_is_broken_or_gone_leaves_the_last_good_keys_and_says_so(
+    client: httpx.AsyncClient, file: Path, shop_key: NewKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    fallen = shop_key.key
+    with caplog.at_level(logging.INFO):
+        write(file, [shop_key.line, fallen])  # a key where its digest should be
+        for _ in range(2):
+            assert (await client.get("/domains", headers=bearer(shop_key.key))).status_code == 200
+        (told,) = (await client.get("/health/ready")).json()["degraded"]
+        file.unlink()
+        assert (await client.get("/domains", headers=bearer(shop_key.key))).status_code == 200
+        (gone,) = (await client.get("/health/ready")).json()["degraded"]
+        write(file, [shop_key.line])
+        assert (await client.get("/health/ready")).json()["degraded"] == []
+
+    assert "line 2 of the file of API keys" in told
+    assert "cannot be read: No such file" in gone
+    events = [record.getMessage() for record in caplog.records if record.name == "service.api_keys"]
+    assert events == ["api_keys_refused", "api_keys_refused", "api_keys_read"], "once for each reason"
+    assert fallen not in told
+    assert not any(fallen in str(vars(record)) for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], "holds no key"),
+        (['{"id": "shop"}'], "line 1 .* sha256: Field required"),
+        (['{"id": "shop", "sha256": "abc"}'], "line 1 .* sha256"),
+        ([new_key("a").line, '{"id": "a b", "sha256": "' + "0" * 64 + '"}'], "line 2 .* id"),
+        ([new_key("a").line + ","], "line 1"),
+        ([f'{{"id": "{name}", "sha256": "{"0" * 64}"}}' for name in "ab"], "a key twice"),
+    ],
+)
+def test_a_bad_file_stops_the_start(tmp_path: Path, lines: list[str], words: str) -> None:
+    file = write(tmp_path / "keys.jsonl", lines)
+
+    with pytest.raises(ApiKeysError, match=words):
+        create_app(Settings(bundle=tmp_path, api_keys_file=file))
+
+
+def test_a_file_that_is_not_there_or_too_long_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ApiKeysError, match="cannot be read"):
+        ApiKeys(tmp_path / "keys.jsonl")
+    with pytest.raises(ApiKeysError, match="longer than 1048576 bytes"):
+        ApiKeys(write(tmp_path / "long", [" " * (1 << 20)]))
+
+
+def test_a_key_is_compared_with_all_keys_in_constant_time(
+    tmp_path: Path, shop_key: NewKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [shop_key.line, *(new_key(f"app-{n}").line for n in range(4))]
+    keys = ApiKeys(write(tmp_path / "keys.jsonl", lines))
+    compared: list[str] = []
+    compare_digest = hmac.compare_digest
+
+    def compare(kept: str, given: str) -> bool:
+        compared.append(kept)
+        return compare_digest(kept, given)
+
+    monkeypatch.setattr(api_keys.hmac, "compare_digest", compare)
+    for given in (shop_key.key, "vip5_wrong", None):
+        compared.clear()
+        try:
+            keys.check(None, given)
+        except UnauthorizedError:
+            assert given != shop_key.key
+        assert len(set(compared)) == len(lines), "the first does not end it, nor does the last"
+
+
+def test_a_file_is_read_again_only_when_it_has_changed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = ApiKeys(file)
+    monkeypatch.setattr(Path, "open", None)  # reading it would fail
+
+    assert keys.problems == ()
+    os.utime(file, ns=(1, 1))
+    with pytest.raises(TypeError):
+        keys.problems  # noqa: B018  # looking is what reads it
