@@ -9,7 +9,7 @@ import typer
 
 from feature_cache.errors import FeatureCacheError
 from model.errors import Vip5Error
-from service.cli import bundles, data, evaluating, features, importing, keys, predicting, serving, training
+from service.cli import benching, bundles, data, evaluating, features, importing, keys, predicting, serving, training
 
 app = typer.Typer(
     name="vip5",
@@ -25,6 +25,7 @@ app.add_typer(features.app, name="features")
 app.add_typer(keys.app, name="keys")
 app.command(epilog=serving.EXAMPLE)(serving.serve)
 app.command(epilog=predicting.EXAMPLE)(predicting.predict)
+app.command(epilog=benching.EXAMPLE)(benching.bench)
 app.command(epilog=training.EXAMPLE)(training.train)
 app.command(epilog=training.SWEEP_EXAMPLE)(training.sweep)
 app.command(epilog=evaluating.EXAMPLE)(evaluating.evaluate)
