@@ -69,6 +69,9 @@ class Administration:
             )
         with self._loading_of(name):
             ref, opened = await asyncio.to_thread(self._loader.sources.open, bundle, domain)
+            # The same content is one version, by whatever name it came.
+            present = {each.version: each for each in self.replica.state(name).roles.refs}
+            ref = present.get(ref.version, ref)
             fresh: dict[VersionRef, DomainVersion] = {}
             if ref not in self.replica.domains.serving(name).versions:
                 fresh[ref] = await self._loader.load(ref, opened, name, self.replica.state(name))

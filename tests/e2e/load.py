@@ -21,6 +21,7 @@ class Answer:
 
     status: int
     body: dict[str, Any]
+    request: dict[str, Any] = field(default_factory=dict)
 
     @property
     def shortfall(self) -> str:
@@ -52,15 +53,20 @@ class Load:
                         return answer
                 num_seen = len(self.answers)
 
+    async def more(self, number: int) -> None:
+        """Wait for so many answers from now on."""
+        async with asyncio.timeout(PATIENCE_S), self._news:
+            due = len(self.answers) + number
+            await self._news.wait_for(lambda: len(self.answers) >= due)
+
     async def run(self, worker: int) -> None:
         for number in itertools.count(worker):
             # Every 11th item has no embedding anywhere.
             history = [f"item-{place}" for place in range(number % 90 + 1, number % 90 + 12) if place % 11]
-            response = await self.client.post(
-                "/recommend/sequential", json={"domain": "toys", "history": history, "k": 3}
-            )
+            request = {"domain": "toys", "history": history, "k": 3}
+            response = await self.client.post("/recommend/sequential", json=request)
             async with self._news:
-                self.answers.append(Answer(response.status_code, response.json()))
+                self.answers.append(Answer(response.status_code, response.json(), request))
                 self._news.notify_all()
 
 

@@ -46,6 +46,7 @@ class Server:
     process: subprocess.Popen[str]
     lines: queue.Queue[dict[str, Any]] = field(default_factory=queue.Queue)
     url: str = ""
+    admin_url: str = ""
 
     def wait_event(self, event: str) -> dict[str, Any]:
         """The next log line of this event; those before it are dropped."""
@@ -76,7 +77,8 @@ def serving(bundle: Path, env: Mapping[str, str] | None = None, command: Sequenc
         reader = threading.Thread(target=server.read)
         reader.start()
         try:
-            server.url = server.wait_event("listening")["url"]
+            listening = server.wait_event("listening")
+            server.url, server.admin_url = listening["url"], listening.get("admin_url", "")
             server.wait_ready()
             yield server
         finally:
