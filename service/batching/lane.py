@@ -35,6 +35,8 @@ class Lane(ABC, Generic[J]):
         self._metrics = metrics
         self._on_crash = on_crash
         self._busy_since: float | None = None
+        self._is_idle = threading.Event()
+        self._is_idle.set()
         self._thread = threading.Thread(target=self._run, name=f"lane-{name}", daemon=True)
 
     @property
@@ -55,6 +57,10 @@ class Lane(ABC, Generic[J]):
         """Seconds since the engine was last called, if it has not come back."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
+
+    def wait_idle(self, timeout_s: float) -> None:
+        """Let the call of the engine that is under way end, if one is; not those after it."""
+        self._is_idle.wait(timeout_s)
 
     def completion_s(self) -> float:
         """Seconds until all that waits now is done, as far as is known."""
@@ -89,10 +95,12 @@ class Lane(ABC, Generic[J]):
     def _at_work(self) -> Iterator[None]:
         """The engine is called within."""
         self._busy_since = started_at = time.monotonic()
+        self._is_idle.clear()
         try:
             yield
         finally:
             self._busy_since = None
+            self._is_idle.set()
             self._metrics.observe_busy(self.name, time.monotonic() - started_at)
 
 

@@ -16,13 +16,16 @@ from service.settings import QueueLimits
 
 
 class Lanes:
-    """One lane for items, one for text, so that an explanation never holds up a recommendation."""
+    """One lane for items, one for text, so that an explanation never holds up a recommendation.
+
+    Texts take at most one step for each batch of recommendations that runs, and wait for none for long.
+    """
 
     def __init__(self, engine: Engine, limits: QueueLimits, metrics: Metrics, on_crash: OnCrash) -> None:
         """`on_crash` is told on a lane's thread when a lane itself has failed."""
         self._engine = engine
         self.ranking = BatchLane(limits, metrics, on_crash)
-        self.text = TextLane(engine.open_texts, limits, metrics, on_crash)
+        self.text = TextLane(engine.open_texts, limits, metrics, on_crash, self.ranking.wait_idle)
         metrics.watch_lanes(
             num_running=lambda: self.ranking.num_running + self.text.num_running,
             num_waiting=lambda: self.ranking.num_waiting + self.text.num_waiting,

@@ -25,6 +25,10 @@ JOINING_TOKENS = 1024
 """Most prompt tokens, padding included, that join between two steps of running texts: reading them holds those up."""
 
 
+COURTESY_S = 0.1
+"""Longest that a step waits for a batch of recommendations, as both would be slower side by side."""
+
+
 @dataclass
 class _Running:
     """A text that has a row."""
@@ -39,12 +43,18 @@ class TextLane(Lane[TextJob]):
     """Runs a session of the engine: admit what waits, take a step, deliver its tokens, over and over."""
 
     def __init__(
-        self, open_texts: Callable[[int], TextSession], limits: QueueLimits, metrics: Metrics, on_crash: OnCrash
+        self,
+        open_texts: Callable[[int], TextSession],
+        limits: QueueLimits,
+        metrics: Metrics,
+        on_crash: OnCrash,
+        give_way: Callable[[float], None],
     ) -> None:
-        """`on_crash` is told when the lane itself has failed."""
+        """`on_crash` is told when the lane itself has failed; `give_way` waits for what is to run before a step."""
         self._forecast = TextForecast(limits.max_batch_rows)
         super().__init__("text", JobQueue(limits.max_waiting, self._forecast), metrics, on_crash)
         self._limits = limits
+        self._give_way = give_way
         self._session = open_texts(limits.max_batch_rows)
         self._running: dict[int, _Running] = {}
         self._is_out_of_memory = False
@@ -65,6 +75,7 @@ class TextLane(Lane[TextJob]):
                 self._admit(joining)
             self._drop_dead()
             if self._running:
+                self._give_way(COURTESY_S)
                 self._step(sorted(self._running))
 
     def _room(self) -> Room:

@@ -262,6 +262,20 @@ def broken(*_: object) -> None:
     raise RuntimeError("broken")
 
 
+async def test_others_can_wait_for_the_batch_that_runs_but_not_for_ever(lane: BatchLane, engine: GatedEngine) -> None:
+    lane.wait_idle(3600)
+    job = lane.submit(engine.run, [work(0)], deadline=FAR)
+    await engine.wait_entered()
+    lane.wait_idle(0.001)
+    waiting = asyncio.create_task(asyncio.to_thread(lane.wait_idle, 3600))
+    await asyncio.sleep(0)
+
+    assert not waiting.done()
+    engine.gate.set()
+    await job.outcome()
+    await waiting
+
+
 async def test_a_lane_tells_how_long_its_engine_has_been_away(lane: BatchLane, engine: GatedEngine) -> None:
     assert lane.busy_s == 0
     job = lane.submit(engine.run, [work(0)], deadline=FAR)

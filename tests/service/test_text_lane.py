@@ -30,7 +30,7 @@ def texts() -> GatedTexts:
 
 @pytest.fixture
 async def lane(texts: GatedTexts) -> AsyncIterator[TextLane]:
-    lane = TextLane(lambda _: texts, LIMITS, Metrics(), unexpected)
+    lane = TextLane(lambda _: texts, LIMITS, Metrics(), unexpected, lambda _: None)
     lane.start()
     yield lane
     texts.steps.gate.set()
@@ -76,6 +76,19 @@ async def test_prompts_that_join_running_texts_are_few_tokens_at_a_time(lane: Te
 
     assert texts.admitted == [[4], [2], [3]]
     assert texts.stepped[:3] == [[4], [4, 2], [4, 2, 3]]
+
+
+async def test_each_step_gives_way_first(texts: GatedTexts) -> None:
+    order: list[str] = []
+    lane = TextLane(
+        lambda _: texts, LIMITS, Metrics(), unexpected, lambda _: order.append(f"before {len(texts.stepped)}")
+    )
+    lane.start()
+    texts.steps.gate.set()
+    await text_of(lane.submit(work(3), deadline=FAR))
+    await lane.close(30)
+
+    assert order == ["before 0", "before 1", "before 2"]
 
 
 async def test_tokens_are_delivered_as_they_come(lane: TextLane, texts: GatedTexts) -> None:
