@@ -49,7 +49,7 @@ def _padded(rows: Sequence[NDArray[np.int64]], longest: int, device: torch.devic
     return torch.from_numpy(padded).to(device)
 
 
-def _num_images(source: EncoderInput, network: Vip5Network) -> int:
+def num_shown(source: EncoderInput, network: Vip5Network) -> int:
     """Images whose tokens stand in the prompt, the last perhaps in part."""
     visual_tokens = network.layouts[source.slot].visual_tokens
     return -(-int(source.prompt.category_ids.sum()) // visual_tokens) if visual_tokens else 0
@@ -57,7 +57,7 @@ def _num_images(source: EncoderInput, network: Vip5Network) -> int:
 
 def _features(sources: Sequence[EncoderInput], network: Vip5Network) -> torch.Tensor:
     # A row for every image in the prompts, so that those without features read zeros.
-    most = max(max(len(source.features), _num_images(source, network)) for source in sources)
+    most = max(max(len(source.features), num_shown(source, network)) for source in sources)
     features = np.zeros((len(sources), most, network.feature_dim), dtype=np.float32)
     for line, source in zip(features, sources, strict=True):
         if source.features.size:

@@ -81,9 +81,13 @@ class SearchBuffers:
         self._host_out.copy_(self._device_out, non_blocking=True)
 
     def clear(self) -> None:
-        """Make all rows ones that find nothing: no token, no eligible leaf, one beam."""
+        """Make all rows ones that find nothing: no token, no eligible leaf, one beam.
+
+        Images stay, since nothing reads one that no token stands for.
+        """
         for each in fields(self.host):
-            getattr(self.host, each.name).zero_()
+            if each.name != "features":
+                getattr(self.host, each.name).zero_()
         self.host.beams.fill_(1)
         self.host.depths.fill_(1)
         self.host.listed.fill_(np.iinfo(np.int32).max)

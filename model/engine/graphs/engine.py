@@ -58,7 +58,9 @@ class GraphEngine:
         for slot, trie in enumerate(tries):
             self._catalog.put(slot, trie)
         network = _with_spare_slots(network.to(device=device, dtype=options.dtype), options.num_spare_slots)
-        self._programs = Programs(PackedNetwork.of(network), self._catalog, options, recorder)
+        packed = PackedNetwork.of(network)
+        self._settle()
+        self._programs = Programs(packed, self._catalog, options, recorder)
         self._texts = self._text_engine(network)
 
     @property
@@ -94,7 +96,9 @@ class GraphEngine:
             network = self._programs.packed.network
             if not fits(network, slot, placement.layout):
                 network = with_layout(network, slot, placement.layout)
-                self._programs.move_to(PackedNetwork.of(network))
+                packed = PackedNetwork.of(network)
+                self._settle()
+                self._programs.move_to(packed)
                 self._texts = self._text_engine(network)
         place_domain(network, slot, placement.layout, placement.weights)
         with torch.inference_mode():
@@ -171,6 +175,11 @@ class GraphEngine:
 
     def _text_engine(self, network: Vip5Network) -> DecodingEngine:
         return DecodingEngine(TorchExecutor(network, self._device), TrieArena.of([], self._device))
+
+    def _settle(self) -> None:
+        """Wait until this thread's copies are done, before searches on their own stream read them."""
+        if self._stream is not None:
+            torch.cuda.current_stream(self._device).synchronize()
 
     @contextmanager
     def _on_stream(self) -> Iterator[None]:

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from model.decoding.items import ItemBeams
+from model.engine.collate import num_shown
 from model.engine.graphs.buckets import Bucket
 from model.engine.graphs.buffers import SearchBuffers, SearchInputs
 from model.engine.graphs.catalog import DeviceCatalog
+from model.engine.graphs.program import TOKENS_PER_IMAGE
 from model.engine.protocol import EncoderInput, Ranking, RankingWork
 from model.engine.rankings import rankings_of
 from model.network.network import Vip5Network
@@ -21,11 +23,15 @@ def need_of(works: Sequence[RankingWork], network: Vip5Network) -> Bucket:
     readers = {(work.source.slot, network.adapter_row(work.source.slot, work.source.task)) for work in works}
     return Bucket(
         num_rows=len(works),
-        num_tokens=max(work.source.prompt.num_tokens for work in works),
+        num_tokens=max(_num_tokens(work.source, network) for work in works),
         num_beams=max(work.num_beams for work in works),
         num_listed=max(1, *(_num_listed(work) for work in works)),
         is_mixed=len(readers) > 1,
     )
+
+
+def _num_tokens(source: EncoderInput, network: Vip5Network) -> int:
+    return max(source.prompt.num_tokens, TOKENS_PER_IMAGE * num_shown(source, network))
 
 
 def _num_listed(work: RankingWork) -> int:
@@ -37,7 +43,7 @@ def fill(buffers: SearchBuffers, works: Sequence[RankingWork], catalog: DeviceCa
     buffers.clear()
     host = buffers.host
     sources = [work.source for work in works]
-    _fill_prompts(host, sources)
+    _fill_prompts(host, sources, network)
     num_read = len(host.domains)
     _write(host.domains, [source.slot for source in sources][:num_read])
     _write(host.adapters, [network.adapter_row(source.slot, source.task) for source in sources][:num_read])
@@ -49,16 +55,18 @@ def fill(buffers: SearchBuffers, works: Sequence[RankingWork], catalog: DeviceCa
     _fill_eligibility(host, works, catalog)
 
 
-def _fill_prompts(host: SearchInputs, sources: Sequence[EncoderInput]) -> None:
+def _fill_prompts(host: SearchInputs, sources: Sequence[EncoderInput], network: Vip5Network) -> None:
     ids = [tensor.numpy() for tensor in (host.input_ids, host.whole_word_ids, host.category_ids)]
     features = host.features.numpy()
     for row, source in enumerate(sources):
         prompt, length = source.prompt, source.prompt.num_tokens
         for line, values in zip(ids, (prompt.input_ids, prompt.whole_word_ids, prompt.category_ids), strict=True):
             line[row, :length] = values
-        shown = source.features[: features.shape[1]]  # images beyond those have no token in the prompt
-        if shown.size:
-            features[row, : len(shown), : shown.shape[1]] = shown
+        shown = num_shown(source, network)
+        features[row, :shown] = 0
+        given = source.features[:shown]
+        if given.size:
+            features[row, : len(given), : given.shape[1]] = given
 
 
 def _fill_eligibility(host: SearchInputs, works: Sequence[RankingWork], catalog: DeviceCatalog) -> None:

@@ -22,6 +22,9 @@ from model.network.network import EOS_ID, START_ID, EncoderBatch, Vip5Network
 from model.network.packing import PackedNetwork
 from model.network.stacks import Memory
 
+TOKENS_PER_IMAGE = 4
+"""Tokens that an item with an image takes in a prompt, usually more; prompts with more images count as longer."""
+
 SPECIAL = SpecialIds(start=START_ID, eos=EOS_ID)
 
 
@@ -122,9 +125,8 @@ class _TreeStepper:
 
 
 def num_images(bucket: Bucket, network: Vip5Network) -> int:
-    """As many images as the bucket's tokens can show."""
-    shown = [layout.visual_tokens for layout in network.layouts if layout.visual_tokens]
-    return -(-bucket.num_tokens // min(shown)) if shown else 0
+    """Room for images beside the bucket's tokens."""
+    return bucket.num_tokens // TOKENS_PER_IMAGE if network.feature_dim else 0
 
 
 def activation_bytes(shape: ProgramShape, packed: PackedNetwork) -> int:
