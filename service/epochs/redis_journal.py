@@ -138,7 +138,8 @@ class RedisJournal:
                 logger.exception("journal_entry_refused", extra={"entry_id": entry_id.decode()})
                 continue
             if self._is_gap(entry) and await self._has_newer_snapshot():
-                self._last_id = FIRST  # what is missing was trimmed, and stands in the snapshot
+                await self._read_snapshot()  # what is missing was trimmed, and stands in it
+                await self._read_entries(None)
                 return
             self._states = followed(self._states, entry)
             self._last_id = entry_id.decode()

@@ -117,10 +117,14 @@ class Replica:
         for name, journaled in states.items():
             async with self.turn(name):
                 if journaled.revision > self.state(name).revision:
-                    await self._realise(name, self._as_ours(journaled))
+                    await self._realise(name, self._as_ours(name, journaled))
 
-    def _as_ours(self, state: DomainState) -> DomainState:
+    def _as_ours(self, name: str, state: DomainState) -> DomainState:
         """The service's own bundle is whatever it was started with, which may be another one than then."""
+        if not state.has_roles:
+            sources = self._loader.sources
+            is_own = name in sources.runtime.files
+            return replace(state, roles=Roles(stable=sources.own(name)) if is_own else Roles())
 
         def ours(ref: VersionRef | None) -> VersionRef | None:
             return self._loader.sources.own(ref.domain) if ref is not None and ref.bundle == OWN_BUNDLE else ref

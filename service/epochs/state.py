@@ -85,9 +85,13 @@ class Roles:
 
 @dataclass(frozen=True)
 class DomainState:
-    """`revision` counts all entries, `catalog_revision` those that change the catalog or its embeddings."""
+    """`revision` counts all entries, `catalog_revision` those that change the catalog or its embeddings.
+
+    As long as no roles were given, the domain is served as the service's own bundle has it.
+    """
 
     roles: Roles = field(default_factory=Roles)
+    has_roles: bool = False
     revision: int = 0
     catalog_revision: int = 0
     changes: CatalogChanges = field(default_factory=CatalogChanges)
@@ -143,8 +147,8 @@ def follow(state: DomainState, entry: RolesEntry | CatalogEntry | FeaturesEntry)
     """The state after an entry."""
     if isinstance(entry, RolesEntry):
         if not entry.roles.refs:
-            return DomainState(revision=entry.revision, catalog_revision=state.catalog_revision)
-        return replace(state, roles=entry.roles, revision=entry.revision)
+            return DomainState(has_roles=True, revision=entry.revision, catalog_revision=state.catalog_revision)
+        return replace(state, roles=entry.roles, has_roles=True, revision=entry.revision)
     catalog_revision = state.catalog_revision + 1
     state = replace(state, revision=entry.revision, catalog_revision=catalog_revision)
     if isinstance(entry, CatalogEntry):

@@ -87,6 +87,7 @@ async def test_what_was_changed_outlives_the_process(bundles: Path, tmp_path: Pa
     env = live_environment(bundles, VIP5_JOURNAL=str(tmp_path / "journal"))
     with serving(bundles / "first", env) as server:
         async with client_of(server) as client:
+            await change(client, "PATCH", "/catalog", deactivate=["item-8"])
             first = (await client.get("/domains/toys")).json()["bundle"]
             await change(client, "POST", "/load", bundle="second", activate=True)
             loaded = await change(client, "POST", "/load", bundle="third")
@@ -109,7 +110,7 @@ async def test_what_was_changed_outlives_the_process(bundles: Path, tmp_path: Pa
     with serving(bundles / "first", env | {"VIP5_BUNDLES_ROOT": str(tmp_path)}) as server:
         async with client_of(server) as client:  # the bundles are gone, so what was before them is served
             domain = (await client.get("/domains/toys")).json()
-            assert (domain["bundle"], domain["catalog_revision"]) == (first, 2)
+            assert (domain["bundle"], domain["catalog_revision"]) == (first, 3)
             (problem,) = (await client.get("/health/ready")).json()["degraded"]
             assert "the domain toys is not served as the journal says" in problem
             assert "there is no bundle 'second'" in problem

@@ -250,3 +250,17 @@ async def test_a_shadow_is_compared_and_never_seen(shop: Shop) -> None:
     await shop.admin("DELETE", "/domains/toys/shadow")
     await shop.until_slots(1)
     assert (await shop.client.post("/recommend/sequential", json=ASK)).status_code == 200
+
+
+async def test_a_catalog_that_was_changed_is_so_after_a_restart(bundles: Path, tmp_path: Path) -> None:
+    settings = live_settings(bundles, journal=str(tmp_path / "journal"))
+    async with shop_of(settings) as shop:
+        best = ids_of(await shop.ask())[0]
+        await shop.patch(deactivate=[best])
+        before = await shop.ask()
+    async with shop_of(settings) as shop:
+        assert (await shop.ask())["items"] == before["items"]
+        assert list(await shop.versions()) == ["stable"]
+        await shop.admin("DELETE", "/domains/toys", 204)
+    async with shop_of(settings) as shop:
+        assert (await shop.client.get("/domains")).json() == {"domains": []}

@@ -73,7 +73,7 @@ def test_an_entry_that_was_there_before_changes_nothing() -> None:
 
 def test_a_domain_that_was_unloaded_begins_anew_when_it_is_loaded_again() -> None:
     state = reduce(follow, (*ENTRIES_OF_TOYS, roles_entry(7, Roles())), DomainState())
-    assert state == DomainState(revision=7, catalog_revision=4)
+    assert state == DomainState(has_roles=True, revision=7, catalog_revision=4)
 
 
 def test_only_the_latest_keys_are_remembered() -> None:

@@ -1,0 +1,161 @@
+"""Replicas that share a journal in Redis come to serve the same, whatever happens to Redis or to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from feature_cache.remote.address import RedisAddress
+from feature_cache.remote.link import connect
+from service.epochs.redis_journal import RedisJournal
+from service.epochs.state import DomainState, States
+from service.errors import RevisionConflictError
+from tests.e2e.live import live_bundles
+from tests.redis_servers import RedisServer
+from tests.service.live import Shop, ids_of, live_settings, shop_of
+from tests.unit.epochs.entries import stock_entry
+
+PATIENCE_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return live_bundles(tmp_path_factory.mktemp("live"), ("first", "second"))
+
+
+@asynccontextmanager
+async def replica_of(bundles: Path, server: RedisServer) -> AsyncIterator[Shop]:
+    async with shop_of(live_settings(bundles, journal="redis", redis_url=SecretStr(server.url))) as shop:
+        yield shop
+
+
+@asynccontextmanager
+async def journal_of(server: RedisServer, entries_between_snapshots: int = 1000) -> AsyncIterator[RedisJournal]:
+    link = connect(RedisAddress.parse(server.url))
+    journal = RedisJournal(link, "shop", entries_between_snapshots)
+    try:
+        yield journal
+    finally:
+        await journal.close()
+
+
+async def until_same(one: Shop, other: Shop) -> None:
+    """Wait until two replicas serve the same versions of the same catalog."""
+
+    async def shown(shop: Shop) -> tuple[Any, ...]:
+        body = await shop.admin("GET", "/domains/toys")
+        roles = [(each["version"], each["roles"], each["num_active_items"]) for each in body["versions"]]
+        return body["catalog_revision"], roles, body["canary"]
+
+    async with asyncio.timeout(PATIENCE_S):
+        while await shown(one) != await shown(other):
+            await asyncio.sleep(0.01)
+
+
+async def test_replicas_follow_each_other_and_a_new_one_begins_where_they_are(
+    bundles: Path, server: RedisServer
+) -> None:
+    async with replica_of(bundles, server) as one, replica_of(bundles, server) as other:
+        best = ids_of(await one.ask())[0]
+        await one.patch(deactivate=[best])
+        await until_same(one, other)
+        assert best not in ids_of(await other.ask())
+
+        await other.load("second", activate=True)
+        await until_same(one, other)
+        assert (await one.ask())["items"] == (await other.ask())["items"]
+        await one.admin("POST", "/domains/toys/rollback")
+        await until_same(one, other)
+
+        async with replica_of(bundles, server) as third:
+            await until_same(one, third)
+            assert best not in ids_of(await third.ask())
+
+
+async def test_of_two_changes_at_once_both_are_made_unless_one_expects_what_is_no_more(
+    bundles: Path, server: RedisServer
+) -> None:
+    async with replica_of(bundles, server) as one, replica_of(bundles, server) as other:
+        changes = [shop.patch(deactivate=[f"item-{number}"]) for number in range(1, 7) for shop in (one, other)]
+        revisions = [answer["catalog_revision"] for answer in await asyncio.gather(*changes)]
+        assert sorted(revisions) == list(range(1, 13))
+        await until_same(one, other)
+
+        async def expecting(shop: Shop) -> int:
+            response = await shop.client.patch(
+                "/admin/domains/toys/catalog",
+                headers={"Authorization": "Bearer open-sesame"},
+                json={"deactivate": ["item-8"], "expected_revision": 12},
+            )
+            return response.status_code
+
+        assert sorted(await asyncio.gather(expecting(one), expecting(other))) == [200, 409]
+        await until_same(one, other)
+
+
+async def test_without_redis_what_was_served_is_served_and_nothing_can_be_changed(
+    bundles: Path, server: RedisServer
+) -> None:
+    async with replica_of(bundles, server) as one:
+        await one.patch(deactivate=["item-1"])
+        server.kill()
+        try:
+            problem = await one.patch(503, deactivate=["item-2"])
+            assert problem["code"] == "journal_unavailable"
+            assert (await one.ask())["catalog_revision"] == 1
+            async with asyncio.timeout(PATIENCE_S):
+                while not (await one.client.get("/health/ready")).json()["degraded"]:
+                    await asyncio.sleep(0.01)
+            async with replica_of(bundles, server) as late:
+                ready = await late.client.get("/health/ready")
+                assert ready.status_code == 200
+                assert "keeps the journal, does not answer" in str(ready.json()["degraded"])
+        finally:
+            server.start()
+
+
+async def test_a_snapshot_stands_for_what_was_trimmed(server: RedisServer) -> None:
+    async with journal_of(server, 5) as writer, journal_of(server) as follower:
+        await writer.open()
+        await writer.append(stock_entry(1, "item-1"))
+        assert toys(await follower.open()).revision == 1
+        for revision in range(2, 13):
+            await writer.append(stock_entry(revision, f"item-{revision}"))
+            await writer.catch_up()
+        with server.client as client:
+            assert client.xlen("vip5:{shop}:journal") < 12
+
+        states = toys(await follower.catch_up())
+        assert states.revision == 12
+        assert len(states.changes.active) == 12
+        async with journal_of(server) as late:
+            assert toys(await late.open()) == states
+
+
+async def test_only_the_first_of_two_entries_with_one_revision_is_kept(server: RedisServer) -> None:
+    async with journal_of(server) as one, journal_of(server) as other:
+        await one.append(stock_entry(1, "a"))
+        with pytest.raises(RevisionConflictError):
+            await other.append(stock_entry(1, "b"))
+        with pytest.raises(RevisionConflictError):
+            await other.append(stock_entry(3, "b"))
+        assert set(toys(await other.catch_up()).changes.active) == {"a"}
+
+
+async def test_an_entry_that_cannot_be_read_is_passed_over(server: RedisServer) -> None:
+    async with journal_of(server) as journal:
+        await journal.append(stock_entry(1, "a"))
+        with server.client as client:
+            client.xadd("vip5:{shop}:journal", {"entry": "garbage"})
+        await journal.append(stock_entry(2, "b"))
+        assert toys(await journal.open()).revision == 2
+
+
+def toys(states: States) -> DomainState:
+    return states.get("toys", DomainState())
