@@ -5,39 +5,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import prod
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.engine.graphs.buckets import Bucket
 
 _ALIGNMENT = 256
 
+Array = TypeVar("Array", Tensor, NDArray[Any])  # of int32 and float32, as the fields say
+
 Shape = tuple[int, ...]
 Shapes = Mapping[str, tuple[Shape, torch.dtype]]
 
 
 @dataclass(frozen=True)
-class SearchInputs:
+class SearchInputs(Generic[Array]):
     """What a search reads. Numbers of rows are B, or 1 where all rows read the same domain's weights."""
 
-    input_ids: Tensor  # [B, S], int32, as is what has no other type here
-    whole_word_ids: Tensor  # [B, S]
-    category_ids: Tensor  # [B, S]
-    domains: Tensor  # [B] or [1]
-    adapters: Tensor  # [B] or [1]
-    roots: Tensor  # [B, 1]
-    depths: Tensor  # [B, 1]
-    beams: Tensor  # [B, 1]
-    base_offset: Tensor  # [B, 1]
-    base_weight: Tensor  # [B, 1]
-    list_sign: Tensor  # [B, 1]
-    listed: Tensor  # [B, E]
-    length_penalty: Tensor  # [B, 1], float32
-    features: Tensor  # [B, I, F], float32
+    input_ids: Array  # [B, S], int32, as is what has no other type here
+    whole_word_ids: Array  # [B, S]
+    category_ids: Array  # [B, S]
+    domains: Array  # [B] or [1]
+    adapters: Array  # [B] or [1]
+    roots: Array  # [B, 1]
+    depths: Array  # [B, 1]
+    beams: Array  # [B, 1]
+    base_offset: Array  # [B, 1]
+    base_weight: Array  # [B, 1]
+    list_sign: Array  # [B, 1]
+    listed: Array  # [B, E]
+    length_penalty: Array  # [B, 1], float32
+    features: Array  # [B, I, F], float32
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ class SearchBuffers:
         size = _num_bytes(results)
         self._host_out = torch.zeros(size, dtype=torch.uint8, pin_memory=is_pinned)
         self._device_out = torch.zeros(size, dtype=torch.uint8, device=device)
-        self.host = SearchInputs(**_views(self._host_in, shapes))
+        self._first_feature = next(start for name, start, _ in _places(shapes) if name == "features")
+        self._host_bytes = self._host_in.numpy()
+        self.host = SearchInputs(**{name: view.numpy() for name, view in _views(self._host_in, shapes).items()})
         self.inputs = SearchInputs(**_views(self._device_in, shapes))
         self.outputs = SearchOutputs(**_views(self._device_out, results))
         self.found = SearchOutputs(**_views(self._host_out, results))
@@ -85,12 +91,10 @@ class SearchBuffers:
 
         Images stay, since nothing reads one that no token stands for.
         """
-        for each in fields(self.host):
-            if each.name != "features":
-                getattr(self.host, each.name).zero_()
-        self.host.beams.fill_(1)
-        self.host.depths.fill_(1)
-        self.host.listed.fill_(np.iinfo(np.int32).max)
+        self._host_bytes[: self._first_feature] = 0
+        self.host.beams.fill(1)
+        self.host.depths.fill(1)
+        self.host.listed.fill(np.iinfo(np.int32).max)
 
 
 def input_bytes(bucket: Bucket, num_images: int, feature_dim: int) -> int:

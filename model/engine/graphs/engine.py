@@ -121,10 +121,9 @@ class GraphEngine:
         """One search per work; more works than the largest bucket holds take turns."""
         started = time.perf_counter()
         rankings: list[Ranking] = []
-        if batch:
-            most = self._options.ladder.most_rows(need_of(batch, self._programs.packed.network))
-            for start in range(0, len(batch), most):
-                rankings += self._search_or_split(batch[start : start + most])
+        most = self._most_rows(batch)
+        for start in range(0, len(batch), most):
+            rankings += self._search_or_split(batch[start : start + most])
         return rankings, Timings(encode_s=0.0, decode_s=time.perf_counter() - started)
 
     def widened(self, work: RankingWork, ranking: Ranking) -> RankingWork | None:
@@ -140,6 +139,11 @@ class GraphEngine:
 
     def open_texts(self, num_rows: int) -> TextSession:
         return self._texts.open_texts(num_rows)
+
+    def _most_rows(self, batch: Sequence[RankingWork]) -> int:
+        if len(batch) <= 1:
+            return 1
+        return self._options.ladder.most_rows(need_of(batch, self._programs.packed.network))
 
     def _search_or_split(self, works: Sequence[RankingWork]) -> list[Ranking]:
         """Halves of a batch that memory does not suffice for may still fit."""

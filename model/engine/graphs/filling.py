@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from model.decoding.items import ItemBeams
 from model.engine.collate import num_shown
@@ -47,7 +47,7 @@ def fill(buffers: SearchBuffers, works: Sequence[RankingWork], catalog: DeviceCa
     num_read = len(host.domains)
     _write(host.domains, [source.slot for source in sources][:num_read])
     _write(host.adapters, [network.adapter_row(source.slot, source.task) for source in sources][:num_read])
-    host.roots.fill_(catalog.root(sources[0].slot))
+    host.roots.fill(catalog.root(sources[0].slot))
     _write(host.roots, [catalog.root(source.slot) for source in sources])
     _write(host.depths, [catalog.trie(source.slot).depth for source in sources])
     _write(host.beams, [work.num_beams for work in works])
@@ -55,9 +55,8 @@ def fill(buffers: SearchBuffers, works: Sequence[RankingWork], catalog: DeviceCa
     _fill_eligibility(host, works, catalog)
 
 
-def _fill_prompts(host: SearchInputs, sources: Sequence[EncoderInput], network: Vip5Network) -> None:
-    ids = [tensor.numpy() for tensor in (host.input_ids, host.whole_word_ids, host.category_ids)]
-    features = host.features.numpy()
+def _fill_prompts(host: SearchInputs[NDArray[Any]], sources: Sequence[EncoderInput], network: Vip5Network) -> None:
+    ids, features = (host.input_ids, host.whole_word_ids, host.category_ids), host.features
     for row, source in enumerate(sources):
         prompt, length = source.prompt, source.prompt.num_tokens
         for line, values in zip(ids, (prompt.input_ids, prompt.whole_word_ids, prompt.category_ids), strict=True):
@@ -69,21 +68,19 @@ def _fill_prompts(host: SearchInputs, sources: Sequence[EncoderInput], network: 
             features[row, : len(given), : given.shape[1]] = given
 
 
-def _fill_eligibility(host: SearchInputs, works: Sequence[RankingWork], catalog: DeviceCatalog) -> None:
-    listed = host.listed.numpy()
+def _fill_eligibility(host: SearchInputs[NDArray[Any]], works: Sequence[RankingWork], catalog: DeviceCatalog) -> None:
     for row, work in enumerate(works):
         eligibility = work.eligibility
         leaves = eligibility.excluded if eligibility.included is None else eligibility.included
-        listed[row, : len(leaves)] = leaves
+        host.listed[row, : len(leaves)] = leaves
     is_list_only = [work.eligibility.included is not None for work in works]
     _write(host.base_weight, [0 if is_only else 1 for is_only in is_list_only])
     _write(host.list_sign, [1 if is_only else -1 for is_only in is_list_only])
     _write(host.base_offset, [catalog.offset(work.eligibility.base) for work in works])
 
 
-def _write(target: torch.Tensor, values: Sequence[float]) -> None:
-    flat = target.numpy().reshape(-1)
-    flat[: len(values)] = np.asarray(values, dtype=flat.dtype)
+def _write(target: NDArray[Any], values: Sequence[float]) -> None:
+    target.reshape(-1)[: len(values)] = values
 
 
 def read(buffers: SearchBuffers, works: Sequence[RankingWork]) -> list[Ranking]:
