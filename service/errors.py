@@ -59,6 +59,8 @@ from model.errors import (
 from service.schemas.problem import FieldError, Problem
 
 LONGEST_VALUE = 60
+MOST_FAULTS = 100
+"""Most faults told of one body: an answer must not be much longer than the request."""
 
 Fault: TypeAlias = Mapping[str, Any]
 
@@ -311,14 +313,14 @@ def problem_of(error: Exception, request_id: str) -> Problem:
 
 def validation_problem(faults: Sequence[Fault], request_id: str) -> Problem:
     """The problem document of pydantic's list of faults, each of which has loc, msg, type and input."""
-    errors = [_field_error(fault) for fault in faults]
+    errors = [_field_error(fault) for fault in faults[:MOST_FAULTS]]
     status = STATUSES[ValidationError]
     return Problem(
         type=f"urn:vip5:problem:{InputError.code}",
         title=status.title,
         status=status.status,
         detail="; ".join(f"{error.field}: {error.message}" for error in errors[:3])
-        + (f"; and {len(errors) - 3} more" if len(errors) > 3 else ""),
+        + (f"; and {len(faults) - 3} more" if len(faults) > 3 else ""),
         code=InputError.code,
         request_id=request_id,
         retryable=status.is_retryable,
@@ -327,11 +329,13 @@ def validation_problem(faults: Sequence[Fault], request_id: str) -> Problem:
 
 
 def _field_error(fault: Fault) -> FieldError:
-    location = [str(part) for part in fault["loc"] if part not in ("body", "query", "path")]
+    location = [_shortened(str(part)) for part in fault["loc"] if part not in ("body", "query", "path")]
     value = fault.get("input")
     message = fault["msg"]
     if isinstance(value, str | int | float | bool):
-        text = repr(value)
-        shown = text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"
-        message = f"{message}, but it is {shown}"
+        message = f"{message}, but it is {_shortened(repr(value))}"
     return FieldError(field=".".join(location) or "body", message=message, code=fault["type"])
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"

@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
+from service.connections import bounded
 from service.errors import LaneFailedError, ListenError
 from service.json_logging import configure_logging
 from service.liveness import Liveness
@@ -52,6 +53,8 @@ def run_server(settings: Settings) -> None:
 def _server_of(app: FastAPI, settings: Settings) -> _Server:
     config = uvicorn.Config(
         app,
+        http=bounded(settings.receive_s),
+        ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,

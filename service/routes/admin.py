@@ -59,7 +59,7 @@ router = APIRouter(
     responses=problems(401, 500),
 )
 domains = "/domains/{name}"
-CHANGES = problems(400, 404, 409, 413, 415, 422, 503)
+CHANGES = problems(400, 404, 408, 409, 413, 415, 422, 503)
 PLAIN_CHANGES = problems(404, 409, 422, 503)
 
 

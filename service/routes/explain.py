@@ -34,7 +34,7 @@ router = APIRouter(
     tags=["explain"],
     route_class=KeyedJsonRoute,
     dependencies=[Depends(check_rate)],
-    responses=problems(400, 404, 413, 415, 422, 429, 500, 503, 504)
+    responses=problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
     | {200: {"content": {EVENT_STREAM: {"itemSchema": EVENT_SCHEMA}}}},
 )
 

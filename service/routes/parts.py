@@ -15,7 +15,7 @@ from starlette.types import Message, Receive
 
 from service.epochs.administration import Administration
 from service.epochs.domains import Domains
-from service.errors import BodyTooLargeError, ClientGoneError, ContentTypeError
+from service.errors import BodyTimeoutError, BodyTooLargeError, ClientGoneError, ContentTypeError
 from service.explainer import Explainer
 from service.liveness import Liveness
 from service.problems import trace_of
@@ -104,9 +104,18 @@ class JsonRoute(APIRoute):
 
 
 async def with_json_body(request: Request) -> Request:
-    """The request with its body read. Raises ContentTypeError, BodyTooLargeError and ClientGoneError."""
+    """The request with its body read.
+
+    Raises ContentTypeError, BodyTooLargeError, BodyTimeoutError and ClientGoneError.
+    """
     _check_content_type(request.headers.get("content-type", ""))
-    body = await _read_body(request, request.app.state.max_body_bytes)
+    _check_content_encoding(request.headers.get("content-encoding", ""))
+    receive_s: float = request.app.state.receive_s
+    try:
+        async with asyncio.timeout(receive_s):
+            body = await _read_body(request, request.app.state.max_body_bytes)
+    except TimeoutError as error:
+        raise BodyTimeoutError(f"the body was not complete within {receive_s} s; send it faster") from error
     return Request(request.scope, _replay(body, request.receive))
 
 
@@ -116,6 +125,11 @@ def _check_content_type(content_type: str) -> None:
         media_type.startswith("application/") and media_type.endswith("+json")
     ):
         raise ContentTypeError(f"the Content-Type is {content_type[:100]!r}; send JSON as application/json")
+
+
+def _check_content_encoding(content_encoding: str) -> None:
+    if content_encoding.strip().lower() not in {"", "identity"}:
+        raise ContentTypeError(f"the Content-Encoding is {content_encoding[:100]!r}; send JSON that is not compressed")
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:

@@ -16,7 +16,7 @@ router = APIRouter(
     tags=["recommend"],
     route_class=KeyedJsonRoute,
     dependencies=[Depends(check_rate)],
-    responses=problems(400, 404, 413, 415, 422, 429, 500, 503, 504),
+    responses=problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
 )
 
 

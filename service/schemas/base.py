@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LARGEST_INT = 2**63 - 1
+MOST_FIELDS = 64
 
 DomainName: TypeAlias = Annotated[str, Field(min_length=1, max_length=64)]
 ItemId: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
@@ -21,6 +22,14 @@ class RequestBody(BaseModel):
     """A request: unknown fields, other types and non-finite numbers are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_number_of_fields(cls, given: object) -> object:
+        """Each unknown field is a fault of its own, and a body of a megabyte has room for very many."""
+        if isinstance(given, dict) and len(given) > MOST_FIELDS:
+            raise ValueError(f"the body has {len(given)} fields, of which most are unknown; send at most {MOST_FIELDS}")
+        return given
 
 
 class AnswerBody(BaseModel):

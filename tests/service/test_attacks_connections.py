@@ -1,0 +1,249 @@
+"""Connections that are made to do harm: slow ones, endless ones, ones whose requests can be read in two ways."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from service.server import _server_of
+from service.settings import Settings
+from tests.service.conftest import until_ready
+
+HOST = b"Host: test\r\n"
+ASK = json.dumps({"domain": "toys", "history": ["item-1"], "k": 2}).encode()
+POST = b"POST /recommend/sequential HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
+GET = b"GET /health/live HTTP/1.1\r\n" + HOST
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back on one connection until it was closed."""
+
+    raw: bytes
+
+    @property
+    def statuses(self) -> list[int]:
+        return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", self.raw)]
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        problem: dict[str, Any] = json.loads(self.raw.rpartition(b"\r\n\r\n")[2])
+        return problem
+
+
+@asynccontextmanager
+async def listening(app: FastAPI, settings: Settings) -> AsyncIterator[int]:
+    """The app behind the very server that `vip5 serve` runs; gives the port."""
+    server = _server_of(app, settings)
+    listener = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)  # only for a socket that is free
+    sock = listener.sockets[0]
+    port: int = sock.getsockname()[1]
+    listener.close()
+    await listener.wait_closed()
+    server.config.host, server.config.port = "127.0.0.1", port
+    async with app.router.lifespan_context(app):
+        await until_ready(app)
+        serving = asyncio.create_task(server.serve())
+        while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+            await asyncio.sleep(0)
+        yield port
+        server.should_exit = server.force_exit = True
+        await serving
+
+
+@pytest.fixture
+async def port(app: FastAPI, settings: Settings) -> AsyncIterator[int]:
+    async with listening(app, settings) as port:
+        yield port
+
+
+@pytest.fixture
+async def hasty(app: FastAPI, settings: Settings) -> AsyncIterator[int]:
+    """A service that has little patience."""
+    async with listening(app, settings.model_copy(update={"receive_s": 0.05})) as port:
+        yield port
+
+
+async def say(port: int, *parts: bytes) -> Answer:
+    """Send parts and read until the server closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(60):
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+            return Answer(await reader.read())
+    except ConnectionError:  # it was closed while there was more to send
+        return Answer(b"")
+    finally:
+        writer.close()
+
+
+async def still_answers(port: int) -> bool:
+    length = f"Content-Length: {len(ASK)}\r\nConnection: close\r\n\r\n".encode()
+    return (await say(port, POST + length + ASK)).statuses == [200]
+
+
+@pytest.mark.parametrize("sent", [b"G", GET, GET + b"X-Slow: 1", POST + b"Content-Le"])
+async def test_headers_that_do_not_end_in_time_are_given_up(hasty: int, sent: bytes) -> None:
+    answer = await say(hasty, sent)
+
+    assert answer.statuses == [408]
+    assert answer.problem["code"] == "request_timeout"
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n"])
+async def test_a_connection_on_which_nothing_comes_is_closed(hasty: int, sent: bytes) -> None:
+    assert (await say(hasty, sent)).raw == b""
+
+
+async def test_headers_that_trickle_get_no_more_time_than_those_that_stop(hasty: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", hasty)
+
+    async def trickle() -> None:
+        writer.write(GET)
+        while not writer.is_closing():
+            writer.write(b"X: y\r\n")
+            await asyncio.sleep(0.005)  # a slow client is what this is
+
+    trickling = asyncio.create_task(trickle())
+    try:
+        async with asyncio.timeout(60):
+            assert (await reader.read()).startswith(b"HTTP/1.1 4")
+    except ConnectionResetError:
+        pass  # closed with bytes of ours unread: closed it is
+    finally:
+        trickling.cancel()
+        await asyncio.gather(trickling, return_exceptions=True)
+        writer.close()
+    assert await still_answers(hasty)
+
+
+async def test_a_body_that_does_not_end_is_answered_and_then_given_up(app: FastAPI, hasty: int) -> None:
+    app.state.receive_s = 0.01
+
+    answer = await say(hasty, POST + b"Content-Length: 100\r\n\r\n{")
+
+    assert answer.statuses == [408]
+    app.state.receive_s = 10
+    assert await still_answers(hasty)
+
+
+async def test_a_body_that_nobody_reads_is_cut_off(hasty: int) -> None:
+    """The answer is out at once, for the path is unknown; the rest of the body must not keep the connection."""
+    answer = await say(hasty, b"POST /nowhere HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n{")
+
+    assert answer.statuses == [404]
+
+
+async def test_an_answer_that_takes_longer_than_a_request_may_is_not_cut_off(hasty: int) -> None:
+    body = json.dumps({"domain": "toys", "item_id": "item-5", "max_new_tokens": 200, "temperature": 5, "seed": 1})
+    head = POST.replace(b"/recommend/sequential", b"/explain") + f"Content-Length: {len(body)}\r\n".encode()
+
+    answer = await say(hasty, head + b"Connection: close\r\n\r\n" + body.encode())
+
+    assert answer.statuses == [200]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (GET, *[b"X: y\r\n"] * 200, b"\r\n"),
+        (GET + b"X: " + b"y" * 70_000 + b"\r\n\r\n",),
+        (GET + b"X: ", *[b"y" * 50_000] * 4),
+        (GET + b"y" * 70_000,),
+        (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n",),
+        (b"GET /?" + b"x" * 70_000,),
+        (GET + b"Cookie: " + b"a=b; " * 20_000 + b"\r\n\r\n",),
+    ],
+    ids=["many", "long", "endless value", "endless name", "long path", "endless path", "cookie"],
+)
+async def test_headers_beyond_what_anybody_needs_are_refused(port: int, parts: tuple[bytes, ...]) -> None:
+    answer = await say(port, *parts)
+
+    assert answer.statuses in ([431], [])  # nothing, where the refusal was lost to what was still being sent
+    if answer.raw:
+        assert answer.problem["code"] == "head_too_large"
+    assert await still_answers(port)
+
+
+async def test_as_many_headers_as_clients_send_are_read(port: int) -> None:
+    headers = b"".join(b"X-%d: y\r\n" % number for number in range(90)) + b"Cookie: " + b"a=b; " * 4_000 + b"\r\n"
+
+    assert (await say(port, GET + headers + b"Connection: close\r\n\r\n")).statuses == [200]
+
+
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: test\r\n\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        POST + b"Content-Length: 5\r\n" + CHUNKED + b"\r\n0\r\n\r\n" + SMUGGLED,
+        POST + CHUNKED + b"Content-Length: 5\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        POST + b"Content-Length: 0\r\nContent-Length: 5\r\n\r\n" + SMUGGLED,
+        POST + b"Content-Length: 0, 5\r\n\r\n" + SMUGGLED,
+        POST + b"Content-Length: +5\r\n\r\n" + SMUGGLED,
+        POST + b"Content-Length: -1\r\n\r\n" + SMUGGLED,
+        POST + b"Content-Length: 0x5\r\n\r\n" + SMUGGLED,
+        POST + b"Content-Length: 99999999999999999999999\r\n\r\n" + SMUGGLED,
+        POST + b"Content-Length : 0\r\n\r\n" + SMUGGLED,
+        POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        POST + CHUNKED + b"Transfer-Encoding: identity\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        POST + CHUNKED + b"\r\n5;\nGPOST\r\n0\r\n\r\n" + SMUGGLED,
+        POST + CHUNKED + b"\r\n-1\r\n\r\n" + SMUGGLED,
+        POST + CHUNKED + b"\r\n1ffffffffffffffff\r\n\r\n" + SMUGGLED,
+        GET + b" Content-Length: 5\r\n\r\n" + SMUGGLED,
+        GET + b"X: a\rb\r\n\r\n" + SMUGGLED,
+        GET + b"X: a\x00b\r\n\r\n" + SMUGGLED,
+        GET + b"X: a\n\r\n" + SMUGGLED,
+        GET + b": empty\r\n\r\n" + SMUGGLED,
+        b"GET /health/live HTTP/1.1\nHost: test\n\n" + SMUGGLED,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+    ids=lambda value: repr(value.replace(POST, b"").replace(GET, b"").replace(SMUGGLED, b""))[2:-1],
+)
+async def test_what_can_be_read_in_two_ways_is_not_read_at_all(port: int, request_: bytes) -> None:
+    """A proxy may see one request where the service sees two: the second must not be answered."""
+    answer = await say(port, request_)
+
+    assert 404 not in answer.statuses, "what was smuggled was taken for a request"
+    assert 200 not in answer.statuses
+    assert answer.statuses[-1:] in ([400], [408], [])
+    assert await still_answers(port)
+
+
+async def test_a_refusal_is_a_problem_document_and_closes(port: int) -> None:
+    answer = await say(port, b"no HTTP\r\n\r\n")
+
+    assert answer.statuses == [400]
+    assert b"\r\nconnection: close\r\n" in answer.raw.lower()
+    assert answer.problem["code"] == "malformed_request"
+    assert answer.problem["status"] == 400
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+async def test_no_other_protocol_is_spoken(port: int, protocol: bytes) -> None:
+    upgrade = b"Upgrade: " + protocol + b"\r\nConnection: Upgrade, close\r\nSec-WebSocket-Version: 13\r\n"
+
+    assert (await say(port, GET + upgrade + b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")).statuses == [200]
+
+
+async def test_many_slow_connections_do_not_keep_others_out(app: FastAPI, settings: Settings) -> None:
+    async with listening(app, settings.model_copy(update={"receive_s": 1.0})) as port:
+        slow = [asyncio.create_task(say(port, GET)) for _ in range(200)]
+
+        assert await still_answers(port)
+        assert {answer.statuses[0] for answer in await asyncio.gather(*slow)} == {408}
