@@ -116,13 +116,15 @@ def measure_latency(bench: Bench) -> Figures:
 
 
 def measure_throughput(bench: Bench) -> Figures:
-    """All requests in batches of each size; the library at one size, in turn."""
+    """All requests in batches of each size as they come, and of the largest by length; the library, in turn, in one."""
     figures: Figures = {}
     best = 0.0
     for rows in bench.batch_sizes:
         rate = bench.rate(bench.engine, bench.workload.works, rows)
         figures[f"batch_{rows}_per_s"] = round(rate)
         best = max(best, rate)
+    by_length = sorted(bench.workload.works, key=lambda work: work.source.prompt.num_tokens)
+    figures["largest_by_length_per_s"] = round(bench.rate(bench.engine, by_length, bench.batch_sizes[-1]))
     rows, theirs, ours = bench.baseline_rows, list[float](), list[float]()
     for turn in range(3):
         batch = bench.workload.works[turn * rows : (turn + 1) * rows]
