@@ -54,7 +54,7 @@ async def until_same(one: Shop, other: Shop) -> None:
         return body["catalog_revision"], roles, body["canary"]
 
     async with asyncio.timeout(PATIENCE_S):
-        while await shown(one) != await shown(other):
+        while await shown(one) != await shown(other):  # noqa: ASYNC110  # replicas are asked as operators ask
             await asyncio.sleep(0.01)
 
 
@@ -110,7 +110,7 @@ async def test_without_redis_what_was_served_is_served_and_nothing_can_be_change
             assert problem["code"] == "journal_unavailable"
             assert (await one.ask())["catalog_revision"] == 1
             async with asyncio.timeout(PATIENCE_S):
-                while not (await one.client.get("/health/ready")).json()["degraded"]:
+                while not (await one.client.get("/health/ready")).json()["degraded"]:  # noqa: ASYNC110  # a probe polls
                     await asyncio.sleep(0.01)
             async with replica_of(bundles, server) as late:
                 ready = await late.client.get("/health/ready")
