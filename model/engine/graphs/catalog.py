@@ -10,7 +10,7 @@ import logging
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -119,13 +119,13 @@ class DeviceCatalog:
                 weakref.finalize(mask, self._unused.append, found).atexit = False
             return found.start
 
-    def most_children(self, num_beams: int) -> tuple[int, ...]:
-        """Room for the children of a row's beams at each step that serves every trie: powers of two."""
+    def most_children(self, num_beams: int, slots: Iterable[int] | None = None) -> tuple[int, ...]:
+        """Room for the children of a row's beams at each step that serves these slots, or all: powers of two."""
         with self._lock:
+            if slots is not None:
+                return _room([self._tries[slot][0] for slot in set(slots)], num_beams)
             if num_beams not in self._most_children:
-                bounds = [trie.most_children(num_beams) for trie, _ in self._tries.values()]
-                levels = zip_longest(*bounds, fillvalue=1)
-                self._most_children[num_beams] = tuple(1 << (max(level) - 1).bit_length() for level in levels)
+                self._most_children[num_beams] = _room([trie for trie, _ in self._tries.values()], num_beams)
             return self._most_children[num_beams]
 
     def _take_nodes(self, size: int) -> int:
@@ -179,6 +179,11 @@ class DeviceCatalog:
 
     def _zeros(self, size: int) -> Tensor:
         return torch.zeros(size, dtype=torch.int32, device=self._device)
+
+
+def _room(tries: Sequence[Trie], num_beams: int) -> tuple[int, ...]:
+    levels = zip_longest(*(trie.most_children(num_beams) for trie in tries), fillvalue=1)
+    return tuple(1 << (max(level) - 1).bit_length() for level in levels)
 
 
 def _upload(array: Tensor, start: int, values: NDArray[np.int32]) -> None:

@@ -173,7 +173,7 @@ class GraphEngine:
             self._catalog.offset(work.eligibility.base)  # before choosing a search: its buffers may have to grow
         with self._lock:
             network = self._programs.packed.network
-            prepared = self._programs.prepare(need_of(works, network))
+            prepared = self._programs.prepare(need_of(works, network), {work.source.slot for work in works})
         fill(prepared.program.buffers, works, self._catalog, network)
         return prepared
 
@@ -202,10 +202,8 @@ def graph_engine(
     is_gpu = device.type == "cuda"
     options = options or GraphOptions(precision="bfloat16" if is_gpu else "float32", captures=is_gpu)
     engine = GraphEngine(network, tries, device, options)
-    if options.warm_up is not None:
-        engine.warm_up(options.warm_up)
-    elif options.captures:
-        engine.warm_up(options.ladder.default_buckets())
+    usual = options.ladder.default_buckets() if options.captures and tries else ()
+    engine.warm_up(usual if options.warm_up is None else options.warm_up)
     return engine
 
 

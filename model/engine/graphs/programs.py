@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -57,8 +58,8 @@ class Programs:
         self._packed = packed
         self._drop_all("the banks have grown")
 
-    def prepare(self, need: Bucket) -> Prepared:
-        """A search that covers a need.
+    def prepare(self, need: Bucket, slots: Collection[int]) -> Prepared:
+        """A search that covers a need of these slots.
 
         Raises torch.OutOfMemoryError where there is no memory for it, or none within the budget.
         """
@@ -72,11 +73,11 @@ class Programs:
             program = self._program(bucket)
             return Prepared(program, program.run)
         cover = cheapest_cover(self._prepared, bucket, at_most=_COVER_COST * bucket.cost)
-        if cover is not None and not self._serves(self._prepared[cover]):
+        if cover is not None and not self._serves(self._prepared[cover], slots):
             del self._prepared[cover]
             self.counts.dropped += 1
             logger.info("the catalog has outgrown the search captured for %s; it is captured anew", cover)
-            return self.prepare(need)
+            return self.prepare(need, slots)
         if cover is None:
             cover = bucket
             self._make_room(bucket)
@@ -99,9 +100,12 @@ class Programs:
         held = sum(each.program.buffers.num_bytes for each in self._prepared.values())
         return network_bytes(self._packed.network) + self._catalog.num_bytes + held + largest
 
-    def _serves(self, prepared: Prepared) -> bool:
+    def _serves(self, prepared: Prepared, slots: Collection[int]) -> bool:
         shape = prepared.program.shape
-        return shape.serves(self._catalog.most_children(shape.bucket.num_beams))
+        num_beams = shape.bucket.num_beams
+        if shape.serves(self._catalog.most_children(num_beams)):
+            return True
+        return shape.serves(self._catalog.most_children(num_beams, slots))
 
     def _shape(self, bucket: Bucket) -> ProgramShape:
         return ProgramShape(bucket, self._catalog.most_children(bucket.num_beams))

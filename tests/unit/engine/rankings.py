@@ -48,8 +48,8 @@ SMALL_LADDER = Ladder(rows=(1, 2, 4, 8), tokens=(32, 64, 128), beams=(4, 20), li
 class Served:
     """A bundle of domains, and engines over it."""
 
-    def __init__(self, folder: Path, layouts: dict[str, DomainLayout]) -> None:
-        self.bundle = open_bundle(tiny_bundle(folder, tuple(layouts), layouts=layouts))
+    def __init__(self, folder: Path, layouts: dict[str, DomainLayout], *, num_items: int = 120) -> None:
+        self.bundle = open_bundle(tiny_bundle(folder, tuple(layouts), layouts=layouts, num_items=num_items))
         self.domains = [
             ServedDomain.of(slot, self.bundle.domains[name], self.bundle.tokenizer, self.bundle.hash)
             for slot, name in enumerate(sorted(layouts))

@@ -126,6 +126,22 @@ def test_a_domain_beyond_the_spare_slots_or_wider_makes_new_banks(tmp_path: Path
     assert engine.counts.dropped > 0
 
 
+def test_a_larger_catalog_beside_others_drops_only_searches_that_it_takes_part_in(
+    tmp_path: Path, served: Served
+) -> None:
+    engine = served.graphs(UNCAPTURED)
+    work = random_work(served.domains[2], 1)
+    before, _ = engine.search([work])
+    large = Served(tmp_path, {"toys": TINY_LAYOUT}, num_items=900)
+    engine.place(4, _placement(large, 0))
+    dropped = engine.counts.dropped
+    assert_same(engine.search([work])[0], before)
+    assert engine.counts.dropped == dropped
+    other = replace(random_work(large.domains[0], 1), num_beams=work.num_beams)
+    assert_same(engine.search([_moved(other, 4)])[0], large.plain().search([other])[0])
+    assert engine.counts.dropped == dropped + 1
+
+
 def test_slots_are_vacated_and_filled_again_by_other_catalogs(tmp_path: Path, served: Served) -> None:
     engine = served.graphs(UNCAPTURED)
     other = Served(tmp_path, {"toys": TINY_LAYOUT})
