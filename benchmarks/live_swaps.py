@@ -4,10 +4,10 @@ Question  While a domain's weights are swapped again and again at 70 % of what t
           is an answer mixed of two versions, what happens to latency and memory? And while items go out of stock and
           come back, is one of them in an answer to a request that was sent when the change had been answered?
 Method    `vip5 serve` in a process of its own, clients in others. Capacity is measured first, by 8 clients that never
-          wait. Then requests arrive at 70 % of it at even times, in phases with and without swaps that take turns; the
-          versions are the demonstration's toys, and the same with two kinds of noise on its adapter; each is loaded
-          anew. Every answer is compared with what `vip5 predict` gives for the bundle that it names. Out of stock: 4
-          clients on a tiny model; an item that often stands at the top is taken out and put back every 0.2 s.
+          wait. Then requests arrive at 70 % of it at even times, in phases with a swap a second and without that take
+          turns; the versions are the demonstration's toys, and the same with two kinds of noise on its adapter; each
+          is loaded anew. Every answer is compared with what `vip5 predict` gives for the bundle that it names. Out of
+          stock: 4 clients on a tiny model; an item that often stands at the top is taken out and put back every 0.2 s.
 Output    p50 and p99 with and without swaps, failures, wrong answers, memory; requests and violations; last line JSON.
 
     python -m benchmarks.live_swaps [--swaps 50] [--requests 100000]
@@ -46,6 +46,7 @@ from tests.tiny import tiny_bundle
 
 BUNDLES = ("first", "second", "third")
 NUM_PHASES = 5
+SWAP_EVERY_S = 1.0
 CAPACITY_S = 6.0
 LOAD = 0.7
 NUM_CLIENTS = 8
@@ -158,7 +159,7 @@ async def measure_swaps(folder: Path, num_swaps: int) -> dict[str, Any]:
                 seconds, busy = await phase(arrivals, LOAD * capacity, swap(admin, names, num_swaps // NUM_PHASES))
                 swapping += busy
                 swaps_s += seconds
-                _, calm = await phase(arrivals, LOAD * capacity, idle(sum(seconds)))
+                _, calm = await phase(arrivals, LOAD * capacity, idle(SWAP_EVERY_S * len(seconds)))
                 quiet += calm
             rss_after = rss_mb(server)
             slots = (await admin.get("/admin/domains", headers=AUTHORIZED)).json()["num_slots"]
@@ -189,12 +190,13 @@ async def phase(
 
 
 async def swap(admin: httpx.AsyncClient, names: Iterator[str], number: int) -> list[float]:
-    """Load and swap to one bundle after the other, none of which is loaded at the time; durations."""
+    """Each second load one bundle after the other, none of which is loaded at the time, and swap to it; durations."""
     durations = []
     for _ in range(number):
         started_at = time.perf_counter()
         await change(admin, "POST", "/load", bundle=next(names), activate=True)
         durations.append(time.perf_counter() - started_at)
+        await asyncio.sleep(max(0.0, SWAP_EVERY_S - durations[-1]))
     return durations
 
 
@@ -247,8 +249,7 @@ async def measure_stock(folder: Path, num_requests: int) -> dict[str, Any]:
             answer = await admin.post("/recommend/sequential", json={"domain": "toys", "history": ["item-1"], "k": 1})
             item_id = answer.json()["items"][0]["item_id"]
             absences = await toggle(admin, item_id, clients)
-        files = sorted(folder.glob("shopper-*.jsonl"))
-        seen = [Seen(**each) for file in files for each in json.loads(file.read_text(encoding="utf-8"))]
+        seen = read_shoppers(folder)
         duration_s = time.monotonic() - started_at
     late = [
         each
@@ -275,6 +276,11 @@ def start_shoppers(url: str, num_requests: int, folder: Path) -> list[BaseProces
         clients.append(context.Process(target=shop, args=arguments, daemon=True))
         clients[-1].start()
     return clients
+
+
+def read_shoppers(folder: Path) -> list[Seen]:
+    files = sorted(folder.glob("shopper-*.jsonl"))
+    return [Seen(**each) for file in files for each in json.loads(file.read_text(encoding="utf-8"))]
 
 
 async def toggle(admin: httpx.AsyncClient, item_id: str, clients: Sequence[BaseProcess]) -> list[tuple[float, float]]:

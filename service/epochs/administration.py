@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.bundle.changes import CatalogChanges, check_changes, with_added
+from model.bundle.manifest import check_domain_name
 from model.errors import InputError, UnknownItemError
 from service.epochs.loading import VersionLoader, packed, space_of
 from service.epochs.replica import Replica
@@ -67,6 +68,7 @@ class Administration:
                 f"a version of {name!r} is loaded already and has no role; swap to it, or let go of it with DELETE "
                 f"/admin/domains/{name}/load"
             )
+        check_domain_name(name)
         with self._loading_of(name):
             ref, opened = await asyncio.to_thread(self._loader.sources.open, bundle, domain)
             # The same content is one version, by whatever name it came.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def find_bundle(root: Path | None, name: str) -> Path:
             f"{name[:128]!r} cannot name a bundle; a name is one part of a path, of letters, digits, dots, hyphens and "
             "underscores, and does not begin with a dot"
         )
-    folder = (root / name).resolve()
+    folder = Path(os.path.realpath(root / name))  # not Path.resolve, which raises for links that lead to themselves
     if not folder.is_relative_to(root.resolve()) or not folder.is_dir():
         raise UnknownBundleError(f"there is no bundle {name!r} in the folder of bundles; put it there first")
     return folder

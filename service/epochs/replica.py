@@ -117,7 +117,7 @@ class Replica:
         for name, journaled in states.items():
             async with self.turn(name):
                 if journaled.revision > self.state(name).revision:
-                    await self._realise(name, self._as_ours(name, journaled))
+                    await self._try_to_realise(name, self._as_ours(name, journaled))
 
     def _as_ours(self, name: str, state: DomainState) -> DomainState:
         """The service's own bundle is whatever it was started with, which may be another one than then."""
@@ -136,6 +136,16 @@ class Replica:
         roles = Roles(ours(roles.stable), ours(roles.previous), ours(roles.loaded), canary, ours(roles.shadow))
         return replace(state, roles=roles)
 
+    async def _try_to_realise(self, name: str, state: DomainState) -> None:
+        """Whatever fails, the service goes on with what it serves, and takes further changes from there."""
+        try:
+            await self._realise(name, state)
+        except Exception as error:
+            logger.exception("state_not_realised", extra={"domain": name})
+            self._states[name] = replace(state, roles=self.domains.serving(name).roles)
+            self._problems[name] = f"the domain {name} is not served as the journal says: {error}"
+            self._metrics.count_reload(name, ok=False)
+
     async def _realise(self, name: str, state: DomainState) -> None:
         """Serve a state as far as it can be; what cannot be is told, and what was good before is served instead."""
         before = self.domains.serving(name)
@@ -144,7 +154,7 @@ class Replica:
         for ref in state.roles.refs:
             try:
                 versions[ref] = await self._version(name, ref, state, before)
-            except Vip5Error as error:
+            except (Vip5Error, OSError) as error:
                 logger.exception("version_not_loaded", extra={"domain": name, "version": ref.version})
                 faults.append(f"the version {ref.version} is not served: {error}")
         roles = _without_missing(state.roles, versions)

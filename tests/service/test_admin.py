@@ -117,6 +117,12 @@ async def test_a_domain_that_was_not_there_is_loaded_and_unloaded(shop: Shop) ->
     await shop.until_slots(1)
 
 
+async def test_a_name_that_cannot_be_one_is_refused(shop: Shop) -> None:
+    for name in ("dolls%20and%20bears", "-dolls", "d" * 65):
+        problem = await shop.admin("POST", f"/domains/{name}/load", 422, json={"bundle": "dolls", "domain": "dolls"})
+        assert "cannot name a domain" in problem["detail"]
+
+
 async def test_only_one_version_waits(shop: Shop) -> None:
     loaded = await shop.load("second")
     assert (await shop.load("third", 409))["code"] == "operation_conflict"
