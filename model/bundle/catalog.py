@@ -28,7 +28,7 @@ from model.bundle.columns import (
     strings,
     value_set,
 )
-from model.bundle.tables import matching_rows, read_parquet, table_of
+from model.bundle.tables import matching_rows, read_bundled_parquet, table_of
 from model.errors import CatalogError, UnknownColumnError
 
 STANDARD_COLUMNS = ("item_id", "index", "title", "image", "active")
@@ -72,7 +72,7 @@ class Catalog:
     @classmethod
     def read(cls, path: Path, where: str = "catalog.parquet") -> Catalog:
         """Read catalog.parquet; errors call it `where`."""
-        return cls.from_table(read_parquet(path, where), where)
+        return cls.from_table(read_bundled_parquet(path, where), where)
 
     def write(self, path: Path) -> None:
         pq.write_table(self.table, path, compression="zstd")

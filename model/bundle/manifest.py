@@ -26,6 +26,20 @@ from model.errors import BundleError, IntegrityError
 
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
+MOST_BYTES = {
+    MANIFEST.name: 8 << 20,
+    BACKBONE_CONFIG.name: 1 << 20,
+    TOKENIZER.name: 64 << 20,
+    BACKBONE_WEIGHTS.name: 64 << 30,
+    DOMAIN_SPEC: 1 << 20,
+    TRAINING_RECORD: 64 << 20,
+    ADAPTER_WEIGHTS: 8 << 30,
+    CATALOG: 4 << 30,
+    USERS: 4 << 30,
+    FEATURES: 256 << 30,
+}
+"""Largest file of each name, in bytes; what is larger is not even hashed. Far beyond what models of this kind need."""
+
 _BACKBONE_FILES = (BACKBONE_CONFIG, BACKBONE_WEIGHTS, TOKENIZER)
 _DOMAIN_FILES = (DOMAIN_SPEC, ADAPTER_WEIGHTS, CATALOG)
 _OPTIONAL_DOMAIN_FILES = (USERS, FEATURES, TRAINING_RECORD)
@@ -106,6 +120,8 @@ def read_manifest(root: Path) -> Manifest:
     """Read and check the manifest alone, without looking at the files that it lists."""
     if not (root / MANIFEST).is_file():
         raise IntegrityError(f"{root} has no manifest.json, so it is not a bundle; name the folder that has one")
+    _require_inside(root, MANIFEST)
+    _check_size(MANIFEST, (root / MANIFEST).stat().st_size)
     content = read_json_object(root / MANIFEST)
     version = content.get("format_version")
     if version != FORMAT_VERSION:
@@ -118,7 +134,9 @@ def read_manifest(root: Path) -> Manifest:
     records: dict[PurePosixPath, FileRecord] = {}
     for name, record in files.items():
         _check_place(name)
-        records[PurePosixPath(name)] = dataclass_from(FileRecord, record, f"manifest.json: {name}")
+        path = PurePosixPath(name)
+        records[path] = dataclass_from(FileRecord, record, f"manifest.json: {name}")
+        _check_size(path, records[path].size)
     return Manifest(files=records, hash=_hash_of(root))
 
 
@@ -147,8 +165,7 @@ def _check_complete(manifest: Manifest) -> None:
 
 def _verify_file(root: Path, path: PurePosixPath, record: FileRecord) -> None:
     file = root / path
-    if not file.resolve().is_relative_to(root.resolve()):
-        raise IntegrityError(f"{path} is a link that leads out of the bundle; copy the file to its place")
+    _require_inside(root, path)
     if not file.is_file():
         raise IntegrityError(f"{path} is missing; copy the bundle anew from its source")
     size = file.stat().st_size
@@ -159,6 +176,18 @@ def _verify_file(root: Path, path: PurePosixPath, record: FileRecord) -> None:
         raise IntegrityError(
             f"{path} was changed: its sha256 is {digest}, the manifest says {record.sha256}; copy the bundle anew"
         )
+
+
+def _require_inside(root: Path, path: PurePosixPath) -> None:
+    # Not Path.resolve, which raises for links that lead to themselves.
+    if not Path(os.path.realpath(root / path)).is_relative_to(root.resolve()):
+        raise IntegrityError(f"{path} is a link that leads out of the bundle; copy the file to its place")
+
+
+def _check_size(path: PurePosixPath, size: int) -> None:
+    most = MOST_BYTES[path.name]
+    if size > most:
+        raise IntegrityError(f"{path} has {size} bytes, of which at most {most} are read; do not trust its source")
 
 
 def _files_below(root: Path) -> set[PurePosixPath]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
-from model.bundle.columns import filled
+from model.bundle.columns import Column, Values, filled
 from model.errors import CatalogError
 
 _BLOCK_BYTES = 16 << 20  # a JSON line must fit into one block
+MOST_TABLE_BYTES = 4 << 30
+"""Largest table of a bundle in memory; a catalog of ten million items takes less."""
 _JSON_SUFFIXES = (".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".ndjson.gz")
 
 
@@ -47,6 +50,24 @@ def read_parquet(path: Path, where: str) -> pa.Table:
         raise CatalogError(f"{where} is not a Parquet file that can be read: {error}") from error
 
 
+def read_bundled_parquet(path: Path, where: str) -> pa.Table:
+    """Like `read_parquet`, for a file that others may have made to unpack into more than the memory holds.
+
+    Texts are read as the dictionaries that Parquet keeps of them, and unpacked once their size is known: a value that
+    is repeated a billion times costs a file next to nothing.
+    """
+    try:
+        file = pq.ParquetFile(path)
+        _check_unpacked(where, _declared_bytes(file.metadata))
+        leaves = [file.schema.column(place) for place in range(len(file.schema))]
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        packed = pq.ParquetFile(path, read_dictionary=texts).read()
+        _check_unpacked(where, sum(_unpacked_bytes(column) for column in packed.columns))
+        return packed.cast(file.schema_arrow)
+    except (pa.ArrowException, OSError) as error:
+        raise CatalogError(f"{where} is not a Parquet file that can be read: {error}") from error
+
+
 def matching_rows(table: pa.Table, columns: Sequence[str], text: str, offset: int, limit: int) -> tuple[list[int], int]:
     """One page of the rows that contain `text` in one of the columns, in any case, and the number of all such rows."""
     pattern = text.strip().encode("utf-8", "replace").decode("utf-8")
@@ -58,6 +79,33 @@ def matching_rows(table: pa.Table, columns: Sequence[str], text: str, offset: in
         is_match |= np.asarray(pc.match_substring(texts, pattern, ignore_case=True))
     rows = np.flatnonzero(is_match)
     return rows[offset : offset + limit].tolist(), len(rows)
+
+
+def _check_unpacked(where: str, num_bytes: int) -> None:
+    if num_bytes > MOST_TABLE_BYTES:
+        raise CatalogError(
+            f"{where} unpacks to {num_bytes} bytes, the limit is {MOST_TABLE_BYTES}; take columns or rows away"
+        )
+
+
+def _declared_bytes(metadata: pq.FileMetaData) -> int:
+    """What the pages hold before dictionaries are looked up, as the file says."""
+    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
+    chunks = [group.column(place) for group in groups for place in range(group.num_columns)]
+    return sum(max(chunk.total_uncompressed_size, 8 * chunk.num_values) for chunk in chunks)
+
+
+def _unpacked_bytes(column: Column) -> int:
+    return sum(_unpacked_bytes_of(chunk) for chunk in column.chunks)
+
+
+def _unpacked_bytes_of(chunk: Values) -> int:
+    if isinstance(chunk, pa.DictionaryArray):
+        lengths = np.asarray(pc.binary_length(cast("pa.StringArray", chunk.dictionary))).astype(np.int64)
+        return int(lengths[np.asarray(chunk.indices.drop_null())].sum())
+    if isinstance(chunk, pa.ListArray | pa.LargeListArray):
+        return int(chunk.nbytes) + _unpacked_bytes_of(chunk.flatten())
+    return int(chunk.nbytes)
 
 
 def _read_json_lines(path: Path) -> pa.Table:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.bundle.columns import name_column, optional_text_column, require_unique, strings
-from model.bundle.tables import matching_rows, read_parquet, table_of
+from model.bundle.tables import matching_rows, read_bundled_parquet, table_of
 from model.errors import CatalogError
 
 
@@ -50,7 +50,7 @@ class Users:
     @classmethod
     def read(cls, path: Path, where: str = "users.parquet") -> Users:
         """Read users.parquet; errors call it `where`."""
-        return cls.from_table(read_parquet(path, where), where)
+        return cls.from_table(read_bundled_parquet(path, where), where)
 
     def write(self, path: Path) -> None:
         pq.write_table(self.table, path, compression="zstd")
