@@ -176,18 +176,21 @@ def compare_with_limits(bench: Bench) -> Figures:
 
 
 def compare_precisions(bench: Bench) -> Figures:
-    """How many top-10 lists bfloat16 changes, and how far its scores are from float32's."""
-    narrow = bench.answers(bench.engine, bench.workload.works)
-    exact = bench.answers(bench.exact_engine, bench.workload.works)
-    pairs = list(zip(narrow, exact, strict=True))
-    gaps = [np.abs(one.scores - other.scores).max() for one, other in pairs if len(one.scores) == len(other.scores)]
-    return {
-        "requests": len(pairs),
-        "share_other_order": _share(one.leaves.tolist() != other.leaves.tolist() for one, other in pairs),
-        "share_other_items": _share(set(one.leaves.tolist()) != set(other.leaves.tolist()) for one, other in pairs),
-        "mean_shared_items": round(float(np.mean([len(set(a.leaves) & set(b.leaves)) for a, b in pairs])), 3),
-        "largest_score_gap": round(float(max(gaps)), 4),
-    }
+    """How many top-10 lists narrower products change, and what they gain over float32's."""
+    works, rows = bench.workload.works, bench.batch_sizes[-1]
+    engines = {"float32": bench.exact_engine, "tfloat32": bench.middle_engine, "bfloat16": bench.engine}
+    exact = bench.answers(bench.exact_engine, works)
+    figures: Figures = {"requests": len(works)}
+    for name, engine in engines.items():
+        pairs = list(zip(bench.answers(engine, works), exact, strict=True))
+        figures |= {
+            f"{name}_other_order": _share(one.leaves.tolist() != other.leaves.tolist() for one, other in pairs),
+            f"{name}_other_items": _share(set(one.leaves) != set(other.leaves) for one, other in pairs),
+            f"{name}_other_first": _share(set(one.leaves[:1]) != set(other.leaves[:1]) for one, other in pairs),
+            f"{name}_batch_1_per_s": round(bench.rate(engine, works[: bench.many], 1)),
+            f"{name}_batch_{rows}_per_s": round(bench.rate(engine, works, rows)),
+        }
+    return figures
 
 
 def compare_alone_and_mixed(bench: Bench) -> Figures:

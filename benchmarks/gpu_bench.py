@@ -62,8 +62,11 @@ class Bench:
 
     @cached_property
     def exact_engine(self) -> GraphEngine:
-        torch.backends.cuda.matmul.allow_tf32 = False
         return self._engine("float32", (1, self.batch_sizes[-1]))
+
+    @cached_property
+    def middle_engine(self) -> GraphEngine:
+        return self._engine("tfloat32", (1, self.batch_sizes[-1]))
 
     @cached_property
     def baseline(self) -> TransformersBaseline:

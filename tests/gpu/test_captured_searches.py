@@ -42,7 +42,6 @@ def plain(served: Served) -> DecodingEngine:
 
 @pytest.fixture(scope="module")
 def engine(served: Served) -> Iterator[GraphEngine]:
-    torch.backends.cuda.matmul.allow_tf32 = False
     yield served.graphs(EXACT, device="cuda")
     torch.cuda.empty_cache()
 
@@ -76,6 +75,15 @@ def test_bfloat16_finds_nearly_the_scores_of_float32(served: Served, plain: Deco
     for found, expected in zip(engine.search(works)[0], plain.search(works)[0], strict=True):
         assert len(found.leaves) == len(expected.leaves)
         assert found.scores == pytest.approx(expected.scores, rel=0.15)
+
+
+def test_narrower_products_are_this_engines_alone(served: Served, plain: DecodingEngine) -> None:
+    before = torch.get_float32_matmul_precision()
+    engine = served.graphs(replace(EXACT, precision="tfloat32"), device="cuda")
+    works = [replace(work, certified=False) for work in random_works(served.domains, 8, seed=2)]
+    for found, expected in zip(engine.search(works)[0], plain.search(works)[0], strict=True):
+        assert found.scores == pytest.approx(expected.scores, rel=0.02)
+    assert torch.get_float32_matmul_precision() == before
 
 
 def test_texts_are_generated_beside_captured_searches(served: Served, plain: DecodingEngine) -> None:

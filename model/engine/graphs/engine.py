@@ -187,8 +187,14 @@ class GraphEngine:
 
     @contextmanager
     def _on_stream(self) -> Iterator[None]:
-        with torch.cuda.stream(self._stream):
-            yield
+        before = torch.get_float32_matmul_precision()
+        if self._stream is not None:  # what is captured keeps the precision that it was captured with
+            torch.set_float32_matmul_precision("high" if self._options.precision == "tfloat32" else "highest")
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(before)
 
 
 def graph_engine(

@@ -13,14 +13,15 @@ from model.engine.graphs.buckets import Bucket, Ladder
 from model.engine.rankings import CERTIFIED_BEAM_LIMIT
 from model.errors import EngineError
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tfloat32", "bfloat16"]
+"""`tfloat32` holds numbers in float32 and multiplies them with 10 bits behind the point, bfloat16 has 7 of them."""
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES = {"float32": torch.float32, "tfloat32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """Precision, shapes and limits; sums, norms, softmaxes and scores are float32 in either precision."""
+    """Precision, shapes and limits; sums, norms, softmaxes and scores are float32 in each precision."""
 
     precision: Precision = "bfloat16"
     captures: bool = True  # False runs the same searches operator by operator, as on a CPU
