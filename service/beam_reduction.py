@@ -18,7 +18,7 @@ from service.settings import ReductionOptions
 
 KIND = "beams_reduced"
 
-DEADLINE_SHARE = 0.5
+DEADLINE_SHARE = 0.3
 """Searches become narrower where what waits would take more than this share of a request's deadline."""
 
 

@@ -116,6 +116,7 @@ class Explainer:
         lease = trace.hold(self._domains.lease(request.domain, key, is_ranking=False))
         domain = lease.version.domain
         trace.domain = domain.name
+        self._lanes.text.check(deadline)  # before any work is done for it
         with trace.stage("plan"):
             plan = plan_explanation(domain, request.query)
         with trace.stage("features"):

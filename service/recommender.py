@@ -114,6 +114,7 @@ class Recommender:
         deadline = deadline_in(self._limits.default_deadline_s if given_s is None else given_s)
         domain = version.domain
         trace.domain = domain.name
+        self._lanes.ranking.check(deadline)  # before any work is done for it
         with trace.stage("plan"):
             plan = _plan(domain, request)
         if isinstance(plan, RankingPlan) and request.num_beams is None:

@@ -15,6 +15,7 @@ from model.errors import EngineError
 from service.batching.forecast import BatchForecast
 from service.batching.job import CallJob, EngineCall, Outcome, R, W, Work
 from service.batching.lane import Lane, OnCrash, failure_of, halves
+from service.batching.loop_lag import LoopLag
 from service.batching.queue import JobQueue, Room
 from service.metrics import Metrics
 from service.settings import QueueLimits
@@ -27,10 +28,12 @@ AnyCallJob: TypeAlias = CallJob[Any, Any]
 class BatchLane(Lane[AnyCallJob]):
     """Takes jobs by padded-token budget; a batch holds jobs of one method of the engine."""
 
-    def __init__(self, limits: QueueLimits, metrics: Metrics, on_crash: OnCrash) -> None:
-        """`on_crash` is told when the lane itself has failed."""
+    def __init__(
+        self, limits: QueueLimits, metrics: Metrics, on_crash: OnCrash, loop_lag: LoopLag | None = None
+    ) -> None:
+        """`on_crash` is told when the lane itself has failed; `loop_lag` counts as part of a request's wait."""
         self._forecast = BatchForecast(limits)
-        super().__init__("ranking", JobQueue(limits.max_waiting, self._forecast), metrics, on_crash)
+        super().__init__("ranking", JobQueue(limits.max_waiting, self._forecast, loop_lag), metrics, on_crash)
         self._limits = limits
         self._room = Room(limits.max_batch_rows, limits.max_batch_tokens)
 

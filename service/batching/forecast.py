@@ -15,7 +15,7 @@ from service.batching.job import AnyJob
 from service.settings import QueueLimits
 
 LONGEST_RETRY_S = 60
-KEPT = 0.9
+KEPT = 0.7
 """Weight of the past when something new is measured."""
 
 
@@ -24,6 +24,10 @@ class Forecast(Protocol):
 
     def completion_s(self, waiting: Sequence[AnyJob], job: AnyJob | None = None) -> float:
         """Seconds until all that waits, and this job after it, is done; 0 where nothing is known or in the way."""
+        ...
+
+    def batch_s(self, size: int) -> float:
+        """Seconds that a batch of this size holds up all of its jobs; 0 where nothing is known, or none is held up."""
         ...
 
 
@@ -103,6 +107,9 @@ class BatchForecast:
             remaining_s = max(0.0, self._times.estimate_s(1, size) - (self._clock() - since))
         return remaining_s + self._times.estimate_s(self._num_batches(jobs), sum(each.size for each in jobs))
 
+    def batch_s(self, size: int) -> float:
+        return self._times.estimate_s(1, size)
+
     def _num_batches(self, jobs: Sequence[AnyJob]) -> int:
         num_rows = sum(len(job.rows) for job in jobs)
         padded = sum(len(job.rows) * job.longest for job in jobs)
@@ -140,6 +147,9 @@ class TextForecast:
         text_s = self._length.mean * self._step_s.mean
         num_queued = max(0, num_jobs - (self._num_rows - self._num_running))
         return self._admission_s.mean + num_queued / self._num_rows * text_s + self._own_s(job)
+
+    def batch_s(self, size: int) -> float:  # noqa: ARG002  # texts that join leave when they end
+        return 0.0
 
     def _own_s(self, job: AnyJob | None) -> float:
         """A text may be shorter than those before it, if it may not be as long."""

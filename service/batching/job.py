@@ -60,6 +60,11 @@ class Job(Generic[W, R]):
         self._future: asyncio.Future[Outcome[R]] = self._loop.create_future()
 
     @property
+    def allowance_s(self) -> float:
+        """How long it was given in all."""
+        return self.deadline - self.submitted_at
+
+    @property
     def group(self) -> object:
         """Jobs of equal groups may run in one batch."""
         return None

@@ -66,6 +66,10 @@ class Lane(ABC, Generic[J]):
         """Seconds until all that waits now is done, as far as is known."""
         return self._queue.completion_s()
 
+    def check(self, deadline: float) -> None:
+        """Raises QueueFullError, OverloadedError or DrainingError where a request has no chance, whatever it asks."""
+        self._queue.check(deadline)
+
     def start(self) -> None:
         self._thread.start()
 

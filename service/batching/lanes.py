@@ -10,6 +10,7 @@ from model.engine.protocol import Engine, GeneratedText, Ranking, RankingWork, S
 from service.batching.batch_lane import BatchLane
 from service.batching.job import Job, Outcome
 from service.batching.lane import OnCrash
+from service.batching.loop_lag import LoopLag
 from service.batching.text_lane import TextLane
 from service.metrics import Metrics
 from service.settings import QueueLimits
@@ -24,8 +25,10 @@ class Lanes:
     def __init__(self, engine: Engine, limits: QueueLimits, metrics: Metrics, on_crash: OnCrash) -> None:
         """`on_crash` is told on a lane's thread when a lane itself has failed."""
         self._engine = engine
-        self.ranking = BatchLane(limits, metrics, on_crash)
-        self.text = TextLane(engine.open_texts, limits, metrics, on_crash, self.ranking.wait_idle)
+        self._loop_lag = LoopLag()
+        self._watching: asyncio.Task[None] | None = None
+        self.ranking = BatchLane(limits, metrics, on_crash, self._loop_lag)
+        self.text = TextLane(engine.open_texts, limits, metrics, on_crash, self.ranking.wait_idle, self._loop_lag)
         metrics.watch_lanes(
             num_running=lambda: self.ranking.num_running + self.text.num_running,
             num_waiting=lambda: self.ranking.num_waiting + self.text.num_waiting,
@@ -36,10 +39,14 @@ class Lanes:
         return self.ranking, self.text
 
     def start(self) -> None:
+        """Called on the event loop, which is watched from now on."""
+        self._watching = asyncio.get_running_loop().create_task(self._loop_lag.watch())
         self.ranking.start()
         self.text.start()
 
     async def close(self, timeout_s: float) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
         await asyncio.gather(self.ranking.close(timeout_s), self.text.close(timeout_s))
 
     async def rank(self, work: RankingWork, *, deadline: float) -> Outcome[Ranking]:

@@ -10,9 +10,20 @@ from typing import Generic, TypeVar
 
 from service.batching.forecast import Forecast, Spread
 from service.batching.job import AnyJob
+from service.batching.loop_lag import LoopLag
 from service.errors import DrainingError, OverloadedError, QueueFullError
 
 J = TypeVar("J", bound=AnyJob)
+
+LOOP_PASSES = 3
+"""How often a request waits for the event loop between its admission and its answer, roughly."""
+
+BATCH_SHARE = 0.2
+"""Of what its most impatient job allows in all, the most that a batch is to last."""
+
+HEADROOM = 0.35
+"""Of what a job allows, what must be left over when it is admitted: those who come later lengthen its batch, and
+estimates err."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +37,12 @@ class Room:
 class JobQueue(Generic[J]):
     """First in, first out; the dead make room first. Every method may be called from any thread."""
 
-    def __init__(self, max_waiting: int, forecast: Forecast, spread: Spread | None = None) -> None:
+    def __init__(
+        self, max_waiting: int, forecast: Forecast, loop_lag: LoopLag | None = None, spread: Spread | None = None
+    ) -> None:
         self._max_waiting = max_waiting
         self._forecast = forecast
+        self._loop_lag = loop_lag or LoopLag()
         self._spread = spread or Spread()
         self._jobs: list[J] = []
         self._taken: list[J] = []
@@ -49,20 +63,17 @@ class JobQueue(Generic[J]):
         with self._changed:
             return self._forecast.completion_s(self._jobs)
 
+    def check(self, deadline: float) -> None:
+        """Refuse as early as possible what `put` would refuse whatever it is; raises what `put` raises."""
+        with self._changed:
+            self._check_room()
+            self._check_deadline(deadline, self._forecast.completion_s(self._jobs))
+
     def put(self, job: J) -> None:
         """Raises QueueFullError or OverloadedError, which say when to try again, or DrainingError after close()."""
         with self._changed:
-            self._check_open()
-            if len(self._jobs) >= self._max_waiting:
-                self._drop_dead()
-            if len(self._jobs) >= self._max_waiting:
-                retry_after_s = self._spread.retry_after_s(self._forecast.completion_s(self._jobs))
-                raise QueueFullError(
-                    f"{len(self._jobs)} requests are waiting, the limit is {self._max_waiting}; try again in"
-                    f" {retry_after_s} s",
-                    retry_after_s=retry_after_s,
-                )
-            self._check_deadline(job)
+            self._check_room()
+            self._check_deadline(job.deadline, self._forecast.completion_s(self._jobs, job))
             self._jobs.append(job)
             self._changed.notify()
 
@@ -116,12 +127,24 @@ class JobQueue(Generic[J]):
         if self._is_closed:
             raise DrainingError("the service is about to end; send the request to another replica", retry_after_s=1)
 
-    def _check_deadline(self, job: J) -> None:
-        completion_s = self._forecast.completion_s(self._jobs, job)
-        allowed_s = job.deadline - time.monotonic()
-        if completion_s <= allowed_s or completion_s == 0:
+    def _check_room(self) -> None:
+        self._check_open()
+        if len(self._jobs) >= self._max_waiting:
+            self._drop_dead()
+        if len(self._jobs) >= self._max_waiting:
+            retry_after_s = self._spread.retry_after_s(self._forecast.completion_s(self._jobs))
+            raise QueueFullError(
+                f"{len(self._jobs)} requests are waiting, the limit is {self._max_waiting}; try again in"
+                f" {retry_after_s} s",
+                retry_after_s=retry_after_s,
+            )
+
+    def _check_deadline(self, deadline: float, completion_s: float) -> None:
+        allowed_s = deadline - time.monotonic()
+        completion_s += LOOP_PASSES * self._loop_lag.seconds
+        if completion_s <= allowed_s * (1 - HEADROOM) or completion_s == 0:
             return
-        retry_after_s = self._spread.retry_after_s(completion_s - allowed_s)
+        retry_after_s = self._spread.retry_after_s(completion_s - allowed_s * (1 - HEADROOM))
         raise OverloadedError(
             f"the answer would be there in about {completion_s:.2f} s, the deadline is in {max(allowed_s, 0):.2f} s; "
             f"try again in {retry_after_s} s, or allow a longer deadline_ms",
@@ -137,11 +160,15 @@ class JobQueue(Generic[J]):
             return []
         head = self._jobs[0]
         batch, num_rows, longest = [head], len(head.rows), head.longest
+        size, patience_s = head.size, head.allowance_s
         for job in self._jobs[1:]:
             if job.group != head.group:
                 continue
             num_rows, longest = num_rows + len(job.rows), max(longest, job.longest)
+            size, patience_s = size + job.size, min(patience_s, job.allowance_s)
             if num_rows > room.max_rows or num_rows * longest > room.max_tokens:
+                break
+            if self._forecast.batch_s(size) > BATCH_SHARE * patience_s:
                 break
             batch.append(job)
         taken = set(map(id, batch))

@@ -13,6 +13,7 @@ from model.engine.protocol import GeneratedText, TextProgress, TextSession, Text
 from service.batching.forecast import TextForecast
 from service.batching.job import Job, Outcome
 from service.batching.lane import Lane, OnCrash, failure_of, halves
+from service.batching.loop_lag import LoopLag
 from service.batching.queue import JobQueue, Room
 from service.metrics import Metrics
 from service.settings import QueueLimits
@@ -49,10 +50,11 @@ class TextLane(Lane[TextJob]):
         metrics: Metrics,
         on_crash: OnCrash,
         give_way: Callable[[float], None],
+        loop_lag: LoopLag | None = None,
     ) -> None:
         """`on_crash` is told when the lane itself has failed; `give_way` waits for what is to run before a step."""
         self._forecast = TextForecast(limits.max_batch_rows)
-        super().__init__("text", JobQueue(limits.max_waiting, self._forecast), metrics, on_crash)
+        super().__init__("text", JobQueue(limits.max_waiting, self._forecast, loop_lag), metrics, on_crash)
         self._limits = limits
         self._give_way = give_way
         self._session = open_texts(limits.max_batch_rows)

@@ -140,8 +140,8 @@ async def test_a_text_that_would_be_late_is_refused_at_once(lane: TextLane, text
     lane._forecast.note_text(100)
 
     with pytest.raises(OverloadedError):
-        lane.submit(work(60), deadline=time.monotonic() + 30)
-    short = lane.submit(work(20), deadline=time.monotonic() + 30)
+        lane.submit(work(60), deadline=time.monotonic() + 40)
+    short = lane.submit(work(20), deadline=time.monotonic() + 40)
     texts.steps.gate.set()
     assert len(await text_of(running)) == 3
     assert len(await text_of(short)) == 20

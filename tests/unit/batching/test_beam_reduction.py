@@ -42,12 +42,12 @@ def plan(*, k: int = 3, num_beams: int = 20, certified: bool = False) -> Ranking
 
 
 def reduced(waiting_s: float, asked: RankingPlan, *, min_beams: int = 5) -> RankingPlan:
-    """With ten seconds to go, of which searches at full width may wait five."""
+    """With ten seconds to go, of which searches at full width may wait three."""
     return BeamReduction(TABLE, min_beams, lambda: waiting_s).reduce(asked, time.monotonic() + 10)
 
 
 @pytest.mark.parametrize(
-    ("waiting_s", "expected"), [(0.0, 20), (4.9, 20), (5.5, 10), (9.0, 10), (11.0, 5), (1000.0, 5)]
+    ("waiting_s", "expected"), [(0.0, 20), (2.9, 20), (3.5, 10), (5.5, 10), (6.5, 5), (1000.0, 5)]
 )
 def test_the_widest_search_is_taken_that_lets_what_waits_be_done_in_time(waiting_s: float, expected: int) -> None:
     narrowed = reduced(waiting_s, plan())
@@ -57,7 +57,7 @@ def test_the_widest_search_is_taken_that_lets_what_waits_be_done_in_time(waiting
 
 
 def test_the_note_says_what_was_lost() -> None:
-    (note,) = reduced(6.0, plan()).degraded
+    (note,) = reduced(5.0, plan()).degraded
 
     assert note.detail.startswith("searched with 10 beams instead of 20 because many requests are waiting")
     assert "95.0%" in note.detail
