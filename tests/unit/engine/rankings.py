@@ -12,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from model.bundle.bundle import open_bundle
+from model.bundle.layout import DomainSpec
+from model.bundle.shapes import expected_domain_shapes, expected_shapes
+from model.bundle.writer import BundleWriter
 from model.decoding.trie import TrieArena
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.domain import ServedDomain
@@ -25,7 +28,7 @@ from model.engine.queries import DirectQuery, RankingOptions, SequentialQuery
 from model.engine.runtime import build_network
 from model.engine.torch_executor import TorchExecutor
 from model.network.config import DomainLayout
-from tests.tiny import TINY_LAYOUT, tiny_bundle
+from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, random_tensors, tiny_catalog, tiny_tokenizer
 
 SAME = 1e-5
 LAYOUTS: dict[str, DomainLayout] = {
@@ -46,10 +49,18 @@ SMALL_LADDER = Ladder(rows=(1, 2, 4, 8), tokens=(32, 64, 128), beams=(4, 20), li
 
 
 class Served:
-    """A bundle of domains, and engines over it."""
+    """A bundle of domains whose catalogs differ, and engines over it."""
 
     def __init__(self, folder: Path, layouts: dict[str, DomainLayout], *, num_items: int = 120) -> None:
-        self.bundle = open_bundle(tiny_bundle(folder, tuple(layouts), layouts=layouts, num_items=num_items))
+        """The first domain has `num_items` items, each further one 31 fewer."""
+        root = folder / "bundle"
+        with BundleWriter(root) as writer:
+            writer.share_backbone(TINY_BACKBONE, random_tensors(expected_shapes(TINY_BACKBONE), 0), tiny_tokenizer())
+            for number, (name, layout) in enumerate(layouts.items()):
+                adapter = random_tensors(expected_domain_shapes(TINY_BACKBONE, layout), number + 1)
+                writer.add_domain(DomainSpec(name, layout, ""), adapter, tiny_catalog(num_items - 31 * number))
+            writer.seal()
+        self.bundle = open_bundle(root)
         self.domains = [
             ServedDomain.of(slot, self.bundle.domains[name], self.bundle.tokenizer, self.bundle.hash)
             for slot, name in enumerate(sorted(layouts))

@@ -63,6 +63,17 @@ def test_a_work_gets_the_same_answer_whatever_shared_its_buffers_before(served: 
     assert_same(after, before, tolerance=0)
 
 
+def test_images_that_are_not_given_are_zeros_and_not_those_of_the_work_before(
+    served: Served, plain: DecodingEngine
+) -> None:
+    engine = served.graphs()
+    works = (random_work(served.domains[2], seed) for seed in range(1, 20))
+    work = next(work for work in works if work.source.features.size and not work.certified)
+    without = replace(work, source=replace(work.source, features=work.source.features[:0]))
+    engine.search([work])
+    assert_same(engine.search([without])[0], plain.search([without])[0])
+
+
 def test_a_batch_larger_than_the_largest_bucket_takes_turns(
     served: Served, plain: DecodingEngine, engine: GraphEngine
 ) -> None:
