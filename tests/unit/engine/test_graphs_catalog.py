@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from pathlib import Path
 
@@ -76,7 +75,6 @@ def test_a_filter_is_uploaded_once_and_its_room_is_used_again_when_nothing_refer
     arrays = catalog.arrays
     for _ in range(20):
         catalog.offset(LeafMask.of(np.zeros(1500, dtype=np.bool_)))
-        gc.collect()
     assert catalog.arrays is arrays
     assert catalog.num_filters == 1
     sums = arrays.cumulative[place : place + 1001]
