@@ -36,10 +36,10 @@ class Demand:
 def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
     """A large matrix product of random numbers, and a large copy, counting bytes read and written."""
     is_gpu = device.type == "cuda"
-    size = 8192 if is_gpu else 512
+    size = 8192 if is_gpu else 128
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     product_s = median_s(lambda: torch.mm(a, b), device, repeats=10)
-    source = torch.randn((1 << 30) if is_gpu else (1 << 22), device=device)
+    source = torch.randn((1 << 30) if is_gpu else (1 << 18), device=device)
     target = torch.empty_like(source)
     copy_s = median_s(lambda: target.copy_(source), device, repeats=10)
     return Ceilings(2 * size**3 / product_s, 2 * source.numel() * source.element_size() / copy_s)
