@@ -46,9 +46,7 @@ def reduced(waiting_s: float, asked: RankingPlan, *, min_beams: int = 5) -> Rank
     return BeamReduction(TABLE, min_beams, lambda: waiting_s).reduce(asked, time.monotonic() + 10)
 
 
-@pytest.mark.parametrize(
-    ("waiting_s", "expected"), [(0.0, 20), (2.9, 20), (3.5, 10), (5.5, 10), (6.5, 5), (1000.0, 5)]
-)
+@pytest.mark.parametrize(("waiting_s", "expected"), [(0.0, 20), (2.9, 20), (3.5, 10), (5.5, 10), (6.5, 5), (1000.0, 5)])
 def test_the_widest_search_is_taken_that_lets_what_waits_be_done_in_time(waiting_s: float, expected: int) -> None:
     narrowed = reduced(waiting_s, plan())
 
