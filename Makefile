@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 BUNDLE := demo/bundle
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test servers lint format bench lock
+.PHONY: help install run demo test servers lint format bench lock audit
 
 help: ## show what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,3 +66,10 @@ lock: ## renew the pinned versions
 	$(VENV)-lock/bin/python -m pip install --quiet .[dev]
 	$(VENV)-lock/bin/python -m $(FREEZE) > requirements-dev.lock
 	rm -rf $(VENV)-lock build
+
+# Not part of `lint` or `test`, because it asks a database on the network; run it before a release, and every night.
+AUDIT ?= 2.10.1
+audit: ## ask the database of known vulnerabilities about the pinned versions
+	test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/python -m pip install --quiet pip-audit==$(AUDIT); }
+	$(VENV)-audit/bin/pip-audit --disable-pip --no-deps --requirement requirements.lock
+	$(VENV)-audit/bin/pip-audit --disable-pip --no-deps --requirement requirements-dev.lock

@@ -1,0 +1,71 @@
+# The service with the demonstration in it: `docker run` answers at once, a bundle of your own is mounted over it.
+#   docker build --target cpu  --tag vip5-serve:cpu .
+#   docker build --target cuda --tag vip5-serve:cuda .
+# Tags are full versions. Where a tag must never move, pin its digest too: look it up with
+# `docker buildx imagetools inspect python:3.11.14-slim-bookworm` and build with
+# --build-arg PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:<what it says>.
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+
+# Wheels of everything that requirements.lock names, and of what its torch brings along.
+FROM ${PYTHON_IMAGE} AS sources
+WORKDIR /build
+COPY requirements.lock pyproject.toml README.md LICENSE ./
+COPY service ./service
+COPY model ./model
+COPY feature_cache ./feature_cache
+COPY demo/*.py ./demo/
+
+FROM sources AS wheels-cpu
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip wheel --no-cache-dir --wheel-dir /wheels --extra-index-url "${TORCH_INDEX}" --requirement requirements.lock \
+    && cp requirements.lock /wheels/requirements.lock
+RUN pip install --no-cache-dir --no-index /wheels/setuptools-*.whl \
+    && pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
+
+# PyPI's torch for Linux has CUDA with it; onnxruntime-gpu takes the place of onnxruntime.
+FROM sources AS wheels-cuda
+ARG TORCH_INDEX=https://pypi.org/simple
+ARG ONNXRUNTIME_GPU=1.31.1
+RUN mkdir /wheels \
+    && sed "s/^onnxruntime==.*/onnxruntime-gpu==${ONNXRUNTIME_GPU}/" requirements.lock > /wheels/requirements.lock \
+    && pip wheel --no-cache-dir --wheel-dir /wheels --extra-index-url "${TORCH_INDEX}" \
+        --requirement /wheels/requirements.lock
+RUN pip install --no-cache-dir --no-index /wheels/setuptools-*.whl \
+    && pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
+
+# What runs: no compiler, no package index, no root, nothing written but to /tmp.
+FROM ${PYTHON_IMAGE} AS runtime
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
+    VIP5_BUNDLE=/srv/bundles/demo \
+    VIP5_BUNDLES_ROOT=/srv/bundles \
+    VIP5_HOST=0.0.0.0 \
+    VIP5_PORT=8000
+RUN groupadd --gid 10001 vip5 \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin vip5
+WORKDIR /srv
+COPY demo/bundle ./bundles/demo
+COPY LICENSE ./
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=120s --retries=3 \
+    CMD ["python", "-m", "service.probe"]
+ENTRYPOINT ["vip5"]
+CMD ["serve"]
+
+FROM runtime AS cuda
+ENV VIP5_DEVICE=cuda \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+RUN --mount=type=bind,from=wheels-cuda,source=/wheels,target=/wheels \
+    pip install --no-cache-dir --no-index --find-links /wheels --requirement /wheels/requirements.lock \
+    && pip install --no-cache-dir --no-index --no-deps /wheels/vip5_serve-*.whl
+USER 10001:10001
+
+# The last stage is what is built where no target is named.
+FROM runtime AS cpu
+RUN --mount=type=bind,from=wheels-cpu,source=/wheels,target=/wheels \
+    pip install --no-cache-dir --no-index --find-links /wheels --requirement /wheels/requirements.lock \
+    && pip install --no-cache-dir --no-index --no-deps /wheels/vip5_serve-*.whl
+USER 10001:10001

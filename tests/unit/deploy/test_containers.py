@@ -1,0 +1,263 @@
+"""What the container files say is so: sources exist, settings are known, ports agree, all is pinned, unprivileged."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from deploy.grafana.dashboard import FILE as DASHBOARD
+from service import probe
+from service.settings import PREFIX, Settings
+from tests.unit.deploy.containers import (
+    COMPOSE,
+    OVERRIDES,
+    ROOT,
+    compose,
+    dockerfile,
+    environment_of,
+    is_let_in,
+    of_stage,
+    services,
+)
+
+BIN = Path(sys.executable).parent
+SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields}
+OTHERS = {
+    "PYTHONUNBUFFERED",
+    "PYTHONDONTWRITEBYTECODE",
+    "HOME",
+    "NVIDIA_VISIBLE_DEVICES",
+    "NVIDIA_DRIVER_CAPABILITIES",
+    "REDIS_PASSWORD",
+    "REDISCLI_AUTH",
+    "GF_SECURITY_ADMIN_PASSWORD",
+    "GF_AUTH_ANONYMOUS_ENABLED",
+    "GF_USERS_ALLOW_SIGN_UP",
+    "GF_ANALYTICS_REPORTING_ENABLED",
+    "GF_ANALYTICS_CHECK_FOR_UPDATES",
+    "PROMETHEUS_URL",
+    "LOAD_API_KEY",
+}
+FULL_VERSION = re.compile(r"[a-z/]+:v?\d+\.\d+\.\d+(-[a-z]+)*")
+COMPOSE_FILES = [COMPOSE, *(file for file in OVERRIDES if "services" in yaml.safe_load(file.read_text()))]
+
+
+def run(*command: str | Path) -> None:
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# The Dockerfile
+
+
+def test_hadolint_finds_no_fault_in_the_dockerfile() -> None:
+    run(BIN / "hadolint", "--failure-threshold", "style", ROOT / "Dockerfile")
+
+
+@pytest.mark.parametrize("stage", ["cpu", "cuda"])
+def test_an_image_runs_unprivileged_and_is_ended_and_probed_as_the_service_expects(stage: str) -> None:
+    last = {each.name: each.value for each in of_stage(stage)}
+
+    uid, _, gid = last["USER"].partition(":")
+    assert int(uid) > 0
+    assert int(gid) > 0
+    assert json.loads(last["ENTRYPOINT"]) == ["vip5"], "in exec form, so that signals reach it"
+    assert json.loads(last["CMD"]) == ["serve"]
+    assert last["STOPSIGNAL"] == "SIGTERM"
+    assert json.loads(last["HEALTHCHECK"].partition("CMD ")[2]) == ["python", "-m", probe.__name__]
+    assert of_stage(stage)[-1].name == "USER", "nothing is installed by whom it runs as"
+
+
+@pytest.mark.parametrize("stage", ["cpu", "cuda"])
+def test_the_last_stage_takes_wheels_and_nothing_from_outside(stage: str) -> None:
+    runs = [each.value for each in of_stage(stage) if each.name == "RUN"]
+
+    for command in runs:
+        assert not re.search(r"apt-get|curl|wget|gcc|build-essential", command)
+        for install in re.findall(r"pip install[^&]*", command):
+            assert "--no-index" in install
+    assert dockerfile()[-1].stage == "cpu", "what is built where no target is named"
+
+
+def test_every_source_exists_and_is_let_into_the_build() -> None:
+    copies = [each for each in dockerfile() if each.name == "COPY"]
+
+    for each in copies:
+        for source in each.value.split()[:-1]:
+            found = [path for path in ROOT.glob(source) if path.name != "__pycache__"]
+            assert found, source
+            for path in found:
+                file = next(child for child in path.rglob("*") if child.is_file()) if path.is_dir() else path
+                assert is_let_in(str(file.relative_to(ROOT))), file
+
+
+@pytest.mark.parametrize(
+    "path", [".env", ".git/config", ".venv/bin/python", "tests/tiny.py", "keys.jsonl", "demo/x.pem"]
+)
+def test_nothing_else_is_let_into_the_build(path: str) -> None:
+    assert not is_let_in(path)
+    assert not is_let_in("service/__pycache__/app.cpython-311.pyc")
+
+
+def test_the_bundle_and_the_ports_are_where_the_variables_say() -> None:
+    environment = environment_of("cpu")
+    copied = {each.value.split()[-1] for each in of_stage("cpu") if each.name == "COPY"}
+    workdir = next(each.value for each in of_stage("cpu") if each.name == "WORKDIR")
+
+    assert environment["VIP5_BUNDLE"].replace(workdir, ".") in copied
+    assert Path(environment["VIP5_BUNDLE"]).parent == Path(environment["VIP5_BUNDLES_ROOT"])
+    exposed = [each.value for each in of_stage("cpu") if each.name == "EXPOSE"]
+    assert exposed == [environment["VIP5_PORT"]] == [str(Settings.model_fields["port"].default)]
+    assert str(probe.DEFAULT_PORT) == environment["VIP5_PORT"]
+    assert environment_of("cuda")["VIP5_DEVICE"] == "cuda"
+
+
+def test_every_variable_of_the_images_is_one_that_something_reads() -> None:
+    assert environment_of("cpu").keys() | environment_of("cuda").keys() <= SETTINGS | OTHERS
+
+
+# Versions
+
+
+def pins(file: str) -> dict[str, str]:
+    lines = (ROOT / file).read_text().splitlines()
+    for line in lines:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line), f"{file} does not pin {line!r} exactly"
+    return dict(line.split("==") for line in lines)
+
+
+def test_every_version_is_pinned_and_those_of_the_service_are_those_of_the_tests() -> None:
+    served, tested = pins("requirements.lock"), pins("requirements-dev.lock")
+
+    assert served.items() <= tested.items()
+
+
+def test_the_dockerfile_pins_all_that_it_names() -> None:
+    arguments = dict(each.value.split("=", 1) for each in dockerfile() if each.name == "ARG")
+    assert FULL_VERSION.fullmatch(arguments["PYTHON_IMAGE"])
+    for each in dockerfile():
+        if each.name == "FROM":
+            stages = {"${PYTHON_IMAGE}", "sources", "runtime"}
+            assert each.value.partition(" AS ")[0] in stages
+        for wheel in re.findall(r"pip (?:wheel|install)[^&]*", each.value if each.name == "RUN" else ""):
+            assert re.search(r"--requirement \S*requirements\.lock|--no-index|--no-deps", wheel), wheel
+
+
+def test_the_gpus_runtime_is_one_that_the_project_admits() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    (admitted,) = re.findall(r'^onnx-gpu = \["(.*)"\]', project, re.MULTILINE)
+    version = next(each.value for each in dockerfile() if each.value.startswith("ONNXRUNTIME_GPU=")).partition("=")[2]
+
+    assert Requirement(admitted).specifier.contains(version)
+    assert "onnxruntime" in pins("requirements.lock"), "or else there is nothing that it could take the place of"
+
+
+def test_python_is_one_that_the_project_admits() -> None:
+    (needed,) = re.findall(r'^requires-python = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    (version,) = re.findall(r"^ARG PYTHON_IMAGE=python:([\d.]+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
+    assert Requirement(f"python{needed}").specifier.contains(version)
+
+
+# docker-compose.yml
+
+
+def test_compose_files_are_as_the_specification_says() -> None:
+    run(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", *COMPOSE_FILES)
+
+
+@pytest.mark.parametrize("file", COMPOSE_FILES, ids=lambda file: file.name)
+def test_every_variable_of_a_container_is_one_that_something_reads(file: Path) -> None:
+    for name, service in compose(file)["services"].items():
+        assert service.get("environment", {}).keys() <= SETTINGS | OTHERS, name
+
+
+@pytest.mark.parametrize("name", services())
+def test_a_container_may_do_nothing_that_it_need_not(name: str) -> None:
+    service = services()[name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert not service.keys() & {"privileged", "cap_add", "network_mode", "pid", "devices"}
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+    assert service["image"].startswith("vip5-serve:") or FULL_VERSION.fullmatch(service["image"])
+    assert "healthcheck" in service
+
+
+@pytest.mark.parametrize("file", COMPOSE_FILES, ids=lambda file: file.name)
+def test_what_is_mounted_exists_and_may_not_be_written(file: Path) -> None:
+    document = compose(file)
+    for service in document["services"].values():
+        for volume in service.get("volumes", ()):
+            source, _, mode = volume.split(":")[0], volume.split(":")[1], volume.split(":")[2:]
+            if source.startswith("."):
+                assert mode == ["ro"], volume
+                assert (ROOT / source).exists() or source == "./deploy/compose/keys", volume
+            else:
+                assert source in document["volumes"], volume
+
+
+def test_secrets_have_no_value_that_could_be_left_as_it_is() -> None:
+    text = COMPOSE.read_text()
+
+    for name in ("REDIS_PASSWORD", "VIP5_ADMIN_TOKEN", "GRAFANA_ADMIN_PASSWORD"):
+        assert set(re.findall(rf"\$\{{{name}[^}}]*\}}", text)) == {f"${{{name}:?see docs/operations.md}}"}
+
+
+def test_the_service_is_given_the_time_that_it_takes_to_drain() -> None:
+    service = services()["vip5"]
+
+    assert int(service["stop_grace_period"].removesuffix("s")) > float(service["environment"]["VIP5_DRAIN_S"])
+    assert service["healthcheck"]["test"][1:] == ["python", "-m", probe.__name__]
+
+
+def scraped(file: str) -> Any:  # noqa: ANN401  # a document of YAML
+    return yaml.safe_load((ROOT / file).read_text())
+
+
+def test_prometheus_scrapes_the_port_that_has_the_metrics() -> None:
+    environment = services()["vip5"]["environment"]
+    (job,) = scraped("deploy/compose/prometheus.yml")["scrape_configs"]
+    (alone,) = scraped("deploy/prometheus/prometheus.yml")["scrape_configs"]
+
+    assert [config["port"] for config in job["dns_sd_configs"]] == [int(environment["VIP5_ADMIN_PORT"])]
+    assert [config["names"] for config in job["dns_sd_configs"]] == [["vip5"]]
+    assert alone["static_configs"][0]["targets"] == [f"localhost:{Settings.model_fields['port'].default}"]
+    for name in ("job_name", "metrics_path"):
+        assert job[name] == alone[name]
+    for name in ("global", "rule_files"):
+        assert scraped("deploy/compose/prometheus.yml")[name] == scraped("deploy/prometheus/prometheus.yml")[name]
+
+
+def test_published_ports_are_those_that_are_listened_on() -> None:
+    ports = {name: [port.split(":")[2] for port in service.get("ports", ())] for name, service in services().items()}
+    environment = services()["vip5"]["environment"]
+
+    assert ports["vip5"] == [environment_of("cpu")["VIP5_PORT"], environment["VIP5_ADMIN_PORT"]]
+    assert {name for name, each in ports.items() if each} == {"vip5", "prometheus", "grafana"}
+    assert environment["VIP5_REDIS_URL"].startswith("redis://redis:6379")
+    assert "\nport 6379\n" in (ROOT / "deploy/compose/redis.conf").read_text()
+
+
+def test_grafana_finds_prometheus_and_the_dashboard() -> None:
+    grafana = services()["grafana"]
+    mounts = dict(volume.split(":")[:2] for volume in grafana["volumes"])
+    (provider,) = scraped("deploy/grafana/provisioning/dashboards/vip5.yml")["providers"]
+    (source,) = scraped("deploy/grafana/provisioning/datasources/prometheus.yml")["datasources"]
+
+    assert ROOT / next(host for host, inside in mounts.items() if inside == provider["options"]["path"]) == (
+        DASHBOARD.parent
+    )
+    assert source["url"].removeprefix("$") in grafana["environment"]
+    assert grafana["environment"]["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
