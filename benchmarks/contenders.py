@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from benchmarks.toys_bundle import DOMAIN, Purchases
 from benchmarks.transformers_baseline import Vip5InTransformers, build_trie, generate, plain_t5
 from model.bundle.bundle import Bundle
-from model.engine.choice import EngineName
+from model.engine.names import EngineName
 from model.engine.planning import plan_sequential
 from model.engine.plans import RankingPlan
 from model.engine.protocol import EncoderInput, Ranking

@@ -37,7 +37,7 @@ import torch
 from benchmarks.contenders import NUM_BEAMS, CTranslate2, K, Ours, PlainT5, Request, Vip5Rebuilt
 from benchmarks.toys_bundle import build, sample_purchases
 from model.bundle.bundle import open_bundle
-from model.engine.choice import EngineName
+from model.engine.names import EngineName
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"

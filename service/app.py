@@ -40,7 +40,11 @@ Loader = Callable[[Settings], Runtime]
 def load(settings: Settings) -> Runtime:
     """Verify and load the bundle. Raises BundleError kinds."""
     return load_runtime(
-        settings.bundle, device=settings.device, num_threads=settings.num_threads, engine=settings.engine
+        settings.bundle,
+        device=settings.device,
+        num_threads=settings.num_threads,
+        engine=settings.engine,
+        buckets=settings.graph_buckets,
     )
 
 

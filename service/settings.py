@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_cache.errors import RedisAddressError
 from feature_cache.remote.address import RedisAddress
+from model.engine.names import EngineName
 from service.rate_limits import check_form
 
 PREFIX = "VIP5_"
@@ -104,8 +105,11 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where the model runs.")
-    engine: Literal["auto", "torch", "onnx", "onnx-int8"] = Field(
-        default="auto", description="What computes the model; auto takes the fastest that changes no answer."
+    engine: EngineName = Field(
+        default="auto", description="What computes the model; auto takes the fastest that rounds no more than float32."
+    )
+    graph_buckets: Path | None = Field(
+        default=None, description="Shapes that a GPU's searches are captured for, written by vip5 bench."
     )
     num_threads: Count | None = Field(default=None, description="CPU threads of the model; left out: all cores.")
     max_body_bytes: Count = Field(default=1_048_576, description="Longest request body.")

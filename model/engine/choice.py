@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
 from model.decoding.trie import TrieArena
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.executor import Executor
+from model.engine.graphs.buckets import Bucket
 from model.engine.graphs.engine import graph_engine
+from model.engine.graphs.options import GraphOptions, Precision
+from model.engine.names import EngineName
 from model.engine.protocol import Engine
 from model.engine.torch_executor import TorchExecutor
 from model.errors import EngineError
 from model.network.network import Vip5Network
 
-EngineName = Literal["auto", "torch", "onnx", "onnx-int8"]
-"""`onnx-int8` rounds the backbone's weights to 7 bits, which changes rankings; it is never chosen by itself."""
+_GRAPHS: dict[str, Precision] = {
+    "graphs-float32": "float32",
+    "graphs-tfloat32": "tfloat32",
+    "graphs-bfloat16": "bfloat16",
+}
 
 
-def make_engine(name: EngineName, network: Vip5Network, arena: TrieArena, device: torch.device) -> Engine:
+def make_engine(
+    name: EngineName,
+    network: Vip5Network,
+    arena: TrieArena,
+    device: torch.device,
+    *,
+    buckets: tuple[Bucket, ...] | None = None,
+) -> Engine:
     """Raises EngineError for an engine that is unknown or cannot run here.
 
-    `auto` is ONNX Runtime on a CPU, which is the faster one there (benchmarks/RESULTS.md), captured searches in
-    bfloat16 on CUDA, and torch elsewhere.
+    `auto` is ONNX Runtime on a CPU, which is the faster one there (benchmarks/RESULTS.md), captured searches on CUDA,
+    and torch elsewhere. `buckets` are what captured searches capture at the start.
     """
     if name not in get_args(EngineName):
         raise EngineError(f"the engine {name!r} is not known; take one of {', '.join(get_args(EngineName))}")
     if name == "auto" and device.type == "cuda":
-        return graph_engine(network, arena.tries, device)
+        name = "graphs-tfloat32"
+    if name in _GRAPHS:
+        options = GraphOptions(precision=_GRAPHS[name], captures=device.type == "cuda", warm_up=buckets)
+        return graph_engine(network, arena.tries, device, options)
     return DecodingEngine(_executor(name, network.to(device), device), arena)
 
 

@@ -9,8 +9,10 @@ import torch
 
 from model.bundle.bundle import Bundle, DomainFiles, Foundation, open_bundle
 from model.decoding.trie import TrieArena
-from model.engine.choice import EngineName, make_engine
+from model.engine.choice import make_engine
 from model.engine.domain import ServedDomain
+from model.engine.graphs.options import read_buckets
+from model.engine.names import EngineName
 from model.engine.protocol import Engine
 from model.errors import EngineError
 from model.network.network import Vip5Network
@@ -34,14 +36,21 @@ class Runtime:
 
 
 def load_runtime(
-    root: Path, *, device: str = "cpu", num_threads: int | None = None, engine: EngineName = "auto"
+    root: Path,
+    *,
+    device: str = "cpu",
+    num_threads: int | None = None,
+    engine: EngineName = "auto",
+    buckets: Path | None = None,
 ) -> Runtime:
     """Verify and load a bundle onto a device.
 
-    `num_threads` sets how many threads the model computes with in this process. Raises BundleError kinds for a bundle
-    that breaks a rule, and EngineError for a device or an engine that is not there.
+    `num_threads` sets how many threads the model computes with in this process; `buckets` is a file of shapes that
+    `vip5 bench --write` made, for searches captured on a GPU. Raises BundleError kinds for a bundle that breaks a rule,
+    and EngineError for a device or an engine that is not there.
     """
     target = _device(device)
+    shapes = None if buckets is None else read_buckets(buckets)
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     bundle = open_bundle(root)
@@ -52,7 +61,7 @@ def load_runtime(
     }
     arena = TrieArena.of([domains[name].trie for name in names], target)
     return Runtime(
-        engine=make_engine(engine, build_network(bundle), arena, target),
+        engine=make_engine(engine, build_network(bundle), arena, target, buckets=shapes),
         domains=domains,
         bundle_hash=bundle.hash,
         foundation=bundle.foundation,
