@@ -21,7 +21,7 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="JSON lines: one answer per request, in order.", dir_okay=False)],
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.", show_default="cpu")] = None,
-    engine: Annotated[str | None, typer.Option(help="What computes the model, such as torch or onnx.", show_default="auto")] = None,
+    engine: Annotated[str | None, typer.Option(help="torch, onnx… or auto.", show_default="auto")] = None,
     num_threads: Annotated[int | None, typer.Option(help="CPU threads of the model.", show_default="all cores")] = None,
 ) -> None:
     """Answer a file of requests in batches, without HTTP.

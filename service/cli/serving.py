@@ -17,7 +17,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", show_default="8000")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.", show_default="cpu")] = None,
-    engine: Annotated[str | None, typer.Option(help="What computes the model, such as torch or onnx.", show_default="auto")] = None,
+    engine: Annotated[str | None, typer.Option(help="torch, onnx… or auto.", show_default="auto")] = None,
     num_threads: Annotated[int | None, typer.Option(help="CPU threads of the model.", show_default="all cores")] = None,
 ) -> None:
     """Serve a bundle over HTTP until SIGTERM, which lets running requests end.
