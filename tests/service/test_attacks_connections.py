@@ -185,44 +185,42 @@ SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: test\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
-        POST + b"Content-Length: 5\r\n" + CHUNKED + b"\r\n0\r\n\r\n" + SMUGGLED,
-        POST + CHUNKED + b"Content-Length: 5\r\n\r\n0\r\n\r\n" + SMUGGLED,
-        POST + b"Content-Length: 0\r\nContent-Length: 5\r\n\r\n" + SMUGGLED,
-        POST + b"Content-Length: 0, 5\r\n\r\n" + SMUGGLED,
-        POST + b"Content-Length: +5\r\n\r\n" + SMUGGLED,
-        POST + b"Content-Length: -1\r\n\r\n" + SMUGGLED,
-        POST + b"Content-Length: 0x5\r\n\r\n" + SMUGGLED,
-        POST + b"Content-Length: 99999999999999999999999\r\n\r\n" + SMUGGLED,
-        POST + b"Content-Length : 0\r\n\r\n" + SMUGGLED,
-        POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n" + SMUGGLED,
-        POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
-        POST + CHUNKED + b"Transfer-Encoding: identity\r\n\r\n0\r\n\r\n" + SMUGGLED,
-        POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
-        POST + CHUNKED + b"\r\n5;\nGPOST\r\n0\r\n\r\n" + SMUGGLED,
-        POST + CHUNKED + b"\r\n-1\r\n\r\n" + SMUGGLED,
-        POST + CHUNKED + b"\r\n1ffffffffffffffff\r\n\r\n" + SMUGGLED,
-        GET + b" Content-Length: 5\r\n\r\n" + SMUGGLED,
-        GET + b"X: a\rb\r\n\r\n" + SMUGGLED,
-        GET + b"X: a\x00b\r\n\r\n" + SMUGGLED,
-        GET + b"X: a\n\r\n" + SMUGGLED,
-        GET + b": empty\r\n\r\n" + SMUGGLED,
-        b"GET /health/live HTTP/1.1\nHost: test\n\n" + SMUGGLED,
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    ],
-    ids=lambda value: repr(value.replace(POST, b"").replace(GET, b"").replace(SMUGGLED, b""))[2:-1],
+AMBIGUOUS = (
+    POST + b"Content-Length: 5\r\n" + CHUNKED + b"\r\n0\r\n\r\n" + SMUGGLED,
+    POST + CHUNKED + b"Content-Length: 5\r\n\r\n0\r\n\r\n" + SMUGGLED,
+    POST + b"Content-Length: 0\r\nContent-Length: 5\r\n\r\n" + SMUGGLED,
+    POST + b"Content-Length: 0, 5\r\n\r\n" + SMUGGLED,
+    POST + b"Content-Length: +5\r\n\r\n" + SMUGGLED,
+    POST + b"Content-Length: -1\r\n\r\n" + SMUGGLED,
+    POST + b"Content-Length: 0x5\r\n\r\n" + SMUGGLED,
+    POST + b"Content-Length: 99999999999999999999999\r\n\r\n" + SMUGGLED,
+    POST + b"Content-Length : 0\r\n\r\n" + SMUGGLED,
+    POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n" + SMUGGLED,
+    POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+    POST + CHUNKED + b"Transfer-Encoding: identity\r\n\r\n0\r\n\r\n" + SMUGGLED,
+    POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+    POST + CHUNKED + b"\r\n5;\nGPOST\r\n0\r\n\r\n" + SMUGGLED,
+    POST + CHUNKED + b"\r\n-1\r\n\r\n" + SMUGGLED,
+    POST + CHUNKED + b"\r\n1ffffffffffffffff\r\n\r\n" + SMUGGLED,
+    GET + b" Content-Length: 5\r\n\r\n" + SMUGGLED,
+    GET + b"X: a\rb\r\n\r\n" + SMUGGLED,
+    GET + b"X: a\x00b\r\n\r\n" + SMUGGLED,
+    GET + b"X: a\n\r\n" + SMUGGLED,
+    GET + b": empty\r\n\r\n" + SMUGGLED,
+    b"GET /health/live HTTP/1.1\nHost: test\n\n" + SMUGGLED,
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 )
-async def test_what_can_be_read_in_two_ways_is_not_read_at_all(port: int, request_: bytes) -> None:
-    """A proxy may see one request where the service sees two: the second must not be answered."""
-    answer = await say(port, request_)
 
-    assert 404 not in answer.statuses, "what was smuggled was taken for a request"
-    assert 200 not in answer.statuses
-    assert answer.statuses[-1:] in ([400], [408], [])
-    assert await still_answers(port)
+
+async def test_what_can_be_read_in_two_ways_is_not_read_at_all(port: int) -> None:
+    """A proxy may see one request where the service sees two: the second must not be answered."""
+    for request in AMBIGUOUS:
+        answer = await say(port, request)
+        assert 404 not in answer.statuses, request  # what was smuggled was taken for a request
+        assert 200 not in answer.statuses, request
+        assert answer.statuses[-1:] in ([400], [408], []), request
+        assert await still_answers(port)
 
 
 async def test_a_refusal_is_a_problem_document_and_closes(port: int) -> None:
