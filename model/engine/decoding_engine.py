@@ -61,39 +61,37 @@ class DecodingEngine:
     def vacate(self, slot: int) -> None:
         self._arena = self._arena.with_trie(slot, NO_ITEMS)
 
-    @torch.inference_mode()
     def rank(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
         """Rank, then widen the beams of those that asked for certainty until all their items are proven."""
-        encoded = self._encode([work.source for work in batch])
+        rankings, timings = self.search(batch)
         started = time.perf_counter()
-        rankings = self._search(encoded, batch)
-        for position, work in enumerate(batch):
-            rankings[position] = self._certify(work, rankings[position])
-        return rankings, Timings(encode_s=encoded.seconds, decode_s=time.perf_counter() - started)
+        with self._executor.computing():
+            rankings = [self._certify(work, ranking) for work, ranking in zip(batch, rankings, strict=True)]
+        return rankings, Timings(timings.encode_s, timings.decode_s + time.perf_counter() - started)
 
-    @torch.inference_mode()
     def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
-        encoded = self._encode([work.source for work in batch])
-        started = time.perf_counter()
-        rankings = self._search(encoded, batch)
+        with self._executor.computing():
+            encoded = self._encode([work.source for work in batch])
+            started = time.perf_counter()
+            rankings = self._search(encoded, batch)
         return rankings, Timings(encode_s=encoded.seconds, decode_s=time.perf_counter() - started)
 
     def widened(self, work: RankingWork, ranking: Ranking) -> RankingWork | None:
         """At most as wide as the limit, the trie's widest level, or what was asked for."""
         return widened_work(work, ranking, self._arena.tries[work.source.slot], self._certified_beam_limit)
 
-    @torch.inference_mode()
     def score(self, batch: Sequence[ScoringWork]) -> tuple[list[tuple[float, ...]], Timings]:
         """Teacher-force every target over its prompt's one encoding."""
         if not batch:
             return [], Timings(encode_s=0.0, decode_s=0.0)
-        encoded = self._encode([work.source for work in batch])
-        started = time.perf_counter()
-        most = max(len(work.targets) for work in batch)
-        scores = [
-            self._target_scores(encoded, [work.targets[min(number, len(work.targets) - 1)] for work in batch])
-            for number in range(most)
-        ]
+        with self._executor.computing():
+            encoded = self._encode([work.source for work in batch])
+            started = time.perf_counter()
+            most = max(len(work.targets) for work in batch)
+            scores = [
+                self._target_scores(encoded, [work.targets[min(number, len(work.targets) - 1)] for work in batch])
+                for number in range(most)
+            ]
         by_work = [tuple(row[: len(work.targets)]) for row, work in zip(zip(*scores, strict=True), batch, strict=True)]
         return by_work, Timings(encode_s=encoded.seconds, decode_s=time.perf_counter() - started)
 

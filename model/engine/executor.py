@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
@@ -55,6 +56,10 @@ class Executor(Protocol):
 
     @property
     def num_slots(self) -> int: ...
+
+    def computing(self) -> AbstractContextManager[object]:
+        """What torch is set to in the calling thread while a batch is encoded, decoded and searched."""
+        ...
 
     def encode(self, sources: Sequence[EncoderInput]) -> EncodedBatch: ...
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from model.decoding.beams import SpecialIds
 from model.decoding.text import BeamOptions, Hypothesis, RunningText, Sampling, TextSearch, step_texts
 from model.engine.executor import EncodedBatch, Executor
@@ -39,10 +37,25 @@ class DecodingTextSession:
     def num_free(self) -> int:
         return len(self._free)
 
-    @torch.inference_mode()
     def admit(self, works: Sequence[TextWork]) -> list[int]:
         if len(works) > len(self._free):
             raise ValueError(f"{len(works)} works for {len(self._free)} free rows; admit no more than num_free")
+        with self._executor.computing():
+            return self._admit(works)
+
+    def step(self, rows: Sequence[int] | None = None) -> list[TextProgress]:
+        with self._executor.computing():
+            return self._step(rows)
+
+    def cancel(self, row: int) -> GeneratedText:
+        if row in self._searches:
+            self._end_search(row)
+            return GeneratedText(token_ids=(), score=0.0, finish_reason="cancelled")
+        hypothesis = self._texts[row].hypothesis
+        self._end_text(row)
+        return _generated(hypothesis, "cancelled")
+
+    def _admit(self, works: Sequence[TextWork]) -> list[int]:
         rows = self._free[: len(works)]
         searched = {row: work for row, work in zip(rows, works, strict=True) if work.num_beams > 1}
         one_beam = {row: work for row, work in zip(rows, works, strict=True) if work.num_beams == 1}
@@ -54,22 +67,13 @@ class DecodingTextSession:
         self._free = self._free[len(works) :]
         return rows
 
-    @torch.inference_mode()
-    def step(self, rows: Sequence[int] | None = None) -> list[TextProgress]:
+    def _step(self, rows: Sequence[int] | None) -> list[TextProgress]:
         texts = self._texts if rows is None else {row: self._texts[row] for row in rows if row in self._texts}
         tokens = step_texts(self._stepper, texts, self._executor.device) if texts else {}
         progress = [TextProgress(row, token, self._finished(row)) for row, token in tokens.items()]
         if self._searches and (rows is None or next(iter(self._searches)) in rows):
             progress += self._step_oldest_search()
         return progress
-
-    def cancel(self, row: int) -> GeneratedText:
-        if row in self._searches:
-            self._end_search(row)
-            return GeneratedText(token_ids=(), score=0.0, finish_reason="cancelled")
-        hypothesis = self._texts[row].hypothesis
-        self._end_text(row)
-        return _generated(hypothesis, "cancelled")
 
     def _started(self, work: TextWork) -> RunningText:
         sampling = Sampling(temperature=work.temperature, top_p=work.top_p, seed=work.seed)

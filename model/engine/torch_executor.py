@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,9 @@ class TorchExecutor:
     @property
     def num_slots(self) -> int:
         return len(self._network.layouts)
+
+    def computing(self) -> AbstractContextManager[object]:
+        return torch.inference_mode()
 
     def encode(self, sources: Sequence[EncoderInput]) -> TorchBatch:
         network = self._network

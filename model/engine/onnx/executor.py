@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +58,17 @@ class OnnxExecutor:
     def num_slots(self) -> int:
         return len(self._loaded.network.layouts)
 
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """With one thread for torch: others would spin on the cores that the library needs, long after their work."""
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            torch.set_num_threads(num_threads)
+
     def encode(self, sources: Sequence[EncoderInput]) -> OnnxBatch:
         return self._encode(self._loaded, sources)
 
@@ -72,9 +84,8 @@ class OnnxExecutor:
 
     def _encode(self, loaded: _Loaded, sources: Sequence[EncoderInput]) -> OnnxBatch:
         inputs = collate(sources, loaded.network, self.device)
-        with torch.inference_mode():
-            x = loaded.network.embed(inputs)
-            bias = loaded.network.encoder.positions(x.shape[1])
+        x = loaded.network.embed(inputs)
+        bias = loaded.network.encoder.positions(x.shape[1])
         is_token = to_value((inputs.input_ids != PAD_ID).int())
         domains = loaded.domains.of(inputs.rows)
         memory = loaded.encoder.run({"x": to_value(x), "bias": to_value(bias), "is_token": is_token, **domains.encoder})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import numpy as np
@@ -174,6 +175,9 @@ class Failing:
         self._executor, self._most = executor, most
         self.device, self.num_slots, self.place = executor.device, executor.num_slots, executor.place
         self.encode = executor.encode
+
+    def computing(self) -> AbstractContextManager[object]:
+        return torch.inference_mode()
 
     def row_stepper(self) -> FailingRows:
         return FailingRows(self._executor.row_stepper(), self._most)
