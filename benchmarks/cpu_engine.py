@@ -6,8 +6,8 @@ Question  One request at a time on two CPU threads, 20 beams over the trie of al
 Method    T5-small's dimensions with random weights; real users' histories. Our engines do all of VIP5 (assembling the
           prompt, image tokens, adapters, leaving out what is in the history) and return 10 items. The others are given
           ready token ids of the same prompt, and a plain T5 without images and adapters. transformers' 20 sequences are
-          cut to the 10 best that are not in the history; CTranslate2 decodes three steps. Each side has a process of its
-          own, since idle threads of one library take cores from the next. All answer each request in turn, after a
+          cut to the 10 best that are not in the history; CTranslate2 decodes three steps. Each side has a process of
+          its own, since idle threads of one library take cores from the next. All answer each request in turn, after a
           warm-up, each time another one first. Apart from the timing, some answers are compared with VIP5
           rebuilt on transformers' T5 (adapters as hooks), whose 20 beams must find the same 20 items with the same
           scores; and the 10 items of each engine with those of torch.
@@ -52,7 +52,6 @@ NUM_WARM_UP = 3
 NUM_COMPARED = 8
 LARGEST_GAP = 2e-4  # of scores that are the same but for rounding
 
-Answer = Callable[[Request], Sequence[str | None]]
 Timed = Callable[[Request], tuple[float, Sequence[str | None]]]
 
 
@@ -112,14 +111,11 @@ class Apart:
 
 def _serve(name: str, num_threads: int, connection: Connection) -> None:
     torch.set_num_threads(num_threads)
-    answer: Answer
-    if name == BASELINE:
-        answer = PlainT5(open_bundle(BUNDLE)).answer
-    else:
-        answer = Ours(BUNDLE, name, num_threads).answer  # type: ignore[arg-type]  # one of ENGINES
+    engines: dict[str, EngineName] = {engine: engine for engine in ENGINES}
+    side = Ours(BUNDLE, engines[name], num_threads) if name in engines else PlainT5(open_bundle(BUNDLE))
     while (request := connection.recv()) is not None:
         started = time.perf_counter()
-        items = answer(request)
+        items = side.answer(request)
         connection.send((time.perf_counter() - started, items))
 
 
