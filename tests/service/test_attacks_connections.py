@@ -105,6 +105,17 @@ async def test_a_connection_on_which_nothing_comes_is_closed(hasty: int, sent: b
     assert (await say(hasty, sent)).raw == b""
 
 
+async def test_a_blank_line_after_an_answer_does_not_keep_the_connection(hasty: int) -> None:
+    """Any byte ends uvicorn's own wait for the next request, and a blank line begins none."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", hasty)
+    writer.write(GET + b"\r\n")
+    async with asyncio.timeout(60):
+        assert b"200 OK" in await reader.readuntil(b"}")
+        writer.write(b"\r\n")
+        assert await reader.read() == b""
+    writer.close()
+
+
 async def test_headers_that_trickle_get_no_more_time_than_those_that_stop(hasty: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", hasty)
 
