@@ -31,6 +31,8 @@ from model.engine.texts import DecodingTextSession
 from model.network.network import EOS_ID, START_ID
 
 SPECIAL = SpecialIds(start=START_ID, eos=EOS_ID)
+LEAST_OF_LONGEST = 0.75
+"""How much of a group's longest prompt the others have at least."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,17 @@ class DecodingEngine:
         return rankings, Timings(timings.encode_s, timings.decode_s + time.perf_counter() - started)
 
     def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
+        rankings: dict[int, Ranking] = {}
+        encode_s = decode_s = 0.0
         with self._executor.computing():
-            encoded = self._encode([work.source for work in batch])
-            started = time.perf_counter()
-            rankings = self._search(encoded, batch)
-        return rankings, Timings(encode_s=encoded.seconds, decode_s=time.perf_counter() - started)
+            for group in self._groups([work.source.prompt.num_tokens for work in batch]):
+                encoded = self._encode([batch[place].source for place in group])
+                started = time.perf_counter()
+                found = self._search(encoded, [batch[place] for place in group])
+                rankings.update(zip(group, found, strict=True))
+                encode_s += encoded.seconds
+                decode_s += time.perf_counter() - started
+        return [rankings[place] for place in range(len(batch))], Timings(encode_s=encode_s, decode_s=decode_s)
 
     def widened(self, work: RankingWork, ranking: Ranking) -> RankingWork | None:
         """At most as wide as the limit, the trie's widest level, or what was asked for."""
@@ -119,6 +127,19 @@ class DecodingEngine:
 
     def open_texts(self, num_rows: int) -> TextSession:
         return DecodingTextSession(self._executor, num_rows, SPECIAL)
+
+    def _groups(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Places of a batch that are searched together: on a CPU, to which padding is work, those of like length."""
+        order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+        if self._device.type != "cpu":
+            return [order] if order else []
+        groups: list[list[int]] = []
+        for place in order:
+            if groups and lengths[place] >= LEAST_OF_LONGEST * lengths[groups[-1][0]]:
+                groups[-1].append(place)
+            else:
+                groups.append([place])
+        return groups
 
     def _encode(self, sources: Sequence[EncoderInput]) -> _Encoded:
         started = time.perf_counter()

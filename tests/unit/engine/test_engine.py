@@ -187,3 +187,13 @@ def _with_limit(runtime: Runtime, domain: ServedDomain, limit: int) -> DecodingE
     return DecodingEngine(
         TorchExecutor(network, torch.device("cpu")), TrieArena.of([domain.trie]), certified_beam_limit=limit
     )
+
+
+def test_a_batch_of_long_and_short_prompts_is_answered_in_its_order(runtime: Runtime, toys: ServedDomain) -> None:
+    histories = [tuple(f"item-{number}" for number in range(1, length)) for length in (2, 40, 3, 12, 41, 2)]
+    works = [_work(toys, SequentialQuery(history, user_id="u1")) for history in histories]
+    together, _ = runtime.engine.search(works)
+    for work, ranking in zip(works, together, strict=True):
+        ((alone,), _) = runtime.engine.search([work])
+        assert ranking.leaves.tolist() == alone.leaves.tolist()
+        assert ranking.scores == pytest.approx(alone.scores, abs=SAME)
