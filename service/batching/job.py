@@ -53,6 +53,8 @@ class Job(Generic[W, R]):
         self.longest = max((row.source.prompt.num_tokens for row in self.rows), default=0)
         self.size = sum(size_of(row) for row in self.rows)
         self.submitted_at = time.monotonic()
+        self.forecast_s = 0.0
+        """How long it was forecast to take when it was queued; 0 where nothing was in its way."""
         self.is_settled = False
         self._on_token = on_token
         self._is_abandoned = False
@@ -72,7 +74,11 @@ class Job(Generic[W, R]):
     @property
     def is_dead(self) -> bool:
         """Whether nobody waits for it any more, or not for long enough."""
-        return self._is_abandoned or time.monotonic() >= self.deadline
+        return self._is_abandoned or self.is_late
+
+    @property
+    def is_late(self) -> bool:
+        return time.monotonic() >= self.deadline
 
     def abandon(self) -> None:
         self._is_abandoned = True

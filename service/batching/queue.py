@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from service.batching.correction import Correction
 from service.batching.forecast import Forecast, Spread
 from service.batching.job import AnyJob
 from service.batching.loop_lag import LoopLag
@@ -44,6 +45,7 @@ class JobQueue(Generic[J]):
         self._forecast = forecast
         self._loop_lag = loop_lag or LoopLag()
         self._spread = spread or Spread()
+        self._correction = Correction()
         self._jobs: list[J] = []
         self._taken: list[J] = []
         self._is_closed = False
@@ -61,19 +63,20 @@ class JobQueue(Generic[J]):
     def completion_s(self) -> float:
         """Seconds until all that waits now is done, as far as is known."""
         with self._changed:
-            return self._forecast.completion_s(self._jobs)
+            return self._completion_s()
 
     def check(self, deadline: float) -> None:
         """Refuse as early as possible what `put` would refuse whatever it is; raises what `put` raises."""
         with self._changed:
             self._check_room()
-            self._check_deadline(deadline, self._forecast.completion_s(self._jobs))
+            self._check_deadline(deadline, self._completion_s())
 
     def put(self, job: J) -> None:
         """Raises QueueFullError or OverloadedError, which say when to try again, or DrainingError after close()."""
         with self._changed:
             self._check_room()
-            self._check_deadline(job.deadline, self._forecast.completion_s(self._jobs, job))
+            self._check_deadline(job.deadline, self._completion_s(job))
+            job.forecast_s = self._forecast.completion_s(self._jobs, job)
             self._jobs.append(job)
             self._changed.notify()
 
@@ -93,6 +96,7 @@ class JobQueue(Generic[J]):
     def let_go(self, jobs: Sequence[J]) -> None:
         """The taker is done with these."""
         with self._changed:
+            self._note(jobs)
             self._let_go(jobs)
 
     def _let_go(self, jobs: Sequence[J]) -> None:
@@ -132,7 +136,7 @@ class JobQueue(Generic[J]):
         if len(self._jobs) >= self._max_waiting:
             self._drop_dead()
         if len(self._jobs) >= self._max_waiting:
-            retry_after_s = self._spread.retry_after_s(self._forecast.completion_s(self._jobs))
+            retry_after_s = self._spread.retry_after_s(self._completion_s())
             raise QueueFullError(
                 f"{len(self._jobs)} requests are waiting, the limit is {self._max_waiting}; try again in"
                 f" {retry_after_s} s",
@@ -151,7 +155,18 @@ class JobQueue(Generic[J]):
             retry_after_s=retry_after_s,
         )
 
+    def _completion_s(self, job: J | None = None) -> float:
+        """The forecast, as far as it was right of late."""
+        return self._correction.factor * self._forecast.completion_s(self._jobs, job)
+
+    def _note(self, jobs: Sequence[J]) -> None:
+        now = time.monotonic()
+        for job in jobs:
+            if job.forecast_s:
+                self._correction.note(job.forecast_s, now - job.submitted_at)
+
     def _drop_dead(self) -> None:
+        self._note([job for job in self._jobs if job.is_late])
         self._jobs = [job for job in self._jobs if not job.is_dead]
 
     def _take_batch(self, room: Room) -> list[J]:

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from service.batching.job import AnyJob, CallJob
+from service.batching.queue import JobQueue, Room
+from service.errors import OverloadedError
+from tests.service.works import NO_TIME, work
+
+ALLOWED_S = 2.0
+ROOM = Room(max_rows=8, max_tokens=64)
+
+
+class OneSecond:
+    """Says that all that waits is done in a second."""
+
+    def completion_s(self, waiting: Sequence[AnyJob], job: AnyJob | None = None) -> float:
+        return 1.0
+
+    def batch_s(self, size: int) -> float:
+        return 0.0
+
+
+def job() -> AnyJob:
+    return CallJob(lambda _: ([], NO_TIME), [work(1)], deadline=time.monotonic() + ALLOWED_S)
+
+
+async def test_jobs_that_took_longer_than_was_forecast_make_admission_stricter() -> None:
+    queue: JobQueue[AnyJob] = JobQueue(10, OneSecond())
+    queue.check(time.monotonic() + ALLOWED_S)
+    queue.put(job())
+    (taken,) = queue.take(ROOM, waits=False) or []
+    taken.submitted_at -= 3.0
+    queue.let_go([taken])
+    with pytest.raises(OverloadedError, match="would be there in about"):
+        queue.check(time.monotonic() + ALLOWED_S)
+    queue.check(time.monotonic() + 60.0)
+
+
+async def test_jobs_that_were_given_up_while_they_waited_count_too() -> None:
+    queue: JobQueue[AnyJob] = JobQueue(10, OneSecond())
+    late = job()
+    queue.put(late)
+    late.submitted_at -= 5.0
+    late.deadline = time.monotonic()
+    assert queue.take(ROOM, waits=False) == []
+    assert queue.completion_s() > 1.5
