@@ -9,7 +9,7 @@ Method    T5-small's dimensions with random weights, the engine that a CPU takes
           is that of the arrays, counted.
 Output    A table per sweep, and a picture of all four; the last line is JSON.
 
-    python -m benchmarks.growth [--requests 24] [--threads 2] [--largest 10000000] [--picture docs/pictures/growth.png]
+    python -m benchmarks.growth [--requests 24] [--threads 2] [--largest 10000000] [--sweeps …] [--picture PNG]
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ CATALOGS = (11_924, 100_000, 1_000_000, 10_000_000)
 DOMAINS = (1, 8, 32, 64)
 BEAMS = (10, 20, 50, 100, 256)
 HISTORIES = (5, 10, 20, 50, 100)
+SWEEPS = ("catalog", "domains", "beams", "history")
 MIXED_ROWS = 32
 NUM_WARM_UP = 2
 _TOKENISED_AT_ONCE = 200_000
@@ -79,20 +80,22 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--largest", type=int, default=CATALOGS[-1], help="most items of a catalog")
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--sweeps", nargs="+", choices=SWEEPS, default=SWEEPS)
+    parser.add_argument("--picture", type=Path, help="where all four sweeps are drawn")
     options = parser.parse_args()
     if not DATA.is_dir():
         print("skipped: there is no ../shared/data beside the repository, with the Toys catalog and its histories")
         return 0
     torch.set_num_threads(options.threads)
     bench = Bench.open(options.requests)
-    sweeps = {
-        "catalog": _sweep_catalogs(bench, [size for size in CATALOGS if size <= options.largest]),
-        "domains": _sweep_domains(bench),
-        "beams": _sweep_beams(bench),
-        "history": _sweep_histories(bench),
+    made: dict[str, Callable[[], list[Point]]] = {
+        "catalog": lambda: _sweep_catalogs(bench, [size for size in CATALOGS if size <= options.largest]),
+        "domains": lambda: _sweep_domains(bench),
+        "beams": lambda: _sweep_beams(bench),
+        "history": lambda: _sweep_histories(bench),
     }
-    if options.picture is not None:
+    sweeps = {name: made[name]() for name in SWEEPS if name in options.sweeps}
+    if options.picture is not None and len(sweeps) == len(SWEEPS):
         draw(sweeps, options.picture)
     print(json.dumps({"benchmark": "growth", "threads": options.threads, "requests": options.requests, **sweeps}))
     return 0
