@@ -18,7 +18,7 @@ class RequestFamilies:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.latency = Histogram(
             "vip5_e2e_request_latency_seconds",
-            "Time from a request's arrival to the end of its answer.",
+            "Time from a request's arrival to the end of its answer; without those refused for load.",
             ["route", "domain"],
             buckets=LATENCY_BUCKETS,
             registry=registry,

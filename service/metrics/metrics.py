@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -58,9 +59,10 @@ class Metrics:
     def observe_request(
         self, route: str, domain: str, status: int, duration_s: float, trace_id: str | None = None
     ) -> None:
-        """`trace_id` of a sampled trace becomes the exemplar of the latency."""
+        """`trace_id` of a sampled trace becomes the exemplar of the latency; a quick refusal is no quick answer."""
         exemplar = None if trace_id is None else {"trace_id": trace_id}
-        self._requests.latency.labels(route, domain).observe(duration_s, exemplar)
+        if status != HTTPStatus.TOO_MANY_REQUESTS:
+            self._requests.latency.labels(route, domain).observe(duration_s, exemplar)
         self._requests.requests.labels(route, domain, str(status)).inc()
 
     def count_rejected(self, reason: str) -> None:

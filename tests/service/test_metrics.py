@@ -18,6 +18,16 @@ def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
     }
 
 
+def test_a_quick_refusal_is_counted_but_is_no_quick_answer() -> None:
+    metrics = Metrics()
+    for status in (200, 429, 504):
+        metrics.observe_request("/recommend/sequential", "toys", status, 0.01)
+    found = samples(metrics)
+    route = "route=/recommend/sequential"
+    assert found["vip5_e2e_request_latency_seconds_count", "domain=toys", route] == 2
+    assert found["vip5_requests_total", "domain=toys", route, "status=429"] == 1
+
+
 def test_a_domain_has_one_bundle_at_a_time() -> None:
     metrics = Metrics()
     metrics.set_bundle("toys", "old")
