@@ -76,6 +76,10 @@ class BatchTimes:
             per_unit = min(max(per_unit, 0.0), mean_y / mean_x)
         return num_batches * (mean_y - per_unit * mean_x) + per_unit * size
 
+    def at_pace_s(self, size: float) -> float:
+        """Seconds of this size at the pace of late, whatever batches it is cut into; 0 before anything was measured."""
+        return size * self._y / self._x if self._x else 0.0
+
 
 class BatchForecast:
     """Of a lane that runs one batch after the other."""
@@ -105,7 +109,9 @@ class BatchForecast:
         if running is not None:
             since, size = running
             remaining_s = max(0.0, self._times.estimate_s(1, size) - (self._clock() - since))
-        return remaining_s + self._times.estimate_s(self._num_batches(jobs), sum(each.size for each in jobs))
+        size = sum(each.size for each in jobs)
+        # How much of a batch's time is fixed is a guess, and into how many batches all this is cut another.
+        return remaining_s + max(self._times.estimate_s(self._num_batches(jobs), size), self._times.at_pace_s(size))
 
     def batch_s(self, size: int) -> float:
         return self._times.estimate_s(1, size)

@@ -78,18 +78,29 @@ def test_nothing_in_the_way_is_nothing_to_wait_for() -> None:
 def test_a_job_is_done_after_what_runs_and_the_batches_before_it() -> None:
     clock = Clock()
     forecast = BatchForecast(LIMITS, clock)
+    running, *waiting, last = jobs(*[1] * 13)
+    for _ in range(3):
+        forecast.begin(waiting[:4])
+        clock.now += 2.0
+        forecast.end()
+    forecast.begin([running, *waiting[:3]])
+    clock.now += 0.5
+
+    # 1.5 s are left of the batch; 11 and the last are three batches of four, as those were that were measured.
+    assert forecast.completion_s(waiting, last) == pytest.approx(1.5 + 3 * 2.0)
+    clock.now += 10
+    assert forecast.completion_s(waiting[:3], last) == pytest.approx(2.0), "what runs is overdue, not negative"
+
+
+def test_jobs_are_not_taken_to_go_faster_in_larger_batches_than_were_measured() -> None:
+    clock = Clock()
+    forecast = BatchForecast(LIMITS, clock)
     running, *waiting, last = jobs(*[1] * 10)
     for _ in range(3):
         forecast.begin([running])
         clock.now += 2.0
         forecast.end()
-    forecast.begin([running])
-    clock.now += 0.5
-
-    # 1.5 s are left of the batch; 8 and the last are three batches of four.
-    assert forecast.completion_s(waiting, last) == pytest.approx(1.5 + 3 * 2.0)
-    clock.now += 10
-    assert forecast.completion_s(waiting[:3], last) == pytest.approx(2.0), "what runs is overdue, not negative"
+    assert forecast.completion_s(waiting, last) == pytest.approx(9 * 2.0)
 
 
 def test_texts_wait_for_rows_only() -> None:
