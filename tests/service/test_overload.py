@@ -48,10 +48,11 @@ async def client(app: FastAPI, engine: GatedEngine) -> AsyncIterator[httpx.Async
 
 
 def expect(app: FastAPI, batch_s: float) -> None:
-    """As if every batch before had taken that long."""
-    times = app.state.service.recommender._lanes.ranking._forecast._times
+    """As if every batch before had been like the one that runs, and had taken that long."""
+    lane = app.state.service.recommender._lanes.ranking
+    (running,) = lane._queue.taken
     for _ in range(100):
-        times.record(50, batch_s)
+        lane._forecast._times.record(running.size, batch_s)
 
 
 async def test_a_request_that_would_be_late_is_refused_at_once(
