@@ -20,7 +20,6 @@ import importlib.metadata
 import itertools
 import json
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
+from benchmarks.commit import commit
 from feature_cache.embedded import FeatureFile
 from feature_cache.encoding.downloads import Downloads
 from feature_cache.encoding.encode import Destination, EncodingOptions, encode_batch, encode_catalog
@@ -166,23 +166,12 @@ def _report(options: argparse.Namespace, seconds: dict[str, list[float]], featur
         rate, slowest, ratio, distance = figures.values()
         print(f"{name:24}{rate:12.1f}{slowest:10.1f}{ratio:8.2f}{distance:11.1e}")
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "onnxruntime", "pillow")}
-    head = {"benchmark": "clip_encoding", "commit": _commit(), "python": platform.python_version(), **versions}
+    head = {"benchmark": "clip_encoding", "commit": commit(), "python": platform.python_version(), **versions}
     print(json.dumps({**head, **vars(options), "batch_size": BATCH_SIZE, "contenders": found}))
 
 
 def _distance(a: Features, b: Features) -> float:
     return float((1 - (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).max())
-
-
-def _commit() -> str:
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],  # noqa: S607 - whichever git the caller uses
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return described.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ import importlib.metadata
 import json
 import multiprocessing
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +35,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.commit import commit
 from benchmarks.contenders import NUM_BEAMS, CTranslate2, K, Ours, PlainT5, Request, Vip5Rebuilt
 from benchmarks.toys_bundle import build, sample_purchases
 from model.bundle.bundle import open_bundle
@@ -220,7 +220,7 @@ def _report(requests: Sequence[Request], tallies: dict[str, Tally], num_threads:
         )
     about = {
         "benchmark": "cpu_engine",
-        "commit": _commit(),
+        "commit": commit(),
         "cpu": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "onnxruntime")},
@@ -228,17 +228,6 @@ def _report(requests: Sequence[Request], tallies: dict[str, Tally], num_threads:
         "requests": len(requests),
     }
     print(json.dumps({**about, "least_ms": round(least_s * 1e3, 1), "sides": found, "quality": quality}))
-
-
-def _commit() -> str:
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],  # noqa: S607 - whichever git the caller uses
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return described.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -75,8 +75,8 @@ class JobQueue(Generic[J]):
         """Raises QueueFullError or OverloadedError, which say when to try again, or DrainingError after close()."""
         with self._changed:
             self._check_room()
-            self._check_deadline(job.deadline, self._completion_s(job))
             job.forecast_s = self._forecast.completion_s(self._jobs, job)
+            self._check_deadline(job.deadline, self._correction.factor * job.forecast_s)
             self._jobs.append(job)
             self._changed.notify()
 
@@ -155,9 +155,9 @@ class JobQueue(Generic[J]):
             retry_after_s=retry_after_s,
         )
 
-    def _completion_s(self, job: J | None = None) -> float:
+    def _completion_s(self) -> float:
         """The forecast, as far as it was right of late."""
-        return self._correction.factor * self._forecast.completion_s(self._jobs, job)
+        return self._correction.factor * self._forecast.completion_s(self._jobs)
 
     def _note(self, jobs: Sequence[J]) -> None:
         now = time.monotonic()
