@@ -50,7 +50,7 @@ COPY LICENSE ./
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=120s --retries=3 \
-    CMD ["python", "-m", "service.probe"]
+    CMD ["python", "-m", "service.observability.probe"]
 ENTRYPOINT ["vip5"]
 CMD ["serve"]
 

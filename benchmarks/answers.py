@@ -29,14 +29,14 @@ from numpy.typing import NDArray
 from benchmarks.cpu_engine import BUNDLE, DATA, ENGINES, ROOT
 from benchmarks.toys_bundle import DOMAIN, build, sample_purchases
 from model.bundle.features import load_features
-from model.decoding.constraints import Eligibility, LeafMask
-from model.engine.domain import ServedDomain
-from model.engine.planning import plan_sequential
-from model.engine.plans import RankingPlan
+from model.datasets.dataset import Dataset
+from model.decoding.eligibility import Eligibility, LeafMask
 from model.engine.protocol import Engine, Ranking, RankingWork
-from model.engine.queries import RankingOptions, SequentialQuery
-from model.engine.runtime import Runtime, load_runtime
-from model.training.data.dataset import Dataset
+from model.planning.domain import ServedDomain
+from model.planning.planning import plan_sequential
+from model.planning.plans import RankingPlan
+from model.planning.queries import RankingOptions, SequentialQuery
+from model.planning.runtime import Runtime, load_runtime
 
 DEMO = ROOT / "demo" / "bundle"
 K = 10

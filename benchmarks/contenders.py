@@ -18,11 +18,11 @@ from benchmarks.toys_bundle import DOMAIN, Purchases
 from benchmarks.transformers_baseline import Vip5InTransformers, build_trie, generate, plain_t5
 from model.bundle.bundle import Bundle
 from model.engine.names import EngineName
-from model.engine.planning import plan_sequential
-from model.engine.plans import RankingPlan
 from model.engine.protocol import EncoderInput, Ranking
-from model.engine.queries import RankingOptions, SequentialQuery
-from model.engine.runtime import load_runtime
+from model.planning.planning import plan_sequential
+from model.planning.plans import RankingPlan
+from model.planning.queries import RankingOptions, SequentialQuery
+from model.planning.runtime import load_runtime
 
 NUM_BEAMS = 20
 K = 10

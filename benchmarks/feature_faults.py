@@ -37,8 +37,8 @@ from feature_cache.remote.address import RedisAddress
 from feature_cache.remote.link import linked
 from feature_cache.remote.loading import LoadOptions, load
 from feature_cache.store import FeatureSpace
-from model.engine.runtime import Runtime, load_runtime
-from service.app import create_app
+from model.planning.runtime import Runtime, load_runtime
+from service.http.app import create_app
 from service.settings import Settings
 from tests.e2e.proxy import Proxy, proxy_to
 from tests.service.conftest import client_of

@@ -33,7 +33,7 @@ from benchmarks.gpu_bench import Bench
 from benchmarks.gpu_profile import profile_requests
 from benchmarks.gpu_roofline import count_demand, measure_ceilings, settle
 from benchmarks.gpu_workload import FULL, QUICK
-from model.engine.graphs.engine import GraphEngine
+from model.engine.captured.engine import GraphEngine
 from model.engine.protocol import Ranking
 
 Figures: TypeAlias = dict[str, object]

@@ -12,9 +12,9 @@ import torch
 from benchmarks.gpu_baseline import TransformersBaseline
 from benchmarks.gpu_roofline import settle, timed_s
 from benchmarks.gpu_workload import FULL, Size, Workload, make_network, make_workload
-from model.engine.graphs.buckets import Bucket, Ladder
-from model.engine.graphs.engine import GraphEngine, graph_engine
-from model.engine.graphs.options import GraphOptions, Precision
+from model.engine.captured.buckets import Bucket, Ladder
+from model.engine.captured.engine import GraphEngine, graph_engine
+from model.engine.captured.options import GraphOptions, Precision
 from model.engine.protocol import Ranking, RankingWork
 
 _K = 10

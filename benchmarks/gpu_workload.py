@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.random_weights import initial_weights
 from model.bundle.shapes import expected_domain_shapes, expected_shapes
-from model.decoding.constraints import Eligibility, LeafMask
+from model.decoding.eligibility import Eligibility, LeafMask
 from model.decoding.trie import Trie
 from model.engine.protocol import EncoderInput, RankingWork
 from model.network.config import BackboneConfig, DomainLayout

@@ -29,15 +29,14 @@ from benchmarks.cpu_engine import BUNDLE, DATA
 from benchmarks.growth_picture import draw
 from benchmarks.toys_bundle import DOMAIN, build, sample_purchases
 from model.bundle.bundle import Bundle, open_bundle
-from model.decoding.constraints import Eligibility, LeafMask
+from model.decoding.eligibility import Eligibility, LeafMask
 from model.decoding.trie import Trie, TrieArena
 from model.engine.choice import make_engine
-from model.engine.domain import ServedDomain
-from model.engine.planning import plan_sequential
-from model.engine.plans import RankingPlan
 from model.engine.protocol import Engine, Placement, RankingWork
-from model.engine.queries import RankingOptions, SequentialQuery
-from model.engine.runtime import build_network
+from model.planning.domain import ServedDomain
+from model.planning.planning import plan_sequential
+from model.planning.plans import RankingPlan
+from model.planning.queries import RankingOptions, SequentialQuery
 from model.prompts.assembly import TokenRows
 from model.prompts.tokenizer import TextTokenizer
 
@@ -72,7 +71,7 @@ class Bench:
         return cls(bundle, domain, [_work(domain, history) for history in histories])
 
     def engine(self, arena: TrieArena) -> Engine:
-        return make_engine("auto", build_network(self.bundle), arena, torch.device("cpu"))
+        return make_engine("auto", self.bundle.network(), arena, torch.device("cpu"))
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from model.engine.onnx.graphs import Precision, ProjectionWriter
+from model.engine.onnx.models import Precision, ProjectionWriter
 from model.engine.onnx.session import Session, SessionOptions, to_value
 from model.network.projection import Projection
 

@@ -31,11 +31,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from model.engine.planning import plan_sequential
-from model.engine.plans import RankingPlan
 from model.engine.protocol import RankingWork
-from model.engine.queries import RankingOptions, SequentialQuery
-from model.engine.runtime import Runtime, load_runtime
+from model.planning.planning import plan_sequential
+from model.planning.plans import RankingPlan
+from model.planning.queries import RankingOptions, SequentialQuery
+from model.planning.runtime import Runtime, load_runtime
 from tests.e2e.processes import Server, serving
 from tests.tiny import tiny_bundle
 

@@ -25,8 +25,8 @@ import torch
 
 from benchmarks.toys_bundle import CONFIG, LAYOUT
 from model.bundle.features import ItemFeatures
+from model.datasets.dataset import Dataset
 from model.training.config import read_run
-from model.training.data.dataset import Dataset
 from model.training.tuning import TunedBundle, tune
 
 WORK = Path(__file__).parent / ".work" / "tuning_cost"

@@ -14,7 +14,7 @@ from demo.reviews import give_opinion
 from model.bundle.catalog import Catalog
 from model.bundle.features import ItemFeatures
 from model.bundle.users import Users
-from model.training.data.dataset import Dataset, Provenance, Review, Sequences, Split
+from model.datasets.dataset import Dataset, Provenance, Review, Sequences, Split
 
 _SHARE_REVIEWED = 0.5
 

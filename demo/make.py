@@ -41,11 +41,11 @@ from demo.requests import write_requests
 from model.bundle.features import ItemFeatures
 from model.bundle.layout import BACKBONE_CONFIG, MANIFEST
 from model.bundle.manifest import read_manifest
+from model.datasets.dataset import Dataset
 from model.errors import Vip5Error
 from model.prompts.assembly import UNKNOWN_TITLE
 from model.prompts.templates import TEMPLATES
 from model.training.config import Run, read_run
-from model.training.data.dataset import Dataset
 from model.training.tuning import tune
 
 SEED = 5

@@ -27,15 +27,15 @@ from demo.make import SEED, Customers, Places, Recipe, completed_text_bundle
 from demo.progress import progress_bar
 from demo.reviews import TOPICS
 from model.bundle.users import Users
-from model.engine.runtime import Runtime, load_runtime
+from model.datasets.dataset import Dataset, Sequences
 from model.errors import Vip5Error
-from model.training.data.dataset import Dataset, Sequences
-from model.training.evaluation.answers import TextAnswer, read_answers
-from model.training.evaluation.baselines import Baseline, catalog_ranks, fit_baseline
-from model.training.evaluation.evaluation import evaluate
-from model.training.evaluation.held_out import HeldOut
-from model.training.evaluation.metrics import Estimate, Floats, mean_estimates, ranking_statistics
-from model.training.evaluation.options import EvaluationOptions
+from model.evaluation.answers import TextAnswer, read_answers
+from model.evaluation.baselines import Baseline, catalog_ranks, fit_baseline
+from model.evaluation.evaluation import evaluate
+from model.evaluation.held_out import HeldOut
+from model.evaluation.metrics import Estimate, Floats, mean_estimates, ranking_statistics
+from model.evaluation.options import EvaluationOptions
+from model.planning.runtime import Runtime, load_runtime
 
 TEMPLATE = "A-3"
 EXPLANATION_TEMPLATE = "C-12"

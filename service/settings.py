@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from limits import parse_many
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_cache.errors import RedisAddressError
 from feature_cache.remote.address import RedisAddress
 from model.engine.names import EngineName
-from service.rate_limits import check_form
 
 PREFIX = "VIP5_"
 REDIS_JOURNAL = "redis"
@@ -223,7 +223,15 @@ class Settings(BaseSettings):
     @field_validator("rate_limit")
     @classmethod
     def _check_rate_limit(cls, limits: str | None) -> str | None:
-        return None if limits is None else check_form(limits)
+        if limits is None:
+            return None
+        try:
+            parse_many(limits)
+        except ValueError as error:
+            raise ValueError(
+                f"{limits!r} is not a rate limit; write a number and a span such as 100/second, several with ; between"
+            ) from error
+        return limits
 
     @model_validator(mode="after")
     def _check_beams(self) -> Self:

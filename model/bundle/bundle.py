@@ -30,6 +30,8 @@ from model.bundle.tensors import check_tensors, read_tensors
 from model.bundle.users import Users
 from model.errors import BackboneMismatchError, BundleError
 from model.network.config import BackboneConfig
+from model.network.network import Vip5Network
+from model.network.weights import build_network
 from model.prompts.assembly import TokenRows
 from model.prompts.tokenizer import TextTokenizer
 
@@ -74,6 +76,12 @@ class Bundle:
     tokenizer: TextTokenizer
     foundation: Foundation
     domains: dict[str, DomainFiles]
+
+    def network(self) -> Vip5Network:
+        """The frozen network of the backbone with all domains, in the order of their names."""
+        domains = [self.domains[name] for name in sorted(self.domains)]
+        layouts, adapters = [files.spec.layout for files in domains], [files.adapter for files in domains]
+        return build_network(self.backbone.config, layouts, self.backbone.weights, adapters)
 
 
 def open_bundle(root: Path) -> Bundle:

@@ -1,70 +1,76 @@
-"""Eligibility of a whole batch on the device: how many returnable leaves lie in an interval."""
+"""Which leaves of a trie a request may return.
 
-# B rows, Q intervals asked for, E longest list of a row
+Leaves are numbered in lexicographic order of their identifiers, so every node covers an interval [lo, hi) of leaves.
+How many eligible leaves lie below a node is a difference of two prefix sums, minus the excluded leaves inside the
+interval.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-
-from model.decoding.constraints import Eligibility, LeafMask
-
-_BEYOND = np.iinfo(np.int32).max
 
 
-@dataclass(frozen=True)
-class DeviceEligibility:
-    """Counts eligible leaves by two prefix sums and two binary searches.
+@dataclass(frozen=True, eq=False)
+class LeafMask:
+    """A set of leaves, held as a mask and as its prefix sum. Shared by all requests with the same filter."""
 
-    A row either counts its base set minus a list of leaves, or a list alone; `base_weight` and `list_sign` say which.
-    """
-
-    cumulative: Tensor  # the base sets' prefix sums, one after the other, int32
-    base_offset: Tensor  # [B, 1], where a row's prefix sum starts
-    base_weight: Tensor  # [B, 1], 1 or 0
-    listed: Tensor  # [B, E], sorted leaves, padded beyond the last
-    list_sign: Tensor  # [B, 1], -1 or 1
+    is_member: NDArray[np.bool_]  # [N]
+    cumulative: NDArray[np.int32]  # [N + 1], cumulative[i] = members among the first i leaves
 
     @classmethod
-    def of(cls, rows: Sequence[Eligibility], device: torch.device | None = None) -> DeviceEligibility:
-        cumulative, offsets = _stack([row.base for row in rows])
-        lists = [row.excluded if row.included is None else row.included for row in rows]
-        listed = np.full((len(rows), max(map(len, lists))), _BEYOND, dtype=np.int32)
-        for line, leaves in zip(listed, lists, strict=True):
-            line[: len(leaves)] = leaves
-        is_list_only = np.array([[row.included is not None] for row in rows])
-        return cls(
-            cumulative=torch.from_numpy(cumulative).to(device),
-            base_offset=torch.tensor(offsets, device=device).unsqueeze(1),
-            base_weight=torch.from_numpy(np.where(is_list_only, 0, 1).astype(np.int32)).to(device),
-            listed=torch.from_numpy(listed).to(device),
-            list_sign=torch.from_numpy(np.where(is_list_only, 1, -1).astype(np.int32)).to(device),
-        )
+    def of(cls, is_member: NDArray[np.bool_]) -> LeafMask:
+        cumulative = np.zeros(len(is_member) + 1, dtype=np.int32)
+        np.cumsum(is_member, out=cumulative[1:], dtype=np.int32)
+        return cls(is_member=is_member, cumulative=cumulative)
 
-    def count(self, low: Tensor, high: Tensor) -> Tensor:
-        """Eligible leaves in each interval [low, high), both [B, Q] int32: [B, Q]."""
-        in_base = self.cumulative[self.base_offset + high] - self.cumulative[self.base_offset + low]
-        if self.listed.shape[1] == 0:
-            return in_base * self.base_weight
-        position = torch.searchsorted(self.listed, torch.cat([low, high], dim=1), out_int32=True)
-        below, upto = position.chunk(2, dim=1)
-        return in_base * self.base_weight + (upto - below) * self.list_sign
+    @property
+    def num_members(self) -> int:
+        return int(self.cumulative[-1])
 
 
-def _stack(bases: Sequence[LeafMask]) -> tuple[NDArray[np.int32], list[int]]:
-    """Distinct prefix sums one after the other, and where each row's starts."""
-    starts: dict[int, int] = {}
-    parts: list[NDArray[np.int32]] = []
-    size = 0
-    for base in bases:
-        if id(base) not in starts:
-            starts[id(base)] = size
-            parts.append(base.cumulative)
-            size += len(base.cumulative)
-    joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return joined, [starts[id(base)] for base in bases]
+@dataclass(frozen=True, eq=False)
+class Eligibility:
+    """The leaves that one request may return.
+
+    Either the members of `base` without `excluded`, or, where `included` is given, just those leaves (already without
+    whatever `base` and the exclusions rule out). Both lists are sorted and unique, and `excluded` holds members of
+    `base` only.
+    """
+
+    base: LeafMask
+    excluded: NDArray[np.int32]
+    included: NDArray[np.int32] | None = None
+
+    @classmethod
+    def of(cls, base: LeafMask, *, exclude: Iterable[int] = (), include: Iterable[int] | None = None) -> Eligibility:
+        """Build from leaf numbers in any order, with repetitions."""
+        excluded = _members(exclude, base)
+        if include is None:
+            return cls(base=base, excluded=excluded)
+        included = np.setdiff1d(_members(include, base), excluded, assume_unique=True)
+        return cls(base=base, excluded=excluded[:0], included=included)
+
+    @property
+    def num_eligible(self) -> int:
+        if self.included is not None:
+            return len(self.included)
+        return self.base.num_members - len(self.excluded)
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Eligibility of every leaf, [N]."""
+        if self.included is not None:
+            is_eligible = np.zeros_like(self.base.is_member)
+            is_eligible[self.included] = True
+            return is_eligible
+        is_eligible = self.base.is_member.copy()
+        is_eligible[self.excluded] = False
+        return is_eligible
+
+
+def _members(leaves: Iterable[int], base: LeafMask) -> NDArray[np.int32]:
+    unique = np.array(sorted(set(leaves)), dtype=np.int32)
+    return unique[base.is_member[unique]]

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.decoding.batch_eligibility import DeviceEligibility
 from model.decoding.beams import DEAD, SpecialIds, Stepper, best_pruned, select
-from model.decoding.eligibility import DeviceEligibility
 from model.decoding.trie import TrieNodes
 
 EXACTNESS_MARGIN = 1e-4

@@ -8,11 +8,11 @@ from typing import get_args
 import torch
 
 from model.decoding.trie import TrieArena
+from model.engine.captured.buckets import Bucket
+from model.engine.captured.engine import graph_engine
+from model.engine.captured.options import GraphOptions, Precision
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.executor import Executor
-from model.engine.graphs.buckets import Bucket
-from model.engine.graphs.engine import graph_engine
-from model.engine.graphs.options import GraphOptions, Precision
 from model.engine.names import EngineName
 from model.engine.protocol import Engine
 from model.engine.torch_executor import TorchExecutor

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.decoding.batch_eligibility import DeviceEligibility
 from model.decoding.beams import SpecialIds
-from model.decoding.eligibility import DeviceEligibility
 from model.decoding.items import ItemRows, ItemSearch, search_items
 from model.decoding.trie import NO_ITEMS, TrieArena
 from model.engine.executor import EncodedBatch, Executor

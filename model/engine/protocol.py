@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.decoding.constraints import Eligibility
+from model.decoding.eligibility import Eligibility
 from model.decoding.trie import Trie
 from model.network.config import DomainLayout, Task
 from model.prompts.prompt import Prompt

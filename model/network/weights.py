@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from model.errors import BundleError
+from model.network.config import BackboneConfig, DomainLayout
 from model.network.network import Vip5Network
 from model.network.stacks import Branch, DecoderBlock, EncoderBlock
 
@@ -21,6 +22,21 @@ class _Entry:
 
     name: str
     target: Tensor
+
+
+def build_network(
+    config: BackboneConfig, layouts: Sequence[DomainLayout], backbone: Weights, adapters: Sequence[Weights]
+) -> Vip5Network:
+    """A frozen network of a backbone and its domains: layout and adapter i belong to slot i.
+
+    Raises BundleError for a missing tensor or a wrong shape.
+    """
+    network = Vip5Network(config, layouts)
+    load_backbone(network, backbone)
+    for slot, adapter in enumerate(adapters):
+        load_domain(network, slot, {**backbone, **adapter})
+    freeze(network)
+    return network
 
 
 def load_backbone(network: Vip5Network, weights: Weights) -> None:

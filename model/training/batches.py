@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from model.bundle.features import ItemFeatures
+from model.datasets.dataset import Dataset
 from model.network.config import DomainLayout
 from model.network.loss import IGNORED
 from model.prompts.prompt import Ids
-from model.training.data.dataset import Dataset
 from model.training.sampling import DomainSampler, Sample, SampledSplit, all_kinds
 
 _STREAMS: dict[SampledSplit, int] = {"train": 0, "val": 1}

@@ -13,6 +13,7 @@ from model.bundle.features import ItemFeatures, read_features
 from model.bundle.layout import MANIFEST, TOKENIZER, DomainSpec, ImageEncoder, PromptDefaults
 from model.bundle.manifest import check_domain_name
 from model.bundle.shapes import expected_shapes
+from model.datasets.dataset import Dataset
 from model.errors import TrainingError
 from model.network.config import BackboneConfig, DomainLayout
 from model.network.network import Vip5Network
@@ -20,7 +21,6 @@ from model.network.weights import load_backbone, load_domain
 from model.prompts.tokenizer import TextTokenizer
 from model.training.batches import ImageTable
 from model.training.config import Run
-from model.training.data.dataset import Dataset
 from model.training.initial import Initialiser
 from model.training.sampling import DomainSampler
 

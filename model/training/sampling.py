@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.bundle.columns import strings
+from model.datasets.dataset import Dataset, Review
 from model.errors import TrainingError
 from model.network.config import Task
 from model.prompts.assembly import PromptAssembler, PromptValues
@@ -25,7 +26,6 @@ from model.prompts.prompt import Prompt
 from model.prompts.templates import TEMPLATES, Separator, Template
 from model.prompts.tokenizer import TextTokenizer
 from model.training.config import Prompts
-from model.training.data.dataset import Dataset, Review
 
 Family: TypeAlias = Literal["history", "candidates", "single", "explanation"]
 """Prompts of like length: a history, a list of candidates, one item, and those answered by a text."""

@@ -19,13 +19,13 @@ import torch
 from msgspec import Struct
 
 from model.bundle.layout import MANIFEST, TRAINING_RECORD, domain_file
-from model.engine.runtime import load_runtime
+from model.datasets.dataset import Dataset
 from model.errors import TrainingError
+from model.evaluation.comparison import write_comparison
+from model.evaluation.evaluation import evaluate
+from model.evaluation.options import EvaluationOptions
+from model.planning.runtime import load_runtime
 from model.training.config import Run, check_run, read_document, run_of
-from model.training.data.dataset import Dataset
-from model.training.evaluation.comparison import write_comparison
-from model.training.evaluation.evaluation import evaluate
-from model.training.evaluation.options import EvaluationOptions
 from model.training.tuning import tune
 
 Progress = Callable[[str, int, int | None], None]

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from model.datasets.dataset import Dataset
 from model.prompts.templates import SEPARATORS, TEMPLATES
-from model.training.data.dataset import Dataset
 
 _SPECIALS = ("<pad>", "</s>", "<unk>")
 _IMAGE = "<extra_id_0>"

@@ -17,7 +17,7 @@ from service.batching.job import CallJob, EngineCall, Outcome, R, W, Work
 from service.batching.lane import Lane, OnCrash, failure_of, halves
 from service.batching.loop_lag import LoopLag
 from service.batching.queue import JobQueue, Room
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.settings import QueueLimits
 
 logger = logging.getLogger(__name__)

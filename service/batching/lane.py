@@ -15,7 +15,7 @@ from model.errors import EngineError
 from service.batching.job import AnyJob
 from service.batching.queue import JobQueue
 from service.errors import DrainingError
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from service.batching.job import Job, Outcome
 from service.batching.lane import OnCrash
 from service.batching.loop_lag import LoopLag
 from service.batching.text_lane import TextLane
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.settings import QueueLimits
 
 

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from model.training.audit.report import AuditReport
-from model.training.audit.share import Share
+from model.evaluation.audit.report import AuditReport
+from model.evaluation.audit.share import Share
 
 _SECTIONS = {
     "leaks": "what training and identifiers tell of the test targets",

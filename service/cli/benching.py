@@ -15,7 +15,7 @@ from service.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     # Imported for real when the command runs: torch takes its time to load.
-    from service.bench import Measurements
+    from model.evaluation.benchmark import Measurements
 
 EXAMPLE = "Example: vip5 bench --bundle demo/bundle --rows 1,4 --tokens 64,128 --write buckets.json"
 
@@ -47,8 +47,8 @@ def bench(
     sizes, lengths, widths = (
         _numbers(name, text) for name, text in (("--rows", rows), ("--tokens", tokens), ("--beams", beams))
     )
-    from model.engine.runtime import load_runtime
-    from service.bench import BenchOptions, measure
+    from model.evaluation.benchmark import BenchOptions, measure
+    from model.planning.runtime import load_runtime
 
     runtime = load_runtime(bundle, device=device, num_threads=num_threads)
     options = BenchOptions(sizes, lengths, widths, num_beams, k, requests, repeats)

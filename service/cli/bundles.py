@@ -60,8 +60,8 @@ def audit(
     Says how often the next item's number is the history's largest plus one, which test items training has seen, which
     items it has not, which identifiers collide or do not read back, and how bundle and data differ.
     """
-    from model.training.audit.report import audit_domain
-    from model.training.data.dataset import Dataset
+    from model.datasets.dataset import Dataset
+    from model.evaluation.audit.report import audit_domain
     from service.cli.auditing import as_document, print_report
 
     report = audit_domain(bundle, domain, Dataset.read(data))

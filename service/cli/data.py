@@ -39,9 +39,9 @@ def index(
     replace: Replace = False,
 ) -> None:
     """Write the same dataset with other item identifiers, the texts that a model is trained to generate."""
-    from model.training.data.clustering import Tree
-    from model.training.data.dataset import Dataset
-    from model.training.data.indexing import give_indices, index_items
+    from model.datasets.clustering import Tree
+    from model.datasets.dataset import Dataset
+    from model.datasets.indexing import give_indices, index_items
 
     if (method == "given") != (file is not None):
         raise typer.BadParameter("--method given needs a file, and the other methods take none", param_hint="--file")
@@ -65,8 +65,8 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """Count what a dataset holds: users, items, interactions, titles, pictures, reviews, and what was left out."""
-    from model.training.data.dataset import Dataset
-    from model.training.data.summary import summarise
+    from model.datasets.dataset import Dataset
+    from model.datasets.summary import summarise
     from service.cli.dataset_tables import print_summary
 
     summary = summarise(Dataset.read(dataset))
@@ -88,7 +88,7 @@ def tokenizer(
 
     Numbers are cut before their last two digits, and what is not among the words is written by its characters.
     """
-    from model.training.data.dataset import Dataset
+    from model.datasets.dataset import Dataset
     from model.training.vocabulary import make_tokenizer
 
     made = make_tokenizer([Dataset.read(folder) for folder in data], words)

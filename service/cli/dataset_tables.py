@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from model.training.data.summary import DatasetSummary, ReviewCounts
+from model.datasets.summary import DatasetSummary, ReviewCounts
 
 
 def print_summary(summary: DatasetSummary) -> None:

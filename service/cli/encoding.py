@@ -176,8 +176,8 @@ def import_folder(
     from model.bundle.catalog import Catalog
     from model.bundle.features import write_features
     from model.bundle.tables import read_source
-    from model.training.data.faults import Faults
-    from model.training.data.feature_folders import read_feature_folders
+    from model.datasets.faults import Faults
+    from model.datasets.feature_folders import read_feature_folders
 
     faults = Faults()
     items = Catalog.from_table(read_source(catalog), catalog.name)

@@ -16,8 +16,8 @@ from service.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     # Imported for real when a command runs: torch takes its time to load.
+    from model.evaluation.report import ExactComparison, Report, Result
     from model.network.config import Task
-    from model.training.evaluation.report import ExactComparison, Report, Result
 
 EXAMPLE = (
     "Example: vip5 evaluate --bundle bundles/toys --domain toys --data data/toys --users 2000 "
@@ -73,10 +73,10 @@ def evaluate(
     Figures come with 95 % confidence intervals from resampled users.
     """
     with _training_libraries():
-        from model.training.evaluation.evaluation import evaluate as measure
-    from model.engine.runtime import load_runtime
-    from model.training.data.dataset import Dataset
-    from model.training.evaluation.options import EvaluationOptions
+        from model.evaluation.evaluation import evaluate as measure
+    from model.datasets.dataset import Dataset
+    from model.evaluation.options import EvaluationOptions
+    from model.planning.runtime import load_runtime
 
     options = EvaluationOptions(
         split=split,
@@ -116,7 +116,7 @@ def compare(
 ) -> None:
     """Put several results of vip5 evaluate into one table and one plot."""
     with _training_libraries():
-        from model.training.evaluation.comparison import comparison_table, read_reports, write_plot
+        from model.evaluation.comparison import comparison_table, read_reports, write_plot
 
     reports = read_reports(results)
     if out is None:
@@ -160,7 +160,7 @@ def _show(report: Report) -> None:
 
 def _task_table(task: str, results: list[Result]) -> Table:
     """Figures with the wider side of their interval below."""
-    from model.training.evaluation.report import METRICS, digits_of
+    from model.evaluation.report import METRICS, digits_of
 
     used = [metric for metric in METRICS if any(metric in result.metrics for result in results)]
     table = Table(title=f"{task}: {_spans(results)}", title_justify="left", box=SIMPLE, padding=0)
@@ -196,7 +196,7 @@ def _lacks(results: Iterable[Result]) -> Iterator[str]:
 
 
 def _exact_table(comparison: ExactComparison) -> Table:
-    from model.training.evaluation.report import METRICS, interval
+    from model.evaluation.report import METRICS, interval
 
     table = Table(
         title=f"{comparison.name}: beams against the exact ranking of the catalog, {comparison.num_users:,} users",

@@ -21,7 +21,7 @@ def new(
     ],
 ) -> None:
     """Print a new key, which is shown this once, and the line of VIP5_API_KEYS_FILE that lets it in."""
-    from service.api_keys import new_key
+    from service.http.api_keys import new_key
 
     made = new_key(key_id)
     typer.echo(f"key:  {made.key}")

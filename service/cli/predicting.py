@@ -33,7 +33,7 @@ def predict(
         settings = load_settings({"bundle": bundle, "device": device, "engine": engine, "num_threads": num_threads})
     except SettingsError as error:
         raise typer.BadParameter(str(error)) from error
-    from service.prediction import predict_file
+    from service.answering.prediction import predict_file
 
     with progress_bar() as report:
         counts = asyncio.run(predict_file(settings, requests, out, report))

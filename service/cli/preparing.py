@@ -13,9 +13,9 @@ from service.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     # Imported for real when a command runs: pyarrow takes its time to load.
-    from model.training.data.dataset import Dataset
-    from model.training.data.faults import Faults
-    from model.training.data.text_lines import Progress
+    from model.datasets.dataset import Dataset
+    from model.datasets.faults import Faults
+    from model.datasets.text_lines import Progress
 
 app = typer.Typer(help="Make a dataset from files that people have.", no_args_is_help=True)
 
@@ -73,7 +73,7 @@ def lines(
     replace: Replace = False,
 ) -> None:
     """Make a dataset from lines `user item item …`. Every file may be gzipped; broken lines are counted and named."""
-    from model.training.data.lines import LinesSource, read_lines
+    from model.datasets.lines import LinesSource, read_lines
 
     files = LinesSource(sequences, items, datamaps, tuple(explanations or ()), negatives, features)
     _prepare(lambda faults, report: read_lines(files, name or out.name, faults, report), out, replace=replace)
@@ -104,7 +104,7 @@ def vip5(
     replace: Replace = False,
 ) -> None:
     """Make a dataset from a folder as VIP5 and P5 preprocess it. Pickles are read without running what is in them."""
-    from model.training.data.vip5_folder import read_vip5_folder
+    from model.datasets.vip5_folder import read_vip5_folder
 
     _prepare(
         lambda faults, report: read_vip5_folder(folder, name or out.name, faults, report, features),
@@ -132,7 +132,7 @@ def amazon_raw(
     replace: Replace = False,
 ) -> None:
     """Make a dataset from McAuley's raw reviews of Amazon. Broken lines are counted and named."""
-    from model.training.data.amazon_raw import RawSource, read_amazon_raw
+    from model.datasets.amazon_raw import RawSource, read_amazon_raw
 
     files = RawSource(reviews, metadata, tuple(explanations or ()), features, core)
     _prepare(lambda faults, report: read_amazon_raw(files, name or out.name, faults, report), out, replace=replace)
@@ -163,7 +163,7 @@ def write_dataset(dataset: Dataset, out: Path) -> None:
 
 def _prepare(read: Callable[[Faults, Progress], Dataset], out: Path, *, replace: bool) -> None:
     """Read a dataset, write it, and say what was left out."""
-    from model.training.data.faults import Faults
+    from model.datasets.faults import Faults
 
     check_free(out, replace=replace)
     faults = Faults()

@@ -36,6 +36,6 @@ def serve(
         settings = load_settings(options)
     except SettingsError as error:
         raise typer.BadParameter(str(error)) from error
-    from service.server import run_server
+    from service.http.server import run_server
 
     run_server(settings)

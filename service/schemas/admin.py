@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
 from model.bundle.changes import CatalogChanges, Cell
-from service.epochs.administration import Expectation
 from service.schemas.base import LARGEST_INT, AnswerBody, DomainName, ItemId, ItemIds, RequestBody
 from service.schemas.filters import MOST_VALUES, SCALAR_SCHEMA, Column, scalar_of
 
@@ -81,11 +80,6 @@ class ExpectingRequest(RequestBody):
         default=None, description="Refuse unless the catalog is at this revision; the header If-Match says the same."
     )
     idempotency_key: Key | None = Field(default=None, description="A change with the same key is made once only.")
-
-    def expects(self, if_match: int | None) -> Expectation:
-        """What is expected, by the body or the header."""
-        revision = if_match if self.expected_revision is None else self.expected_revision
-        return Expectation(revision, self.idempotency_key)
 
 
 class CatalogRequest(ExpectingRequest):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from model.engine.protocol import FinishReason
-from model.engine.queries import ExplanationQuery
+from model.planning.queries import ExplanationQuery
 from service.schemas.base import (
     LARGEST_INT,
     AnswerBody,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from model.engine.queries import DirectQuery, RankingOptions, SequentialQuery
+from model.planning.queries import DirectQuery, RankingOptions, SequentialQuery
 from service.schemas.base import (
     AnswerBody,
     DegradedBody,

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 
-from service.prediction import predict_file
+from service.answering.prediction import predict_file
 from service.settings import Settings
 from tests.e2e.load import PATIENCE_S, Answer
 from tests.e2e.processes import Server

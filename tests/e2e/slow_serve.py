@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import service.server
+import service.http.server
 from model.engine.protocol import Engine
-from model.engine.runtime import Runtime
-from service.app import create_app, load
+from model.planning.runtime import Runtime
+from service.answering.service import load
 from service.cli import main
+from service.http.app import create_app
 from service.settings import Settings
 
 DELAY = Path(os.environ["SLOW_ENGINE"])
@@ -50,5 +51,5 @@ def load_slow(settings: Settings) -> Runtime:
 
 
 if __name__ == "__main__":
-    vars(service.server)["create_app"] = functools.partial(create_app, loader=load_slow)
+    vars(service.http.server)["create_app"] = functools.partial(create_app, loader=load_slow)
     main()

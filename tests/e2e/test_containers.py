@@ -222,5 +222,5 @@ def test_the_wheel_is_built_of_what_the_build_is_given_and_nothing_else(tmp_path
     assert done.returncode == 0, done.stderr
     (wheel,) = (tmp_path / "wheels").glob("vip5_serve-*.whl")
     listed = subprocess.run([sys.executable, "-m", "zipfile", "-l", wheel], capture_output=True, text=True, check=True)
-    assert "service/probe.py" in listed.stdout
+    assert "service/observability/probe.py" in listed.stdout
     assert "tests/" not in listed.stdout

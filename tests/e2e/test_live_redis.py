@@ -13,13 +13,13 @@ from pydantic import SecretStr
 
 from feature_cache.remote.address import RedisAddress
 from feature_cache.remote.link import connect
-from service.epochs.redis_journal import RedisJournal
-from service.epochs.state import DomainState, States
 from service.errors import RevisionConflictError
+from service.versions.redis_journal import RedisJournal
+from service.versions.state import DomainState, States
 from tests.e2e.live import live_bundles
 from tests.redis_servers import RedisServer
 from tests.service.live import Shop, ids_of, live_settings, shop_of
-from tests.unit.epochs.entries import stock_entry
+from tests.unit.versions.entries import stock_entry
 
 PATIENCE_S = 30.0
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from model.bundle.catalog import Catalog
-from service.api_keys import ApiKeys
+from service.http.api_keys import ApiKeys
 from tests.e2e.processes import PATIENCE_S, ROOT, environment, serving
 from tests.service.live import bundle_of
 

@@ -12,8 +12,8 @@ import pytest
 from pydantic import SecretStr
 
 from feature_cache.embedded import FeatureFile
-from model.engine.runtime import Runtime, load_runtime
-from service.app import create_app
+from model.planning.runtime import Runtime, load_runtime
+from service.http.app import create_app
 from service.settings import Settings
 from tests.e2e.features import load_into
 from tests.e2e.load import Answer, Load, load_on

@@ -12,13 +12,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from model.engine.captured.engine import GraphEngine
+from model.engine.captured.options import GraphOptions
+from model.engine.captured.program import SearchProgram
 from model.engine.decoding_engine import DecodingEngine
-from model.engine.graphs.engine import GraphEngine
-from model.engine.graphs.options import GraphOptions
-from model.engine.graphs.program import SearchProgram
-from model.engine.planning import plan_explanation
 from model.engine.protocol import Placement, Ranking
-from model.engine.queries import ExplanationQuery
+from model.planning.planning import plan_explanation
+from model.planning.queries import ExplanationQuery
 from tests.unit.engine.rankings import LAYOUTS, SMALL_LADDER, Served, assert_same, random_work, random_works
 
 pytestmark = [

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.decoding.constraints import LeafMask
+from model.decoding.eligibility import LeafMask
 from model.decoding.trie import Trie, TrieArena
+from model.engine.captured.engine import GraphEngine
+from model.engine.captured.options import GraphOptions
 from model.engine.decoding_engine import DecodingEngine
-from model.engine.graphs.engine import GraphEngine
-from model.engine.graphs.options import GraphOptions
 from model.engine.onnx.executor import OnnxExecutor
 from model.engine.torch_executor import TorchExecutor
 from model.prompts.assembly import TokenRows

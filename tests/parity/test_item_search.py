@@ -9,10 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from model.decoding.constraints import Eligibility, LeafMask
+from model.decoding.eligibility import Eligibility, LeafMask
 from model.decoding.trie import Trie
+from model.engine.captured.engine import GraphEngine
 from model.engine.decoding_engine import DecodingEngine
-from model.engine.graphs.engine import GraphEngine
 from model.engine.protocol import RankingWork
 from model.network.network import Vip5Network
 from tests.parity.golden import NUM_ITEMS, SCORE_TOLERANCE, STATE_TOLERANCE, Case, Golden

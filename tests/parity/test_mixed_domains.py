@@ -12,17 +12,17 @@ import torch
 from model.bundle.layout import DomainSpec, PromptDefaults
 from model.bundle.shapes import expected_domain_shapes, expected_shapes
 from model.bundle.writer import BundleWriter
-from model.decoding.constraints import Eligibility, LeafMask
+from model.decoding.eligibility import Eligibility, LeafMask
 from model.decoding.trie import Trie, TrieArena
 from model.engine.decoding_engine import DecodingEngine
-from model.engine.domain import ServedDomain
-from model.engine.planning import plan_direct, plan_explanation, plan_sequential
-from model.engine.plans import PointwisePlan, RankingPlan
 from model.engine.protocol import Ranking, RankingWork, ScoringWork, TextWork
-from model.engine.queries import DirectQuery, ExplanationQuery, RankingOptions, SequentialQuery
-from model.engine.runtime import Runtime, load_runtime
 from model.engine.torch_executor import TorchExecutor
 from model.network.config import DomainLayout
+from model.planning.domain import ServedDomain
+from model.planning.planning import plan_direct, plan_explanation, plan_sequential
+from model.planning.plans import PointwisePlan, RankingPlan
+from model.planning.queries import DirectQuery, ExplanationQuery, RankingOptions, SequentialQuery
+from model.planning.runtime import Runtime, load_runtime
 from model.prompts.prompt import Prompt
 from tests.parity.golden import Golden
 from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, random_tensors, tiny_catalog, tiny_tokenizer

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
-from model.decoding.constraints import Eligibility, LeafMask
+from model.decoding.eligibility import Eligibility, LeafMask
 from model.decoding.trie import Trie, TrieArena
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.protocol import EncoderInput, Ranking, RankingWork, TextWork

@@ -13,9 +13,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from model.engine.runtime import Runtime, load_runtime
 from model.network.config import DomainLayout
-from service.app import create_app
+from model.planning.runtime import Runtime, load_runtime
+from service.http.app import create_app
+from service.http.app_state import state_of
 from service.settings import Settings
 from tests.tiny import TINY_LAYOUT, tiny_bundle
 
@@ -42,7 +43,7 @@ def settings(bundle: Path) -> Settings:
 
 async def until_ready(app: FastAPI) -> None:
     async with asyncio.timeout(60):
-        while app.state.readiness.reasons():  # noqa: ASYNC110  # the app has no event for it; a probe polls just so
+        while state_of(app).readiness.reasons():  # noqa: ASYNC110  # the app has no event for it; a probe polls just so
             await asyncio.sleep(0.001)
 
 

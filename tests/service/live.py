@@ -19,11 +19,13 @@ from model.bundle.layout import DomainSpec, ImageEncoder
 from model.bundle.shapes import expected_domain_shapes, expected_shapes
 from model.bundle.users import Users
 from model.bundle.writer import BundleWriter
-from model.engine.domain import ServedDomain
 from model.engine.protocol import Ranking, RankingWork, Timings
-from model.engine.runtime import Runtime
 from model.network.config import BackboneConfig, DomainLayout
-from service.app import Loader, create_app, load
+from model.planning.domain import ServedDomain
+from model.planning.runtime import Runtime
+from service.answering.service import Loader, load
+from service.http.app import create_app
+from service.http.app_state import state_of
 from service.settings import Settings
 from tests.engines import DisguisedEngine
 from tests.service.conftest import client_of
@@ -105,11 +107,11 @@ class Shop:
 
     def revision(self) -> int:
         """The catalog's revision as requests see it."""
-        return int(self.app.state.service.domains.version("toys").catalog_revision)
+        return int(state_of(self.app).service.domains.version("toys").catalog_revision)
 
     def catalog(self, name: str) -> Catalog:
         """The catalog as it is served."""
-        domain: ServedDomain = self.app.state.service.domains.domain(name)
+        domain: ServedDomain = state_of(self.app).service.domains.domain(name)
         return domain.catalog
 
     async def until_slots(self, number: int) -> None:

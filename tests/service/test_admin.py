@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from model.engine.protocol import Placement, Ranking, RankingWork, Timings
-from model.engine.runtime import Runtime
-from service.app import load
+from model.planning.runtime import Runtime
+from service.answering.service import load
 from service.settings import Settings
 from tests.engines import DisguisedEngine
 from tests.service.live import ASK, AUTHORIZED, WIDER, Shop, bundle_of, held_shop, live_settings, shop_of

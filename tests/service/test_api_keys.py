@@ -13,11 +13,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from model.engine.runtime import Runtime
-from service.api_keys import KEY_PREFIX, ApiKeys, NewKey, new_key
-from service.app import create_app
+from model.planning.runtime import Runtime
 from service.errors import ApiKeysError, UnauthorizedError
-from service.routes.rates import client_identity
+from service.http.api_keys import KEY_PREFIX, ApiKeys, NewKey, new_key
+from service.http.app import create_app
+from service.http.app_state import state_of
+from service.http.rate_limits import client_identity
 from service.settings import Settings
 from tests.service.conftest import client_of
 from tests.service.test_bad_input import check_problem
@@ -141,8 +142,10 @@ async def test_rate_limits_tell_clients_apart_by_the_ids_of_their_keys(
     app: FastAPI, client: httpx.AsyncClient, shop_key: NewKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    monkeypatch.setattr("service.routes.rates.client_identity", lambda request: seen.append(client_identity(request)))
-    app.state.rate_limits = type("Unlimited", (), {"check": lambda *_: None})()
+    monkeypatch.setattr(
+        "service.http.dependencies.client_identity", lambda request: seen.append(client_identity(request))
+    )
+    state_of(app).rate_limits = type("Unlimited", (), {"check": lambda *_: None})()
 
     await client.post("/recommend/sequential", json=ASK, headers=bearer(shop_key.key))
 
@@ -176,7 +179,7 @@ async def test_a_file_that_is_broken_or_gone_leaves_the_last_good_keys_and_says_
 
     assert "line 2 of the file of API keys" in told
     assert "cannot be read: No such file" in gone
-    events = [record.getMessage() for record in caplog.records if record.name == "service.api_keys"]
+    events = [record.getMessage() for record in caplog.records if record.name == "service.http.api_keys"]
     assert events == ["api_keys_refused", "api_keys_refused", "api_keys_read"], "once for each reason"
     assert fallen not in told
     assert not any(fallen in str(vars(record)) for record in caplog.records)

@@ -16,10 +16,11 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message, Scope
 
-from model.engine.runtime import Runtime
-from service.api_keys import new_key
-from service.app import create_app
-from service.json_logging import configure_logging
+from model.planning.runtime import Runtime
+from service.http.api_keys import new_key
+from service.http.app import create_app
+from service.http.app_state import state_of
+from service.observability.json_logging import configure_logging
 from service.settings import Settings
 from tests.service.conftest import client_of
 from tests.service.live import TOKEN, bundle_of, live_settings, shop_of
@@ -108,7 +109,7 @@ async def test_a_body_may_say_that_it_is_not_compressed(client: httpx.AsyncClien
 
 
 async def test_a_body_that_comes_too_slowly_is_given_up(app: FastAPI, client: httpx.AsyncClient) -> None:
-    app.state.receive_s = 0.01
+    state_of(app).receive_s = 0.01
 
     async def trickle() -> AsyncIterator[bytes]:
         yield b"{"
@@ -117,7 +118,7 @@ async def test_a_body_that_comes_too_slowly_is_given_up(app: FastAPI, client: ht
     problem = check_problem(await client.post(SEQUENTIAL, content=trickle(), headers=JSON), 408, "request_timeout")
 
     assert "within 0.01 s" in problem["detail"]
-    app.state.receive_s = 10
+    state_of(app).receive_s = 10
 
 
 @pytest.mark.parametrize(

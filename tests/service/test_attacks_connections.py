@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from service.server import _server_of
+from service.http.app_state import state_of
+from service.http.server import _server_of
 from service.settings import Settings
 from tests.service.conftest import until_ready
 
@@ -139,12 +140,12 @@ async def test_headers_that_trickle_get_no_more_time_than_those_that_stop(hasty:
 
 
 async def test_a_body_that_does_not_end_is_answered_and_then_given_up(app: FastAPI, hasty: int) -> None:
-    app.state.receive_s = 0.01
+    state_of(app).receive_s = 0.01
 
     answer = await say(hasty, POST + b"Content-Length: 100\r\n\r\n{")
 
     assert answer.statuses == [408]
-    app.state.receive_s = 10
+    state_of(app).receive_s = 10
     assert await still_answers(hasty)
 
 

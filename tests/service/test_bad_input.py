@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from service.http.app_state import state_of
+
 JSON = {"Content-Type": "application/json"}
 SEQUENTIAL = "/recommend/sequential"
 DIRECT = "/recommend/direct"
@@ -222,7 +224,7 @@ async def test_requests_that_cannot_be_answered_are_refused(
 async def test_fields_out_of_bounds_are_refused_with_their_name(
     client: httpx.AsyncClient, path: str, body: dict[str, Any], field: str, rule: str, message: str
 ) -> None:
-    client._transport.app.state.max_body_bytes = 1_000_000  # type: ignore[attr-defined]  # the app under test
+    state_of(client._transport.app).max_body_bytes = 1_000_000  # type: ignore[attr-defined]  # the app under test
 
     response = await client.post(path, content=json.dumps(body), headers=JSON)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from model.engine.graphs.buckets import Bucket
-from model.engine.graphs.options import read_buckets
-from service.beam_reduction import BeamTable
+from model.engine.captured.buckets import Bucket
+from model.engine.captured.options import read_buckets
+from service.answering.beam_reduction import BeamTable
 from service.cli import app
 from tests.tiny import tiny_bundle
 

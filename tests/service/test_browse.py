@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from model.engine.runtime import Runtime
+from model.planning.runtime import Runtime
 
 
 async def test_all_domains_are_listed(client: httpx.AsyncClient, runtime: Runtime) -> None:

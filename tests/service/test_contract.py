@@ -9,12 +9,12 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fastapi import FastAPI
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import SecretStr
 
-from service.app import create_app
-from service.metrics import Metrics
+from service.http.app import create_app
+from service.http.app_state import state_of
+from service.observability.metrics import Metrics
 from service.settings import Settings
 
 RECORDED = Path(__file__).parent / "contract"
@@ -40,7 +40,8 @@ def openapi_documents(folder: Path) -> dict[str, object]:
     keys.write_text(json.dumps({"id": "contract", "sha256": "0" * 64}))
     settings = Settings(bundle=folder, api_keys_file=keys, admin_token=SecretStr("token-of-the-contract"), admin_port=0)
     app = create_app(settings)
-    admin: FastAPI = app.state.admin_app
+    admin = state_of(app).admin_app
+    assert admin is not None
     return {"public": without_words(app.openapi()), "admin": without_words(admin.openapi())}
 
 

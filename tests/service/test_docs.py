@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from model.engine.runtime import Runtime
-from service.app import create_app
+from model.planning.runtime import Runtime
 from service.errors import STATUSES, code_of
+from service.http.app import create_app
 from service.schemas.explanation import ExplanationAnswer, ExplanationRequest
 from service.schemas.ranking import DirectRequest, RankingAnswer, SequentialRequest, TimingsBody
 from service.settings import PREFIX, Settings

@@ -14,7 +14,7 @@ from model.errors import EngineError
 from service.batching.batch_lane import BatchLane
 from service.batching.job import Outcome
 from service.errors import DeadlineError, DrainingError, OverloadedError, QueueFullError
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.settings import QueueLimits
 from tests.service.works import NO_TIME, GatedEngine, work
 

@@ -24,8 +24,9 @@ from model.engine.protocol import (
     TextWork,
     Timings,
 )
-from model.engine.runtime import Runtime
-from service.app import create_app
+from model.planning.runtime import Runtime
+from service.http.app import create_app
+from service.http.app_state import state_of
 from service.settings import Settings
 from tests.engines import DisguisedEngine
 from tests.service.conftest import client_of
@@ -331,7 +332,7 @@ async def test_while_draining_new_requests_are_refused_and_running_ones_end(
 ) -> None:
     running = ask(client)
     await engine.wait_entered()
-    app.state.readiness.drain()
+    state_of(app).readiness.drain()
 
     refused = await client.post(SEQUENTIAL, json=ASK)
     ready = await client.get("/health/ready")

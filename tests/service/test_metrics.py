@@ -6,7 +6,7 @@ import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:

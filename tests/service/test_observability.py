@@ -14,9 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from model.engine.protocol import Ranking, RankingWork, Timings
-from model.engine.runtime import Runtime
-from service.app import create_app
-from service.json_logging import configure_logging
+from model.planning.runtime import Runtime
+from service.http.app import create_app
+from service.observability.json_logging import configure_logging
 from service.settings import Settings
 from tests.engines import DisguisedEngine
 from tests.service.conftest import client_of

@@ -32,7 +32,7 @@ from model.bundle.shapes import expected_domain_shapes, expected_shapes
 from model.bundle.users import Users
 from model.bundle.writer import BundleWriter
 from model.prompts.templates import TEMPLATES
-from service.app import create_app
+from service.http.app import create_app
 from service.settings import Settings
 from tests.service.conftest import client_of
 from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, random_tensors, tiny_tokenizer

@@ -13,9 +13,10 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 
-from model.engine.runtime import Runtime
-from service.app import create_app
-from service.routes.rates import client_identity
+from model.planning.runtime import Runtime
+from service.http.app import create_app
+from service.http.app_state import state_of
+from service.http.rate_limits import client_identity
 from service.settings import Settings, SettingsError, load_settings
 from tests.service.conftest import client_of
 from tests.service.test_bad_input import check_problem
@@ -49,7 +50,7 @@ async def client(app: FastAPI, engine: GatedEngine) -> AsyncIterator[httpx.Async
 
 def expect(app: FastAPI, batch_s: float) -> None:
     """As if every batch before had been like the one that runs, and had taken that long."""
-    lane = app.state.service.recommender._lanes.ranking
+    lane = state_of(app).service.recommender._lanes.ranking
     (running,) = lane._queue.taken
     for _ in range(100):
         lane._forecast._times.record(running.size, batch_s)
@@ -163,7 +164,7 @@ async def test_a_lane_that_is_stuck_makes_the_process_not_live(client: httpx.Asy
 
 
 async def test_a_lane_that_has_failed_makes_the_process_not_live(app: FastAPI, client: httpx.AsyncClient) -> None:
-    app.state.liveness.note_crash("text", RuntimeError("broken"))
+    state_of(app).liveness.note_crash("text", RuntimeError("broken"))
 
     live = await client.get("/v2/health/live")
 

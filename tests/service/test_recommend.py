@@ -7,7 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from model.engine.runtime import Runtime
+from feature_cache.embedded import EmbeddedStore
+from model.planning.runtime import Runtime
+from service.http.app_state import state_of
 
 HISTORY = ["item-1", "item-2", "item-3"]
 
@@ -117,7 +119,9 @@ async def test_images_change_the_answer(client: httpx.AsyncClient, runtime: Runt
         return [item["score"] for item in answer["items"]]
 
     # The features of another item are put in the place of item-2's.
-    store = client._transport.app.state.service.domains.version("toys").features  # type: ignore[attr-defined]  # the app
+    app = client._transport.app  # type: ignore[attr-defined]  # the app under test
+    store = state_of(app).service.domains.version("toys").features
+    assert isinstance(store, EmbeddedStore)
     rows = store._files["toys"]._row_of
     before = await scores("item-2")
     rows["item-2"], kept = rows["item-3"], rows["item-2"]

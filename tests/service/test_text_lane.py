@@ -14,7 +14,7 @@ from model.errors import EngineError
 from service.batching.job import Job
 from service.batching.text_lane import JOINING_TOKENS, TextLane
 from service.errors import DeadlineError, DrainingError, OverloadedError, QueueFullError
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.settings import QueueLimits
 from tests.service.test_lane import unexpected
 from tests.service.works import GatedTexts, work

@@ -12,12 +12,12 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from model.engine.runtime import Runtime
-from service.app import create_app
+from model.planning.runtime import Runtime
 from service.errors import TracesError
+from service.http.app import create_app
+from service.observability.tracing.open_telemetry import OpenTelemetryTraces
+from service.observability.tracing.traces import NoTraces, open_traces
 from service.settings import Settings, TraceOptions
-from service.tracing.open_telemetry import OpenTelemetryTraces
-from service.tracing.traces import NoTraces, open_traces
 from tests.conftest import ROOT
 from tests.service.conftest import client_of
 
@@ -134,7 +134,7 @@ def test_traces_are_off_unless_an_endpoint_is_set() -> None:
 
 
 def test_the_start_stops_where_traces_are_wanted_and_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "service.tracing.open_telemetry")
+    monkeypatch.delitem(sys.modules, "service.observability.tracing.open_telemetry")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
 
     with pytest.raises(
@@ -145,8 +145,8 @@ def test_the_start_stops_where_traces_are_wanted_and_not_installed(monkeypatch: 
 
 def test_the_service_imports_no_tracer_unless_traces_are_on() -> None:
     """Redis' client imports the SDK's metrics by itself where they are installed."""
-    tracers = {"opentelemetry.sdk.trace", "opentelemetry.exporter", "service.tracing.open_telemetry"}
-    code = f"import sys, service.server; print(sorted({tracers} & set(sys.modules)))"
+    tracers = {"opentelemetry.sdk.trace", "opentelemetry.exporter", "service.observability.tracing.open_telemetry"}
+    code = f"import sys, service.http.server; print(sorted({tracers} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
 
     assert done.stdout.strip() == "[]"

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from model.engine.collate import collate
 from model.engine.onnx.domains import DomainInputBank, Inputs
-from model.engine.onnx.graphs import Precision, encoder_graph, step_graph
+from model.engine.onnx.models import Precision, encoder_graph, step_graph
 from model.engine.onnx.row_stepper import OnnxRowStepper, ReadPrompts
 from model.engine.onnx.session import Session, SessionOptions, to_tensor, to_value
 from model.engine.protocol import EncoderInput, Placement

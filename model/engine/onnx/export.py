@@ -9,9 +9,8 @@ from safetensors.torch import save_file
 
 from model.bundle.bundle import open_bundle
 from model.engine.onnx.domains import DomainInputBank
-from model.engine.onnx.graphs import Precision, encoder_graph, step_graph
+from model.engine.onnx.models import Precision, encoder_graph, step_graph
 from model.engine.onnx.session import to_tensor
-from model.engine.runtime import build_network
 from model.errors import BundleError
 from model.network.banks import RowIndex
 from model.network.config import TASKS
@@ -26,7 +25,7 @@ def export_onnx(root: Path, out: Path, precision: Precision = "float32") -> None
     if out.exists():
         raise BundleError(f"{out} exists; name a folder that does not, or remove it")
     bundle = open_bundle(root)
-    network = build_network(bundle)
+    network = bundle.network()
     (out / "domains").mkdir(parents=True)
     encoder_graph(network, precision).save(out / "encoder.onnx")
     step_graph(network, precision).save(out / "step.onnx")

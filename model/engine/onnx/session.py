@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from model.engine.onnx.graph import GraphWriter
+from model.engine.onnx.model_writer import GraphWriter
 from model.errors import EngineError
 
 

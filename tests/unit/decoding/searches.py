@@ -10,8 +10,8 @@ import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.decoding.constraints import Eligibility, LeafMask
-from model.decoding.eligibility import DeviceEligibility
+from model.decoding.batch_eligibility import DeviceEligibility
+from model.decoding.eligibility import Eligibility, LeafMask
 from model.decoding.items import ItemRows, ItemSearch, exact_prefixes, search_items
 from model.decoding.trie import TrieArena
 from tests.unit.decoding.tables import SPECIAL, LogitsOf, Path, PathStepper, build_trie, item_scores, random_table

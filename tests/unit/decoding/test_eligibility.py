@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.decoding.constraints import Eligibility, LeafMask
-from model.decoding.eligibility import DeviceEligibility
+from model.decoding.batch_eligibility import DeviceEligibility
+from model.decoding.eligibility import Eligibility, LeafMask
 
 
 @dataclass(frozen=True)

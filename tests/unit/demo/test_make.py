@@ -14,7 +14,7 @@ from demo.designs import LOOKS
 from demo.make import Places, Recipe, completed_text_bundle, main, make
 from model.bundle.bundle import Bundle, open_bundle
 from model.bundle.manifest import read_manifest
-from model.training.data.dataset import Dataset
+from model.datasets.dataset import Dataset
 
 ROOT = Path(__file__).parents[3]
 TINY = Recipe(

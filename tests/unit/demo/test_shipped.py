@@ -18,7 +18,7 @@ from demo.measure import Figures, measure, table
 from demo.pictures import embed_catalog
 from model.bundle.bundle import open_bundle
 from model.bundle.features import load_features
-from model.training.evaluation.metrics import Estimate
+from model.evaluation.metrics import Estimate
 
 ROOT = Path(__file__).parents[3]
 PLACES = Places(ROOT / "demo" / "bundle")

@@ -14,7 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from deploy.grafana.dashboard import FILE as DASHBOARD
-from service import probe
+from service.observability import probe
 from service.settings import PREFIX, Settings
 from tests.unit.deploy.containers import (
     COMPOSE,

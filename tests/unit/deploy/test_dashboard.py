@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from deploy.grafana.dashboard import FILE, ROWS, build
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 
 ROOT = Path(__file__).parents[3]
 RULES = sorted((ROOT / "deploy/prometheus/rules").glob("*.yml"))

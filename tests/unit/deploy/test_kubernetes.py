@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.routes import health
+from service.http.routes import health
 from service.settings import PREFIX, Settings
 from tests.unit.deploy.containers import ROOT, of_stage
 

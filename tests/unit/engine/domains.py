@@ -9,7 +9,7 @@ from model.bundle.catalog import Catalog
 from model.bundle.identifiers import tokenise_identifiers
 from model.bundle.layout import DomainSpec, PromptDefaults
 from model.bundle.users import Users
-from model.engine.domain import ServedDomain
+from model.planning.domain import ServedDomain
 from model.prompts.tokenizer import TextTokenizer
 from tests.tiny import TINY_LAYOUT, tiny_catalog, tiny_tokenizer
 

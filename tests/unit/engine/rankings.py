@@ -16,18 +16,17 @@ from model.bundle.layout import DomainSpec
 from model.bundle.shapes import expected_domain_shapes, expected_shapes
 from model.bundle.writer import BundleWriter
 from model.decoding.trie import TrieArena
+from model.engine.captured.buckets import Ladder
+from model.engine.captured.engine import GraphEngine, graph_engine
+from model.engine.captured.options import GraphOptions
 from model.engine.decoding_engine import DecodingEngine
-from model.engine.domain import ServedDomain
-from model.engine.graphs.buckets import Ladder
-from model.engine.graphs.engine import GraphEngine, graph_engine
-from model.engine.graphs.options import GraphOptions
-from model.engine.planning import plan_direct, plan_sequential
-from model.engine.plans import RankingPlan
 from model.engine.protocol import Ranking, RankingWork
-from model.engine.queries import DirectQuery, RankingOptions, SequentialQuery
-from model.engine.runtime import build_network
 from model.engine.torch_executor import TorchExecutor
 from model.network.config import DomainLayout
+from model.planning.domain import ServedDomain
+from model.planning.planning import plan_direct, plan_sequential
+from model.planning.plans import RankingPlan
+from model.planning.queries import DirectQuery, RankingOptions, SequentialQuery
 from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, random_tensors, tiny_catalog, tiny_tokenizer
 
 SAME = 1e-5
@@ -69,12 +68,12 @@ class Served:
     def plain(self, dtype: torch.dtype = torch.float32) -> DecodingEngine:
         device = torch.device("cpu")
         arena = TrieArena.of([domain.trie for domain in self.domains])
-        return DecodingEngine(TorchExecutor(build_network(self.bundle).to(dtype), device), arena)
+        return DecodingEngine(TorchExecutor(self.bundle.network().to(dtype), device), arena)
 
     def graphs(self, options: GraphOptions | None = None, device: str = "cpu") -> GraphEngine:
         tries = [domain.trie for domain in self.domains]
         options = options or GraphOptions("float32", captures=device != "cpu", ladder=SMALL_LADDER, warm_up=())
-        return graph_engine(build_network(self.bundle), tries, torch.device(device), options)
+        return graph_engine(self.bundle.network(), tries, torch.device(device), options)
 
 
 def random_work(domain: ServedDomain, seed: int) -> RankingWork:

@@ -8,17 +8,16 @@ import torch
 
 from model.bundle.bundle import open_bundle
 from model.engine.collate import collate
-from model.engine.domain import ServedDomain
-from model.engine.planning import plan_sequential
-from model.engine.plans import RankingPlan
-from model.engine.queries import SequentialQuery
-from model.engine.runtime import build_network
+from model.planning.domain import ServedDomain
+from model.planning.planning import plan_sequential
+from model.planning.plans import RankingPlan
+from model.planning.queries import SequentialQuery
 from tests.tiny import tiny_bundle
 
 
 def test_images_without_features_read_zeros(tmp_path: Path) -> None:
     bundle = open_bundle(tiny_bundle(tmp_path, num_items=20))
-    network = build_network(bundle)
+    network = bundle.network()
     domain = ServedDomain.of(0, bundle.domains["toys"], bundle.tokenizer, bundle.hash)
     plan = plan_sequential(domain, SequentialQuery(history=("item-1", "item-2", "item-3")))
     assert isinstance(plan, RankingPlan)

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from model.bundle.bundle import open_bundle
 from model.decoding.trie import TrieArena
 from model.engine.decoding_engine import DecodingEngine
-from model.engine.domain import ServedDomain
-from model.engine.planning import plan_explanation, plan_sequential
-from model.engine.plans import RankingPlan
 from model.engine.protocol import RankingWork, ScoringWork, TextWork
-from model.engine.queries import ExplanationQuery, RankingOptions, SequentialQuery
-from model.engine.runtime import Runtime, build_network, load_runtime
 from model.engine.torch_executor import TorchExecutor
+from model.planning.domain import ServedDomain
+from model.planning.planning import plan_explanation, plan_sequential
+from model.planning.plans import RankingPlan
+from model.planning.queries import ExplanationQuery, RankingOptions, SequentialQuery
+from model.planning.runtime import Runtime, load_runtime
 from tests.tiny import tiny_bundle
 
 SAME = 1e-4
@@ -183,7 +183,7 @@ def _features(num_images: int) -> NDArray[np.float32]:
 
 
 def _with_limit(runtime: Runtime, domain: ServedDomain, limit: int) -> DecodingEngine:
-    network = build_network(open_bundle(runtime.feature_files["toys"].parents[2]))
+    network = open_bundle(runtime.feature_files["toys"].parents[2]).network()
     return DecodingEngine(
         TorchExecutor(network, torch.device("cpu")), TrieArena.of([domain.trie]), certified_beam_limit=limit
     )

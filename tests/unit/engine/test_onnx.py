@@ -13,17 +13,17 @@ from safetensors.numpy import load_file
 
 from model.bundle.bundle import open_bundle
 from model.engine.collate import collate
-from model.engine.domain import ServedDomain
 from model.engine.onnx.export import export_onnx
-from model.engine.onnx.graph import GraphWriter
+from model.engine.onnx.model_writer import GraphWriter
 from model.engine.onnx.session import Session, SessionOptions
-from model.engine.planning import plan_sequential
-from model.engine.plans import RankingPlan
 from model.engine.protocol import RankingWork
-from model.engine.queries import RankingOptions, SequentialQuery
-from model.engine.runtime import build_network, load_runtime
 from model.errors import BundleError, EngineError
 from model.network.config import DomainLayout
+from model.planning.domain import ServedDomain
+from model.planning.planning import plan_sequential
+from model.planning.plans import RankingPlan
+from model.planning.queries import RankingOptions, SequentialQuery
+from model.planning.runtime import load_runtime
 from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, tiny_bundle
 
 PLAIN = replace(TINY_LAYOUT, bottleneck=0, cross_attention_adapter=False)
@@ -61,7 +61,7 @@ def test_an_exported_encoder_needs_nothing_but_its_files(tmp_path: Path, bundle:
     out = tmp_path / "exported"
     export_onnx(bundle, out)
     opened = open_bundle(bundle)
-    network = build_network(opened)
+    network = opened.network()
     domain = ServedDomain.of(0, opened.domains["toys"], opened.tokenizer, opened.hash)
     batch = collate([_work(domain).source], network, torch.device("cpu"))
     session = onnxruntime.InferenceSession(str(out / "encoder.onnx"), providers=["CPUExecutionProvider"])

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from model.bundle.bundle import Bundle, open_bundle
-from model.engine.domain import ServedDomain
-from model.engine.planning import plan_sequential
-from model.engine.plans import RankingPlan
 from model.engine.protocol import Engine, Placement, Ranking, RankingWork
-from model.engine.queries import SequentialQuery
-from model.engine.runtime import load_runtime
 from model.network.config import DomainLayout
+from model.planning.domain import ServedDomain
+from model.planning.planning import plan_sequential
+from model.planning.plans import RankingPlan
+from model.planning.queries import SequentialQuery
+from model.planning.runtime import load_runtime
 from tests.tiny import TINY_LAYOUT, tiny_bundle
 
 WIDER = replace(

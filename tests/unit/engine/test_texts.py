@@ -18,16 +18,16 @@ from model.decoding.trie import TrieArena
 from model.engine.collate import collate
 from model.engine.decoding_engine import SPECIAL, DecodingEngine
 from model.engine.onnx.executor import OnnxExecutor
-from model.engine.planning import plan_explanation
 from model.engine.protocol import EncoderInput, GeneratedText, TextSession, TextWork
-from model.engine.queries import ExplanationQuery
 from model.engine.row_stepper import NetworkRowStepper
-from model.engine.runtime import Runtime, build_network, load_runtime
 from model.engine.texts import DecodingTextSession
 from model.engine.torch_executor import TorchExecutor
 from model.network.network import Vip5Network
 from model.network.row_cache import RowCache
 from model.network.stacks import Memory
+from model.planning.planning import plan_explanation
+from model.planning.queries import ExplanationQuery
+from model.planning.runtime import Runtime, load_runtime
 from tests.tiny import TINY_LAYOUT, tiny_bundle
 
 TOLERANCE = 2e-5
@@ -41,7 +41,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
 
 @pytest.fixture(scope="module")
 def network(runtime: Runtime) -> Vip5Network:
-    return build_network(open_bundle(runtime.feature_files["toys"].parents[2]))
+    return open_bundle(runtime.feature_files["toys"].parents[2]).network()
 
 
 @pytest.fixture(scope="module", params=[TorchExecutor, OnnxExecutor], ids=["torch", "onnx"])

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from model.bundle.bundle import open_bundle
-from model.engine.planning import plan_sequential
-from model.engine.plans import RankingPlan
-from model.engine.queries import SequentialQuery
-from model.engine.runtime import build_network, load_runtime
 from model.errors import BackboneMismatchError, Vip5Error
 from model.network.weights import backbone_weights
+from model.planning.planning import plan_sequential
+from model.planning.plans import RankingPlan
+from model.planning.queries import SequentialQuery
+from model.planning.runtime import load_runtime
 from model.training.config import read_run
 from model.training.preparation import prepare
 from model.training.tuned_model import TunedModel
@@ -103,7 +103,7 @@ def test_the_tuned_domain_loads_on_the_served_backbone_and_on_no_other(scratch: 
     run = read_run(write_run(scratch, ADAPTERS.replace('name = "toys"', 'name = "more"'), name="more"))
     tune(run)
     assert set(open_bundle(scratch / "bundle").domains) == {"toys", "more"}
-    assert build_network(open_bundle(scratch / "bundle")).config.d_model == 16
+    assert open_bundle(scratch / "bundle").network().config.d_model == 16
 
     other = tmp_path / "other"
     other.mkdir()

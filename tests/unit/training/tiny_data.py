@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from model.bundle.users import Users
-from model.training.data.dataset import Dataset, Provenance, Review, Sequences
+from model.datasets.dataset import Dataset, Provenance, Review, Sequences
 from tests.tiny import tiny_catalog, tiny_features, tiny_tokenizer
 
 NUM_USERS = 40

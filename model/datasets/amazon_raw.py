@@ -1,0 +1,195 @@
+"""McAuley's raw files of Amazon reviews: one review, or one item, per line.
+
+Their lines are JSON in the reviews and Python's literals in the metadata of 2014. Users and items with few reviews are
+left out until all that are left have enough (k-core), each user's reviews are ordered by time, and users and items are
+numbered in the order of their first appearance, as VIP5's own preprocessing does.
+"""
+
+# L reviews
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.bundle.features import read_features
+from model.bundle.users import Users
+from model.datasets.dataset import Dataset, Provenance, Review, Sequences, Split
+from model.datasets.explanations import ReviewRows, merged, read_explanations
+from model.datasets.faults import Faults
+from model.datasets.item_facts import UNKNOWN_FACTS, catalog_of, number_of, one_line, read_metadata
+from model.datasets.text_lines import Progress, Source, no_progress, numbered_records
+from model.errors import DatasetError
+
+_END_OF_TIME = 1 << 40  # seconds
+_HELD_OUT: tuple[Split, ...] = ("val", "test")  # a user's last reviews
+
+
+@dataclass(frozen=True)
+class RawSource:
+    """Files as they are published; each may be gzipped. `core` is how many reviews a user and an item must have."""
+
+    reviews: Path  # reviews_X_5.json.gz
+    metadata: Path | None = None  # meta_X.json.gz
+    explanations: tuple[Path, ...] = ()  # JSON lines: user, item, feature, explanation
+    features: Path | None = None  # a folder of <asin>.npy, or safetensors beside its .ids.txt
+    core: int = 5
+
+
+class _RawReview(NamedTuple):
+    user: int
+    item: int
+    time: int
+    stars: float | None
+    headline: str | None
+
+
+@dataclass(frozen=True)
+class _RawReviews:
+    """Reviews in the file's order; users and items are numbered by first appearance in it."""
+
+    reviews: list[_RawReview]
+    user_ids: list[str]
+    item_ids: list[str]
+    names: dict[int, str]  # of users, where reviews are signed
+
+
+def read_amazon_raw(files: RawSource, name: str, faults: Faults, report: Progress = no_progress) -> Dataset:
+    """The dataset of raw files; broken lines go to `faults`.
+
+    A user's last review is of split test, the one before of val, and the headline is the review's summary. Explanations
+    are those of the given files alone. Raises DatasetError for a file that cannot be read, or a core without reviews.
+    """
+    raw = _read_reviews(Source(files.reviews, faults, report))
+    report(f"filtering the {files.core}-core", 0, None)
+    kept = _chosen(raw, files.core)
+    users = list(dict.fromkeys(sorted(raw.reviews[place].user for place in kept)))
+    items = list(dict.fromkeys(raw.reviews[place].item for place in kept))
+    user_rows = {user: row for row, user in enumerate(users)}
+    item_rows = {item: row for row, item in enumerate(items)}
+    sequences = _sequences([raw.reviews[place] for place in kept], user_rows, item_rows)
+    item_ids = [raw.item_ids[item] for item in items]
+    facts = {}
+    if files.metadata is not None:
+        facts = read_metadata(Source(files.metadata, faults, report), set(item_ids))
+    catalog = catalog_of(
+        item_ids,
+        [str(number) for number in range(1, len(items) + 1)],
+        [facts.get(item_id, UNKNOWN_FACTS) for item_id in item_ids],
+    )
+    rows = ReviewRows(
+        row_of_user={raw.user_ids[user]: row for user, row in user_rows.items()},
+        row_of_item={item_id: row for row, item_id in enumerate(item_ids)},
+        sequences=sequences,
+    )
+    explained = read_explanations(files.explanations, rows, faults, report)
+    features = None
+    if files.features is not None:
+        features = read_features(files.features, catalog, partial(report, "reading features"))
+    return Dataset(
+        provenance=Provenance(name, "amazon-raw", "sequential", dict(faults.counts)),
+        catalog=catalog,
+        users=_users(raw, users),
+        sequences=sequences,
+        reviews=merged(_reviews([raw.reviews[place] for place in kept], sequences), explained),
+        features=features,
+    )
+
+
+def _read_reviews(source: Source) -> _RawReviews:
+    reviews: dict[tuple[int, int, int], _RawReview] = {}
+    user_numbers: dict[str, int] = {}
+    item_numbers: dict[str, int] = {}
+    names: dict[int, str] = {}
+    for number, record in numbered_records(source):
+        user_id, item_id, time = record.get("reviewerID"), record.get("asin"), number_of(record.get("unixReviewTime"))
+        if not (isinstance(user_id, str) and user_id and isinstance(item_id, str) and item_id):
+            source.fault("the review has no reviewerID, or no asin", number)
+            continue
+        if time is None or not 0 <= time < _END_OF_TIME:
+            source.fault("the review has no unixReviewTime in seconds", number)
+            continue
+        user = user_numbers.setdefault(user_id, len(user_numbers))
+        item = item_numbers.setdefault(item_id, len(item_numbers))
+        key = (user, item, int(time))
+        if key in reviews:
+            source.fault("the same user has reviewed the same item at the same time before", number)
+            continue
+        headline = _text(record, "summary")
+        reviews[key] = _RawReview(*key, stars=number_of(record.get("overall")), headline=headline)
+        name = _text(record, "reviewerName")
+        if name is not None:
+            names.setdefault(user, name)
+    if not reviews:
+        raise DatasetError(
+            f"{source.path} has no review with reviewerID, asin and unixReviewTime"
+            f"{': ' if source.faults.counts else ''}{'; '.join(source.faults.descriptions())}"
+        )
+    return _RawReviews(list(reviews.values()), list(user_numbers), list(item_numbers), names)
+
+
+def _chosen(raw: _RawReviews, core: int) -> list[int]:
+    """Places of the reviews in the k-core, by user, then by time, then as in the file."""
+    users = np.array([review.user for review in raw.reviews])
+    items = np.array([review.item for review in raw.reviews])
+    times = np.array([review.time for review in raw.reviews])
+    kept = np.flatnonzero(k_core(users, items, core))
+    if not len(kept):
+        raise DatasetError(
+            f"no review is left where each user and each item has {core} of them; choose a smaller --core"
+        )
+    order: list[int] = kept[np.lexsort((times[kept], users[kept]))].tolist()
+    return order
+
+
+def k_core(users: NDArray[np.int64], items: NDArray[np.int64], core: int) -> NDArray[np.bool_]:
+    """Which of L interactions are left, [L], once users and items with fewer than `core` are gone, again and again."""
+    is_kept = np.ones(len(users), dtype=np.bool_)
+    while True:
+        has_enough = [np.bincount(rows[is_kept], minlength=rows.max(initial=0) + 1) >= core for rows in (users, items)]
+        still_kept = is_kept & has_enough[0][users] & has_enough[1][items]
+        if (still_kept == is_kept).all():
+            return is_kept
+        is_kept = still_kept
+
+
+def _sequences(reviews: Sequence[_RawReview], user_rows: Mapping[int, int], item_rows: Mapping[int, int]) -> Sequences:
+    users = [user_rows[review.user] for review in reviews]
+    return Sequences(
+        items=np.array([item_rows[review.item] for review in reviews], dtype=np.int64),
+        offsets=np.searchsorted(users, np.arange(len(user_rows) + 1)).astype(np.int64),
+        timestamps=np.array([review.time for review in reviews], dtype=np.int64),
+    )
+
+
+def _users(raw: _RawReviews, users: Sequence[int]) -> Users:
+    return Users.from_rows(
+        {"user_id": raw.user_ids[user], "index": str(number), "name": raw.names.get(user)}
+        for number, user in enumerate(users, start=1)
+    )
+
+
+def _reviews(reviews: Sequence[_RawReview], sequences: Sequences) -> list[Review]:
+    """One review per interaction, in the order of the sequences."""
+    splits: list[Split] = ["train"] * len(reviews)
+    users = np.repeat(np.arange(len(sequences)), np.diff(sequences.offsets))
+    for start, end in pairwise(sequences.offsets.tolist()):
+        splits[max(start, end - 2) : end] = _HELD_OUT[start - end :]
+    rows = zip(users.tolist(), sequences.items.tolist(), splits, reviews, strict=True)
+    return [
+        Review(user, item, split, star_rating=review.stars, headline=review.headline, feature=None, explanation=None)
+        for user, item, split, review in rows
+    ]
+
+
+def _text(record: Mapping[str, object], field: str) -> str | None:
+    text = record.get(field)
+    return one_line(html.unescape(text)) if isinstance(text, str) else None

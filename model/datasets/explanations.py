@@ -1,0 +1,102 @@
+"""Files of explanations that someone else extracted from reviews; they are kept as given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from model.datasets.dataset import SPLITS, Review, Sequences, Split
+from model.datasets.faults import Faults
+from model.datasets.item_facts import number_of
+from model.datasets.text_lines import Progress, Source, numbered_records
+
+_SPLIT_IN_NAME = re.compile(r"(?:^|[._-])(train|val|test)(?=[._-])")
+
+
+@dataclass(frozen=True)
+class ReviewRows:
+    """Where the users and items of reviews are found, and how the split of one is told where nothing says it."""
+
+    row_of_user: Mapping[str, int]
+    row_of_item: Mapping[str, int]
+    sequences: Sequences
+
+    def split_of(self, user: int, item: int) -> Split:
+        """By leave-one-out: that of the item's last place in the user's sequence; `train` if it has none."""
+        items = self.sequences.of(user)
+        if len(items) > 0 and items[-1] == item:
+            return "test"
+        return "val" if len(items) > 1 and items[-2] == item else "train"
+
+    def review_of(self, record: Mapping[str, object], split: Split | None) -> Review | str:
+        """The review that a record gives, or the rule that it breaks."""
+        user = self.row_of_user.get(_name(record, "user", "reviewerID"))
+        item = self.row_of_item.get(_name(record, "item", "asin"))
+        if user is None:
+            return "the review is of a user without interactions"
+        if item is None:
+            return "the review is of an unknown item"
+        return Review(
+            user=user,
+            item=item,
+            split=split or _split_of_record(record) or self.split_of(user, item),
+            star_rating=number_of(record.get("star_rating", record.get("overall"))),
+            headline=_text(record.get("headline", record.get("summary"))),
+            feature=_text(record.get("feature")),
+            explanation=_text(record.get("explanation")),
+        )
+
+
+def read_explanations(paths: Sequence[Path], rows: ReviewRows, faults: Faults, report: Progress) -> tuple[Review, ...]:
+    """JSON lines with user, item, explanation and possibly feature, star_rating, headline, split.
+
+    The split is the record's own, else the one in the file's name (`explanations.train.jsonl`), else by leave-one-out.
+    """
+    reviews: list[Review] = []
+    for path in paths:
+        source = Source(path, faults, report)
+        named = _SPLIT_IN_NAME.search(path.name)
+        split = cast("Split", named[1]) if named else None
+        for number, record in numbered_records(source):
+            review = rows.review_of(record, _split_of_record(record) or split)
+            if isinstance(review, str):
+                source.fault(review, number)
+            elif review.explanation is None:
+                source.fault("the line has no explanation", number)
+            else:
+                reviews.append(review)
+    return tuple(reviews)
+
+
+def merged(reviews: Sequence[Review], explained: Sequence[Review]) -> tuple[Review, ...]:
+    """Explained reviews, with stars and headline of the other review of the pair, then the others of other pairs."""
+    others = {(review.user, review.item): review for review in reviews}
+    pairs = {(review.user, review.item) for review in explained}
+    return (
+        *(_with_gaps_filled(review, others.get((review.user, review.item))) for review in explained),
+        *(review for review in reviews if (review.user, review.item) not in pairs),
+    )
+
+
+def _with_gaps_filled(review: Review, other: Review | None) -> Review:
+    if other is None:
+        return review
+    stars = review.star_rating if review.star_rating is not None else other.star_rating
+    return replace(review, star_rating=stars, headline=review.headline or other.headline)
+
+
+def _split_of_record(record: Mapping[str, object]) -> Split | None:
+    split = record.get("split")
+    return split if split in SPLITS else None
+
+
+def _name(record: Mapping[str, object], *fields: str) -> str:
+    values = [str(record[name]) for name in fields if record.get(name) is not None]
+    return values[0].strip() if values else ""
+
+
+def _text(value: object) -> str | None:
+    return value.strip() or None if isinstance(value, str) else None

@@ -1,0 +1,108 @@
+"""How items are called: the identifiers that a model is trained to generate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from model.bundle.catalog import Catalog
+from model.datasets.clustering import Tree, item_paths
+from model.datasets.dataset import Dataset, Sequences
+from model.datasets.faults import Faults
+from model.datasets.text_lines import Progress, Source, no_progress, numbered_lines
+from model.errors import DatasetError
+
+Method = Literal["sequential", "random", "collaborative"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+def index_items(dataset: Dataset, method: Method, tree: Tree, report: Progress = no_progress) -> Dataset:
+    """The same dataset with identifiers made by a method; `tree` has the seed, and the form of collaborative ones."""
+    num_items = len(dataset.catalog)
+    if method == "sequential":
+        numbers = _by_appearance(dataset.sequences, num_items)
+        indices = [str(number) for number in numbers]
+    elif method == "random":
+        indices = [str(number) for number in np.random.default_rng(tree.seed).permutation(num_items) + 1]
+    else:
+        indices = _collaborative(dataset, tree, report)
+    return _with_indices(dataset, indices, method)
+
+
+def give_indices(dataset: Dataset, path: Path) -> Dataset:
+    """The same dataset with the identifiers of a file of lines `item_id<TAB>index`, which must name every item.
+
+    Raises DatasetError, naming the line, for what is not such a line, and for an identifier of two items.
+    """
+    index_of = _read_indices(path)
+    missing = [item_id for item_id in dataset.catalog.item_ids if item_id not in index_of]
+    if missing:
+        raise DatasetError(
+            f"{path.name} has no index for {len(missing):,} of {len(dataset.catalog):,} items, {missing[0]!r} the "
+            "first; add a line item_id<TAB>index for each"
+        )
+    unknown = index_of.keys() - set(dataset.catalog.item_ids)
+    if unknown:
+        raise DatasetError(
+            f"{path.name} names {len(unknown):,} items that the dataset does not have, such as {min(unknown)!r}; "
+            "take them out, or check that the ids are the dataset's item_id"
+        )
+    return _with_indices(dataset, [index_of[item_id] for item_id in dataset.catalog.item_ids], "given")
+
+
+def _by_appearance(sequences: Sequences, num_items: int) -> list[int]:
+    """Numbers from 1 in the order in which users, one after the other, first have the items; then the others."""
+    items, first = np.unique(sequences.items, return_index=True)
+    seen = items[np.argsort(first)]
+    order = np.concatenate([seen, np.setdiff1d(np.arange(num_items), seen)])
+    numbers = np.empty(num_items, dtype=np.int64)
+    numbers[order] = np.arange(1, num_items + 1)
+    found: list[int] = numbers.tolist()
+    return found
+
+
+def _collaborative(dataset: Dataset, tree: Tree, report: Progress) -> list[str]:
+    """Paths in a tree of what users had to train on, each number a word of its own: `12 3 45`."""
+    sequences = dataset.sequences
+    histories = [sequences.seen(user, "train") for user in range(len(sequences))]
+    paths = item_paths(histories, _categories(dataset.catalog), tree, lambda n, of: report("clustering items", n, of))
+    return [" ".join(map(str, path)) for path in paths]
+
+
+def _categories(catalog: Catalog) -> list[str | None]:
+    if "category" not in catalog.table.column_names:
+        return [None] * len(catalog)
+    return [None if value is None else str(value) for value in catalog.table.column("category").to_pylist()]
+
+
+def _read_indices(path: Path) -> Mapping[str, str]:
+    faults = Faults()
+    index_of: dict[str, str] = {}
+    for number, line in numbered_lines(Source(path, faults)):
+        item_id, _, index = (part.strip() for part in line.partition("\t"))
+        if not (item_id and index):
+            raise DatasetError(f"{path.name}:{number}: {line!r} is not item_id<TAB>index; give both")
+        if item_id in index_of:
+            raise DatasetError(f"{path.name}:{number}: item {item_id!r} has had a line before; give it one index")
+        index_of[item_id] = " ".join(index.split())
+    if faults.counts:
+        raise DatasetError(f"{path.name}: {'; '.join(faults.descriptions())}; save it as UTF-8")
+    repeated = [index for index, count in Counter(index_of.values()).items() if count > 1]
+    if repeated:
+        both = [item_id for item_id, index in index_of.items() if index == repeated[0]]
+        raise DatasetError(
+            f"{path.name}: the index {repeated[0]!r} is given to {both[0]!r} and {both[1]!r}; an index names one item"
+        )
+    return index_of
+
+
+def _with_indices(dataset: Dataset, indices: list[str], method: str) -> Dataset:
+    table = dataset.catalog.table
+    place = table.column_names.index("index")
+    catalog = Catalog.from_table(table.set_column(place, "index", [indices]), "the catalog")
+    return replace(dataset, catalog=catalog, provenance=replace(dataset.provenance, indexing=method))

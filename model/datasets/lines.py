@@ -1,0 +1,107 @@
+"""Plain lines `user item item …`, oldest first, with what else there is beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from model.bundle.features import read_features
+from model.bundle.users import Users
+from model.datasets.dataset import Dataset, Provenance
+from model.datasets.explanations import ReviewRows, read_explanations
+from model.datasets.faults import Faults
+from model.datasets.item_facts import UNKNOWN_FACTS, ItemFacts, catalog_of
+from model.datasets.numbering import in_catalog_order, indexing_of, read_item_lines
+from model.datasets.text_lines import Progress, Source, no_progress, numbered_records, read_json_object
+
+
+@dataclass(frozen=True)
+class LinesSource:
+    """Files of a dataset; all but the sequences may be missing. Each may be gzipped."""
+
+    sequences: Path  # user item item …
+    items: Path | None = None  # JSON lines: item, item_id or asin, title, categories, …
+    datamaps: Path | None = None  # JSON: id2item, id2user
+    explanations: tuple[Path, ...] = ()  # JSON lines: user, item, feature, explanation
+    negatives: Path | None = None  # user item item …
+    features: Path | None = None  # a folder of <item_id>.npy, or safetensors beside its .ids.txt
+
+
+@dataclass(frozen=True)
+class _NamedItem:
+    item_id: str | None
+    facts: ItemFacts
+
+
+def read_lines(files: LinesSource, name: str, faults: Faults, report: Progress = no_progress) -> Dataset:
+    """The dataset of plain lines; broken lines go to `faults`. Identifiers are the items' names in the lines.
+
+    Raises DatasetError for a file that cannot be read at all, CatalogError for two items with one id.
+    """
+    lines = read_item_lines(Source(files.sequences, faults, report))
+    known = {} if files.items is None else _read_items(Source(files.items, faults, report))
+    id_of_item, id_of_user = ({}, {}) if files.datamaps is None else read_datamaps(files.datamaps)
+    names = in_catalog_order([*lines.item_names(), *known, *id_of_item])
+    missing = _NamedItem(None, UNKNOWN_FACTS)
+    items = [known.get(item, missing) for item in names]
+    item_ids = [item.item_id or id_of_item.get(name, name) for name, item in zip(names, items, strict=True)]
+    catalog = catalog_of(item_ids, names, [item.facts for item in items])
+    rows = {item: row for row, item in enumerate(names)}
+    sequences = lines.rows(rows)
+    user_rows = {user: row for row, user in enumerate(lines.users)}
+    explanations = read_explanations(files.explanations, ReviewRows(user_rows, rows, sequences), faults, report)
+    negatives = {}
+    if files.negatives is not None:
+        source = Source(files.negatives, faults, report)
+        negatives = read_item_lines(source).by_user_row(user_rows, rows, source)
+    features = None
+    if files.features is not None:
+        features = read_features(files.features, catalog, partial(report, "reading features"))
+    return Dataset(
+        provenance=Provenance(name, "lines", indexing_of(names, sequences), dict(faults.counts)),
+        catalog=catalog,
+        users=users_of(lines.users, id_of_user, {}),
+        sequences=sequences,
+        reviews=explanations,
+        negatives=negatives,
+        features=features,
+    )
+
+
+def users_of(names: Sequence[str], id_of_user: Mapping[str, str], called: Mapping[str, str]) -> Users:
+    """Users whose index is their name in the lines; `called` has what to call them in prompts."""
+    return Users.from_rows(
+        {"user_id": id_of_user.get(user, user), "index": user, "name": called.get(user)} for user in names
+    )
+
+
+def read_datamaps(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The shop's own ids by the number of items, and of users; empty where the file does not give them."""
+    document = read_json_object(path)
+    maps = []
+    for forward, backward in (("id2item", "item2id"), ("id2user", "user2id")):
+        numbered, named = document.get(forward), document.get(backward)
+        if isinstance(numbered, Mapping):
+            maps.append({str(number): str(found) for number, found in numbered.items()})
+        elif isinstance(named, Mapping):
+            maps.append({str(number): str(found) for found, number in named.items()})
+        else:
+            maps.append({})
+    return maps[0], maps[1]
+
+
+def _read_items(source: Source) -> dict[str, _NamedItem]:
+    """Items by their name in the lines: `item`, or where there is none their id."""
+    items: dict[str, _NamedItem] = {}
+    for number, record in numbered_records(source):
+        item_id = next((str(record[key]) for key in ("item_id", "asin") if record.get(key)), None)
+        item = record.get("item", item_id)
+        if item is None or not str(item).strip():
+            source.fault("the line has neither item nor item_id nor asin", number)
+        elif str(item) in items:
+            source.fault("the item has had a line before", number)
+        else:
+            items[str(item)] = _NamedItem(item_id, ItemFacts.of_record(record))
+    return items

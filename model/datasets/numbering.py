@@ -1,0 +1,103 @@
+"""Lines `user item item …` in which users and items are called by numbers, or by texts without blanks.
+
+VIP5's `sequential_data.txt` and `negative_samples.txt` are such files. A name is kept as a text: `7` for `007`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.datasets.dataset import Sequences
+from model.datasets.text_lines import Source, numbered_lines, require_some
+from model.errors import DatasetError
+
+_FORM = "lines `user item item …`"
+
+
+@dataclass(frozen=True)
+class ItemLines:
+    """Users in the file's order, each with its items."""
+
+    users: tuple[str, ...]
+    items: tuple[tuple[str, ...], ...]
+
+    def item_names(self) -> list[str]:
+        """All items, each once: numbers rising, or texts in the order of their first appearance."""
+        return in_catalog_order(chain.from_iterable(self.items))
+
+    def rows(self, row_of_item: Mapping[str, int]) -> Sequences:
+        """The interactions as rows of a catalog."""
+        lengths = [len(items) for items in self.items]
+        flat = np.fromiter((row_of_item[name] for items in self.items for name in items), np.int64, sum(lengths))
+        return Sequences(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+    def by_user_row(
+        self, row_of_user: Mapping[str, int], row_of_item: Mapping[str, int], source: Source
+    ) -> dict[int, NDArray[np.int64]]:
+        """Rows of the items by the row of their user; what has no row is a fault of the source."""
+        found: dict[int, NDArray[np.int64]] = {}
+        for user, items in zip(self.users, self.items, strict=True):
+            row = row_of_user.get(user)
+            if row is None:
+                source.faults.add("the user has no interactions", f"{source.path.name}: user {user}")
+                continue
+            known = [row_of_item[item] for item in items if item in row_of_item]
+            for item in items:
+                if item not in row_of_item:
+                    source.faults.add("the item is unknown", f"{source.path.name}: user {user}, item {item}")
+            found[row] = np.asarray(known, dtype=np.int64)
+        return found
+
+
+def read_item_lines(source: Source) -> ItemLines:
+    """If the first line has numbers only, all lines must; broken ones are left out.
+
+    Raises DatasetError if none is good.
+    """
+    items_of: dict[str, tuple[str, ...]] = {}
+    num_lines = 0
+    are_numbers: bool | None = None
+    for number, text in numbered_lines(source):
+        num_lines += 1
+        parts = text.split()
+        if are_numbers is None:
+            are_numbers = all(map(_is_number, parts))
+        if are_numbers and not all(map(_is_number, parts)):
+            source.fault("the line holds something that is not a number", number)
+            continue
+        user, *items = [str(int(part)) for part in parts] if are_numbers else parts
+        if not items:
+            source.fault("the line has a user and no item", number)
+        elif user in items_of:
+            source.fault("the user has had a line before", number)
+        else:
+            items_of[user] = tuple(items)
+    if not num_lines:
+        raise DatasetError(f"{source.path} is empty; it must have {_FORM}")
+    require_some(source, num_lines, len(items_of), _FORM)
+    return ItemLines(tuple(items_of), tuple(items_of.values()))
+
+
+def in_catalog_order(names: Iterable[str]) -> list[str]:
+    """Names, each once: numbers rising, then texts in the order of their first appearance."""
+    distinct = list(dict.fromkeys(names))
+    numbers = sorted((name for name in distinct if _is_number(name)), key=int)
+    return numbers + [name for name in distinct if not _is_number(name)]
+
+
+def indexing_of(indices: Sequence[str], sequences: Sequences) -> str:
+    """How identifiers were chosen: `sequential` if they count items by first appearance in sequences, else `given`."""
+    _, first = np.unique(sequences.items, return_index=True)
+    by_appearance = sequences.items[np.sort(first)]
+    numbers = [indices[row] for row in by_appearance]
+    is_counted = all(index == str(number) for number, index in enumerate(numbers, start=1))
+    return "sequential" if is_counted and numbers else "given"
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

@@ -1,0 +1,151 @@
+"""The folder of a domain as VIP5 and P5 preprocess it. Only sequential_data.txt must be there.
+
+Users and items are called by their numbers in sequential_data.txt, which are the model's identifiers; texts are left
+as they are found, because checkpoints have been trained on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeGuard
+
+from model.bundle.catalog import Catalog
+from model.bundle.features import ItemFeatures
+from model.datasets.dataset import SPLITS, Dataset, Provenance, Review
+from model.datasets.explanations import ReviewRows, merged
+from model.datasets.faults import Faults
+from model.datasets.feature_folders import read_feature_folders
+from model.datasets.item_facts import UNKNOWN_FACTS, ItemFacts, catalog_of, read_metadata
+from model.datasets.lines import read_datamaps, users_of
+from model.datasets.numbering import ItemLines, in_catalog_order, indexing_of, read_item_lines
+from model.datasets.pickles import read_pickle
+from model.datasets.text_lines import Progress, Source, no_progress
+from model.errors import DatasetError
+
+SEQUENCES = "sequential_data.txt"
+_NO_IDS: tuple[dict[str, str], dict[str, str]] = ({}, {})
+
+
+def read_vip5_folder(
+    folder: Path, name: str, faults: Faults, report: Progress = no_progress, features: Path | None = None
+) -> Dataset:
+    """The dataset of a folder; what is broken in it goes to `faults`.
+
+    `features` is where `<asin>.npy` files lie, at any depth; left out, it is the folder's own `features` if there is
+    one. Raises DatasetError for a file that cannot be read at all, UnsafeFileError for a pickle that could run code.
+    """
+    path = _find(folder, SEQUENCES)
+    if path is None:
+        raise DatasetError(f"{folder} has no {SEQUENCES}; give the folder of one domain as VIP5 or P5 preprocess it")
+    lines = read_item_lines(Source(path, faults, report))
+    datamaps = _find(folder, "datamaps.json")
+    id_of_item, id_of_user = _NO_IDS if datamaps is None else read_datamaps(datamaps)
+    names = in_catalog_order([*lines.item_names(), *id_of_item])
+    item_rows = {item: row for row, item in enumerate(names)}
+    user_rows = {user: row for row, user in enumerate(lines.users)}
+    sequences = lines.rows(item_rows)
+    catalog = _catalog(folder, [id_of_item.get(item, item) for item in names], names, faults, report)
+    rows = ReviewRows(
+        row_of_user=user_rows | {id_of_user[user]: row for user, row in user_rows.items() if user in id_of_user},
+        row_of_item=item_rows | {item_id: row for row, item_id in enumerate(catalog.item_ids)},
+        sequences=sequences,
+    )
+    reviews, reviewers = _reviews(folder, rows, faults, report)
+    negatives = {}
+    path = _find(folder, "negative_samples.txt")
+    if path is not None:
+        source = Source(path, faults, report)
+        negatives = read_item_lines(source).by_user_row(user_rows, item_rows, source)
+    return Dataset(
+        provenance=Provenance(name, "vip5", indexing_of(names, sequences), dict(faults.counts)),
+        catalog=catalog,
+        users=users_of(lines.users, id_of_user, _user_names(folder, lines, id_of_user, reviewers)),
+        sequences=sequences,
+        reviews=reviews,
+        negatives=negatives,
+        features=_features(folder, features, catalog, faults, report),
+    )
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """A file, plain or gzipped."""
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def _catalog(folder: Path, item_ids: list[str], names: list[str], faults: Faults, report: Progress) -> Catalog:
+    """Items with what meta.json says of them."""
+    path = _find(folder, "meta.json")
+    facts: dict[str, ItemFacts] = {}
+    if path is not None:
+        facts = read_metadata(Source(path, faults, report), set(item_ids), clean=str)
+    return catalog_of(item_ids, names, [facts.get(item_id, UNKNOWN_FACTS) for item_id in item_ids])
+
+
+def _reviews(
+    folder: Path, rows: ReviewRows, faults: Faults, report: Progress
+) -> tuple[tuple[Review, ...], dict[int, str]]:
+    """Reviews of both files, those with explanations first, and the names of reviewers by the row of the user."""
+    reviewers: dict[int, str] = {}
+    found: dict[str, list[Review]] = {}
+    for name in ("exp_splits.pkl", "review_splits.pkl"):
+        path = folder / name
+        found[name] = _read_splits(path, rows, reviewers, faults, report) if path.is_file() else []
+    return merged(found["review_splits.pkl"], found["exp_splits.pkl"]), reviewers
+
+
+def _read_splits(
+    path: Path, rows: ReviewRows, reviewers: dict[int, str], faults: Faults, report: Progress
+) -> list[Review]:
+    report(f"reading {path.name}", 0, None)
+    splits = read_pickle(path)
+    if not _is_splits(splits):
+        raise DatasetError(f"{path.name} must be a dict of lists named {', '.join(SPLITS)}; fetch the file anew")
+    reviews = []
+    for split in SPLITS:
+        for number, record in enumerate(splits[split]):
+            place = f"{path.name}:{split}[{number}]"
+            if not isinstance(record, dict):
+                faults.add("the record is not a dict", place)
+                continue
+            review = rows.review_of(record, split)
+            if isinstance(review, str):
+                faults.add(review, place)
+                continue
+            reviews.append(review)
+            name = record.get("reviewerName")
+            if isinstance(name, str) and name.strip():
+                reviewers.setdefault(review.user, name.strip())
+    if not reviews and any(splits[split] for split in SPLITS):
+        raise DatasetError(f"{path.name} has no usable record: {'; '.join(faults.descriptions())}")
+    return reviews
+
+
+def _is_splits(found: object) -> TypeGuard[dict[str, list[object]]]:
+    return isinstance(found, dict) and all(isinstance(found.get(split), list) for split in SPLITS)
+
+
+def _user_names(
+    folder: Path, lines: ItemLines, id_of_user: Mapping[str, str], reviewers: Mapping[int, str]
+) -> dict[str, str]:
+    """What users are called, by their number: user_id2name.pkl, else the name that they sign reviews with."""
+    path = folder / "user_id2name.pkl"
+    names = read_pickle(path) if path.is_file() else {}
+    if not isinstance(names, dict):
+        raise DatasetError(f"{path.name} holds a {type(names).__name__}; it must be a dict from user to name")
+    called = {str(user): name.strip() for user, name in names.items() if isinstance(name, str) and name.strip()}
+    found = {}
+    for row, user in enumerate(lines.users):
+        name = called.get(user) or called.get(id_of_user.get(user, "")) or reviewers.get(row)
+        if name is not None:
+            found[user] = name
+    return found
+
+
+def _features(
+    folder: Path, features: Path | None, catalog: Catalog, faults: Faults, report: Progress
+) -> ItemFeatures | None:
+    own = folder / "features"
+    if features is None and not own.is_dir():
+        return None
+    return read_feature_folders(features or own, catalog, faults, report)

@@ -1,0 +1,147 @@
+"""Static inputs and outputs of a captured search: one packed copy goes in, one comes out."""
+
+# B rows, S source length, I images, F feature width, K beams, E listed leaves
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.engine.captured.buckets import Bucket
+
+_ALIGNMENT = 256
+
+Array = TypeVar("Array", Tensor, NDArray[Any])  # of int32 and float32, as the fields say
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, tuple[Shape, torch.dtype]]
+
+
+@dataclass(frozen=True)
+class SearchInputs(Generic[Array]):
+    """What a search reads. Numbers of rows are B, or 1 where all rows read the same domain's weights."""
+
+    input_ids: Array  # [B, S], int32, as is what has no other type here
+    whole_word_ids: Array  # [B, S]
+    category_ids: Array  # [B, S]
+    domains: Array  # [B] or [1]
+    adapters: Array  # [B] or [1]
+    roots: Array  # [B, 1]
+    depths: Array  # [B, 1]
+    beams: Array  # [B, 1]
+    base_offset: Array  # [B, 1]
+    base_weight: Array  # [B, 1]
+    list_sign: Array  # [B, 1]
+    listed: Array  # [B, E]
+    length_penalty: Array  # [B, 1], float32
+    features: Array  # [B, I, F], float32
+
+
+@dataclass(frozen=True)
+class SearchOutputs:
+    """What a search writes."""
+
+    scores: Tensor  # [B, K], float32, DEAD where fewer items were found
+    bound: Tensor  # [B], float32
+    leaves: Tensor  # [B, K], int32
+
+
+class SearchBuffers:
+    """The two packed buffers of a bucket on the host and on the device, and views into them."""
+
+    def __init__(self, bucket: Bucket, num_images: int, feature_dim: int, device: torch.device) -> None:
+        shapes = _input_shapes(bucket, num_images, feature_dim)
+        is_pinned = device.type == "cuda"
+        size = _num_bytes(shapes)
+        self._host_in = torch.zeros(size, dtype=torch.uint8, pin_memory=is_pinned)
+        self._device_in = torch.zeros(size, dtype=torch.uint8, device=device)
+        results = _output_shapes(bucket)
+        size = _num_bytes(results)
+        self._host_out = torch.zeros(size, dtype=torch.uint8, pin_memory=is_pinned)
+        self._device_out = torch.zeros(size, dtype=torch.uint8, device=device)
+        self._first_feature = next(start for name, start, _ in _places(shapes) if name == "features")
+        self._host_bytes = self._host_in.numpy()
+        self.host = SearchInputs(**{name: view.numpy() for name, view in _views(self._host_in, shapes).items()})
+        self.inputs = SearchInputs(**_views(self._device_in, shapes))
+        self.outputs = SearchOutputs(**_views(self._device_out, results))
+        self.found = SearchOutputs(**_views(self._host_out, results))
+
+    @property
+    def num_bytes(self) -> int:
+        """On the device."""
+        return self._device_in.numel() + self._device_out.numel()
+
+    def send(self) -> None:
+        """Copy all inputs to the device, without waiting."""
+        self._device_in.copy_(self._host_in, non_blocking=True)
+
+    def fetch(self) -> None:
+        """Copy all results to the host, without waiting."""
+        self._host_out.copy_(self._device_out, non_blocking=True)
+
+    def clear(self) -> None:
+        """Make all rows ones that find nothing: no token, no eligible leaf, one beam.
+
+        Images stay, since nothing reads one that no token stands for.
+        """
+        self._host_bytes[: self._first_feature] = 0
+        self.host.beams.fill(1)
+        self.host.depths.fill(1)
+        self.host.listed.fill(np.iinfo(np.int32).max)
+
+
+def input_bytes(bucket: Bucket, num_images: int, feature_dim: int) -> int:
+    """Size of a bucket's packed inputs and outputs."""
+    return _num_bytes(_input_shapes(bucket, num_images, feature_dim)) + _num_bytes(_output_shapes(bucket))
+
+
+def _input_shapes(bucket: Bucket, num_images: int, feature_dim: int) -> Shapes:
+    rows, num_read = bucket.num_rows, bucket.num_rows if bucket.is_mixed else 1
+    tokens, column = (rows, bucket.num_tokens), (rows, 1)
+    whole = {
+        "input_ids": tokens,
+        "whole_word_ids": tokens,
+        "category_ids": tokens,
+        "domains": (num_read,),
+        "adapters": (num_read,),
+        **dict.fromkeys(("roots", "depths", "beams", "base_offset", "base_weight", "list_sign"), column),
+        "listed": (rows, bucket.num_listed),
+    }
+    shapes: dict[str, tuple[Shape, torch.dtype]] = {name: (shape, torch.int32) for name, shape in whole.items()}
+    shapes["length_penalty"] = (column, torch.float32)
+    shapes["features"] = ((rows, num_images, feature_dim), torch.float32)
+    return shapes
+
+
+def _output_shapes(bucket: Bucket) -> Shapes:
+    found = (bucket.num_rows, bucket.num_beams)
+    return {
+        "scores": (found, torch.float32),
+        "bound": ((bucket.num_rows,), torch.float32),
+        "leaves": (found, torch.int32),
+    }
+
+
+def _places(shapes: Shapes) -> Iterator[tuple[str, int, int]]:
+    """Name, begin and end of each view, in bytes."""
+    start = 0
+    for name, (shape, dtype) in shapes.items():
+        end = start + prod(shape) * dtype.itemsize
+        yield name, start, end
+        start = -(-end // _ALIGNMENT) * _ALIGNMENT
+
+
+def _num_bytes(shapes: Shapes) -> int:
+    *_, (_, _, end) = _places(shapes)
+    return -(-end // _ALIGNMENT) * _ALIGNMENT
+
+
+def _views(buffer: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+    return {name: buffer[start:end].view(shapes[name][1]).view(shapes[name][0]) for name, start, end in _places(shapes)}

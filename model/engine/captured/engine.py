@@ -1,0 +1,217 @@
+"""The engine whose searches run on the device from the first copy to the last, captured in CUDA graphs.
+
+On a CPU, or with `captures=False`, the same searches run operator by operator over the same static buffers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from model.decoding.trie import Trie, TrieArena
+from model.engine.captured.buckets import Bucket
+from model.engine.captured.catalog import DeviceCatalog
+from model.engine.captured.filling import fill, need_of, read
+from model.engine.captured.options import GraphCounts, GraphOptions
+from model.engine.captured.programs import Prepared, Programs
+from model.engine.captured.replay import Recorder
+from model.engine.decoding_engine import DecodingEngine
+from model.engine.protocol import (
+    GeneratedText,
+    OnToken,
+    Placement,
+    Ranking,
+    RankingWork,
+    ScoringWork,
+    TextSession,
+    TextWork,
+    Timings,
+)
+from model.engine.rankings import widened_work
+from model.engine.torch_executor import TorchExecutor
+from model.errors import EngineError
+from model.network.network import NO_ADDITIONS, Vip5Network
+from model.network.packing import PackedNetwork
+from model.network.slots import fits, place_domain, with_layout
+
+
+class GraphEngine:
+    """Ranks by captured searches; scores and generates operator by operator with the same weights.
+
+    A search's time is one measurement: `Timings.encode_s` is 0 and all of it is `decode_s`.
+    """
+
+    def __init__(
+        self, network: Vip5Network, tries: Sequence[Trie], device: torch.device, options: GraphOptions
+    ) -> None:
+        """Take a frozen network over, trie i belonging to slot i; see `graph_engine`."""
+        self._device = device
+        self._options = options
+        self._lock = threading.RLock()  # over the programs and which network they run
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        recorder = Recorder(self._stream) if self._stream is not None and options.captures else None
+        self._catalog = DeviceCatalog(device)
+        for slot, trie in enumerate(tries):
+            self._catalog.put(slot, trie)
+        network = _with_spare_slots(network.to(device=device, dtype=options.dtype), options.num_spare_slots)
+        packed = PackedNetwork.of(network)
+        self._settle()
+        self._programs = Programs(packed, self._catalog, options, recorder)
+        self._texts = self._text_engine(network)
+
+    @property
+    def num_slots(self) -> int:
+        return len(self._programs.packed.network.layouts)
+
+    @property
+    def counts(self) -> GraphCounts:
+        return self._programs.counts
+
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """Shapes that are captured now."""
+        return self._programs.buckets
+
+    @property
+    def num_bytes(self) -> int:
+        """An estimate of what the engine holds on the device: weights, catalog and searches."""
+        return self._programs.num_bytes()
+
+    @torch.inference_mode()
+    def warm_up(self, buckets: Sequence[Bucket]) -> None:
+        """Capture searches before the first batch. Raises EngineError where memory or the budget does not suffice."""
+        for bucket in buckets:
+            try:
+                with self._lock, self._on_stream():
+                    self._programs.capture(bucket)
+            except torch.OutOfMemoryError as error:
+                raise EngineError(f"the search for {bucket} cannot be captured at the start: {error}") from error
+
+    def place(self, slot: int, placement: Placement) -> None:
+        with self._lock:
+            network = self._programs.packed.network
+            if not fits(network, slot, placement.layout):
+                network = with_layout(network, slot, placement.layout)
+                packed = PackedNetwork.of(network)
+                self._settle()
+                self._programs.move_to(packed)
+                self._texts = self._text_engine(network)
+        place_domain(network, slot, placement.layout, placement.weights)
+        with torch.inference_mode():
+            self._catalog.put(slot, placement.trie)
+
+    def vacate(self, slot: int) -> None:
+        self._catalog.drop(slot)
+
+    def rank(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
+        """Search, then widen the beams of those that asked for certainty until all their items are proven."""
+        rankings, timings = self.search(batch)
+        started = time.perf_counter()
+        for position, work in enumerate(batch):
+            while (wider := self.widened(work, rankings[position])) is not None:
+                (rankings[position],), _ = self.search([wider])
+        return rankings, Timings(encode_s=0.0, decode_s=timings.decode_s + time.perf_counter() - started)
+
+    @torch.inference_mode()
+    def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
+        """One search per work; more works than the largest bucket holds take turns."""
+        started = time.perf_counter()
+        rankings: list[Ranking] = []
+        most = self._most_rows(batch)
+        for start in range(0, len(batch), most):
+            rankings += self._search_or_split(batch[start : start + most])
+        return rankings, Timings(encode_s=0.0, decode_s=time.perf_counter() - started)
+
+    def widened(self, work: RankingWork, ranking: Ranking) -> RankingWork | None:
+        return widened_work(work, ranking, self._catalog.trie(work.source.slot), self._options.certified_beam_limit)
+
+    def score(self, batch: Sequence[ScoringWork]) -> tuple[list[tuple[float, ...]], Timings]:
+        return self._texts.score(batch)
+
+    def generate(
+        self, batch: Sequence[TextWork], on_token: OnToken | None = None
+    ) -> tuple[list[GeneratedText], Timings]:
+        return self._texts.generate(batch, on_token)
+
+    def open_texts(self, num_rows: int) -> TextSession:
+        return self._texts.open_texts(num_rows)
+
+    def _most_rows(self, batch: Sequence[RankingWork]) -> int:
+        if len(batch) <= 1:
+            return 1
+        return self._options.ladder.most_rows(need_of(batch, self._programs.packed.network))
+
+    def _search_or_split(self, works: Sequence[RankingWork]) -> list[Ranking]:
+        """Halves of a batch that memory does not suffice for may still fit."""
+        try:
+            return self._search(works)
+        except torch.OutOfMemoryError as error:
+            if self._stream is not None:
+                torch.cuda.empty_cache()
+            if len(works) == 1:
+                raise EngineError(f"not even one search fits in memory: {error}") from error
+        self.counts.splits += 1
+        half = (len(works) + 1) // 2
+        return self._search_or_split(works[:half]) + self._search_or_split(works[half:])
+
+    def _search(self, works: Sequence[RankingWork]) -> list[Ranking]:
+        with self._on_stream():
+            prepared = self._filled(works)
+            prepared.program.buffers.send()
+            prepared.replay()
+            prepared.program.buffers.fetch()
+            if self._stream is not None:
+                self._stream.synchronize()
+        return read(prepared.program.buffers, works)
+
+    def _filled(self, works: Sequence[RankingWork]) -> Prepared:
+        for work in works:
+            self._catalog.offset(work.eligibility.base)  # before choosing a search: its buffers may have to grow
+        with self._lock:
+            network = self._programs.packed.network
+            prepared = self._programs.prepare(need_of(works, network), {work.source.slot for work in works})
+        fill(prepared.program.buffers, works, self._catalog, network)
+        return prepared
+
+    def _text_engine(self, network: Vip5Network) -> DecodingEngine:
+        return DecodingEngine(TorchExecutor(network, self._device), TrieArena.of([], self._device))
+
+    def _settle(self) -> None:
+        """Wait until this thread's copies are done, before searches on their own stream read them."""
+        if self._stream is not None:
+            torch.cuda.current_stream(self._device).synchronize()
+
+    @contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        before = torch.get_float32_matmul_precision()
+        if self._stream is not None:  # what is captured keeps the precision that it was captured with
+            torch.set_float32_matmul_precision("high" if self._options.precision == "tfloat32" else "highest")
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+
+def graph_engine(
+    network: Vip5Network, tries: Sequence[Trie], device: torch.device, options: GraphOptions | None = None
+) -> GraphEngine:
+    """Move a frozen network to a device and capture what the options say; trie i belongs to slot i.
+
+    Without options: bfloat16 captured on a GPU, float32 uncaptured elsewhere. Raises EngineError where memory does not
+    suffice.
+    """
+    is_gpu = device.type == "cuda"
+    options = options or GraphOptions(precision="bfloat16" if is_gpu else "float32", captures=is_gpu)
+    engine = GraphEngine(network, tries, device, options)
+    usual = options.ladder.default_buckets() if options.captures and tries else ()
+    engine.warm_up(usual if options.warm_up is None else options.warm_up)
+    return engine
+
+
+def _with_spare_slots(network: Vip5Network, num_spare: int) -> Vip5Network:
+    return with_layout(network, len(network.layouts) + num_spare - 1, NO_ADDITIONS) if num_spare else network

@@ -1,0 +1,154 @@
+"""A whole search over static buffers, from prompts to items, that never asks the host."""
+
+# B rows, S source length, I images, K beams, T steps, H heads, V vocabulary
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from model.decoding.batch_eligibility import DeviceEligibility
+from model.decoding.beams import SpecialIds
+from model.decoding.items import ItemRows, ItemSearch, search_items
+from model.engine.captured.buckets import Bucket
+from model.engine.captured.buffers import SearchBuffers, input_bytes
+from model.engine.captured.catalog import Arrays
+from model.network.banks import RowIndex
+from model.network.beam_tree import BeamTree, TreePlan
+from model.network.network import EOS_ID, START_ID, EncoderBatch, Vip5Network
+from model.network.packing import PackedNetwork
+from model.network.stacks import Memory
+
+TOKENS_PER_IMAGE = 4
+"""Tokens that an item with an image takes in a prompt, usually more; prompts with more images count as longer."""
+
+SPECIAL = SpecialIds(start=START_ID, eos=EOS_ID)
+
+
+class Replay(Protocol):
+    """Runs a prepared search once more, without waiting for it."""
+
+    def __call__(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class ProgramShape:
+    """A bucket, and what the catalog adds to it."""
+
+    bucket: Bucket
+    most_children: tuple[int, ...]  # [T], room for children at each step
+
+    def serves(self, most_children: tuple[int, ...]) -> bool:
+        """Whether there is room for tries that need this much."""
+        return len(self.most_children) >= len(most_children) and all(
+            room >= needed for room, needed in zip(self.most_children, most_children, strict=False)
+        )
+
+
+class SearchProgram:
+    """The search of one shape with its static buffers, over one network's weights and one generation of the catalog."""
+
+    def __init__(self, shape: ProgramShape, packed: PackedNetwork, arrays: Arrays) -> None:
+        self.shape = shape
+        self._packed = packed
+        self._arrays = arrays
+        network = packed.network
+        bucket, dtype = shape.bucket, network.shared.dtype
+        device = network.shared.device
+        self.buffers = SearchBuffers(bucket, num_images(bucket, network), network.feature_dim, device)
+        self._encoder_positions = network.encoder.positions(bucket.num_tokens).to(dtype)
+        positions = network.decoder.positions(len(shape.most_children)).to(dtype)
+        self._tree_plan = TreePlan.of(positions, bucket.num_beams)
+
+    def run(self) -> None:
+        """Everything from the device's inputs to the device's outputs; all shapes are the bucket's."""
+        inputs = self.buffers.inputs
+        rows = self._packed.rows(inputs.domains, inputs.adapters)
+        memory = self._memorise(rows)
+        search = ItemSearch(
+            nodes=self._arrays.nodes,
+            rows=self._item_rows(),
+            num_beams=self.shape.bucket.num_beams,
+            most_children=self.shape.most_children,
+            special=SPECIAL,
+        )
+        tree = BeamTree(self._tree_plan, self._packed.network.new_tree_data(len(inputs.roots), self._tree_plan))
+        beams = search_items(search, _TreeStepper(self._packed.network, tree, memory, rows), drops_hopeless=False)
+        outputs = self.buffers.outputs
+        outputs.scores.copy_(beams.scores)
+        outputs.bound.copy_(beams.bound)
+        outputs.leaves.copy_(beams.leaves)
+
+    def _memorise(self, rows: RowIndex) -> Memory:
+        inputs, network = self.buffers.inputs, self._packed.network
+        batch = EncoderBatch(
+            input_ids=inputs.input_ids,
+            whole_word_ids=inputs.whole_word_ids,
+            category_ids=inputs.category_ids,
+            features=inputs.features.to(network.shared.dtype),
+            rows=rows,
+        )
+        return network.memorise(batch, self._encoder_positions)
+
+    def _item_rows(self) -> ItemRows:
+        inputs = self.buffers.inputs
+        eligibility = DeviceEligibility(
+            cumulative=self._arrays.cumulative,
+            base_offset=inputs.base_offset,
+            base_weight=inputs.base_weight,
+            listed=inputs.listed,
+            list_sign=inputs.list_sign,
+        )
+        return ItemRows(
+            roots=inputs.roots.long(),
+            eligibility=eligibility,
+            beams_of_rows=inputs.beams,
+            wanted=inputs.beams,  # nothing is dropped as hopeless, so what is wanted does not matter
+            length_penalty=inputs.length_penalty,
+            depths=inputs.depths,
+        )
+
+
+class _TreeStepper:
+    def __init__(self, network: Vip5Network, tree: BeamTree, memory: Memory, rows: RowIndex) -> None:
+        self._network = network
+        self._tree = tree
+        self._memory = memory
+        self._rows = rows
+
+    def step(self, tokens: Tensor, parents: Tensor | None) -> Tensor:
+        self._tree.branch(parents)
+        return self._network.grow(tokens, self._tree, self._memory, self._rows)
+
+
+def num_images(bucket: Bucket, network: Vip5Network) -> int:
+    """Room for images beside the bucket's tokens."""
+    return bucket.num_tokens // TOKENS_PER_IMAGE if network.feature_dim else 0
+
+
+def activation_bytes(shape: ProgramShape, packed: PackedNetwork) -> int:
+    """An estimate of the device memory that a search of this shape needs beside weights and catalog.
+
+    Counts the largest tensors that live at the same time.
+    """
+    network, bucket = packed.network, shape.bucket
+    config, size = network.config, network.shared.dtype.itemsize
+    rows, tokens, beams = bucket.num_rows, bucket.num_tokens, bucket.num_beams
+    logits = 2 * 4 * rows * beams * config.vocab_size
+    places = 1 + beams * len(shape.most_children)
+    tree = config.num_decoder_layers * rows * places * 2 * config.inner_dim * size
+    memory = config.num_decoder_layers * rows * tokens * 2 * config.inner_dim * size
+    encoding = rows * tokens * size * (config.num_heads * tokens * 2 + 8 * config.d_model + 4 * config.d_ff)
+    candidates = rows * max(shape.most_children, default=0) * 8 * 12
+    fetched = (packed.by_domain.data.shape[1] + packed.by_adapter.data.shape[1]) * size
+    weights = fetched * (rows if bucket.is_mixed else 1)
+    buffers = input_bytes(bucket, num_images(bucket, network), network.feature_dim)
+    return memory + weights + buffers + max(encoding, logits + tree + candidates)
+
+
+def network_bytes(network: torch.nn.Module) -> int:
+    """Size of all parameters."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())

@@ -1,0 +1,139 @@
+"""Captured searches by bucket: made when first needed, dropped when they no longer fit, least recently used first."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+
+from model.engine.captured.buckets import Bucket, cheapest_cover
+from model.engine.captured.catalog import DeviceCatalog
+from model.engine.captured.options import GraphCounts, GraphOptions
+from model.engine.captured.program import ProgramShape, Replay, SearchProgram, activation_bytes, network_bytes
+from model.engine.captured.replay import Recorder
+from model.network.packing import PackedNetwork
+
+_COVER_COST = 2
+"""A captured search of a larger shape is taken where it costs up to this much more than one of the right shape."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A search that is ready to be filled and run."""
+
+    program: SearchProgram
+    replay: Replay
+
+
+class Programs:
+    """Prepares searches over one network. Not safe for several threads."""
+
+    def __init__(
+        self, packed: PackedNetwork, catalog: DeviceCatalog, options: GraphOptions, recorder: Recorder | None
+    ) -> None:
+        self._packed = packed
+        self._catalog = catalog
+        self._options = options
+        self._recorder = recorder
+        self._arrays = catalog.arrays
+        self._prepared: OrderedDict[Bucket, Prepared] = OrderedDict()
+        self.counts = GraphCounts()
+
+    @property
+    def packed(self) -> PackedNetwork:
+        return self._packed
+
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """What is captured now."""
+        return tuple(self._prepared)
+
+    def move_to(self, packed: PackedNetwork) -> None:
+        """Go over to other banks; what was captured is dropped."""
+        self._packed = packed
+        self._drop_all("the banks have grown")
+
+    def prepare(self, need: Bucket, slots: Collection[int]) -> Prepared:
+        """A search that covers a need of these slots.
+
+        Raises torch.OutOfMemoryError where there is no memory for it, or none within the budget.
+        """
+        if self._catalog.arrays is not self._arrays:
+            self._arrays = self._catalog.arrays
+            self._drop_all("the catalog's buffers have grown")
+        bucket = self._options.ladder.bucket(need)
+        if not self._options.ladder.holds(need):
+            self.counts.uncaptured += 1
+            self._make_room(bucket)
+            program = self._program(bucket)
+            return Prepared(program, program.run)
+        cover = cheapest_cover(self._prepared, bucket, at_most=_COVER_COST * bucket.cost)
+        if cover is not None and not self._serves(self._prepared[cover], slots):
+            del self._prepared[cover]
+            self.counts.dropped += 1
+            logger.info("the catalog has outgrown the search captured for %s; it is captured anew", cover)
+            return self.prepare(need, slots)
+        if cover is None:
+            cover = bucket
+            self._make_room(bucket)
+            self.capture(bucket)
+        self._prepared.move_to_end(cover)
+        return self._prepared[cover]
+
+    def capture(self, bucket: Bucket) -> None:
+        """Make a search ready and keep it. Raises torch.OutOfMemoryError as `prepare`."""
+        program = self._program(bucket)
+        replay = program.run if self._recorder is None else self._recorder.record(program.run)
+        self.counts.captures += 1
+        logger.info("captured the search for %s", bucket)
+        self._prepared[bucket] = Prepared(program, replay)
+
+    def num_bytes(self, *more: ProgramShape) -> int:
+        """An estimate of all that is on the device, or would be with more searches."""
+        searches = [each.program.shape for each in self._prepared.values()]
+        largest = max((activation_bytes(each, self._packed) for each in [*searches, *more]), default=0)
+        held = sum(each.program.buffers.num_bytes for each in self._prepared.values())
+        return network_bytes(self._packed.network) + self._catalog.num_bytes + held + largest
+
+    def _serves(self, prepared: Prepared, slots: Collection[int]) -> bool:
+        shape = prepared.program.shape
+        num_beams = shape.bucket.num_beams
+        if shape.serves(self._catalog.most_children(num_beams)):
+            return True
+        return shape.serves(self._catalog.most_children(num_beams, slots))
+
+    def _shape(self, bucket: Bucket) -> ProgramShape:
+        return ProgramShape(bucket, self._catalog.most_children(bucket.num_beams))
+
+    def _make_room(self, bucket: Bucket) -> None:
+        """Give up what was not used for the longest time, as far as limits ask for it."""
+        while self._prepared and (
+            len(self._prepared) >= self._options.most_graphs or self._is_beyond_budget(self._shape(bucket))
+        ):
+            self._prepared.popitem(last=False)
+
+    def _is_beyond_budget(self, shape: ProgramShape) -> bool:
+        budget = self._options.memory_budget_bytes
+        return budget is not None and self.num_bytes(shape) > budget
+
+    def _program(self, bucket: Bucket) -> SearchProgram:
+        shape = self._shape(bucket)
+        budget = self._options.memory_budget_bytes
+        if budget is not None and self._is_beyond_budget(shape):
+            needed = self.num_bytes(shape) / 1e6
+            raise torch.OutOfMemoryError(
+                f"a search for {bucket} needs about {needed:.1f} MB with all that is on the device, the budget is "
+                f"{budget / 1e6:.1f} MB; allow more, or take fewer rows, beams or tokens"
+            )
+        return SearchProgram(shape, self._packed, self._arrays)
+
+    def _drop_all(self, reason: str) -> None:
+        if self._prepared:
+            logger.info("%d captured searches are dropped, since %s", len(self._prepared), reason)
+        self.counts.dropped += len(self._prepared)
+        self._prepared.clear()

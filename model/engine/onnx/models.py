@@ -1,0 +1,195 @@
+"""The two graphs of the network: the encoder with what the decoder reads of it, and one step of the decoder.
+
+What belongs to a domain (norms, adapters) comes in as inputs, so that one session serves all domains and batches that
+mix them: an entry [...] for all rows, or one for each row [B, ...]. Embedding prompt and tokens is left to torch.
+"""
+
+# B rows, n beams, S source length, t tokens decoded before, H heads, E head width, D width, R bottleneck, V vocabulary
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.engine.onnx.model_writer import CONTRIB, GraphWriter
+from model.network.banks import RMSNormBank
+from model.network.network import Vip5Network
+from model.network.projection import Projection
+from model.network.stacks import Branch, DecoderBlock, FeedForward
+
+Precision = Literal["float32", "int8"]
+
+_INT8_STEPS = 63
+"""Weights are rounded to 7 bits: older processors add pairs of 8-bit products in 16 bits, which 8 would overflow."""
+
+_NOTHING = float(np.finfo(np.float32).min)  # a masked position's score
+
+
+def encoder_graph(network: Vip5Network, precision: Precision) -> GraphWriter:
+    """Embedded prompts [B, S, D] → `key.l` and `value.l` of every decoder layer l, [B, H, S, E].
+
+    Inputs: `x`, `bias` [1, H, S, S] of the positions, `is_token` [B, S], and the domain's.
+    """
+    writer = _NetworkWriter(network, precision)
+    x, bias, is_token = writer.input("x"), writer.input("bias"), writer.mask("is_token")
+    for number, block in enumerate(network.encoder.layers):
+        name = f"encoder.{number}"
+        normed = writer.norm(x, f"{name}.attention", block.attention_branch.norm)
+        q, k, v = writer.split(writer.project(normed, f"{name}.qkv", block.attention.qkv), 3)
+        attended = writer.attend(q, k, v, "", is_token, bias)
+        x = writer.after(
+            x, writer.project(attended, f"{name}.o", block.attention.o), f"{name}.attention", block.attention_branch
+        )
+        x = writer.feed(x, name, block.feed_forward, block.feed_forward_branch)
+    states = writer.norm(x, "encoder.final", network.encoder.final_norm)
+    for number, decoder_block in enumerate(network.decoder.layers):
+        name = f"decoder.{number}.memory"
+        k, v = writer.split(writer.project(states, name, decoder_block.cross.kv), 2)
+        writer.output(f"key.{number}", writer.by_head(k))
+        writer.output(f"value.{number}", writer.by_head(v))
+    return writer
+
+
+def step_graph(network: Vip5Network, precision: Precision) -> GraphWriter:
+    """One more token of every beam, embedded [B, n, D] → `logits` [B, n, V] and the grown caches.
+
+    Inputs: `x`; `bias` [1, H, 1, t + 1], or [B·n, H, 1, t + 1] of rows at different positions; `origin` [B·n], which
+    entry of the caches each beam goes on from; `past_key.l`, `past_value.l` [P, H, t, E]; `key.l`, `value.l`
+    [B, H, S, E] and `is_token` [B, S] of the encoder; and the domain's. `new_key.l` and `new_value.l` are
+    [B·n, H, t + 1, E].
+    """
+    writer = _NetworkWriter(network, precision)
+    x, bias, origin = writer.input("x"), writer.input("bias"), writer.input("origin", is_index=True)
+    is_token = writer.mask("is_token")
+    for number, block in enumerate(network.decoder.layers):
+        x = writer.continue_self(x, bias, origin, number, block)
+        x = writer.read_memory(x, is_token, number, block)
+        x = writer.feed(x, f"decoder.{number}", block.feed_forward, block.feed_forward_branch)
+    states = writer.norm(x, "decoder.final", network.decoder.final_norm)
+    config = network.config
+    scale = config.d_model**-0.5 if config.tie_word_embeddings else 1.0
+    writer.output("logits", writer.project(states, "head", network.head, scale))
+    return writer
+
+
+class ProjectionWriter(GraphWriter):
+    """Products with frozen weights."""
+
+    def __init__(self, precision: Precision) -> None:
+        super().__init__()
+        self._precision = precision
+
+    def project(self, x: str, name: str, projection: Projection, scale: float = 1.0) -> str:
+        """x·Wᵀ with a frozen weight."""
+        weight = _array(projection.weight).T * np.float32(scale)  # [in, out]
+        if self._precision == "float32":
+            return self.node("MatMul", x, self.weight(name, weight))
+        steps = np.maximum(np.abs(weight).max(axis=0), np.float32(1e-12)) / np.float32(_INT8_STEPS)  # [out]
+        return self.node(
+            "DynamicQuantizeMatMul",
+            x,
+            self.weight(name, np.round(weight / steps).astype(np.int8)),
+            self.weight(f"{name}.scale", steps.astype(np.float32)),
+            self.weight(f"{name}.zero_point", np.zeros(len(steps), np.int8)),
+            domain=CONTRIB,
+        )
+
+
+class _NetworkWriter(ProjectionWriter):
+    """The parts of a T5 with adapters as nodes."""
+
+    def __init__(self, network: Vip5Network, precision: Precision) -> None:
+        super().__init__(precision)
+        self._config = network.config
+
+    def norm(self, x: str, name: str, bank: RMSNormBank) -> str:
+        """The root-mean-square norm; its weight is the domain's."""
+        ones = self.constant(np.ones(self._config.d_model, np.float32))
+        normed = self.node("SimplifiedLayerNormalization", x, ones, axis=-1, epsilon=bank.eps, stash_type=1)
+        return self.node("Mul", normed, self.input(f"{name}.norm"))
+
+    def after(self, x: str, output: str, name: str, branch: Branch) -> str:
+        """The domain's adapter over a sub-layer's output, and the residual."""
+        if branch.adapter is not None:
+            output = self._adapt(output, name)
+        return self.node("Add", x, output)
+
+    def feed(self, x: str, name: str, feed_forward: FeedForward, branch: Branch) -> str:
+        """The feed-forward sub-layer as a whole."""
+        hidden = self.project(self.norm(x, f"{name}.feed_forward", branch.norm), f"{name}.wi", feed_forward.wi)
+        if feed_forward.is_gated:
+            gate, linear = self.split(hidden, 2)
+            hidden = self.node("Mul", self.node("FastGelu", gate, domain=CONTRIB), linear)
+        else:
+            hidden = self.node("Relu", hidden)
+        return self.after(x, self.project(hidden, f"{name}.wo", feed_forward.wo), f"{name}.feed_forward", branch)
+
+    def continue_self(self, x: str, bias: str, origin: str, layer: int, block: DecoderBlock) -> str:
+        """Self-attention of one new token of every beam over its own tokens."""
+        name, width = f"decoder.{layer}", self._config.inner_dim
+        normed = self.norm(x, f"{name}.attention", block.attention_branch.norm)
+        projected = self.project(normed, f"{name}.qkv", block.attention.qkv)  # [B, n, 3·H·E]
+        q, k, v = self.split(self.node("Reshape", projected, self._shape(-1, 1, 3 * width)), 3)  # [B·n, 1, H·E]
+        past = [self.node("Gather", self.input(f"past_{kind}.{layer}"), origin, axis=0) for kind in ("key", "value")]
+        attended, keys, values = self.nodes(
+            "MultiHeadAttention",
+            *(q, k, v, "", "", bias, *past),
+            count=3,
+            domain=CONTRIB,
+            num_heads=self._config.num_heads,
+            scale=1.0,
+        )
+        self.output(f"new_key.{layer}", keys)
+        self.output(f"new_value.{layer}", values)
+        rows = self.node("Shape", x, start=0, end=2)
+        shape = self.node("Concat", rows, self._shape(width), axis=0)
+        output = self.project(self.node("Reshape", attended, shape), f"{name}.o", block.attention.o)
+        return self.after(x, output, f"{name}.attention", block.attention_branch)
+
+    def read_memory(self, x: str, is_token: str, layer: int, block: DecoderBlock) -> str:
+        """Cross-attention: the beams of a row are queries of one attention over the row's one memory."""
+        name = f"decoder.{layer}"
+        normed = self.norm(x, f"{name}.cross", block.cross_branch.norm)
+        q = self.project(normed, f"{name}.cross.q", block.cross.q)
+        attended = self.attend(q, self.input(f"key.{layer}"), self.input(f"value.{layer}"), "", is_token)
+        return self.after(
+            x, self.project(attended, f"{name}.cross.o", block.cross.o), f"{name}.cross", block.cross_branch
+        )
+
+    def attend(self, *inputs: str) -> str:
+        """softmax(q·kᵀ + bias)·v; inputs as MultiHeadAttention takes them."""
+        return self.node(
+            "MultiHeadAttention",
+            *inputs,
+            domain=CONTRIB,
+            num_heads=self._config.num_heads,
+            scale=1.0,
+            mask_filter_value=_NOTHING,
+        )
+
+    def split(self, x: str, num_parts: int) -> list[str]:
+        """Equal parts of the last axis."""
+        return self.nodes("Split", x, count=num_parts, axis=-1, num_outputs=num_parts)
+
+    def by_head(self, x: str) -> str:
+        """[B, S, H·E] → [B, H, S, E]."""
+        heads = self.node("Reshape", x, self._shape(0, 0, self._config.num_heads, self._config.d_kv))
+        return self.node("Transpose", heads, perm=[0, 2, 1, 3])
+
+    def _adapt(self, x: str, name: str) -> str:
+        """A + up(gelu(down(a))), the weights as the product takes them: [D, R] and [R, D]."""
+        down = self.node("MatMul", x, self.input(f"{name}.down"))
+        hidden = self.node("FastGelu", self.node("Add", down, self.input(f"{name}.down_bias")), domain=CONTRIB)
+        up = self.node("MatMul", hidden, self.input(f"{name}.up"))
+        return self.node("Add", x, self.node("Add", up, self.input(f"{name}.up_bias")))
+
+    def _shape(self, *sizes: int) -> str:
+        return self.constant(np.array(sizes, np.int64))
+
+
+def _array(weight: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = weight.detach().float().cpu().numpy()
+    return array

@@ -1,0 +1,97 @@
+"""An audit of a domain in a bundle against the dataset that it was trained on, or is evaluated with.
+
+Reads the catalog and the tokenizer alone, so that a bundle whose identifiers break the rules can be audited, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.bundle.catalog import Catalog
+from model.bundle.layout import CATALOG, TOKENIZER, domain_file
+from model.bundle.manifest import verify_files
+from model.datasets.dataset import Dataset
+from model.errors import UnknownDomainError
+from model.evaluation.audit.identifiers import IdentifierAudit, audit_identifiers
+from model.evaluation.audit.leaks import LeakAudit, audit_leaks
+from model.evaluation.audit.share import Share
+from model.prompts.tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True)
+class CoverageAudit:
+    """How the bundle's catalog and the dataset's items differ; examples are item ids."""
+
+    only_in_bundle: Share  # of the bundle's items
+    only_in_data: Share  # of the dataset's items
+    targets_not_in_bundle: Share  # of test targets: no answer can hold them; examples are item ids
+    other_index: Share  # of items in both: the identifier is another one
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """Everything that `vip5 bundle audit` says."""
+
+    bundle_hash: str
+    domain: str
+    dataset: str
+    indexing: str
+    leaks: LeakAudit
+    identifiers: IdentifierAudit
+    coverage: CoverageAudit
+
+
+def audit_domain(root: Path, domain: str, dataset: Dataset) -> AuditReport:
+    """Raise IntegrityError for a bundle that is not whole, UnknownDomainError for a domain that it does not have."""
+    manifest = verify_files(root)
+    if domain not in manifest.domains:
+        names = ", ".join(manifest.domains) or "none"
+        raise UnknownDomainError(f"{root} has no domain {domain!r}; its domains are: {names}")
+    where = str(domain_file(domain, CATALOG))
+    catalog = Catalog.read(root / where, where)
+    return AuditReport(
+        bundle_hash=manifest.hash,
+        domain=domain,
+        dataset=dataset.provenance.name,
+        indexing=dataset.provenance.indexing,
+        leaks=audit_leaks(dataset, _numbers(catalog, dataset)),
+        identifiers=audit_identifiers(catalog, TextTokenizer.from_file(root / TOKENIZER)),
+        coverage=_coverage(catalog, dataset),
+    )
+
+
+def _numbers(catalog: Catalog, dataset: Dataset) -> NDArray[np.int64]:
+    """The bundle's identifiers of the dataset's items, -1 for those that are no numbers or not in the bundle."""
+    index_of = dict(zip(catalog.item_ids, catalog.indices, strict=True))
+    indices = [index_of.get(item_id, "") for item_id in dataset.catalog.item_ids]
+    return np.array([int(index) if _is_number(index) else -1 for index in indices], dtype=np.int64)
+
+
+def _is_number(index: str) -> bool:
+    return index.isascii() and index.isdigit() and len(index) < 18
+
+
+def _coverage(catalog: Catalog, dataset: Dataset) -> CoverageAudit:
+    index_of = dict(zip(dataset.catalog.item_ids, dataset.catalog.indices, strict=True))
+    in_both = [
+        (item_id, index)
+        for item_id, index in zip(catalog.item_ids, catalog.indices, strict=True)
+        if item_id in index_of
+    ]
+    missing = [item_id for item_id in dataset.catalog.item_ids if catalog.row_of(item_id) is None]
+    sequences = dataset.sequences
+    targets = [
+        dataset.catalog.item_ids[sequences.target(user, "test")]
+        for user in range(len(sequences))
+        if len(sequences.of(user)) > 1
+    ]
+    return CoverageAudit(
+        only_in_bundle=Share.named([i for i in catalog.item_ids if i not in index_of], len(catalog)),
+        only_in_data=Share.named(missing, len(index_of)),
+        targets_not_in_bundle=Share.named([i for i in targets if catalog.row_of(i) is None], len(targets)),
+        other_index=Share.named([i for i, index in in_both if index_of[i] != index], len(in_both)),
+    )

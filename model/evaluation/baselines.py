@@ -1,0 +1,138 @@
+"""Recommenders that any model must beat, fitted on training interactions only.
+
+They are asked for the users, targets and candidates that the model is asked for, and ranked by the same rules: items
+that are not active are not returned. Ties go to the item that comes first in the catalog.
+"""
+
+# N items
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from model.datasets.dataset import Dataset
+from model.errors import TrainingError
+from model.evaluation.held_out import HeldOut, Rows
+from model.evaluation.metrics import Floats
+from model.evaluation.options import NUM_ANSWERED
+
+
+class Baseline(Protocol):
+    """Scores of all items for a user, [N]; the higher, the better, and -inf for what cannot be recommended."""
+
+    def scores(self, user: int, /) -> Floats: ...
+
+
+class RandomOrder:
+    """A shuffled catalog for each user."""
+
+    def __init__(self, held_out: HeldOut) -> None:
+        self._num_items = len(held_out.dataset.catalog)
+        self._seed = held_out.options.seed
+
+    def scores(self, user: int, /) -> Floats:
+        return np.random.default_rng((self._seed, user, 1)).random(self._num_items)
+
+
+class Popularity:
+    """How many training interactions an item has."""
+
+    def __init__(self, held_out: HeldOut) -> None:
+        self._counts = training_counts(held_out.dataset).astype(np.float64)
+
+    def scores(self, _user: int, /) -> Floats:
+        return self._counts
+
+
+class CoOccurrence:
+    """How many training histories hold both an item and the user's last one; the more popular item wins a tie."""
+
+    def __init__(self, held_out: HeldOut) -> None:
+        self._held_out = held_out
+        counts = training_counts(held_out.dataset)
+        self._tie_break = counts / (counts.max(initial=0) + 1.0)  # below 1, so that it decides ties only
+        histories = [np.unique(history) for history in training_histories(held_out.dataset)]
+        holders = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+        holds = sparse.csr_array(
+            (np.ones(len(holders), dtype=np.int64), (holders, np.concatenate(histories))),
+            shape=(len(histories), len(counts)),
+        )
+        self._together = sparse.csr_array(holds.T @ holds)
+
+    def scores(self, user: int, /) -> Floats:
+        scores: Floats = self._tie_break.copy()
+        last = int(self._held_out.history(user)[-1])
+        start, end = self._together.indptr[last], self._together.indptr[last + 1]
+        scores[self._together.indices[start:end]] += self._together.data[start:end]
+        scores[last] = self._tie_break[last]
+        return scores
+
+
+def fit_baseline(name: str, held_out: HeldOut) -> Baseline:
+    """Raises TrainingError for one whose library is not installed."""
+    makers: dict[str, Callable[[HeldOut], Baseline]] = {
+        "random": RandomOrder,
+        "popularity": Popularity,
+        "co-occurrence": CoOccurrence,
+        "sasrec": _fit_sasrec,
+    }
+    return makers[name](held_out)
+
+
+def catalog_ranks(baseline: Baseline, held_out: HeldOut) -> NDArray[np.int64]:
+    """Rank of each user's target in the whole catalog; 0 beyond those that are answered."""
+    ranks = []
+    for user in held_out.users.tolist():
+        is_eligible = held_out.is_returnable.copy()
+        if held_out.options.exclude_history:
+            is_eligible[held_out.history(user)] = False
+        ranks.append(_rank(baseline.scores(user), is_eligible, held_out.target(user)))
+    return np.array(ranks)
+
+
+def candidate_ranks(baseline: Baseline, held_out: HeldOut) -> NDArray[np.int64]:
+    """Rank of each user's target among the user's candidates; 0 beyond those that are answered."""
+    ranks = []
+    for user in held_out.users.tolist():
+        is_candidate = np.zeros_like(held_out.is_returnable)
+        is_candidate[held_out.candidates(user)] = True
+        ranks.append(_rank(baseline.scores(user), is_candidate & held_out.is_returnable, held_out.target(user)))
+    return np.array(ranks)
+
+
+def training_histories(dataset: Dataset) -> list[Rows]:
+    """What training sees of each user."""
+    return [dataset.sequences.seen(user, "train") for user in range(len(dataset.sequences))]
+
+
+def training_counts(dataset: Dataset) -> NDArray[np.int64]:
+    """Training interactions of each item, [N]."""
+    seen = np.concatenate([np.zeros(0, dtype=np.int64), *training_histories(dataset)])
+    return np.bincount(seen, minlength=len(dataset.catalog))
+
+
+def _rank(scores: Floats, is_eligible: NDArray[np.bool_], target: int) -> int:
+    """From 1; 0 beyond the items that are answered, and for a target that cannot be recommended."""
+    scores = np.where(is_eligible, scores, -np.inf)
+    if scores[target] == -np.inf:
+        return 0
+    is_before = scores > scores[target]
+    is_before[:target] |= scores[:target] == scores[target]
+    rank = 1 + int(is_before.sum())
+    return rank if rank <= NUM_ANSWERED else 0
+
+
+def _fit_sasrec(held_out: HeldOut) -> Baseline:
+    try:
+        from model.evaluation.sasrec import SelfAttention  # noqa: PLC0415 — its library is optional
+    except ImportError as error:
+        raise TrainingError(
+            f"the baseline sasrec needs RecTools, which is not installed ({error}); install vip5-serve[train,sasrec] "
+            "into an environment of its own, because RecTools needs numpy below 2"
+        ) from error
+    return SelfAttention.fit(held_out)

@@ -1,0 +1,189 @@
+"""What a bundle's engine takes for batches of each shape, and what each beam width finds; for `vip5 bench`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from model.engine.captured.buckets import Bucket, Ladder
+from model.engine.protocol import Engine, Ranking, RankingWork
+from model.errors import EngineError
+from model.planning.domain import ServedDomain
+from model.planning.planning import plan_sequential
+from model.planning.plans import RankingPlan
+from model.planning.queries import RankingOptions, SequentialQuery
+
+Report = Callable[[str, int, int | None], None]
+
+_MANY_TOKENS = 256  # longer prompts may hold more items than a short list of exclusions has room for
+_LONGEST_HISTORY = 400
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is measured."""
+
+    rows: tuple[int, ...]
+    tokens: tuple[int, ...]
+    beams: tuple[int, ...]  # ascending; the last is what the others are compared with
+    num_beams: int  # of the measurements by rows and tokens
+    k: int
+    num_requests: int  # different ones of each length
+    repeats: int
+
+
+@dataclass(frozen=True)
+class ShapeTime:
+    """Batches of so many requests whose prompts have up to so many tokens."""
+
+    num_rows: int
+    num_tokens: int
+    latency_ms: float  # median
+    p95_ms: float
+    requests_per_s: float
+
+
+@dataclass(frozen=True)
+class BeamTime:
+    """One request at a time with so many beams."""
+
+    num_beams: int
+    latency_ms: float  # median
+    recall: float  # share of the widest search's best 10 that this one finds
+    share_exact: float  # of answers that are proven to be the true top
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """By shape in the order of tokens and rows, by width in ascending order."""
+
+    shapes: tuple[ShapeTime, ...]
+    beams: tuple[BeamTime, ...]
+    is_mixed: bool
+
+    @property
+    def best(self) -> ShapeTime:
+        """The shape that answers most requests a second."""
+        return max(self.shapes, key=lambda each: each.requests_per_s)
+
+    def to_json(self, num_beams: int) -> dict[str, object]:
+        """The form of `vip5 bench --write`: buckets to capture, largest first, and the beam table."""
+        buckets = [
+            Bucket(each.num_rows, each.num_tokens, num_beams, _listed(each), self.is_mixed and each.num_rows > 1)
+            for each in self.shapes
+        ]
+        return {
+            "buckets": [each.to_json() for each in sorted(buckets, key=lambda bucket: -bucket.cost)],
+            "best": asdict(self.best),
+            "beams": [asdict(each) for each in self.beams],
+            "shapes": [asdict(each) for each in self.shapes],
+        }
+
+
+def _listed(shape: ShapeTime) -> int:
+    short, long = Ladder().listed
+    return short if shape.num_tokens <= _MANY_TOKENS else long
+
+
+def measure(engine: Engine, domains: Sequence[ServedDomain], options: BenchOptions, report: Report) -> Measurements:
+    """Time searches over histories drawn at random from the domains' own catalogs, with images left out as zeros."""
+    requests = {tokens: _works(domains, tokens, options) for tokens in options.tokens}
+    steps = len(options.rows) * len(options.tokens) + len(options.beams)
+    done = iter(range(1, steps + 1))
+    shapes = []
+    for tokens, works in requests.items():
+        for rows in options.rows:
+            shapes.append(_shape_time(engine, works, rows, tokens, options.repeats))
+            report(f"{rows} x {tokens}", next(done), steps)
+    usual = requests[options.tokens[len(options.tokens) // 2]]
+    widest = _answers(engine, usual, options.beams[-1])
+    beams = []
+    for num_beams in options.beams:
+        beams.append(_beam_time(engine, usual, num_beams, widest))
+        report(f"{num_beams} beams", next(done), steps)
+    return Measurements(tuple(shapes), tuple(beams), is_mixed=len(domains) > 1)
+
+
+def _shape_time(engine: Engine, works: Sequence[RankingWork], rows: int, tokens: int, repeats: int) -> ShapeTime:
+    batches = [_batch(works, rows, turn) for turn in range(repeats)]
+    engine.search(batches[0])
+    seconds = [_timed(engine, batch)[0] for batch in batches]
+    median, p95 = np.percentile(seconds, [50, 95])
+    return ShapeTime(rows, tokens, round(1e3 * float(median), 3), round(1e3 * float(p95), 3), round(rows / median, 1))
+
+
+def _beam_time(
+    engine: Engine, works: Sequence[RankingWork], num_beams: int, widest: Sequence[frozenset[int]]
+) -> BeamTime:
+    wide = [replace(work, num_beams=num_beams) for work in works]
+    engine.search(wide[:1])
+    timed = [_timed(engine, [work]) for work in wide]
+    recalls = [
+        len(best & set(ranking.leaves[:10].tolist())) / max(len(best), 1)
+        for (_, (ranking,)), best in zip(timed, widest, strict=True)
+    ]
+    exact = [ranking.exact_prefix == len(ranking.leaves) for _, (ranking,) in timed]
+    return BeamTime(
+        num_beams=num_beams,
+        latency_ms=round(1e3 * float(np.median([seconds for seconds, _ in timed])), 3),
+        recall=round(float(np.mean(recalls)), 4),
+        share_exact=round(float(np.mean(exact)), 4),
+    )
+
+
+def _answers(engine: Engine, works: Sequence[RankingWork], num_beams: int) -> list[frozenset[int]]:
+    return [frozenset(engine.search([replace(work, num_beams=num_beams)])[0][0].leaves[:10].tolist()) for work in works]
+
+
+def _timed(engine: Engine, batch: Sequence[RankingWork]) -> tuple[float, list[Ranking]]:
+    started = time.perf_counter()
+    rankings, _ = engine.search(batch)
+    return time.perf_counter() - started, rankings
+
+
+def _batch(works: Sequence[RankingWork], rows: int, turn: int) -> list[RankingWork]:
+    return [works[(turn * rows + row) % len(works)] for row in range(rows)]
+
+
+def _works(domains: Sequence[ServedDomain], tokens: int, options: BenchOptions) -> list[RankingWork]:
+    generator = np.random.default_rng(tokens)
+    plans = _plans(domains, tokens, options, generator)
+    works = []
+    for plan, domain in plans:
+        features = np.zeros((len(plan.prompt.image_items), domain.spec.layout.feature_dim), dtype=np.float32)
+        works.append(plan.work([features]))
+    return works
+
+
+def _plans(
+    domains: Sequence[ServedDomain], tokens: int, options: BenchOptions, generator: np.random.Generator
+) -> Iterator[tuple[RankingPlan, ServedDomain]]:
+    """The longest prompts of up to `tokens` tokens, the domains taking turns."""
+    for number in range(options.num_requests):
+        domain = domains[number % len(domains)]
+        rows = generator.integers(0, len(domain.catalog), _LONGEST_HISTORY)
+        found: RankingPlan | None = None
+        length = 1
+        while (plan := _plan(domain, rows[:length].tolist(), options)).prompt.num_tokens <= tokens:
+            found = plan
+            if plan.prompt.is_truncated or length == _LONGEST_HISTORY:
+                break
+            length += 1
+        if found is None:
+            raise EngineError(
+                f"no prompt of {domain.name} has {tokens} tokens or fewer, one item takes {plan.prompt.num_tokens}; "
+                "give --tokens larger numbers"
+            )
+        yield found, domain
+
+
+def _plan(domain: ServedDomain, rows: Sequence[int], options: BenchOptions) -> RankingPlan:
+    history = tuple(domain.catalog.item_ids[row] for row in rows)
+    query = SequentialQuery(history, options=RankingOptions(k=options.k, num_beams=options.num_beams))
+    plan = plan_sequential(domain, query)
+    if not isinstance(plan, RankingPlan):
+        raise EngineError(f"the usual template of {domain.name} asks yes or no; only rankings can be measured")
+    return plan

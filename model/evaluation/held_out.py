@@ -1,0 +1,127 @@
+"""Who is asked for what: the users of a dataset, what is known of them, and what they are to be recommended.
+
+The model and all baselines are asked for the same users and targets, among the same candidates.
+"""
+
+# N items of the dataset
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.datasets.dataset import NUM_HELD_OUT, Dataset, Review
+from model.errors import DatasetError
+from model.evaluation.options import EvaluationOptions
+from model.planning.domain import ServedDomain
+
+_NAMED_IN_ERROR = 3
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The held-out part of a dataset. Users and items are rows of it."""
+
+    dataset: Dataset
+    options: EvaluationOptions
+    is_returnable: NDArray[np.bool_]  # [N], active in the domain
+    _candidates: dict[int, Rows] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(cls, dataset: Dataset, domain: ServedDomain, options: EvaluationOptions) -> HeldOut:
+        """Raises DatasetError if items of the dataset are not in the domain's catalog."""
+        rows = [domain.catalog.row_of(item_id) for item_id in dataset.catalog.item_ids]
+        missing = [item_id for item_id, row in zip(dataset.catalog.item_ids, rows, strict=True) if row is None]
+        if missing:
+            named = ", ".join(missing[:_NAMED_IN_ERROR]) + (", …" if len(missing) > _NAMED_IN_ERROR else "")
+            raise DatasetError(
+                f"{len(missing)} of {len(rows)} items of {dataset.provenance.name} are not in the catalog of "
+                f"{domain.name}: {named}; evaluate with the data that the domain was made from"
+            )
+        for user, given in dataset.negatives.items():
+            if len(given) and not 0 <= given.min() <= given.max() < len(rows):
+                raise DatasetError(
+                    f"{dataset.provenance.name}: the negatives of user {user} are items {given.min()} to "
+                    f"{given.max()}, but the catalog has rows 0 to {len(rows) - 1}; prepare the dataset anew"
+                )
+        return cls(dataset, options, domain.catalog.is_active[np.asarray(rows, dtype=np.int64)])
+
+    @cached_property
+    def users(self) -> Rows:
+        """Users with a history before their target, or a sample of them; in order."""
+        lengths = np.diff(self.dataset.sequences.offsets)
+        users = np.flatnonzero(lengths >= NUM_HELD_OUT[self.options.split] + 2)
+        if not len(users):
+            raise DatasetError(
+                f"no user of {self.dataset.provenance.name} has the {NUM_HELD_OUT[self.options.split] + 2} interactions"
+                f" that the split {self.options.split} needs; prepare a dataset with longer histories"
+            )
+        return self._sample(users, self.options.num_users)
+
+    @cached_property
+    def exact_users(self) -> Rows:
+        """Those of the users who are ranked exactly, too."""
+        return self._sample(self.users, self.options.num_exact)
+
+    @cached_property
+    def reviews(self) -> tuple[Review, ...]:
+        """Reviews of the split with an explanation, of all users who wrote one or of a sample of them."""
+        reviews = [
+            review for review in self.dataset.reviews if review.split == self.options.split and review.explanation
+        ]
+        writers = np.unique([review.user for review in reviews])
+        chosen = set(self._sample(writers, self.options.num_users).tolist())
+        return tuple(review for review in reviews if review.user in chosen)
+
+    def history(self, user: int) -> Rows:
+        """What is known of the user, oldest first."""
+        return self.dataset.sequences.seen(user, self.options.split)
+
+    def target(self, user: int) -> int:
+        return self.dataset.sequences.target(user, self.options.split)
+
+    def candidates(self, user: int) -> Rows:
+        """The target among items that the user never had, in an order drawn from the seed and the user.
+
+        The negatives are those that the dataset gives, else a uniform sample of the items that can be returned. There
+        are fewer where the user has had nearly everything.
+        """
+        if user not in self._candidates:
+            self._candidates[user] = self._draw_candidates(user)
+        return self._candidates[user]
+
+    def _draw_candidates(self, user: int) -> Rows:
+        rng = np.random.default_rng((self.options.seed, user))
+        had = self.dataset.sequences.of(user)
+        given = self.dataset.negatives.get(user)
+        if given is not None:
+            negatives = np.setdiff1d(given, had)
+        else:
+            can_be_drawn = self.is_returnable.copy()
+            can_be_drawn[had] = False
+            unknown = np.flatnonzero(can_be_drawn)
+            negatives = rng.choice(unknown, size=min(self.options.num_negatives, len(unknown)), replace=False)
+        return rng.permutation(np.append(negatives, self.target(user)))
+
+    def _sample(self, users: Rows, most: int | None) -> Rows:
+        if most is None or most >= len(users):
+            return users
+        return np.sort(np.random.default_rng(self.options.seed).choice(users, size=most, replace=False))
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of everything that an evaluation reads of a dataset."""
+    digest = hashlib.sha256()
+    digest.update(dataset.sequences.items.astype(np.int64).tobytes())
+    digest.update(dataset.sequences.offsets.astype(np.int64).tobytes())
+    for column in (dataset.catalog.item_ids, dataset.users.table.to_pylist(), dataset.reviews):
+        digest.update(repr(tuple(column)).encode())
+    for user in sorted(dataset.negatives):
+        digest.update(repr((user, dataset.negatives[user].tolist())).encode())
+    return digest.hexdigest()

@@ -1,0 +1,163 @@
+"""What the engine is asked: a query for each user, or review, and template, as a client of the service would ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from model.bundle.users import User
+from model.datasets.dataset import Review
+from model.errors import DatasetError
+from model.evaluation.held_out import HeldOut
+from model.evaluation.options import NUM_ANSWERED
+from model.network.config import TASKS
+from model.planning.domain import ServedDomain
+from model.planning.planning import plan_direct, plan_explanation, plan_sequential
+from model.planning.plans import PointwisePlan, RankingPlan, TextPlan
+from model.planning.queries import DirectQuery, ExplanationQuery, RankingOptions, SequentialQuery
+from model.prompts.templates import TEMPLATES, Template
+
+Plan = RankingPlan | PointwisePlan | TextPlan
+Query = SequentialQuery | DirectQuery | ExplanationQuery
+
+
+@dataclass(frozen=True)
+class Question:
+    """`subject` is a user's row or, for an explanation, the place of a review in `HeldOut.reviews`."""
+
+    template: Template
+    subject: int
+    query: Query
+
+
+@dataclass(frozen=True, eq=False)
+class Questionnaire:
+    """All questions to a domain about the held-out part of a dataset."""
+
+    held_out: HeldOut
+    domain: ServedDomain
+
+    @cached_property
+    def templates(self) -> tuple[Template, ...]:
+        """Templates of all tasks that the data has something to ask for.
+
+        Raises DatasetError where a task or a template was asked for by name and the data has nothing for it.
+        """
+        options = self.held_out.options
+        chosen: list[Template] = []
+        for task in TASKS:
+            templates = [TEMPLATES[name] for name in options.templates_of(task)]
+            usable = [template for template in templates if task != "explanation" or self._reviews(template)]
+            unusable = [template.template_id for template in templates if template not in usable]
+            if unusable and (options.templates is not None or (task in options.asked_tasks and not usable)):
+                raise DatasetError(
+                    f"{self.held_out.dataset.provenance.name} has no review in the split {options.split} that has what "
+                    f"{', '.join(unusable)} asks for; leave that out, or prepare a dataset with explanations"
+                )
+            chosen += usable
+        return tuple(chosen)
+
+    def questions(self, template: Template) -> list[Question]:
+        """Short histories first, so that the prompts of a batch are of about one length."""
+        if template.task == "explanation":
+            return [
+                Question(template, place, self._explanation_query(template, review))
+                for place, review in self._reviews(template)
+            ]
+        users = self.held_out.users.tolist()
+        if template.task == "sequential":
+            users.sort(key=lambda user: len(self.held_out.history(user)))
+        return [Question(template, user, self._ranking_query(template, user)) for user in users]
+
+    def exact_questions(self, template: Template) -> list[Question]:
+        """Those that are to be answered exactly, too; none for a template that does not ask about the whole catalog."""
+        if template.task != "sequential" or template.target != "item":
+            return []
+        users = self.held_out.exact_users.tolist()
+        return [Question(template, user, self._ranking_query(template, user)) for user in users]
+
+    def batches(self, questions: Sequence[Question]) -> Iterator[list[tuple[Question, Plan]]]:
+        """Consecutive questions whose prompts have as many tokens as fit, padding included, or one question alone."""
+        batch: list[tuple[Question, Plan]] = []
+        num_prompts = longest = 0
+        for question in questions:
+            plan = plan_of(question.query, self.domain)
+            lengths = [prompt.num_tokens for prompt in plan.prompts]
+            num_prompts, longest = num_prompts + len(lengths), max([longest, *lengths])
+            if batch and num_prompts * longest > self.held_out.options.batch_tokens:
+                yield batch
+                batch, num_prompts, longest = [], len(lengths), max([0, *lengths])
+            batch.append((question, plan))
+        if batch:
+            yield batch
+
+    def _ranking_query(self, template: Template, user: int) -> SequentialQuery | DirectQuery:
+        options = self.held_out.options
+        asked_for = RankingOptions(k=NUM_ANSWERED, num_beams=options.num_beams)
+        candidates = None
+        if template.task == "direct" or template.target == "yes_no":
+            candidates = self._item_ids(self.held_out.candidates(user).tolist())
+        user_id, user_name = self._user(user)
+        if template.task == "direct":
+            return DirectQuery(candidates, user_id, user_name, template.template_id, asked_for)
+        return SequentialQuery(
+            history=self._item_ids(self.held_out.history(user).tolist()),
+            user_id=user_id,
+            user_name=user_name,
+            template=template.template_id,
+            exclude_history=options.exclude_history,
+            include_items=candidates,
+            options=asked_for,
+        )
+
+    def _explanation_query(self, template: Template, review: Review) -> ExplanationQuery:
+        user_id, user_name = self._user(review.user)
+        (item_id,) = self._item_ids([review.item])
+        return ExplanationQuery(
+            item_id=item_id,
+            user_id=user_id,
+            user_name=user_name,
+            feature=review.feature,
+            star_rating=None if review.star_rating is None else round(review.star_rating),
+            review_headline=review.headline,
+            template=template.template_id,
+            max_new_tokens=self.held_out.options.max_new_tokens,
+        )
+
+    def _reviews(self, template: Template) -> list[tuple[int, Review]]:
+        """Places and reviews that have all that the template names, and a rating where the answer gives one."""
+        return [
+            (place, review)
+            for place, review in enumerate(self.held_out.reviews)
+            if (review.feature or not template.needs("feature"))
+            and (review.headline or not template.needs("headline"))
+            and (
+                review.star_rating is not None
+                or not (template.needs("stars") or template.target == "rated_explanation")
+            )
+        ]
+
+    def _user(self, user: int) -> tuple[str, str | None]:
+        """What a client calls the user: a domain without a table of users takes the model's index, and a name."""
+        known = self._users[user]
+        return (known.user_id, None) if self.domain.users is not None else (known.index, known.name)
+
+    def _item_ids(self, rows: Sequence[int]) -> tuple[str, ...]:
+        item_ids = self.held_out.dataset.catalog.item_ids
+        return tuple(item_ids[row] for row in rows)
+
+    @cached_property
+    def _users(self) -> list[User]:
+        return [User(**row) for row in self.held_out.dataset.users.table.to_pylist()]
+
+
+def plan_of(query: Query, domain: ServedDomain) -> Plan:
+    """Raises InputError kinds."""
+    match query:
+        case SequentialQuery():
+            return plan_sequential(domain, query)
+        case DirectQuery():
+            return plan_direct(domain, query)
+        case ExplanationQuery():
+            return plan_explanation(domain, query)

@@ -1,0 +1,80 @@
+"""SASRec (Kang and McAuley, arXiv 1808.09781) by RecTools, fitted on training interactions only.
+
+RecTools is an optional dependency, because it needs numpy below 2.
+"""
+
+# N items
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_lightning import seed_everything
+from rectools.dataset import Dataset as Interactions
+from rectools.models import SASRecModel
+
+from model.evaluation.baselines import training_histories
+from model.evaluation.held_out import HeldOut, Rows
+from model.evaluation.metrics import Floats
+
+SIZE = {"n_factors": 64, "n_blocks": 2, "n_heads": 2, "session_max_len": 50, "dropout_rate": 0.2}
+FITTING = {"loss": "softmax", "lr": 1e-3, "batch_size": 128, "epochs": 20}
+_USERS_AT_A_TIME = 128
+
+
+class SelfAttention:
+    """Scores items by a transformer over the user's history; what training never saw gets -inf."""
+
+    def __init__(self, model: SASRecModel, held_out: HeldOut) -> None:
+        self._model = model
+        self._held_out = held_out
+        self._scores: dict[int, Floats] = {}
+
+    @classmethod
+    def fit(cls, held_out: HeldOut) -> SelfAttention:
+        """Fit to what training sees of all users."""
+        histories = training_histories(held_out.dataset)
+        seed_everything(held_out.options.seed, verbose=False)
+        model = SASRecModel(**SIZE, **FITTING, deterministic=True)
+        model.fit(_interactions(range(len(histories)), histories))
+        torch.use_deterministic_algorithms(mode=False)  # the library leaves it on
+        return cls(model, held_out)
+
+    def scores(self, user: int, /) -> Floats:
+        if user not in self._scores:
+            self._scores = self._scores_from(user)
+        return self._scores[user]
+
+    def _scores_from(self, user: int) -> dict[int, Floats]:
+        """Those of this user and of some that come next, [N] each."""
+        users = self._held_out.users
+        start = int(np.searchsorted(users, user))
+        chunk = users[start : start + _USERS_AT_A_TIME].tolist()
+        num_items = len(self._held_out.dataset.catalog)
+        found = self._model.recommend(
+            users=chunk,
+            dataset=_interactions(chunk, [self._held_out.history(each) for each in chunk]),
+            k=num_items,
+            filter_viewed=False,
+            on_unsupported_targets="ignore",
+        )
+        scores = {each: np.full(num_items, -np.inf) for each in chunk}
+        for each, rows in found.groupby("user_id"):
+            scores[each][rows["item_id"].to_numpy()] = rows["score"].to_numpy()
+        return scores
+
+
+def _interactions(users: Sequence[int], histories: Sequence[Rows]) -> Interactions:
+    """Histories in the library's form; an item's place stands for its time."""
+    lengths = [len(history) for history in histories]
+    places = np.concatenate([np.arange(length) for length in lengths])
+    table = {
+        "user_id": np.repeat(users, lengths),
+        "item_id": np.concatenate(histories),
+        "weight": np.ones(len(places)),
+        "datetime": pd.to_datetime(places, unit="s"),
+    }
+    return Interactions.construct(pd.DataFrame(table))

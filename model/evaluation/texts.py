@@ -1,0 +1,101 @@
+"""Measures of generated explanations: BLEU and ROUGE against what the user wrote, and errors of predicted ratings.
+
+BLEU is that of the whole corpus, as VIP5 reports it: n-gram matches are summed over all texts before precisions are
+taken. ROUGE is the mean of the texts' F measures.
+"""
+
+# Q texts
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sacrebleu.metrics.bleu import BLEU
+
+from model.evaluation.metrics import Estimate, Floats, estimates
+
+_ORDERS = (1, 4)
+_ROUGE = {"rouge1": "rouge-1", "rouge2": "rouge-2", "rougeL": "rouge-l"}
+_NUM_BLEU = 2 * max(_ORDERS) + 2
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A generated text beside the true one; ratings are None where there is none."""
+
+    user: int
+    text: str
+    reference: str
+    star_rating: float | None
+    true_rating: float | None
+
+
+def text_estimates(texts: Sequence[ScoredText], seed: int) -> dict[str, Estimate]:
+    """BLEU-1, BLEU-4 and ROUGE-1, -2, -L (F), all times 100."""
+    statistics = np.column_stack([_bleu_statistics(texts), _rouge(texts), np.ones(len(texts))])
+    users = np.array([text.user for text in texts])
+    return estimates(_text_figures, statistics, users, seed)
+
+
+def rating_estimates(texts: Sequence[ScoredText], seed: int) -> dict[str, Estimate]:
+    """RMSE and MAE in stars, of the texts that gave a rating where the true one is known; empty if none did."""
+    rated = [
+        (text.user, text.star_rating - text.true_rating)
+        for text in texts
+        if text.star_rating is not None and text.true_rating is not None
+    ]
+    if not rated:
+        return {}
+    users, errors = np.array([user for user, _ in rated]), np.array([error for _, error in rated])
+
+    def figures(sums: Floats) -> Mapping[str, Floats]:
+        return {"rmse": np.sqrt(sums[..., 0] / sums[..., 2]), "mae": sums[..., 1] / sums[..., 2]}
+
+    return estimates(figures, np.column_stack([errors**2, np.abs(errors), np.ones(len(errors))]), users, seed)
+
+
+def _text_figures(sums: Floats) -> Mapping[str, Floats]:
+    figures = {f"bleu-{order}": _bleu(sums[..., :_NUM_BLEU], order) for order in _ORDERS}
+    for place, name in enumerate(_ROUGE.values(), start=_NUM_BLEU):
+        figures[name] = 100 * sums[..., place] / sums[..., -1]
+    return figures
+
+
+def _bleu_statistics(texts: Sequence[ScoredText]) -> Floats:
+    """Matches and numbers of n-grams for n up to 4, and both lengths, [Q, 10]."""
+    highest = max(_ORDERS)
+    scorer = BLEU(max_ngram_order=highest, effective_order=True)
+    rows = []
+    for text in texts:
+        score = scorer.sentence_score(text.text, [text.reference])
+        rows.append([*score.counts, *score.totals, score.sys_len, score.ref_len])
+    return np.array(rows, dtype=np.float64)
+
+
+def _bleu(sums: Floats, order: int) -> Floats:
+    """Corpus BLEU as sacrebleu has it, from summed statistics, [..., 10] → [...]."""
+    highest = max(_ORDERS)
+    scores = [
+        BLEU.compute_bleu(
+            correct=[int(count) for count in row[:order]],
+            total=[int(count) for count in row[highest : highest + order]],
+            sys_len=int(row[-2]),
+            ref_len=int(row[-1]),
+            smooth_method="exp",
+            max_ngram_order=order,
+        ).score
+        for row in sums.reshape(-1, _NUM_BLEU)
+    ]
+    return np.array(scores).reshape(sums.shape[:-1])
+
+
+def _rouge(texts: Sequence[ScoredText]) -> NDArray[np.float64]:
+    """F measures, [Q, 3]."""
+    from rouge_score.rouge_scorer import RougeScorer  # noqa: PLC0415 — brings NLTK, which takes seconds to load
+
+    scorer = RougeScorer(list(_ROUGE), use_stemmer=False)
+    scored = [scorer.score(text.reference, text.text) for text in texts]
+    return np.array([[each[name].fmeasure for name in _ROUGE] for each in scored])

@@ -1,0 +1,1 @@
+"""From a request in the shop's ids to plans for the engine."""

@@ -1,0 +1,107 @@
+"""A domain as it is served: an immutable snapshot of its adapter's place, catalog, trie and prompt settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.bundle.bundle import DomainFiles
+from model.bundle.catalog import Catalog
+from model.bundle.columns import Scalar
+from model.bundle.layout import DomainSpec
+from model.bundle.users import Users
+from model.decoding.eligibility import LeafMask
+from model.decoding.trie import Trie
+from model.prompts.assembly import PromptAssembler
+from model.prompts.tokenizer import TextTokenizer
+
+_FILTERS_KEPT = 64
+_RATED = re.compile(r"\s*(?P<stars>\d+(\.\d+)?)\s*,\s*(?P<text>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, eq=False)
+class ServedDomain:
+    """Everything that a request to a domain needs but for the weights, which lie in the engine at `slot`."""
+
+    slot: int
+    spec: DomainSpec
+    bundle_hash: str
+    catalog: Catalog
+    users: Users | None
+    tokenizer: TextTokenizer
+    assembler: PromptAssembler
+    trie: Trie
+    leaves_of_rows: NDArray[np.int32] = field(repr=False)  # [N]
+
+    @classmethod
+    def of(cls, slot: int, files: DomainFiles, tokenizer: TextTokenizer, bundle_hash: str) -> ServedDomain:
+        """Prepare the catalog's texts for prompts and build its trie."""
+        catalog = files.catalog
+        assembler = PromptAssembler(
+            tokenizer,
+            catalog.indices,
+            catalog.titles,
+            visual_tokens=files.spec.layout.visual_tokens,
+            max_tokens=files.spec.prompts.max_tokens,
+            identifiers=files.identifiers,
+        )
+        trie = Trie.build(files.identifiers.flat, files.identifiers.offsets, eos_id=tokenizer.eos_id)
+        return cls(
+            slot=slot,
+            spec=files.spec,
+            bundle_hash=bundle_hash,
+            catalog=catalog,
+            users=files.users,
+            tokenizer=tokenizer,
+            assembler=assembler,
+            trie=trie,
+            leaves_of_rows=trie.leaves_of_rows,
+        )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_filtered", lru_cache(maxsize=_FILTERS_KEPT)(self._filter))
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def with_catalog(self, catalog: Catalog) -> ServedDomain:
+        """The domain with other facts about the same items; trie and token pieces are shared as far as they hold."""
+        has_same_titles = catalog.titles is self.catalog.titles
+        assembler = self.assembler if has_same_titles else self.assembler.with_titles(catalog.titles)
+        return replace(self, catalog=catalog, assembler=assembler)
+
+    def rows_of(self, leaves: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Catalog rows of a ranking's leaves."""
+        return self.trie.rows_of_leaves[leaves]
+
+    def eligible(self, where: Mapping[str, tuple[Scalar, ...]]) -> LeafMask:
+        """Leaves of the active items that a filter admits. Raises UnknownColumnError or InputError for a bad one."""
+        key = tuple(
+            (column, tuple((type(value), value) for value in values)) for column, values in sorted(where.items())
+        )
+        mask: LeafMask = self._filtered(key)  # type: ignore[attr-defined]  # set in __post_init__, on a frozen class
+        return mask
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """Decoded text, without special tokens."""
+        return self.tokenizer.decode(token_ids)
+
+    @staticmethod
+    def rated_text(text: str) -> tuple[float | None, str]:
+        """Star rating and explanation of a C-7 or C-8 answer, `4.0 , the text`; None where there is no rating."""
+        match = _RATED.fullmatch(text)
+        return (None, text) if match is None else (float(match["stars"]), match["text"])
+
+    def _filter(self, key: tuple[tuple[str, tuple[tuple[type, Scalar], ...]], ...]) -> LeafMask:
+        is_eligible = self.catalog.is_active
+        if key:
+            is_eligible = is_eligible & self.catalog.mask(
+                {column: tuple(v for _, v in values) for column, values in key}
+            )
+        return LeafMask.of(is_eligible[self.trie.rows_of_leaves])

@@ -1,0 +1,131 @@
+"""Answers requests for explanations, whole or token by token.
+
+The HTTP route and the command line go this same way. Knows no web framework.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from model.engine.protocol import GeneratedText, TextWork
+from model.planning.planning import plan_explanation
+from model.planning.plans import Degradation, TextPlan
+from service.answering.prompt_features import deadline_in, fetch_features, untrained
+from service.batching.job import Job
+from service.batching.lanes import Lanes
+from service.observability.metrics import Metrics
+from service.observability.trace import RequestTrace
+from service.schemas.base import DegradedBody
+from service.schemas.explanation import ExplanationAnswer, ExplanationRequest, TokenEvent
+from service.settings import RequestLimits
+from service.versions.domain_version import Lease
+from service.versions.domains import Domains
+
+
+class RunningExplanation:
+    """A text that is being generated."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        plan: TextPlan,
+        degraded: tuple[Degradation, ...],
+        job: Job[TextWork, GeneratedText],
+        tokens: asyncio.Queue[int | None],
+        metrics: Metrics,
+    ) -> None:
+        self._lease = lease
+        self._domain = lease.version.domain
+        self._metrics = metrics
+        self._plan = plan
+        self._degraded = degraded
+        self._job = job
+        self._tokens = tokens
+
+    async def answer(self, trace: RequestTrace) -> ExplanationAnswer:
+        """Wait for the whole text. Raises DeadlineError and EngineError; a caller that stops waiting cancels it."""
+        outcome = await self._job.outcome()
+        trace.note_engine(outcome.queue_s, outcome.timings)
+        (generated,) = outcome.results
+        self._observe()
+        text = self._domain.text_of(generated.token_ids)
+        star_rating = None
+        if self._plan.predicts_rating:
+            star_rating, text = self._domain.rated_text(text)
+        return ExplanationAnswer(
+            text=text,
+            star_rating=star_rating,
+            template=self._plan.template,
+            finish_reason=generated.finish_reason,
+            degraded=[DegradedBody(kind=each.kind, detail=each.detail) for each in self._degraded],
+            domain=self._domain.name,
+            bundle=self._domain.bundle_hash,
+            catalog_revision=self._lease.version.catalog_revision,
+            request_id=trace.request_id,
+        )
+
+    async def events(self, trace: RequestTrace) -> AsyncIterator[TokenEvent | ExplanationAnswer]:
+        """What each token adds to the text, then the whole answer; with several beams, the answer only."""
+        answer = asyncio.ensure_future(self.answer(trace))
+        answer.add_done_callback(lambda _: self._tokens.put_nowait(None))
+        try:
+            token_ids: list[int] = []
+            told = ""
+            while (token_id := await self._tokens.get()) is not None:
+                token_ids.append(token_id)
+                text = self._domain.text_of(token_ids)
+                if text != told and text.startswith(told):
+                    yield TokenEvent(text=text[len(told) :])
+                    told = text
+            yield await answer
+        finally:
+            answer.cancel()
+
+    def _observe(self) -> None:
+        duration_s = time.monotonic() - self._job.submitted_at
+        version = self._lease.version.ref.version
+        self._metrics.observe_version(self._domain.name, version, self._lease.role, duration_s)
+
+    def cancel(self) -> None:
+        """Nobody wants the text any more; generating stops at the next token."""
+        self._job.abandon()
+
+
+class Explainer:
+    """Answers requests for explanations."""
+
+    def __init__(self, domains: Domains, lanes: Lanes, metrics: Metrics, limits: RequestLimits) -> None:
+        self._domains = domains
+        self._lanes = lanes
+        self._metrics = metrics
+        self._limits = limits
+
+    async def explain(self, request: ExplanationRequest, trace: RequestTrace) -> ExplanationAnswer:
+        """Raises InputError kinds, QueueFullError, DeadlineError and EngineError."""
+        started_at = time.perf_counter()
+        answer = await (await self.start(request, trace)).answer(trace)
+        trace.note_stage("total", time.perf_counter() - started_at)
+        return answer
+
+    async def start(self, request: ExplanationRequest, trace: RequestTrace) -> RunningExplanation:
+        """Queue the request. Raises InputError kinds and QueueFullError."""
+        deadline = deadline_in(self._limits.default_deadline_s)
+        key = request.user_id or trace.request_id
+        lease = trace.hold(self._domains.lease(request.domain, key, is_ranking=False))
+        domain = lease.version.domain
+        trace.domain = domain.name
+        self._lanes.text.check(deadline)  # before any work is done for it
+        with trace.stage("plan"):
+            plan = plan_explanation(domain, request.query)
+        with trace.stage("features"):
+            features = await fetch_features(lease.version, plan.prompts)
+        degraded = (*plan.degraded, *features.degraded, *untrained(domain))
+        trace.note_degraded(degraded)
+        self._metrics.count_degraded(trace.degraded)
+        tokens: asyncio.Queue[int | None] = asyncio.Queue()
+        job = self._lanes.generate(
+            plan.work(features.rows), deadline=deadline, on_token=tokens.put_nowait if request.stream else None
+        )
+        return RunningExplanation(lease, plan, degraded, job, tokens, self._metrics)

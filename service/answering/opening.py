@@ -1,0 +1,77 @@
+"""Puts together what changes what is served, and begins with what the journal says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from feature_cache.remote.link import connect
+from model.planning.runtime import Runtime
+from service.answering.readiness import warm_up_version
+from service.answering.recommender import Recommender
+from service.batching.lanes import Lanes
+from service.observability.metrics import Metrics
+from service.settings import JournalOptions, Settings
+from service.versions.administration import Administration
+from service.versions.domains import Domains
+from service.versions.features import Features
+from service.versions.file_journal import FileJournal
+from service.versions.journal import Journal, NoJournal
+from service.versions.loading import Sources, VersionLoader
+from service.versions.redis_journal import RedisJournal
+from service.versions.replica import Replica
+from service.versions.slots import Slots
+
+FENCE_STEP_S = 0.01
+
+
+@dataclass(frozen=True)
+class EpochParts:
+    """What versions are made with and asked through."""
+
+    runtime: Runtime
+    domains: Domains
+    features: Features
+    lanes: Lanes
+    recommender: Recommender
+    metrics: Metrics
+
+
+@asynccontextmanager
+async def open_epochs(settings: Settings, parts: EpochParts, journal: Journal) -> AsyncIterator[Administration]:
+    """Serve the bundle's domains as the journal says, and follow it inside the block. Raises BundleError kinds."""
+    runtime = parts.runtime
+    slots = Slots(runtime.engine, (domain.slot for domain in runtime.domains.values()), lambda: _fence(parts.lanes))
+    sources = Sources(runtime, settings.admin_options.bundles_root)
+    loader = VersionLoader(sources, slots, parts.features, lambda version: warm_up_version(parts.recommender, version))
+    replica = Replica(parts.domains, loader, journal, parts.metrics)
+    await replica.start([await loader.adopt(domain) for domain in runtime.domains.values()])
+    following = asyncio.create_task(replica.follow())
+    try:
+        yield Administration(replica, loader, parts.metrics, puts_features=parts.features.is_embedded)
+    finally:
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+        await slots.close()
+        await journal.close()
+
+
+def open_journal(options: JournalOptions) -> Journal:
+    """The journal that the settings ask for; none where nothing was ever changed and nothing may be."""
+    if options.redis is not None:
+        return RedisJournal(connect(options.redis), options.service_id)
+    if options.is_wanted or options.path.exists():
+        return FileJournal(options.path)
+    return NoJournal()
+
+
+async def _fence(lanes: Lanes) -> None:
+    """Wait until whatever the lanes run now has left the engine."""
+    # A batch that was taken just now is known to its lane a moment later.
+    await asyncio.sleep(FENCE_STEP_S)
+    running = {job for lane in lanes.all for job in lane.running}
+    while running & {job for lane in lanes.all for job in lane.running}:  # noqa: ASYNC110  # lanes are threads
+        await asyncio.sleep(FENCE_STEP_S)

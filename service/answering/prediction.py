@@ -1,0 +1,102 @@
+"""Answers a file of requests by the way that HTTP requests go, many at a time, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from pydantic import BaseModel, ValidationError
+
+from model.errors import InputError, Vip5Error
+from service.answering.service import Service, open_service
+from service.errors import MalformedBodyError, problem_of
+from service.observability.liveness import Liveness
+from service.observability.metrics import Metrics
+from service.observability.trace import RequestTrace
+from service.schemas.explanation import ExplanationRequest
+from service.schemas.problem import Problem
+from service.schemas.ranking import DirectRequest, SequentialRequest
+from service.settings import Settings
+
+UNHURRIED_MS = 24 * 3600 * 1000
+LONGEST_FETCH_MS = 2000
+
+Report: TypeAlias = Callable[[str, int, int | None], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many lines got an answer, and how many a problem document."""
+
+    num_answered: int
+    num_failed: int
+
+
+async def predict_file(settings: Settings, requests: Path, out: Path, report: Report) -> Counts:
+    """Write one line for each line of `requests`. Raises BundleError kinds.
+
+    As many requests are under way as the queue holds; no more of the file is in memory.
+    """
+    patience = {"default_deadline_ms": UNHURRIED_MS, "feature_timeout_ms": LONGEST_FETCH_MS}
+    unhurried = settings.model_copy(update=patience)
+    num_lines = _num_lines(requests)
+    num_answered = num_failed = 0
+    async with open_service(unhurried, Metrics(), Liveness(unhurried.stall_s)) as service:
+        with requests.open(encoding="utf-8", errors="replace") as lines, out.open("w", encoding="utf-8") as answers:
+            async for answer in _in_order(service, lines, settings.max_waiting):
+                is_failed = isinstance(answer, Problem)
+                answers.write(answer.model_dump_json(exclude_none=is_failed) + "\n")
+                num_failed += is_failed
+                num_answered += not is_failed
+                report("answering", num_answered + num_failed, num_lines)
+    return Counts(num_answered=num_answered, num_failed=num_failed)
+
+
+async def _in_order(service: Service, lines: Iterable[str], most: int) -> AsyncIterator[BaseModel]:
+    """Answers in the order of the lines, with at most `most` of them under way."""
+    running: deque[asyncio.Task[BaseModel]] = deque()
+    for number, line in enumerate(lines, start=1):
+        if len(running) >= most:
+            yield await running.popleft()
+        running.append(asyncio.create_task(answer_line(service, line, f"line-{number}")))
+    while running:
+        yield await running.popleft()
+
+
+async def answer_line(service: Service, line: str, request_id: str) -> BaseModel:
+    """The answer to one line, or the problem document of what is wrong with it."""
+    trace = RequestTrace(request_id=request_id)
+    try:
+        return await _answer(service, line, trace)
+    except (Vip5Error, ValidationError) as error:
+        return problem_of(error, request_id)
+    finally:
+        trace.end()
+
+
+async def _answer(service: Service, line: str, trace: RequestTrace) -> BaseModel:
+    try:
+        body = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise MalformedBodyError(f"{trace.request_id} is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise MalformedBodyError(f"{trace.request_id} is {type(body).__name__}; each line must be one JSON object")
+    task = body.pop("task", None)
+    if task == "sequential":
+        return await service.recommender.recommend_sequential(SequentialRequest.model_validate(body), trace)
+    if task == "direct":
+        return await service.recommender.recommend_direct(DirectRequest.model_validate(body), trace)
+    if task == "explanation":
+        return await service.explainer.explain(ExplanationRequest.model_validate(body), trace)
+    raise InputError(f"task is {task!r}; it must be sequential, direct or explanation", field="task")
+
+
+def _num_lines(path: Path) -> int:
+    with path.open("rb") as lines:
+        return sum(1 for _ in lines)

@@ -1,0 +1,88 @@
+"""Whether requests are taken: not before every domain has answered a warm-up request, and not while draining."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from model.errors import EngineError, InputError, Vip5Error
+from service.answering.recommender import Recommender
+from service.errors import DrainingError, NotReadyError
+from service.observability.trace import RequestTrace
+from service.schemas.ranking import SequentialRequest
+from service.versions.domain_version import DomainVersion, Lease
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 2
+
+
+class Readiness:
+    """Reasons for not being ready, by domain, and whether the service is about to end."""
+
+    def __init__(self) -> None:
+        self._waiting_for: dict[str, str] = {"": "the bundle is being loaded"}
+        self._is_draining = False
+        self.degraded: Callable[[], Sequence[str]] = tuple
+        """What makes answers less than they could be, without standing in their way."""
+
+    def await_domains(self, names: Iterable[str]) -> None:
+        self._waiting_for = {name: f"the domain {name} is being warmed up" for name in names}
+
+    def mark_ready(self, name: str) -> None:
+        self._waiting_for.pop(name, None)
+
+    def mark_failed(self, name: str, error: Exception) -> None:
+        self._waiting_for[name] = f"the warm-up of the domain {name} failed: {error}"
+
+    def drain(self) -> None:
+        """Take no new request from now on; running ones go on."""
+        self._is_draining = True
+
+    def reasons(self, domain: str | None = None) -> list[str]:
+        """What stands in the way of all domains, or of one; empty when ready."""
+        waiting_for = [reason for name, reason in self._waiting_for.items() if domain is None or name in ("", domain)]
+        return (["the service is draining"] if self._is_draining else []) + waiting_for
+
+    def require(self) -> None:
+        """Raises DrainingError or NotReadyError."""
+        if self._is_draining:
+            raise DrainingError(
+                "the service is about to end and takes no new request; send it to another replica",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        reasons = self.reasons()
+        if reasons:
+            raise NotReadyError(
+                f"the service is not ready: {'; '.join(reasons)}; try again later", retry_after_s=RETRY_AFTER_S
+            )
+
+
+async def warm_up(readiness: Readiness, recommender: Recommender, versions: Iterable[DomainVersion]) -> None:
+    """Let every domain answer one request, by the way that every request goes."""
+    for version in versions:
+        name = version.domain.name
+        try:
+            with Lease(version, "stable"):
+                await warm_up_version(recommender, version)
+        except Vip5Error as error:
+            logger.exception("warm_up_failed", extra={"domain": name})
+            readiness.mark_failed(name, error)
+        else:
+            readiness.mark_ready(name)
+
+
+async def warm_up_version(recommender: Recommender, version: DomainVersion) -> None:
+    """Let a version answer one request. Raises EngineError if what comes is no answer."""
+    domain = version.domain
+    first_item = domain.catalog.item_ids[int(domain.catalog.is_active.argmax())]
+    request = SequentialRequest(domain=domain.name, history=[first_item], k=1, exclude_history=False)
+    try:
+        answer = await recommender.answer_from(version, request, RequestTrace(request_id="warm-up"))
+    except InputError as error:
+        # The catalog admits no answer (no active item, say), which is an answer: the domain works.
+        logger.warning("warm_up_refused", extra={"domain": domain.name, "reason": str(error)})
+        return
+    if not all(math.isfinite(item.score) for item in answer.items):
+        raise EngineError(f"the version {version.ref.version} gives scores that are no numbers; tune it anew")

@@ -1,0 +1,85 @@
+"""The parts that answer requests, over HTTP or from the command line: opened together, closed together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from model.planning.runtime import Runtime, load_runtime
+from service.answering.beam_reduction import open_reduction
+from service.answering.explainer import Explainer
+from service.answering.opening import EpochParts, open_epochs
+from service.answering.recommender import Recommender
+from service.batching.lanes import Lanes
+from service.observability.liveness import Liveness
+from service.observability.metrics import Metrics
+from service.settings import Settings
+from service.versions.administration import Administration
+from service.versions.domains import Domains
+from service.versions.features import open_features
+from service.versions.journal import Journal, NoJournal
+
+LANES_CLOSE_S = 5.0
+
+Loader = Callable[[Settings], Runtime]
+
+
+def load(settings: Settings) -> Runtime:
+    """Verify and load the bundle. Raises BundleError kinds."""
+    return load_runtime(
+        settings.bundle,
+        device=settings.device,
+        num_threads=settings.num_threads,
+        engine=settings.engine,
+        buckets=settings.graph_buckets,
+    )
+
+
+@asynccontextmanager
+async def open_service(
+    settings: Settings,
+    metrics: Metrics,
+    liveness: Liveness,
+    loader: Loader = load,
+    journal: Journal | None = None,
+) -> AsyncIterator[Service]:
+    """Load the bundle and run the lanes of its engine; without a journal the bundle is served as it is.
+
+    Raises BundleError kinds and BeamTableError.
+    """
+    runtime = await asyncio.to_thread(loader, settings)
+    async with open_features(settings.feature_options, metrics) as features:
+        metrics.watch_gpu(settings.device)
+        lanes = Lanes(runtime.engine, settings.queue_limits, metrics, liveness.note_crash)
+        liveness.watch(lanes.all)
+        lanes.start()
+        domains = Domains()
+        beams = open_reduction(settings.reduction_options, lanes.ranking.completion_s)
+        recommender = Recommender(domains, lanes, metrics, settings.request_limits, beams)
+        try:
+            parts = EpochParts(runtime, domains, features, lanes, recommender, metrics)
+            async with open_epochs(settings, parts, journal or NoJournal()) as administration:
+                yield Service(
+                    domains=domains,
+                    recommender=recommender,
+                    explainer=Explainer(domains, lanes, metrics, settings.request_limits),
+                    administration=administration,
+                    problems=lambda: [*features.problems(), *administration.replica.problems],
+                )
+        finally:
+            await recommender.close()
+            await lanes.close(LANES_CLOSE_S)
+
+
+@dataclass(frozen=True)
+class Service:
+    """All that answers requests, over HTTP or from the command line."""
+
+    domains: Domains
+    recommender: Recommender
+    explainer: Explainer
+    administration: Administration
+    problems: Callable[[], Sequence[str]]
+    """What makes answers less than they could be now: embeddings that cannot be fetched, versions that are missing."""

@@ -1,0 +1,64 @@
+"""Lets shadow versions answer what others have answered, in the background, to compare them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from service.batching.lanes import Lanes
+from service.observability.metrics import Metrics
+from service.observability.trace import RequestTrace
+from service.schemas.ranking import DirectRequest, RankingAnswer, SequentialRequest
+from service.versions.domain_version import DomainVersion, Lease
+from service.versions.domains import Domains
+
+logger = logging.getLogger(__name__)
+
+MOST_IN_FLIGHT = 4
+
+AnswerFrom = Callable[[DomainVersion, SequentialRequest | DirectRequest, RequestTrace], Awaitable[RankingAnswer]]
+
+
+class Shadows:
+    """Repeats requests of domains that have a shadow; those that come while others wait are not repeated."""
+
+    def __init__(self, domains: Domains, lanes: Lanes, metrics: Metrics, answer_from: AnswerFrom) -> None:
+        self._domains = domains
+        self._lanes = lanes
+        self._metrics = metrics
+        self._answer_from = answer_from
+        self._running: set[asyncio.Task[None]] = set()
+
+    def repeat(self, request: SequentialRequest | DirectRequest, answer: RankingAnswer) -> None:
+        """Ask the shadow what the stable version was asked, if that delays nobody."""
+        shadow = self._domains.serving(request.domain).shadow
+        if shadow is None or len(self._running) >= MOST_IN_FLIGHT or self._lanes.ranking.num_waiting:
+            return
+        task = asyncio.create_task(self._compare(shadow, request, answer))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def close(self) -> None:
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _compare(
+        self, shadow: DomainVersion, request: SequentialRequest | DirectRequest, answer: RankingAnswer
+    ) -> None:
+        started_at = time.perf_counter()
+        with Lease(shadow, "shadow"):
+            try:
+                trace = RequestTrace(request_id=f"{answer.request_id}-shadow")
+                other = await self._answer_from(shadow, request, trace)
+            except Exception:
+                logger.exception("shadow_failed", extra={"domain": request.domain, "version": shadow.ref.version})
+                return
+        duration_s = time.perf_counter() - started_at
+        self._metrics.observe_version(request.domain, shadow.ref.version, "shadow", duration_s)
+        if answer.items:
+            stable = {item.item_id for item in answer.items}
+            shared = stable & {item.item_id for item in other.items}
+            self._metrics.observe_shadow_overlap(request.domain, len(shared) / len(stable))

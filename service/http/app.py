@@ -1,0 +1,102 @@
+"""Builds the app: its routes, its middleware and its lifespan. Nothing else wires objects together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from service.answering.opening import open_journal
+from service.answering.readiness import Readiness, warm_up
+from service.answering.service import Loader, load, open_service
+from service.http.admin_token import AdminToken
+from service.http.api_keys import ApiKeys
+from service.http.app_state import AppState, set_state
+from service.http.openapi import install_openapi, problems
+from service.http.problems import install_problem_handlers
+from service.http.rate_limits import RateLimits
+from service.http.request_context import RequestContext
+from service.http.route_classes import SECURITY
+from service.http.routes import admin, domains, explain, health, metrics, recommend
+from service.observability.liveness import Liveness
+from service.observability.metrics import Metrics
+from service.observability.tracing.traces import Traces, open_traces
+from service.settings import Settings
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_app(settings: Settings, loader: Loader = load, traces: Traces | None = None) -> FastAPI:
+    """The app; its lifespan loads the bundle, and warms the domains up in the background.
+
+    `traces` left out are those that the settings ask for. Raises TracesError and ApiKeysError.
+    """
+    state = _new_state(settings)
+    traces = traces or open_traces(settings.trace_options)
+    app = _new_app(
+        state,
+        traces,
+        title="vip5-serve",
+        summary="Multimodal generative recommendation",
+        lifespan=_lifespan(settings, state, loader, traces),
+    )
+    security, refusals = (SECURITY, problems(401)) if state.api_keys else ([], {})
+    for module in (recommend, explain, domains):
+        app.include_router(module.router, dependencies=security, responses=refusals)
+    app.include_router(health.router)
+    if settings.admin_port is not None:
+        state.admin_app = _new_app(state, traces, title="vip5-serve: administration")
+    admin_app = state.admin_app or app
+    admin_app.include_router(metrics.router)
+    if state.admin_token is not None:
+        admin_app.include_router(admin.router)
+    for each in {app, admin_app}:
+        install_openapi(each)
+    return app
+
+
+def _new_state(settings: Settings) -> AppState:
+    token = settings.admin_options.token
+    return AppState(
+        metrics=Metrics(),
+        readiness=Readiness(),
+        liveness=Liveness(settings.stall_s),
+        api_keys=None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file),
+        rate_limits=None if settings.rate_limit is None else RateLimits(settings.rate_limit),
+        admin_token=None if token is None else AdminToken(token),
+        max_body_bytes=settings.request_limits.max_body_bytes,
+        receive_s=settings.receive_s,
+    )
+
+
+def _lifespan(settings: Settings, state: AppState, loader: Loader, traces: Traces) -> Lifespan:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        journal = open_journal(settings.journal_options)
+        async with open_service(settings, state.metrics, state.liveness, loader, journal) as service:
+            state.running_service = service
+            readiness = state.readiness
+            readiness.degraded = lambda: [*service.problems(), *(state.api_keys.problems if state.api_keys else ())]
+            readiness.await_domains(service.domains.stable)
+            versions = list(service.domains.stable.values())
+            warming = asyncio.create_task(warm_up(readiness, service.recommender, versions))
+            try:
+                yield
+            finally:
+                readiness.drain()
+                warming.cancel()
+                await asyncio.to_thread(traces.close)
+
+    return lifespan
+
+
+def _new_app(state: AppState, traces: Traces, **options: Any) -> FastAPI:  # noqa: ANN401  # FastAPI's own
+    """An app without routes. Apps that share a state serve one service, in the lifespan of the first."""
+    app = FastAPI(redoc_url=None, **options)
+    set_state(app, state)
+    app.add_middleware(RequestContext, metrics=state.metrics, traces=traces)
+    install_problem_handlers(app, state.metrics)
+    return app

@@ -1,0 +1,47 @@
+"""What the app shares with its routes and its server: one typed object in `app.state`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+
+from service.answering.readiness import Readiness
+from service.answering.service import Service
+from service.http.admin_token import AdminToken
+from service.http.api_keys import ApiKeys
+from service.http.rate_limits import RateLimits
+from service.observability.liveness import Liveness
+from service.observability.metrics import Metrics
+
+
+@dataclass(eq=False)
+class AppState:
+    """Filled by create_app; the service is there while the app's lifespan runs."""
+
+    metrics: Metrics
+    readiness: Readiness
+    liveness: Liveness
+    api_keys: ApiKeys | None
+    rate_limits: RateLimits | None
+    admin_token: AdminToken | None
+    max_body_bytes: int
+    receive_s: float
+    admin_app: FastAPI | None = None
+    """Serves /admin and /metrics where they have a port of their own."""
+    running_service: Service | None = None
+
+    @property
+    def service(self) -> Service:
+        assert self.running_service is not None, "the app's lifespan has begun before any request is routed"
+        return self.running_service
+
+
+def set_state(app: FastAPI, state: AppState) -> None:
+    app.state.app_state = state
+
+
+def state_of(app: FastAPI) -> AppState:
+    state = app.state.app_state
+    assert isinstance(state, AppState)
+    return state

@@ -1,0 +1,39 @@
+"""What route functions ask for: the parts of the app, and the request's trace."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.answering.service import Service
+from service.http.app_state import state_of
+from service.http.problems import trace_of
+from service.http.rate_limits import client_identity
+from service.observability.trace import RequestTrace
+
+
+async def _trace_of(request: Request) -> RequestTrace:
+    # Not `trace_of` itself: FastAPI runs what is not a coroutine in a thread, at a millisecond or more.
+    return trace_of(request)
+
+
+Trace = Annotated[RequestTrace, Depends(_trace_of)]
+
+
+def service_of(request: Request) -> Service:
+    return state_of(request.app).service
+
+
+def ready_service_of(request: Request) -> Service:
+    """Raises NotReadyError and DrainingError."""
+    state = state_of(request.app)
+    state.readiness.require()
+    return state.service
+
+
+async def check_rate(request: Request) -> None:
+    """Raises RateLimitedError."""
+    limits = state_of(request.app).rate_limits
+    if limits is not None:
+        limits.check(client_identity(request))

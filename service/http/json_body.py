@@ -1,0 +1,79 @@
+"""Reading a request's body: JSON, of bounded length, within a bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from fastapi import Request
+from starlette.types import Message, Receive
+
+from service.errors import BodyTimeoutError, BodyTooLargeError, ClientGoneError, ContentTypeError
+from service.http.app_state import state_of
+
+
+async def with_json_body(request: Request) -> Request:
+    """The request with its body read.
+
+    Raises ContentTypeError, BodyTooLargeError, BodyTimeoutError and ClientGoneError.
+    """
+    _check_content_type(request.headers.get("content-type", ""))
+    _check_content_encoding(request.headers.get("content-encoding", ""))
+    state = state_of(request.app)
+    try:
+        async with asyncio.timeout(state.receive_s):
+            body = await _read_body(request, state.max_body_bytes)
+    except TimeoutError as error:
+        raise BodyTimeoutError(f"the body was not complete within {state.receive_s} s; send it faster") from error
+    return Request(request.scope, _replay(body, request.receive))
+
+
+def _check_content_type(content_type: str) -> None:
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type != "application/json" and not (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    ):
+        raise ContentTypeError(f"the Content-Type is {content_type[:100]!r}; send JSON as application/json")
+
+
+def _check_content_encoding(content_encoding: str) -> None:
+    if content_encoding.strip().lower() not in {"", "identity"}:
+        raise ContentTypeError(f"the Content-Encoding is {content_encoding[:100]!r}; send JSON that is not compressed")
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise BodyTooLargeError(f"the body is {declared} bytes long, the limit is {max_bytes}; send less")
+    chunks: list[bytes] = []
+    length = 0
+    async for chunk in _stream(request):
+        length += len(chunk)
+        if length > max_bytes:
+            raise BodyTooLargeError(f"the body is longer than {max_bytes} bytes, which is the limit; send less")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _stream(request: Request) -> AsyncIterator[bytes]:
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError("the client closed the connection before its request was complete")
+        yield message.get("body", b"")
+        if not message.get("more_body", False):
+            return
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Gives the body that was read, then whatever comes after it."""
+    is_given = False
+
+    async def receive_again() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again

@@ -1,0 +1,88 @@
+"""Answers every error of the app with a problem document."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from model.errors import Vip5Error
+from service.errors import (
+    MalformedBodyError,
+    MethodError,
+    ServiceError,
+    UnauthorizedError,
+    UnknownRouteError,
+    problem_of,
+    validation_problem,
+)
+from service.observability.metrics import Metrics
+from service.observability.trace import RequestTrace
+from service.schemas.problem import Problem
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+REJECTIONS = (413, 429, 503, 504)
+
+
+def trace_of(request: Request) -> RequestTrace:
+    trace = request.state.trace
+    assert isinstance(trace, RequestTrace)
+    return trace
+
+
+def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
+    def respond(request: Request, error: Exception) -> Response:
+        trace = trace_of(request)
+        if isinstance(error, RequestValidationError):
+            error = _malformed(error) or error
+        headers: dict[str, str] = {}
+        if isinstance(error, HTTPException):
+            headers = dict(error.headers or {})
+            error = _translate(request, error)
+        if isinstance(error, RequestValidationError):
+            problem = validation_problem(error.errors(), trace.request_id)
+        else:
+            problem = problem_of(error, trace.request_id)
+        trace.error_code = problem.code
+        if problem.status in REJECTIONS:
+            metrics.count_rejected(problem.code)
+        if problem.status == 500:
+            logger.error("request_failed", exc_info=error, extra={"request_id": trace.request_id})
+        if isinstance(error, UnauthorizedError):
+            headers["WWW-Authenticate"] = "Bearer"
+        if isinstance(error, ServiceError) and error.retry_after_s is not None:
+            headers["Retry-After"] = str(error.retry_after_s)
+        return problem_response(problem, headers)
+
+    for kind in (Vip5Error, ValidationError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, respond)
+
+
+def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    content = problem.model_dump_json(exclude_none=True)
+    return Response(content, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _malformed(error: RequestValidationError) -> MalformedBodyError | None:
+    for fault in error.errors():
+        if fault["type"] == "json_invalid":
+            return MalformedBodyError(f"the body is not JSON: {fault['ctx']['error']} at character {fault['loc'][-1]}")
+    return None
+
+
+def _translate(request: Request, error: HTTPException) -> Exception:
+    """The framework's own refusals, as errors of ours."""
+    if error.status_code == 404:
+        return UnknownRouteError(f"there is no path {request.url.path!r}; GET /openapi.json lists all paths")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return MethodError(f"{request.url.path} does not take {request.method}; use {allowed}")
+    if error.status_code == 400:
+        return MalformedBodyError("the body could not be read as JSON; send one JSON object in UTF-8")
+    return error

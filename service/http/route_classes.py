@@ -1,0 +1,55 @@
+"""Classes of routes: what is checked and read before FastAPI sees a request. A key comes before the body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Depends, Request
+from fastapi.params import Depends as Dependency
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from fastapi.security import APIKeyHeader, HTTPBearer
+
+from service.http.app_state import state_of
+from service.http.json_body import with_json_body
+
+API_KEY = "X-API-Key"
+
+SECURITY: list[Dependency] = [
+    Depends(HTTPBearer(auto_error=False, description="An API key.", scheme_name="APIKey")),
+    Depends(APIKeyHeader(name=API_KEY, auto_error=False, description="An API key.")),
+]
+"""Only shown in the OpenAPI document: the routes themselves have checked the key by then."""
+
+
+class JsonRoute(APIRoute):
+    """A route that reads JSON of bounded length, whatever its length was said to be."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def read_and_handle(request: Request) -> Response:
+            return await handler(await with_json_body(request))
+
+        return read_and_handle
+
+
+class KeyedRoute(APIRoute):
+    """A route for those who have an API key, where keys are asked for."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def check_and_handle(request: Request) -> Response:
+            keys = state_of(request.app).api_keys
+            if keys is not None:
+                headers = request.headers
+                request.state.api_key_id = keys.check(headers.get("Authorization"), headers.get(API_KEY))
+            return await handler(request)
+
+        return check_and_handle
+
+
+class KeyedJsonRoute(KeyedRoute, JsonRoute):
+    """A route for those who have an API key, whose body is JSON."""

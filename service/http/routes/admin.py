@@ -1,0 +1,245 @@
+"""/admin: which versions of which domains are served, and what is in their catalogs.
+
+Every change is complete when it is answered: it is in the journal, and every request from then on sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+
+from model.errors import InputError
+from service.http.app_state import state_of
+from service.http.dependencies import Trace, service_of
+from service.http.json_body import with_json_body
+from service.http.openapi import problems
+from service.schemas.admin import (
+    AdminDomainBody,
+    AdminDomainsAnswer,
+    CanaryBody,
+    CanaryRequest,
+    CatalogAnswer,
+    CatalogRequest,
+    DrainAnswer,
+    ExpectingRequest,
+    FeaturesRequest,
+    JournalBody,
+    LoadRequest,
+    ShadowRequest,
+    SwapRequest,
+    VersionBody,
+)
+from service.versions.administration import Administration, Expectation
+from service.versions.domains import Serving
+
+NUM_DIGITS = 18
+
+
+class AdminRoute(APIRoute):
+    """A route for those who have the token, of which nobody else learns anything; bodies are JSON."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def check_and_handle(request: Request) -> Response:
+            token = state_of(request.app).admin_token
+            assert token is not None, "there is no /admin without a token"
+            token.check(request.headers.get("authorization", ""))
+            return await handler(await with_json_body(request) if self.body_field else request)
+
+        return check_and_handle
+
+
+router = APIRouter(
+    prefix="/admin",
+    tags=["admin"],
+    route_class=AdminRoute,
+    dependencies=[Depends(HTTPBearer(auto_error=False, description="The admin token."))],
+    responses=problems(401, 500),
+)
+domains = "/domains/{name}"
+CHANGES = problems(400, 404, 408, 409, 413, 415, 422, 503)
+PLAIN_CHANGES = problems(404, 409, 422, 503)
+
+
+def administration_of(request: Request, name: str, trace: Trace) -> Administration:
+    trace.domain = name if name in service_of(request).domains.stable else ""
+    return service_of(request).administration
+
+
+Changes = Annotated[Administration, Depends(administration_of)]
+
+
+def revision_of(if_match: Annotated[str | None, Header(max_length=64)] = None) -> int | None:
+    """The revision that If-Match names. Raises InputError."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    digits = if_match.strip().removeprefix("W/").strip('"')
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= NUM_DIGITS):
+        raise InputError(f'If-Match is {if_match!r}; it takes the ETag of an answer, such as "7"', field="if-match")
+    return int(digits)
+
+
+IfMatch = Annotated[int | None, Depends(revision_of)]
+
+
+@router.get("/domains")
+async def list_versions(request: Request) -> AdminDomainsAnswer:
+    """All versions of all domains, and what they are for."""
+    service = service_of(request)
+    administration = service.administration
+    journal = administration.replica.journal
+    return AdminDomainsAnswer(
+        domains=[_domain_body(administration, name, serving) for name, serving in service.domains.every()],
+        journal=JournalBody(kind=journal.kind, problems=administration.replica.problems),
+        num_slots=administration.num_slots,
+    )
+
+
+@router.get(domains, responses=problems(404, 422))
+async def show_versions(name: str, changes: Changes, response: Response) -> AdminDomainBody:
+    """The versions of one domain; the ETag is its catalog's revision."""
+    changes.replica.require(name)
+    return _told(changes, name, response)
+
+
+@router.post(domains + "/load", responses=CHANGES)
+async def load(name: str, body: LoadRequest, changes: Changes, response: Response) -> AdminDomainBody:
+    """Load a version beside those that are served: verified, placed and warmed up before this answers."""
+    await changes.load(name, body.bundle, body.domain or name, activates=body.activate)
+    return _told(changes, name, response)
+
+
+@router.delete(domains + "/load", responses=PLAIN_CHANGES)
+async def discard(name: str, changes: Changes, response: Response) -> AdminDomainBody:
+    """Let go of the version that was loaded and waits."""
+    await changes.discard_loaded(name)
+    return _told(changes, name, response)
+
+
+@router.post(domains + "/swap", responses=CHANGES)
+async def swap(name: str, body: SwapRequest, changes: Changes, response: Response) -> AdminDomainBody:
+    """Make a loaded version the stable one; requests that run end on theirs."""
+    await changes.swap(name, body.version, body.expected)
+    return _told(changes, name, response)
+
+
+@router.post(domains + "/rollback", responses=PLAIN_CHANGES)
+async def roll_back(name: str, changes: Changes, response: Response) -> AdminDomainBody:
+    """Swap back to the version before."""
+    await changes.roll_back(name)
+    return _told(changes, name, response)
+
+
+@router.delete(domains, status_code=204, responses=PLAIN_CHANGES)
+async def unload(name: str, changes: Changes) -> None:
+    """Serve a domain no more."""
+    await changes.unload(name)
+
+
+@router.post(domains + "/canary", responses=CHANGES)
+async def set_canary(name: str, body: CanaryRequest, changes: Changes, response: Response) -> AdminDomainBody:
+    """Let a share of the users get a loaded version; the same users every time."""
+    await changes.set_canary(name, body.version, body.share, body.salt)
+    return _told(changes, name, response)
+
+
+@router.delete(domains + "/canary", responses=PLAIN_CHANGES)
+async def end_canary(name: str, changes: Changes, response: Response) -> AdminDomainBody:
+    """Give everybody the stable version again."""
+    await changes.end_canary(name)
+    return _told(changes, name, response)
+
+
+@router.post(domains + "/canary/promote", responses=PLAIN_CHANGES)
+async def promote_canary(name: str, changes: Changes, response: Response) -> AdminDomainBody:
+    """Make the canary the stable version."""
+    await changes.promote_canary(name)
+    return _told(changes, name, response)
+
+
+@router.post(domains + "/shadow", responses=CHANGES)
+async def set_shadow(name: str, body: ShadowRequest, changes: Changes, response: Response) -> AdminDomainBody:
+    """Let a loaded version answer along; only the metrics see what it says."""
+    await changes.set_shadow(name, body.version)
+    return _told(changes, name, response)
+
+
+@router.delete(domains + "/shadow", responses=PLAIN_CHANGES)
+async def end_shadow(name: str, changes: Changes, response: Response) -> AdminDomainBody:
+    """Ask the shadow no more."""
+    await changes.end_shadow(name)
+    return _told(changes, name, response)
+
+
+@router.patch(domains + "/catalog", responses=CHANGES)
+async def change_catalog(
+    name: str, body: CatalogRequest, changes: Changes, if_match: IfMatch, response: Response
+) -> CatalogAnswer:
+    """Take items in and out of stock, change them, add some. No answer after this one is older than the change."""
+    revision = await changes.change_catalog(name, body.changes, _expectation(body, if_match))
+    return _changed(name, revision, response)
+
+
+@router.put(domains + "/features", responses=CHANGES)
+async def put_features(
+    name: str, body: FeaturesRequest, changes: Changes, if_match: IfMatch, response: Response
+) -> CatalogAnswer:
+    """Put embeddings of items over the bundle's own."""
+    revision = await changes.put_features(name, body.rows, _expectation(body, if_match))
+    return _changed(name, revision, response)
+
+
+@router.post("/drain")
+async def drain(request: Request) -> DrainAnswer:
+    """Take no new request from now on; those that run are answered."""
+    state_of(request.app).readiness.drain()
+    return DrainAnswer(status="draining")
+
+
+def _expectation(body: ExpectingRequest, if_match: int | None) -> Expectation:
+    """What the caller expects, by the body or the header."""
+    revision = if_match if body.expected_revision is None else body.expected_revision
+    return Expectation(revision, body.idempotency_key)
+
+
+def _changed(name: str, revision: int, response: Response) -> CatalogAnswer:
+    response.headers["ETag"] = f'"{revision}"'
+    return CatalogAnswer(domain=name, catalog_revision=revision)
+
+
+def _told(administration: Administration, name: str, response: Response) -> AdminDomainBody:
+    body = _domain_body(administration, name, administration.replica.domains.serving(name))
+    response.headers["ETag"] = f'"{body.catalog_revision}"'
+    return body
+
+
+def _domain_body(administration: Administration, name: str, serving: Serving) -> AdminDomainBody:
+    canary = serving.roles.canary
+    roles_of: dict[str, list[str]] = {}
+    for role, ref in serving.roles.named:
+        roles_of.setdefault(ref.version, []).append(role)
+    return AdminDomainBody(
+        name=name,
+        catalog_revision=administration.replica.state(name).catalog_revision,
+        versions=[
+            VersionBody(
+                version=ref.version,
+                roles=roles_of[ref.version],
+                bundle=ref.bundle_hash,
+                bundle_name=ref.bundle or None,
+                domain=ref.domain,
+                num_items=len(version.domain.catalog),
+                num_active_items=int(version.domain.catalog.is_active.sum()),
+                slot=version.tenancy.slot,
+                num_requests=version.tenancy.holders.num,
+            )
+            for ref, version in serving.versions.items()
+        ],
+        canary=None if canary is None else CanaryBody(share=canary.share, salt=canary.salt),
+        is_loading=administration.is_loading(name),
+    )

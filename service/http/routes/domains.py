@@ -1,0 +1,112 @@
+"""GET /domains and what lies below it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.network.config import Task
+from model.prompts.templates import TEMPLATES
+from service.http.dependencies import Trace, service_of
+from service.http.openapi import problems
+from service.http.route_classes import KeyedRoute
+from service.schemas.domains import (
+    CatalogItem,
+    DomainBody,
+    DomainsAnswer,
+    EncoderBody,
+    ItemsAnswer,
+    KnownUser,
+    TemplatesBody,
+    UsersAnswer,
+)
+from service.versions.domain_version import DomainVersion
+
+router = APIRouter(prefix="/domains", tags=["domains"], route_class=KeyedRoute, responses=problems(500))
+
+
+class Page(BaseModel):
+    """Which part of a list to return."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    offset: int = Field(default=0, ge=0, le=2**31 - 1, description="Entries to skip.")
+    limit: int = Field(default=50, ge=1, le=200, description="Most entries to return.")
+    q: str = Field(default="", max_length=256, description="Only entries that contain this text.")
+
+
+@router.get("")
+async def list_domains(request: Request) -> DomainsAnswer:
+    """What is served."""
+    versions = service_of(request).domains.stable.values()
+    return DomainsAnswer(domains=[_domain_body(version) for version in versions])
+
+
+@router.get("/{name}", responses=problems(404))
+async def show_domain(name: str, request: Request, trace: Trace) -> DomainBody:
+    """One domain."""
+    version = service_of(request).domains.version(name)
+    trace.domain = version.domain.name
+    return _domain_body(version)
+
+
+@router.get("/{name}/items", responses=problems(404, 422))
+async def list_items(name: str, page: Annotated[Page, Query()], request: Request, trace: Trace) -> ItemsAnswer:
+    """A page of the catalog."""
+    domain = service_of(request).domains.domain(name)
+    trace.domain = domain.name
+    catalog = domain.catalog
+    # Searching a large catalog takes a while, in which others are to be answered.
+    rows, total = await asyncio.to_thread(catalog.search, page.q, page.offset, page.limit)
+    items = [
+        CatalogItem(
+            item_id=catalog.item_ids[row],
+            title=catalog.titles[row],
+            image=catalog.images[row],
+            is_active=bool(catalog.is_active[row]),
+            attributes=catalog.attributes(row),
+        )
+        for row in map(int, rows)
+    ]
+    return ItemsAnswer(items=items, total=total, offset=page.offset)
+
+
+@router.get("/{name}/users", responses=problems(404, 422))
+async def list_users(name: str, page: Annotated[Page, Query()], request: Request, trace: Trace) -> UsersAnswer:
+    """A page of the known users; empty where the bundle has no table of users."""
+    domain = service_of(request).domains.domain(name)
+    trace.domain = domain.name
+    if domain.users is None:
+        return UsersAnswer(users=[], total=0, offset=page.offset)
+    users, total = await asyncio.to_thread(domain.users.search, page.q, page.offset, page.limit)
+    known = [KnownUser(user_id=user.user_id, name=user.name) for user in users]
+    return UsersAnswer(users=known, total=total, offset=page.offset)
+
+
+def _domain_body(version: DomainVersion) -> DomainBody:
+    domain = version.domain
+    spec = domain.spec
+    return DomainBody(
+        name=domain.name,
+        bundle=domain.bundle_hash,
+        catalog_revision=version.catalog_revision,
+        num_items=len(domain.catalog),
+        num_active_items=int(domain.catalog.is_active.sum()),
+        num_users=None if domain.users is None else len(domain.users),
+        columns=list(domain.catalog.attribute_columns),
+        encoder=None if spec.encoder is None else EncoderBody.model_validate(asdict(spec.encoder)),
+        visual_tokens=spec.layout.visual_tokens,
+        is_trained=spec.trained,
+        templates=TemplatesBody(
+            sequential=_templates("sequential"), direct=_templates("direct"), explanation=_templates("explanation")
+        ),
+        default_templates={"sequential": spec.prompts.sequential, "direct": spec.prompts.direct},
+    )
+
+
+def _templates(task: Task) -> list[str]:
+    return [template.template_id for template in TEMPLATES.values() if template.task == task]

@@ -1,0 +1,53 @@
+"""GET /health/live and /health/ready, and their names in the open inference protocol (/v2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from service.answering.readiness import Readiness
+from service.http.app_state import state_of
+from service.http.dependencies import Trace, service_of
+from service.http.openapi import problems
+from service.schemas.health import LiveAnswer, ReadyAnswer
+
+router = APIRouter(tags=["health"])
+
+NOT_LIVE: dict[int | str, dict[str, Any]] = {
+    503: {"model": LiveAnswer, "description": "A lane has failed or is stuck; `reasons` says which."}
+}
+NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {"model": ReadyAnswer, "description": "Not ready; `reasons` says why."}
+}
+
+
+@router.get("/health/live", responses=NOT_LIVE)
+@router.get("/v2/health/live", include_in_schema=False)
+async def live(request: Request, response: Response) -> LiveAnswer:
+    """Whether the process can do its work, or should be started anew."""
+    reasons = state_of(request.app).liveness.reasons()
+    if reasons:
+        response.status_code = 503
+    return LiveAnswer(status="not_live" if reasons else "live", reasons=reasons)
+
+
+@router.get("/health/ready", responses=NOT_READY)
+@router.get("/v2/health/ready", include_in_schema=False)
+async def ready(request: Request, response: Response) -> ReadyAnswer:
+    """Whether requests are taken."""
+    return _answer(state_of(request.app).readiness, None, response)
+
+
+@router.get("/v2/models/{name}/ready", responses=NOT_READY | problems(404))
+async def domain_ready(name: str, request: Request, response: Response, trace: Trace) -> ReadyAnswer:
+    """Whether requests are taken for one domain."""
+    trace.domain = service_of(request).domains.domain(name).name
+    return _answer(state_of(request.app).readiness, name, response)
+
+
+def _answer(readiness: Readiness, domain: str | None, response: Response) -> ReadyAnswer:
+    reasons = readiness.reasons(domain)
+    if reasons:
+        response.status_code = 503
+    return ReadyAnswer(status="not_ready" if reasons else "ready", reasons=reasons, degraded=list(readiness.degraded()))

@@ -1,0 +1,34 @@
+"""POST /recommend/sequential and POST /recommend/direct."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from service.http.dependencies import Trace, check_rate, ready_service_of
+from service.http.openapi import problems
+from service.http.responses import json_response, while_connected
+from service.http.route_classes import KeyedJsonRoute
+from service.schemas.ranking import DirectRequest, RankingAnswer, SequentialRequest
+
+router = APIRouter(
+    prefix="/recommend",
+    tags=["recommend"],
+    route_class=KeyedJsonRoute,
+    dependencies=[Depends(check_rate)],
+    responses=problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
+)
+
+
+@router.post("/sequential", response_model=RankingAnswer)
+async def recommend_sequential(body: SequentialRequest, request: Request, trace: Trace) -> Response:
+    """Next items for a history."""
+    recommender = ready_service_of(request).recommender
+    return json_response(await while_connected(request, recommender.recommend_sequential(body, trace)))
+
+
+@router.post("/direct", response_model=RankingAnswer)
+async def recommend_direct(body: DirectRequest, request: Request, trace: Trace) -> Response:
+    """Rank given candidates, or the whole catalog."""
+    recommender = ready_service_of(request).recommender
+    return json_response(await while_connected(request, recommender.recommend_direct(body, trace)))

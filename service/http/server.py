@@ -1,0 +1,132 @@
+"""Runs the app in uvicorn: listen, say where, and on a signal drain and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.errors import LaneFailedError, ListenError
+from service.http.app import create_app
+from service.http.app_state import state_of
+from service.http.connections import bounded
+from service.observability.json_logging import configure_logging
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `run_server`: uvicorn would end the process by the very signal, and not with status 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a lane's thread may keep the event loop from running. Under load the loop answers in a third of the time
+that Python's 5 ms give it (benchmarks/RESULTS.md)."""
+
+
+def run_server(settings: Settings) -> None:
+    """Serve until a signal comes, then drain. Raises BundleError kinds, ListenError and LaneFailedError."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    configure_logging(settings.log_level)
+    app = create_app(settings)
+    server = _server_of(app, settings)
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(_serve(app, server, settings))
+
+
+def _server_of(app: FastAPI, settings: Settings) -> _Server:
+    config = uvicorn.Config(
+        app,
+        http=bounded(settings.receive_s),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.drain_s),
+    )
+    return _Server(config)
+
+
+async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings) -> None:
+    readiness, liveness = state_of(app).readiness, state_of(app).liveness
+
+    def end() -> None:
+        logger.info("draining")
+        readiness.drain()
+        server.force_exit = server.should_exit  # a second signal waits for nobody
+        server.should_exit = True
+
+    def end_at_once() -> None:
+        server.should_exit = server.force_exit = True
+
+    loop = asyncio.get_running_loop()
+    liveness.on_crash = lambda: _call(loop, end_at_once)
+    for each in SIGNALS:
+        loop.add_signal_handler(each, end)
+    with _listen(settings.host, settings.port) as listener, _listen_to_admins(settings) as admin_listener:
+        # Entered here and not by uvicorn, so that what is wrong with a bundle reaches the caller.
+        async with app.router.lifespan_context(app), _serving_admins(app, settings, admin_listener):
+            urls = {"url": _url(listener)} | ({"admin_url": _url(admin_listener)} if admin_listener else {})
+            logger.info("listening", extra=urls)
+            await server.serve(sockets=[listener])
+    if liveness.crash is not None:
+        crash = liveness.crash
+        logger.critical("lane_failed", exc_info=crash.error, extra={"lane": crash.lane})
+        raise LaneFailedError(f"the {crash.lane} lane has failed: {crash.error!r}; the log names the cause")
+    logger.info("ended")
+
+
+def _listen_to_admins(settings: Settings) -> contextlib.AbstractContextManager[socket.socket | None]:
+    port = settings.admin_options.port
+    return contextlib.nullcontext() if port is None else _listen(settings.host, port)
+
+
+@contextlib.asynccontextmanager
+async def _serving_admins(app: FastAPI, settings: Settings, listener: socket.socket | None) -> AsyncIterator[None]:
+    """Inside, the port of administrators is served, if there is one; it is the last to close."""
+    admin_app = state_of(app).admin_app
+    if listener is None or admin_app is None:
+        yield
+        return
+    server = _server_of(admin_app, settings)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def _call(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """From another thread; a loop that has ended needs no more calls."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {host}:{port}: {error}; choose another host or port") from error
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,5 +1,0 @@
-"""What the service counts, and how Prometheus reads it."""
-
-from service.metrics.metrics import Metrics, Role
-
-__all__ = ["Metrics", "Role"]

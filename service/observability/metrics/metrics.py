@@ -1,0 +1,166 @@
+"""Prometheus metrics, in a registry of their own for each app. No user and no item is ever in a label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from model.engine.protocol import Timings
+from service.observability.metrics.exposition import Exposition, expose
+from service.observability.metrics.families import EngineFamilies, FeatureFamilies, RequestFamilies, VersionFamilies
+from service.observability.metrics.gpu import GpuMemory
+
+Role = Literal["stable", "canary", "shadow"]
+
+LANES = ("ranking", "text")
+REJECTION_REASONS = (
+    "body_too_large",
+    "deadline_exceeded",
+    "draining",
+    "not_ready",
+    "overloaded",
+    "queue_full",
+    "rate_limited",
+)
+DEGRADED_KINDS = ("beams_reduced", "missing_features", "untrained_model")
+
+
+class Metrics:
+    """Everything that the service counts; names and labels are part of its interface.
+
+    Counters whose labels are known begin at 0: Prometheus does not see the first step of one that begins at 1.
+    """
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = RequestFamilies(self._registry)
+        self._engine = EngineFamilies(self._registry)
+        self._features = FeatureFamilies(self._registry)
+        self._versions = VersionFamilies(self._registry)
+        self._bundles: dict[str, str] = {}
+        ProcessCollector(registry=self._registry)
+        for reason in REJECTION_REASONS:
+            self._requests.rejected.labels(reason)
+        for kind in DEGRADED_KINDS:
+            self._requests.degraded.labels(kind)
+        for lane in LANES:
+            self._engine.busy.labels(lane)
+            self._engine.split_batches.labels(lane)
+
+    def render(self, accept: str = "") -> Exposition:
+        """All metrics in the form that an Accept header asks for; OpenMetrics has exemplars."""
+        return expose(self._registry, accept)
+
+    # Requests
+
+    def observe_request(
+        self, route: str, domain: str, status: int, duration_s: float, trace_id: str | None = None
+    ) -> None:
+        """`trace_id` of a sampled trace becomes the exemplar of the latency; a quick refusal is no quick answer."""
+        exemplar = None if trace_id is None else {"trace_id": trace_id}
+        if status != HTTPStatus.TOO_MANY_REQUESTS:
+            self._requests.latency.labels(route, domain).observe(duration_s, exemplar)
+        self._requests.requests.labels(route, domain, str(status)).inc()
+
+    def count_rejected(self, reason: str) -> None:
+        self._requests.rejected.labels(reason).inc()
+
+    def count_degraded(self, kinds: Iterable[str]) -> None:
+        for kind in kinds:
+            self._requests.degraded.labels(kind).inc()
+
+    def count_invalid_items(self, num_items: int) -> None:
+        self._requests.invalid_items.inc(num_items)
+
+    def observe_exact_prefix(self, exact_prefix: int) -> None:
+        self._requests.exact_prefix.observe(exact_prefix)
+
+    def count_reduced_beams(self) -> None:
+        """One request was searched with fewer beams than it asked for, to save time."""
+        self._requests.num_beams_reduced.inc()
+
+    # The engine
+
+    def watch_lanes(self, num_running: Callable[[], int], num_waiting: Callable[[], int]) -> None:
+        self._engine.running.set_function(lambda: float(num_running()))
+        self._engine.waiting.set_function(lambda: float(num_waiting()))
+
+    def watch_gpu(self, device: str) -> None:
+        """Tell the memory of a device such as "cuda:0" from now on; nothing for "cpu"."""
+        if device.startswith("cuda"):
+            self._registry.register(GpuMemory(device))
+
+    def observe_batch(self, num_rows: int) -> None:
+        self._engine.batch_size.observe(num_rows)
+
+    def observe_busy(self, lane: str, duration_s: float) -> None:
+        """The engine worked for a lane; told after each batch or step, so that saturation is seen as it happens."""
+        self._engine.busy.labels(lane).inc(duration_s)
+
+    def count_split_batch(self, lane: str) -> None:
+        """A batch did not fit into the memory and was run in halves."""
+        self._engine.split_batches.labels(lane).inc()
+
+    def observe_stages(self, queue_s: float, timings: Timings) -> None:
+        """One request's time in the queue, and the time of the batch that it was in."""
+        self._engine.queue_time.observe(queue_s)
+        self._engine.encode_time.observe(timings.encode_s)
+        self._engine.decode_time.observe(timings.decode_s)
+
+    # Image embeddings
+
+    def observe_features(self, tier: str, num_present: int, num_missing: int, duration_s: float) -> None:
+        self._features.fetch.labels(tier).observe(duration_s)
+        self._features.hits.labels(tier).inc(num_present)
+        self._features.misses.labels(tier).inc(num_missing)
+
+    def count_rejected_features(self, num_values: int) -> None:
+        self._features.rejected.inc(num_values)
+
+    def watch_redis(self, is_up: Callable[[], bool]) -> None:
+        """Called where Redis is configured, and there only."""
+        self._features.redis_configured.set(1)
+        self._features.redis_up.set_function(lambda: float(is_up()))
+
+    # Versions
+
+    def set_bundle(self, domain: str, bundle_hash: str) -> None:
+        """`domain` is served from this bundle now, and from no other."""
+        before = self._bundles.get(domain)
+        if before not in {None, bundle_hash}:
+            self._versions.bundle_info.remove(domain, before)
+        if before is None:
+            self._versions.reload_failures.labels(domain)
+            self._versions.last_reload_success.labels(domain).set(1)
+        self._bundles[domain] = bundle_hash
+        self._versions.bundle_info.labels(domain, bundle_hash).set(1)
+
+    def drop_bundle(self, domain: str) -> None:
+        """`domain` is served no more."""
+        bundle_hash = self._bundles.pop(domain, None)
+        if bundle_hash is not None:
+            self._versions.bundle_info.remove(domain, bundle_hash)
+            self._versions.last_reload_success.remove(domain)
+
+    def set_epoch_started(self) -> None:
+        """What is served was replaced just now."""
+        self._versions.epoch_started.set_to_current_time()
+
+    def count_reload(self, domain: str, *, ok: bool) -> None:
+        """A load or swap of a domain ended."""
+        failures = self._versions.reload_failures.labels(domain)
+        if not ok:
+            failures.inc()
+        self._versions.last_reload_success.labels(domain).set(float(ok))
+
+    def observe_version(self, domain: str, version: str, role: Role, duration_s: float) -> None:
+        """A version of a domain answered a request; a shadow's answer is seen by nobody but this."""
+        self._versions.requests.labels(domain, version, role).inc()
+        self._versions.latency.labels(domain, version, role).observe(duration_s)
+
+    def observe_shadow_overlap(self, domain: str, ratio: float) -> None:
+        """The share, 0 to 1, of the stable version's items that the shadow returned too."""
+        self._versions.shadow_overlap.labels(domain).observe(ratio)

@@ -1,0 +1,79 @@
+"""What is noted about one request while it is answered, for its log line and its metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from model.engine.protocol import Timings
+from model.planning.plans import Degradation
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stage of a request; times are on the clock of time.time_ns."""
+
+    name: str
+    started_ns: int
+    ended_ns: int
+
+
+@dataclass
+class RequestTrace:
+    """Filled in along the way. Never holds a history, a name or a key."""
+
+    request_id: str
+    route: str = "unmatched"
+    domain: str = ""
+    num_items: int | None = None
+    degraded: tuple[str, ...] = ()
+    error_code: str | None = None
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    traceparent: str | None = None
+    """The caller's own span, as the W3C's header names it."""
+    trace_id: str | None = None
+    """Known at the end, if the request's trace is sampled."""
+    started_ns: int = field(default_factory=time.time_ns)
+    spans: list[Span] = field(default_factory=list)
+
+    _held: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    def hold(self, context: AbstractContextManager[T]) -> T:
+        """Enter a context that is left when the request has ended, its answer sent."""
+        return self._held.enter_context(context)
+
+    def end(self) -> None:
+        """To be called once, by whoever made the trace."""
+        self._held.close()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Note how long the block took."""
+        started_at = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._note_spans({name: time.perf_counter() - started_at})
+
+    def note_engine(self, queue_s: float, timings: Timings) -> None:
+        """Note the stages in the lane, which followed each other and ended just now."""
+        self._note_spans({"queue": queue_s, "encode": timings.encode_s, "decode": timings.decode_s})
+
+    def note_stage(self, name: str, duration_s: float) -> None:
+        self.stages_ms[name] = round(duration_s * 1000, 3)
+
+    def _note_spans(self, durations_s: dict[str, float]) -> None:
+        started_ns = time.time_ns() - round(sum(durations_s.values()) * 1e9)
+        for name, duration_s in durations_s.items():
+            self.note_stage(name, duration_s)
+            ended_ns = started_ns + round(duration_s * 1e9)
+            self.spans.append(Span(name, started_ns, ended_ns))
+            started_ns = ended_ns
+
+    def note_degraded(self, degraded: Sequence[Degradation]) -> None:
+        self.degraded = tuple(dict.fromkeys(each.kind for each in degraded))

@@ -1,0 +1,43 @@
+"""Where the spans of a request go: nowhere, or to an OpenTelemetry collector."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from service.errors import TracesError
+from service.observability.trace import RequestTrace
+from service.settings import TraceOptions
+
+
+class Traces(Protocol):
+    """Takes what was noted about a request once it is answered."""
+
+    def record(self, trace: RequestTrace, status: int, ended_ns: int, /) -> str | None:
+        """The trace's id if it is sampled. `ended_ns` is on the clock of time.time_ns."""
+
+    def close(self) -> None:
+        """Send what is left; may block for a few seconds."""
+
+
+class NoTraces:
+    """Traces are off."""
+
+    def record(self, _trace: RequestTrace, _status: int, _ended_ns: int, /) -> str | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+def open_traces(options: TraceOptions) -> Traces:
+    """Raises TracesError where traces are wanted and what they need is not installed."""
+    if options.endpoint is None:
+        return NoTraces()
+    try:
+        from service.observability.tracing.open_telemetry import OpenTelemetryTraces  # noqa: PLC0415 - an extra, needed here alone
+    except ModuleNotFoundError as error:
+        raise TracesError(
+            f"VIP5_TRACES_ENDPOINT is set, but {error.name} is not installed: pip install 'vip5-serve[otel]',"
+            " or unset VIP5_TRACES_ENDPOINT"
+        ) from error
+    return OpenTelemetryTraces.to(options.endpoint, options.sample_ratio)

@@ -1,0 +1,85 @@
+"""Opens the feature stores that the settings ask for, one for each version of a domain."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from feature_cache.embedded import EmbeddedStore
+from feature_cache.errors import FeatureFileError
+from feature_cache.remote.reader import ReadLimits
+from feature_cache.store import FeatureSpace, FeatureStore
+from feature_cache.tiered import SpaceStore, TieredStore, open_tiered
+from model.errors import BundleError
+from model.planning.domain import ServedDomain
+from service.observability.metrics import Metrics
+from service.settings import FeatureOptions
+
+UNNAMED_ENCODER = "unknown"
+
+
+class Features:
+    """The bundles' own files, under a Redis if there is one."""
+
+    def __init__(self, metrics: Metrics, tiered: TieredStore | None, *, has_last_resort: bool) -> None:
+        self._metrics = metrics
+        self._tiered = tiered
+        self._has_last_resort = has_last_resort
+        self._num_readers: Counter[FeatureSpace] = Counter()
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether embeddings are the bundles' own, and may be put over those."""
+        return self._tiered is None
+
+    def problems(self) -> Sequence[str]:
+        """What stands in the way of fetching embeddings now, if anything does."""
+        return () if self._tiered is None else self._tiered.problems
+
+    async def store_of(self, domain: ServedDomain, path: Path | None) -> FeatureStore:
+        """A store for one domain, whose bundle may have a file of embeddings.
+
+        Raises BundleError where that file's are not as wide as its model reads.
+        """
+        embedded = self._embedded(domain, path)
+        if self._tiered is None or not domain.spec.layout.feature_dim:
+            return embedded
+        space = _space(domain)
+        self._num_readers[space] += 1
+        if self._num_readers[space] == 1:
+            await self._tiered.watch(space)
+        return SpaceStore(self._tiered, space, embedded if self._has_last_resort and path is not None else None)
+
+    def drop(self, domain: ServedDomain) -> None:
+        """A store of this domain is needed no more."""
+        space = _space(domain)
+        if self._tiered is not None and domain.spec.layout.feature_dim:
+            self._num_readers[space] -= 1
+            if not self._num_readers[space]:
+                self._tiered.forget(space)
+
+    def _embedded(self, domain: ServedDomain, path: Path | None) -> EmbeddedStore:
+        paths = {} if path is None else {domain.name: path}
+        try:
+            return EmbeddedStore.open(paths, {domain.name: domain.spec.layout.feature_dim}, self._metrics)
+        except FeatureFileError as error:
+            raise BundleError(str(error)) from error
+
+
+@asynccontextmanager
+async def open_features(options: FeatureOptions, metrics: Metrics) -> AsyncIterator[Features]:
+    """Stores may be opened inside the block."""
+    if options.redis is None:
+        yield Features(metrics, None, has_last_resort=True)
+        return
+    limits = ReadLimits(options.timeout_s, options.max_concurrent, options.refresh_s)
+    async with open_tiered(options.redis, {}, limits, metrics, tier_bytes=options.tier_bytes) as tiered:
+        metrics.watch_redis(lambda: tiered.is_up)
+        yield Features(metrics, tiered, has_last_resort=options.has_last_resort)
+
+
+def _space(domain: ServedDomain) -> FeatureSpace:
+    encoder = domain.spec.encoder
+    return FeatureSpace(domain.name, encoder.name if encoder else UNNAMED_ENCODER, domain.spec.layout.feature_dim)

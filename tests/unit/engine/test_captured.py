@@ -1,0 +1,251 @@
+"""The graph engine, uncaptured on a CPU, against the engine that runs operator by operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.engine.captured.buckets import Bucket, Ladder
+from model.engine.captured.engine import GraphEngine
+from model.engine.captured.options import GraphOptions
+from model.engine.captured.program import ProgramShape, SearchProgram
+from model.engine.decoding_engine import DecodingEngine
+from model.engine.protocol import Placement, RankingWork
+from model.errors import EngineError
+from model.planning.planning import plan_direct, plan_explanation
+from model.planning.plans import PointwisePlan
+from model.planning.queries import DirectQuery, ExplanationQuery
+from tests.tiny import TINY_LAYOUT
+from tests.unit.engine.rankings import LAYOUTS, SMALL_LADDER, Served, assert_same, random_work, random_works
+
+UNCAPTURED = GraphOptions("float32", captures=False, ladder=SMALL_LADDER, warm_up=())
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    return Served(tmp_path_factory.mktemp("graphs"), LAYOUTS)
+
+
+@pytest.fixture(scope="module")
+def plain(served: Served) -> DecodingEngine:
+    return served.plain()
+
+
+@pytest.fixture(scope="module")
+def engine(served: Served) -> GraphEngine:
+    return served.graphs()
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 9))
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_a_batch_of_any_mix_is_ranked_as_without_static_buffers(
+    served: Served, plain: DecodingEngine, engine: GraphEngine, seed: int, count: int
+) -> None:
+    works = random_works(served.domains, count, seed)
+    found, _ = engine.rank(works)
+    expected, _ = plain.rank(works)
+    assert_same(found, expected)
+
+
+def test_a_work_gets_the_same_answer_whatever_shared_its_buffers_before(served: Served) -> None:
+    engine = served.graphs()
+    first, *others = random_works(served.domains, 7, seed=5)
+    before, _ = engine.rank([first])
+    engine.rank([first, *others])
+    engine.rank(others[:4])
+    after, _ = engine.rank([first])
+    assert_same(after, before, tolerance=0)
+
+
+def test_images_that_are_not_given_are_zeros_and_not_those_of_the_work_before(
+    served: Served, plain: DecodingEngine
+) -> None:
+    engine = served.graphs()
+    works = (random_work(served.domains[2], seed) for seed in range(1, 20))
+    work = next(work for work in works if work.source.features.size and not work.certified)
+    without = replace(work, source=replace(work.source, features=work.source.features[:0]))
+    engine.search([work])
+    assert_same(engine.search([without])[0], plain.search([without])[0])
+
+
+def test_a_batch_larger_than_the_largest_bucket_takes_turns(
+    served: Served, plain: DecodingEngine, engine: GraphEngine
+) -> None:
+    works = random_works(served.domains, 21, seed=11)
+    assert_same(engine.search(works)[0], plain.search(works)[0])
+    assert all(bucket.num_rows <= 8 for bucket in engine.buckets)
+
+
+def test_no_work_gives_no_ranking(engine: GraphEngine) -> None:
+    assert engine.rank([])[0] == []
+
+
+def test_texts_and_yes_or_no_are_those_of_the_plain_engine(
+    served: Served, plain: DecodingEngine, engine: GraphEngine
+) -> None:
+    toys = served.domains[2]
+    features = [np.ones((1, 8), dtype=np.float32)]
+    text = plan_explanation(toys, ExplanationQuery("item-3", user_id="u1", max_new_tokens=5)).work(features)
+    assert engine.generate([text])[0] == plain.generate([text])[0]
+    plan = plan_direct(toys, DirectQuery(("item-1", "item-2"), user_id="u1", template="B-1"))
+    assert isinstance(plan, PointwisePlan)
+    works = plan.work(features * 2)
+    found, expected = engine.score(works)[0], plain.score(works)[0]
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_a_bfloat16_engine_finds_nearly_the_scores_of_a_float32_one(served: Served, plain: DecodingEngine) -> None:
+    engine = served.graphs(replace(UNCAPTURED, precision="bfloat16"))
+    works = [replace(work, certified=False) for work in random_works(served.domains, 8, seed=2)]
+    for found, expected in zip(engine.rank(works)[0], plain.rank(works)[0], strict=True):
+        assert len(found.leaves) == len(expected.leaves)
+        assert found.scores == pytest.approx(expected.scores, rel=0.15)
+    text = plan_explanation(served.domains[2], ExplanationQuery("item-3", user_id="u1", max_new_tokens=5))
+    ((generated,), _) = engine.generate([text.work([np.ones((1, 8), dtype=np.float32)])])
+    assert generated.token_ids
+
+
+def test_a_domain_placed_into_a_spare_slot_needs_no_new_banks(served: Served, plain: DecodingEngine) -> None:
+    engine = served.graphs(UNCAPTURED)
+    work = random_work(served.domains[2], 1)
+    expected, _ = engine.rank([work])
+    dropped = engine.counts.dropped
+    slots = engine.num_slots
+    engine.place(slots - 1, _placement(served, 0))
+    moved = [_moved(each, slots - 1) for each in random_works(served.domains[:1], 4, seed=3)]
+    found, _ = engine.rank([*moved, work])
+    originals = [_moved(each, 0) for each in moved]
+    assert_same(found, plain.rank([*originals, work])[0])
+    assert_same(found[-1:], expected)
+    assert (engine.num_slots, engine.counts.dropped) == (slots, dropped)
+
+
+def test_a_domain_beyond_the_spare_slots_or_wider_makes_new_banks(tmp_path: Path, served: Served) -> None:
+    engine = served.graphs(replace(UNCAPTURED, num_spare_slots=0))
+    engine.rank(random_works(served.domains, 3, seed=8))
+    wide = Served(tmp_path, {"wide": replace(TINY_LAYOUT, bottleneck=9, visual_tokens=4, feature_dim=20)})
+    engine.place(5, _placement(wide, 0))
+    work = random_work(wide.domains[0], 4)
+    assert_same(engine.rank([_moved(work, 5)])[0], wide.plain().rank([work])[0])
+    assert engine.num_slots == 6
+    assert engine.counts.dropped > 0
+
+
+def test_a_larger_catalog_beside_others_drops_only_searches_that_it_takes_part_in(
+    tmp_path: Path, served: Served
+) -> None:
+    engine = served.graphs(UNCAPTURED)
+    work = random_work(served.domains[2], 1)
+    before, _ = engine.search([work])
+    large = Served(tmp_path, {"toys": TINY_LAYOUT}, num_items=900)
+    engine.place(4, _placement(large, 0))
+    dropped = engine.counts.dropped
+    assert_same(engine.search([work])[0], before)
+    assert engine.counts.dropped == dropped
+    other = replace(random_work(large.domains[0], 1), num_beams=work.num_beams)
+    assert_same(engine.search([_moved(other, 4)])[0], large.plain().search([other])[0])
+    assert engine.counts.dropped == dropped + 1
+
+
+def test_slots_are_vacated_and_filled_again_by_other_catalogs(tmp_path: Path, served: Served) -> None:
+    engine = served.graphs(UNCAPTURED)
+    other = Served(tmp_path, {"toys": TINY_LAYOUT})
+    work = random_work(other.domains[0], 9)
+    (expected,), _ = other.plain().rank([work])
+    for slot in (3, 4, 3, 3):
+        engine.vacate(slot)
+        engine.place(slot, _placement(other, 0))
+        assert_same(engine.rank([_moved(work, slot)])[0], [expected])
+
+
+def test_a_batch_that_does_not_fit_in_memory_is_split_until_it_does(
+    served: Served, plain: DecodingEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = served.graphs()
+    _fail_beyond(monkeypatch, num_rows=2)
+    works = random_works(served.domains, 7, seed=21)
+    assert_same(engine.search(works)[0], plain.search(works)[0])
+    assert engine.counts.splits >= 3
+
+
+def test_a_search_that_fits_in_no_memory_is_an_error_and_the_next_one_is_answered(
+    served: Served, plain: DecodingEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = served.graphs()
+    works = random_works(served.domains, 2, seed=22)
+    memory = _fail_beyond(monkeypatch, num_rows=0)
+    with pytest.raises(EngineError, match="not even one search fits in memory"):
+        engine.search(works)
+    memory.num_rows = 8
+    assert_same(engine.search(works)[0], plain.search(works)[0])
+
+
+def test_a_start_beyond_the_memory_budget_is_refused_with_the_bucket_that_is_too_large(served: Served) -> None:
+    small, large = (Bucket(rows, 64, 20, 4, is_mixed=True) for rows in (1, 8))
+    options = replace(UNCAPTURED, warm_up=(small, large), memory_budget_bytes=_budget(served, num_rows=2))
+    with pytest.raises(EngineError, match=r"num_rows=8.*the budget is 1\.\d MB; allow more, or take fewer rows"):
+        served.graphs(options)
+    assert served.graphs(replace(options, memory_budget_bytes=10_000_000)).buckets == (small, large)
+
+
+def test_a_batch_beyond_the_budget_is_split_and_answered(served: Served, plain: DecodingEngine) -> None:
+    engine = served.graphs(replace(UNCAPTURED, memory_budget_bytes=_budget(served, num_rows=2)))
+    works = [replace(work, certified=False) for work in random_works(served.domains, 8, seed=13)]
+    assert_same(engine.search(works)[0], plain.search(works)[0])
+    assert engine.counts.splits > 0
+
+
+def test_without_a_list_the_ladders_usual_shapes_are_made_ready(served: Served) -> None:
+    ladder = Ladder(rows=(1, 2), tokens=(32, 64), beams=(20,), listed=(8,))
+    engine = served.graphs(GraphOptions("float32", captures=False, ladder=ladder, warm_up=None))
+    engine.warm_up(ladder.default_buckets())
+    assert len(engine.buckets) == 4
+    assert engine.buckets[0] == Bucket(2, 64, 20, 8, is_mixed=False)
+
+
+def test_beams_beyond_the_ladder_run_without_being_kept(served: Served, plain: DecodingEngine) -> None:
+    engine = served.graphs()
+    work = replace(random_work(served.domains[2], 6), num_beams=33, certified=False)
+    assert_same(engine.search([work])[0], plain.search([work])[0])
+    assert (engine.buckets, engine.counts.uncaptured) == ((), 1)
+
+
+def _budget(served: Served, num_rows: int) -> int:
+    """Just enough for a search of so many rows."""
+    programs = served.graphs()._programs
+    bucket = Bucket(num_rows, 128, 20, 16, is_mixed=True)
+    return programs.num_bytes(ProgramShape(bucket, served.graphs()._catalog.most_children(20)))
+
+
+def _placement(served: Served, place: int) -> Placement:
+    files = served.bundle.domains[served.domains[place].name]
+    weights = {**served.bundle.backbone.weights, **files.adapter}
+    return Placement(files.spec.layout, weights, served.domains[place].trie)
+
+
+def _moved(work: RankingWork, slot: int) -> RankingWork:
+    return replace(work, source=replace(work.source, slot=slot))
+
+
+@dataclass
+class _Memory:
+    num_rows: int  # searches of more rows do not fit
+
+
+def _fail_beyond(monkeypatch: pytest.MonkeyPatch, num_rows: int) -> _Memory:
+    memory = _Memory(num_rows)
+    run = SearchProgram.run
+
+    def failing(program: SearchProgram) -> None:
+        if program.shape.bucket.num_rows > memory.num_rows:
+            raise torch.OutOfMemoryError("no memory for so many rows")
+        run(program)
+
+    monkeypatch.setattr(SearchProgram, "run", failing)
+    return memory

@@ -1,0 +1,46 @@
+"""Each client has a limit for itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.errors import RateLimitedError
+from service.http.rate_limits import RateLimits
+from service.settings import Settings
+
+
+def test_one_request_too_many_is_refused_with_the_time_to_come_back() -> None:
+    limits = RateLimits("3/hour")
+    for _ in range(3):
+        limits.check("ann")
+
+    with pytest.raises(RateLimitedError, match="3 per 1 hour") as refused:
+        limits.check("ann")
+
+    assert 1 <= (refused.value.retry_after_s or 0) <= 3600
+
+
+def test_clients_do_not_use_up_each_others_limits() -> None:
+    limits = RateLimits("1/hour")
+    limits.check("ann")
+    limits.check("bob")
+
+    with pytest.raises(RateLimitedError):
+        limits.check("bob")
+
+
+def test_of_several_limits_each_holds() -> None:
+    limits = RateLimits("100/second;2/hour")
+    limits.check("ann")
+    limits.check("ann")
+
+    with pytest.raises(RateLimitedError, match="2 per 1 hour"):
+        limits.check("ann")
+
+
+@pytest.mark.parametrize("limits", ["", "many", "100", "100/fortnight"])
+def test_what_is_no_limit_is_refused(limits: str) -> None:
+    with pytest.raises(ValueError, match="is not a rate limit; write a number and a span such as 100/second"):
+        Settings(bundle=Path("bundle"), rate_limit=limits)
