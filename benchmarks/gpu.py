@@ -33,7 +33,7 @@ from benchmarks.gpu_bench import Bench
 from benchmarks.gpu_profile import profile_requests
 from benchmarks.gpu_roofline import count_demand, measure_ceilings, settle
 from benchmarks.gpu_workload import FULL, QUICK
-from model.engine.captured.engine import GraphEngine
+from model.engine.captured.engine import CapturedEngine
 from model.engine.protocol import Ranking
 
 Figures: TypeAlias = dict[str, object]
@@ -230,9 +230,8 @@ def measure_domains(bench: Bench) -> Figures:
 
 
 def measure_memory(bench: Bench) -> Figures:
-    engine: GraphEngine = bench.engine
+    engine: CapturedEngine = bench.engine
     figures: Figures = {
-        "estimate_mb": round(engine.num_bytes / 1e6),
         "captures": engine.counts.captures,
         "dropped": engine.counts.dropped,
     }

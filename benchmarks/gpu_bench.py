@@ -13,8 +13,8 @@ from benchmarks.gpu_baseline import TransformersBaseline
 from benchmarks.gpu_roofline import settle, timed_s
 from benchmarks.gpu_workload import FULL, Size, Workload, make_network, make_workload
 from model.engine.captured.buckets import Bucket, Ladder
-from model.engine.captured.engine import GraphEngine, graph_engine
-from model.engine.captured.options import GraphOptions, Precision
+from model.engine.captured.engine import CapturedEngine, captured_engine
+from model.engine.captured.options import CaptureOptions, Precision
 from model.engine.protocol import Ranking, RankingWork
 
 _K = 10
@@ -57,15 +57,15 @@ class Bench:
         return min(16, self.batch_sizes[-1])
 
     @cached_property
-    def engine(self) -> GraphEngine:
+    def engine(self) -> CapturedEngine:
         return self._engine("bfloat16", self.batch_sizes)
 
     @cached_property
-    def exact_engine(self) -> GraphEngine:
+    def exact_engine(self) -> CapturedEngine:
         return self._engine("float32", (1, self.batch_sizes[-1]))
 
     @cached_property
-    def middle_engine(self) -> GraphEngine:
+    def middle_engine(self) -> CapturedEngine:
         return self._engine("tfloat32", (1, self.batch_sizes[-1]))
 
     @cached_property
@@ -81,7 +81,7 @@ class Bench:
         self.engine.warm_up(())
         return torch.cuda.memory_reserved(self.device)
 
-    def rate(self, engine: GraphEngine, works: Sequence[RankingWork], rows: int) -> float:
+    def rate(self, engine: CapturedEngine, works: Sequence[RankingWork], rows: int) -> float:
         """Requests a second, in batches of so many rows, once all their shapes are captured."""
         batches = [works[start : start + rows] for start in range(0, len(works) - rows + 1, rows)]
         for batch in batches:
@@ -96,7 +96,7 @@ class Bench:
                 if elapsed > self.least_s:
                     return num_done / elapsed
 
-    def answers(self, engine: GraphEngine, works: Sequence[RankingWork]) -> list[Ranking]:
+    def answers(self, engine: CapturedEngine, works: Sequence[RankingWork]) -> list[Ranking]:
         rows = self.batch_sizes[-1]
         batches = (works[start : start + rows] for start in range(0, len(works), rows))
         return [ranking for batch in batches for ranking in engine.search(batch)[0]]
@@ -112,7 +112,7 @@ class Bench:
     def lengths(self, works: Sequence[RankingWork]) -> list[int]:
         return [work.source.prompt.num_tokens for work in works]
 
-    def _engine(self, precision: Precision, rows: Sequence[int]) -> GraphEngine:
+    def _engine(self, precision: Precision, rows: Sequence[int]) -> CapturedEngine:
         """Captured for prompts of all lengths at these numbers of rows, one domain a batch."""
         network, _ = make_network(self.workload.size)
         ladder = Ladder(beams=(self.num_beams, 100, 256), listed=(_LISTED, 1024))
@@ -120,11 +120,11 @@ class Bench:
         tokens = [step for step in ladder.tokens if step // 2 < longest]
         needs = [Bucket(count, step, self.num_beams, _LISTED, is_mixed=False) for count in rows for step in tokens]
         is_captured = self.device.type == "cuda"
-        options = GraphOptions(
+        options = CaptureOptions(
             precision=precision,
             captures=is_captured,
             ladder=ladder,
             warm_up=tuple(sorted((need for need in needs if ladder.holds(need)), key=lambda need: -need.cost)),
         )
         tries = [self.workload.trie] * self.workload.size.num_domains
-        return graph_engine(network, tries, self.device, options)
+        return captured_engine(network, tries, self.device, options)

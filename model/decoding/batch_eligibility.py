@@ -18,7 +18,7 @@ _BEYOND = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
-class DeviceEligibility:
+class BatchEligibility:
     """Counts eligible leaves by two prefix sums and two binary searches.
 
     A row either counts its base set minus a list of leaves, or a list alone; `base_weight` and `list_sign` say which.
@@ -31,7 +31,7 @@ class DeviceEligibility:
     list_sign: Tensor  # [B, 1], -1 or 1
 
     @classmethod
-    def of(cls, rows: Sequence[Eligibility], device: torch.device | None = None) -> DeviceEligibility:
+    def of(cls, rows: Sequence[Eligibility], device: torch.device | None = None) -> BatchEligibility:
         cumulative, offsets = _stack([row.base for row in rows])
         lists = [row.excluded if row.included is None else row.included for row in rows]
         listed = np.full((len(rows), max(map(len, lists))), _BEYOND, dtype=np.int32)

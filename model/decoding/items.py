@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.decoding.batch_eligibility import DeviceEligibility
+from model.decoding.batch_eligibility import BatchEligibility
 from model.decoding.beams import DEAD, SpecialIds, Stepper, best_pruned, select
 from model.decoding.trie import TrieNodes
 
@@ -30,7 +30,7 @@ class ItemRows:
     """What the rows of a batch look for."""
 
     roots: Tensor  # [B, 1], int64, where in the arena the tries begin
-    eligibility: DeviceEligibility
+    eligibility: BatchEligibility
     beams_of_rows: Tensor  # [B, 1]
     wanted: Tensor  # [B, 1], how many items are asked for, at most the number of beams
     length_penalty: Tensor  # [B, 1], float32

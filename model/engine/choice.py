@@ -9,8 +9,8 @@ import torch
 
 from model.decoding.trie import TrieArena
 from model.engine.captured.buckets import Bucket
-from model.engine.captured.engine import graph_engine
-from model.engine.captured.options import GraphOptions, Precision
+from model.engine.captured.engine import captured_engine
+from model.engine.captured.options import CaptureOptions, Precision
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.executor import Executor
 from model.engine.names import EngineName
@@ -19,7 +19,7 @@ from model.engine.torch_executor import TorchExecutor
 from model.errors import EngineError
 from model.network.network import Vip5Network
 
-_GRAPHS: dict[str, Precision] = {
+_CAPTURED: dict[str, Precision] = {
     "graphs-float32": "float32",
     "graphs-tfloat32": "tfloat32",
     "graphs-bfloat16": "bfloat16",
@@ -43,9 +43,9 @@ def make_engine(
         raise EngineError(f"the engine {name!r} is not known; take one of {', '.join(get_args(EngineName))}")
     if name == "auto" and device.type == "cuda":
         name = "graphs-tfloat32"
-    if name in _GRAPHS:
-        options = GraphOptions(precision=_GRAPHS[name], captures=device.type == "cuda", warm_up=buckets)
-        return graph_engine(network, arena.tries, device, options)
+    if name in _CAPTURED:
+        options = CaptureOptions(precision=_CAPTURED[name], captures=device.type == "cuda", warm_up=buckets)
+        return captured_engine(network, arena.tries, device, options)
     return DecodingEngine(_executor(name, network.to(device), device), arena)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.decoding.batch_eligibility import DeviceEligibility
+from model.decoding.batch_eligibility import BatchEligibility
 from model.decoding.beams import SpecialIds
 from model.decoding.items import ItemRows, ItemSearch, search_items
 from model.decoding.trie import NO_ITEMS, TrieArena
@@ -153,7 +153,7 @@ class DecodingEngine:
         stepper = encoded.batch.stepper(num_beams=num_beams, max_length=max(depths))
         rows = ItemRows(
             roots=self._column([arena.roots[domain] for domain in domains]),
-            eligibility=DeviceEligibility.of([work.eligibility for work in batch], self._device),
+            eligibility=BatchEligibility.of([work.eligibility for work in batch], self._device),
             beams_of_rows=self._column([work.num_beams for work in batch]),
             wanted=self._column([min(work.k, work.num_beams) for work in batch]),
             length_penalty=self._column([work.length_penalty for work in batch]),

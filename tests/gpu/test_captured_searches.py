@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.engine.captured.engine import GraphEngine
-from model.engine.captured.options import GraphOptions
+from model.engine.captured.engine import CapturedEngine
+from model.engine.captured.options import CaptureOptions
 from model.engine.captured.program import SearchProgram
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.protocol import Placement, Ranking
@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 SAME_ON_ANOTHER_DEVICE = 1e-3
-EXACT = GraphOptions("float32", captures=True, ladder=SMALL_LADDER, warm_up=())
+EXACT = CaptureOptions("float32", captures=True, ladder=SMALL_LADDER, warm_up=())
 
 
 @pytest.fixture(scope="module")
@@ -41,27 +41,27 @@ def plain(served: Served) -> DecodingEngine:
 
 
 @pytest.fixture(scope="module")
-def engine(served: Served) -> Iterator[GraphEngine]:
+def engine(served: Served) -> Iterator[CapturedEngine]:
     yield served.graphs(EXACT, device="cuda")
     torch.cuda.empty_cache()
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_captured_searches_rank_as_a_cpu_does(
-    served: Served, plain: DecodingEngine, engine: GraphEngine, seed: int
+    served: Served, plain: DecodingEngine, engine: CapturedEngine, seed: int
 ) -> None:
     works = random_works(served.domains, 1 + seed, seed)
     assert_same(engine.rank(works)[0], plain.rank(works)[0], SAME_ON_ANOTHER_DEVICE)
 
 
-def test_a_replay_finds_what_the_same_operators_find_one_by_one(served: Served, engine: GraphEngine) -> None:
+def test_a_replay_finds_what_the_same_operators_find_one_by_one(served: Served, engine: CapturedEngine) -> None:
     one_by_one = served.graphs(replace(EXACT, captures=False), device="cuda")
     for seed in range(20, 26):
         works = random_works(served.domains, 6, seed)
         assert_same(engine.search(works)[0], one_by_one.search(works)[0], 1e-5)
 
 
-def test_a_replay_repeats_itself_to_the_bit(served: Served, engine: GraphEngine) -> None:
+def test_a_replay_repeats_itself_to_the_bit(served: Served, engine: CapturedEngine) -> None:
     works = random_works(served.domains, 6, seed=30)
     first, _ = engine.search(works)
     engine.search(random_works(served.domains, 6, seed=31))
@@ -93,7 +93,7 @@ def test_texts_are_generated_beside_captured_searches(served: Served, plain: Dec
     assert engine.generate([work])[0][0].token_ids == plain.generate([work])[0][0].token_ids
 
 
-def test_a_search_does_not_wait_for_the_device(served: Served, engine: GraphEngine) -> None:
+def test_a_search_does_not_wait_for_the_device(served: Served, engine: CapturedEngine) -> None:
     with torch.inference_mode():
         program = engine._filled(random_works(served.domains, 4, seed=7)).program
         program.run()

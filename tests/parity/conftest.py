@@ -12,8 +12,8 @@ import torch
 
 from model.decoding.eligibility import LeafMask
 from model.decoding.trie import Trie, TrieArena
-from model.engine.captured.engine import GraphEngine
-from model.engine.captured.options import GraphOptions
+from model.engine.captured.engine import CapturedEngine
+from model.engine.captured.options import CaptureOptions
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.onnx.executor import OnnxExecutor
 from model.engine.torch_executor import TorchExecutor
@@ -50,7 +50,7 @@ def engine(request: pytest.FixtureRequest, golden: Golden, toys_trie: Trie) -> D
 
 
 @pytest.fixture(scope="session")
-def static_engine(golden: Golden, toys_trie: Trie) -> GraphEngine:
+def static_engine(golden: Golden, toys_trie: Trie) -> CapturedEngine:
     """Searches over static buffers, uncaptured."""
-    options = GraphOptions("float32", captures=False, num_spare_slots=1)
-    return GraphEngine(golden.network, [toys_trie], torch.device("cpu"), options)
+    options = CaptureOptions("float32", captures=False, num_spare_slots=1)
+    return CapturedEngine(golden.network, [toys_trie], torch.device("cpu"), options)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model.decoding.eligibility import Eligibility, LeafMask
 from model.decoding.trie import Trie
-from model.engine.captured.engine import GraphEngine
+from model.engine.captured.engine import CapturedEngine
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.protocol import RankingWork
 from model.network.network import Vip5Network
@@ -42,7 +42,7 @@ def test_rankings_and_scores_equal_the_librarys_search(
 
 
 def test_searches_over_static_buffers_equal_the_librarys_in_one_mixed_batch(
-    golden: Golden, static_engine: GraphEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
+    golden: Golden, static_engine: CapturedEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
 ) -> None:
     recorded = golden.json("exact.json")
     rankings, _ = static_engine.search([work for _, work in all_work])

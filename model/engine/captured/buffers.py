@@ -73,11 +73,6 @@ class SearchBuffers:
         self.outputs = SearchOutputs(**_views(self._device_out, results))
         self.found = SearchOutputs(**_views(self._host_out, results))
 
-    @property
-    def num_bytes(self) -> int:
-        """On the device."""
-        return self._device_in.numel() + self._device_out.numel()
-
     def send(self) -> None:
         """Copy all inputs to the device, without waiting."""
         self._device_in.copy_(self._host_in, non_blocking=True)
@@ -95,11 +90,6 @@ class SearchBuffers:
         self.host.beams.fill(1)
         self.host.depths.fill(1)
         self.host.listed.fill(np.iinfo(np.int32).max)
-
-
-def input_bytes(bucket: Bucket, num_images: int, feature_dim: int) -> int:
-    """Size of a bucket's packed inputs and outputs."""
-    return _num_bytes(_input_shapes(bucket, num_images, feature_dim)) + _num_bytes(_output_shapes(bucket))
 
 
 def _input_shapes(bucket: Bucket, num_images: int, feature_dim: int) -> Shapes:

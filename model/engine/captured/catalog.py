@@ -65,10 +65,6 @@ class DeviceCatalog:
         return self._arrays
 
     @property
-    def num_bytes(self) -> int:
-        return 4 * (4 * self._node_spans.capacity + self._sum_spans.capacity)
-
-    @property
     def num_filters(self) -> int:
         return len(self._masks)
 

@@ -16,7 +16,7 @@ from model.decoding.trie import Trie, TrieArena
 from model.engine.captured.buckets import Bucket
 from model.engine.captured.catalog import DeviceCatalog
 from model.engine.captured.filling import fill, need_of, read
-from model.engine.captured.options import GraphCounts, GraphOptions
+from model.engine.captured.options import CaptureCounts, CaptureOptions
 from model.engine.captured.programs import Prepared, Programs
 from model.engine.captured.replay import Recorder
 from model.engine.decoding_engine import DecodingEngine
@@ -39,16 +39,16 @@ from model.network.packing import PackedNetwork
 from model.network.slots import fits, place_domain, with_layout
 
 
-class GraphEngine:
+class CapturedEngine:
     """Ranks by captured searches; scores and generates operator by operator with the same weights.
 
     A search's time is one measurement: `Timings.encode_s` is 0 and all of it is `decode_s`.
     """
 
     def __init__(
-        self, network: Vip5Network, tries: Sequence[Trie], device: torch.device, options: GraphOptions
+        self, network: Vip5Network, tries: Sequence[Trie], device: torch.device, options: CaptureOptions
     ) -> None:
-        """Take a frozen network over, trie i belonging to slot i; see `graph_engine`."""
+        """Take a frozen network over, trie i belonging to slot i; see `captured_engine`."""
         self._device = device
         self._options = options
         self._lock = threading.RLock()  # over the programs and which network they run
@@ -68,7 +68,7 @@ class GraphEngine:
         return len(self._programs.packed.network.layouts)
 
     @property
-    def counts(self) -> GraphCounts:
+    def counts(self) -> CaptureCounts:
         return self._programs.counts
 
     @property
@@ -76,14 +76,9 @@ class GraphEngine:
         """Shapes that are captured now."""
         return self._programs.buckets
 
-    @property
-    def num_bytes(self) -> int:
-        """An estimate of what the engine holds on the device: weights, catalog and searches."""
-        return self._programs.num_bytes()
-
     @torch.inference_mode()
     def warm_up(self, buckets: Sequence[Bucket]) -> None:
-        """Capture searches before the first batch. Raises EngineError where memory or the budget does not suffice."""
+        """Capture searches before the first batch. Raises EngineError where memory does not suffice."""
         for bucket in buckets:
             try:
                 with self._lock, self._on_stream():
@@ -197,17 +192,17 @@ class GraphEngine:
             torch.set_float32_matmul_precision(before)
 
 
-def graph_engine(
-    network: Vip5Network, tries: Sequence[Trie], device: torch.device, options: GraphOptions | None = None
-) -> GraphEngine:
+def captured_engine(
+    network: Vip5Network, tries: Sequence[Trie], device: torch.device, options: CaptureOptions | None = None
+) -> CapturedEngine:
     """Move a frozen network to a device and capture what the options say; trie i belongs to slot i.
 
     Without options: bfloat16 captured on a GPU, float32 uncaptured elsewhere. Raises EngineError where memory does not
     suffice.
     """
     is_gpu = device.type == "cuda"
-    options = options or GraphOptions(precision="bfloat16" if is_gpu else "float32", captures=is_gpu)
-    engine = GraphEngine(network, tries, device, options)
+    options = options or CaptureOptions(precision="bfloat16" if is_gpu else "float32", captures=is_gpu)
+    engine = CapturedEngine(network, tries, device, options)
     usual = options.ladder.default_buckets() if options.captures and tries else ()
     engine.warm_up(usual if options.warm_up is None else options.warm_up)
     return engine

@@ -1,4 +1,4 @@
-"""How a graph engine is set up."""
+"""Options of the captured engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DTYPES = {"float32": torch.float32, "tfloat32": torch.float32, "bfloat16": torc
 
 
 @dataclass(frozen=True)
-class GraphOptions:
+class CaptureOptions:
     """Precision, shapes and limits; sums, norms, softmaxes and scores are float32 in each precision."""
 
     precision: Precision = "bfloat16"
@@ -28,8 +28,7 @@ class GraphOptions:
     num_spare_slots: int = 4  # for domains that come later; more than that makes new banks and new captures
     ladder: Ladder = field(default_factory=Ladder)
     warm_up: tuple[Bucket, ...] | None = None  # what is captured at the start; None for the ladder's choice
-    memory_budget_bytes: int | None = None  # of the device, for weights, catalog and searches
-    most_graphs: int = 96
+    most_captures: int = 96
     certified_beam_limit: int = CERTIFIED_BEAM_LIMIT
 
     @property
@@ -38,8 +37,8 @@ class GraphOptions:
 
 
 @dataclass
-class GraphCounts:
-    """What a graph engine has done beside answering."""
+class CaptureCounts:
+    """Counts of what the captured engine did besides answering."""
 
     captures: int = 0
     dropped: int = 0  # captures that a change of catalog or banks made useless

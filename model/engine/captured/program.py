@@ -7,14 +7,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from model.decoding.batch_eligibility import DeviceEligibility
+from model.decoding.batch_eligibility import BatchEligibility
 from model.decoding.beams import SpecialIds
 from model.decoding.items import ItemRows, ItemSearch, search_items
 from model.engine.captured.buckets import Bucket
-from model.engine.captured.buffers import SearchBuffers, input_bytes
+from model.engine.captured.buffers import SearchBuffers
 from model.engine.captured.catalog import Arrays
 from model.network.banks import RowIndex
 from model.network.beam_tree import BeamTree, TreePlan
@@ -95,7 +94,7 @@ class SearchProgram:
 
     def _item_rows(self) -> ItemRows:
         inputs = self.buffers.inputs
-        eligibility = DeviceEligibility(
+        eligibility = BatchEligibility(
             cumulative=self._arrays.cumulative,
             base_offset=inputs.base_offset,
             base_weight=inputs.base_weight,
@@ -127,28 +126,3 @@ class _TreeStepper:
 def num_images(bucket: Bucket, network: Vip5Network) -> int:
     """Room for images beside the bucket's tokens."""
     return bucket.num_tokens // TOKENS_PER_IMAGE if network.feature_dim else 0
-
-
-def activation_bytes(shape: ProgramShape, packed: PackedNetwork) -> int:
-    """An estimate of the device memory that a search of this shape needs beside weights and catalog.
-
-    Counts the largest tensors that live at the same time.
-    """
-    network, bucket = packed.network, shape.bucket
-    config, size = network.config, network.shared.dtype.itemsize
-    rows, tokens, beams = bucket.num_rows, bucket.num_tokens, bucket.num_beams
-    logits = 2 * 4 * rows * beams * config.vocab_size
-    places = 1 + beams * len(shape.most_children)
-    tree = config.num_decoder_layers * rows * places * 2 * config.inner_dim * size
-    memory = config.num_decoder_layers * rows * tokens * 2 * config.inner_dim * size
-    encoding = rows * tokens * size * (config.num_heads * tokens * 2 + 8 * config.d_model + 4 * config.d_ff)
-    candidates = rows * max(shape.most_children, default=0) * 8 * 12
-    fetched = (packed.by_domain.data.shape[1] + packed.by_adapter.data.shape[1]) * size
-    weights = fetched * (rows if bucket.is_mixed else 1)
-    buffers = input_bytes(bucket, num_images(bucket, network), network.feature_dim)
-    return memory + weights + buffers + max(encoding, logits + tree + candidates)
-
-
-def network_bytes(network: torch.nn.Module) -> int:
-    """Size of all parameters."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())

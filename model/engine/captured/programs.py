@@ -7,12 +7,10 @@ from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import torch
-
 from model.engine.captured.buckets import Bucket, cheapest_cover
 from model.engine.captured.catalog import DeviceCatalog
-from model.engine.captured.options import GraphCounts, GraphOptions
-from model.engine.captured.program import ProgramShape, Replay, SearchProgram, activation_bytes, network_bytes
+from model.engine.captured.options import CaptureCounts, CaptureOptions
+from model.engine.captured.program import ProgramShape, Replay, SearchProgram
 from model.engine.captured.replay import Recorder
 from model.network.packing import PackedNetwork
 
@@ -34,7 +32,7 @@ class Programs:
     """Prepares searches over one network. Not safe for several threads."""
 
     def __init__(
-        self, packed: PackedNetwork, catalog: DeviceCatalog, options: GraphOptions, recorder: Recorder | None
+        self, packed: PackedNetwork, catalog: DeviceCatalog, options: CaptureOptions, recorder: Recorder | None
     ) -> None:
         self._packed = packed
         self._catalog = catalog
@@ -42,7 +40,7 @@ class Programs:
         self._recorder = recorder
         self._arrays = catalog.arrays
         self._prepared: OrderedDict[Bucket, Prepared] = OrderedDict()
-        self.counts = GraphCounts()
+        self.counts = CaptureCounts()
 
     @property
     def packed(self) -> PackedNetwork:
@@ -61,7 +59,7 @@ class Programs:
     def prepare(self, need: Bucket, slots: Collection[int]) -> Prepared:
         """A search that covers a need of these slots.
 
-        Raises torch.OutOfMemoryError where there is no memory for it, or none within the budget.
+        Raises torch.OutOfMemoryError where there is no memory for it.
         """
         if self._catalog.arrays is not self._arrays:
             self._arrays = self._catalog.arrays
@@ -69,7 +67,6 @@ class Programs:
         bucket = self._options.ladder.bucket(need)
         if not self._options.ladder.holds(need):
             self.counts.uncaptured += 1
-            self._make_room(bucket)
             program = self._program(bucket)
             return Prepared(program, program.run)
         cover = cheapest_cover(self._prepared, bucket, at_most=_COVER_COST * bucket.cost)
@@ -80,7 +77,8 @@ class Programs:
             return self.prepare(need, slots)
         if cover is None:
             cover = bucket
-            self._make_room(bucket)
+            while len(self._prepared) >= self._options.most_captures:
+                self._prepared.popitem(last=False)  # the least recently used
             self.capture(bucket)
         self._prepared.move_to_end(cover)
         return self._prepared[cover]
@@ -93,13 +91,6 @@ class Programs:
         logger.info("captured the search for %s", bucket)
         self._prepared[bucket] = Prepared(program, replay)
 
-    def num_bytes(self, *more: ProgramShape) -> int:
-        """An estimate of all that is on the device, or would be with more searches."""
-        searches = [each.program.shape for each in self._prepared.values()]
-        largest = max((activation_bytes(each, self._packed) for each in [*searches, *more]), default=0)
-        held = sum(each.program.buffers.num_bytes for each in self._prepared.values())
-        return network_bytes(self._packed.network) + self._catalog.num_bytes + held + largest
-
     def _serves(self, prepared: Prepared, slots: Collection[int]) -> bool:
         shape = prepared.program.shape
         num_beams = shape.bucket.num_beams
@@ -107,29 +98,8 @@ class Programs:
             return True
         return shape.serves(self._catalog.most_children(num_beams, slots))
 
-    def _shape(self, bucket: Bucket) -> ProgramShape:
-        return ProgramShape(bucket, self._catalog.most_children(bucket.num_beams))
-
-    def _make_room(self, bucket: Bucket) -> None:
-        """Give up what was not used for the longest time, as far as limits ask for it."""
-        while self._prepared and (
-            len(self._prepared) >= self._options.most_graphs or self._is_beyond_budget(self._shape(bucket))
-        ):
-            self._prepared.popitem(last=False)
-
-    def _is_beyond_budget(self, shape: ProgramShape) -> bool:
-        budget = self._options.memory_budget_bytes
-        return budget is not None and self.num_bytes(shape) > budget
-
     def _program(self, bucket: Bucket) -> SearchProgram:
-        shape = self._shape(bucket)
-        budget = self._options.memory_budget_bytes
-        if budget is not None and self._is_beyond_budget(shape):
-            needed = self.num_bytes(shape) / 1e6
-            raise torch.OutOfMemoryError(
-                f"a search for {bucket} needs about {needed:.1f} MB with all that is on the device, the budget is "
-                f"{budget / 1e6:.1f} MB; allow more, or take fewer rows, beams or tokens"
-            )
+        shape = ProgramShape(bucket, self._catalog.most_children(bucket.num_beams))
         return SearchProgram(shape, self._packed, self._arrays)
 
     def _drop_all(self, reason: str) -> None:

@@ -1,1 +1,1 @@
-"""The network on ONNX Runtime: two graphs, and an executor that runs them."""
+"""The network on ONNX Runtime: two models, and the executor that runs them."""

@@ -1,4 +1,4 @@
-"""What belongs to the domains of a batch, as inputs of the graphs."""
+"""What belongs to the domains of a batch, as inputs of the models."""
 
 # B rows, D width, R bottleneck
 
@@ -19,12 +19,12 @@ from model.network.stacks import Branch
 Inputs = dict[str, OrtValue]
 
 _KEPT = 256
-"""Single domains whose inputs are kept, laid out as the graphs take them; each takes what its adapters take."""
+"""Single domains whose inputs are kept, laid out as the models take them; each takes what its adapters take."""
 
 
 @dataclass(frozen=True)
 class DomainInputs:
-    """Inputs of the two graphs for the rows of one batch."""
+    """Inputs of the two models for the rows of one batch."""
 
     encoder: Inputs
     step: Inputs
@@ -32,7 +32,7 @@ class DomainInputs:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One domain's weights for one task, laid out as the graphs take them."""
+    """One domain's weights for one task, laid out as the models take them."""
 
     encoder: dict[str, Tensor]
     step: dict[str, Tensor]

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from model.engine.collate import collate
 from model.engine.onnx.domains import DomainInputBank, Inputs
-from model.engine.onnx.models import Precision, encoder_graph, step_graph
+from model.engine.onnx.models import Precision, encoder_model, step_model
 from model.engine.onnx.row_stepper import OnnxRowStepper, ReadPrompts
 from model.engine.onnx.session import Session, SessionOptions, to_tensor, to_value
 from model.engine.protocol import EncoderInput, Placement
@@ -35,7 +35,7 @@ class _Loaded:
 
 
 class OnnxExecutor:
-    """Runs the network as two graphs, which take the weights of domains as inputs."""
+    """Runs the network as two ONNX models, which take the weights of domains as inputs."""
 
     def __init__(
         self,
@@ -106,14 +106,14 @@ class OnnxExecutor:
     def _load(self, network: Vip5Network) -> _Loaded:
         return _Loaded(
             network,
-            Session("encoder", encoder_graph(network, self._precision), self._options),
-            Session("step", step_graph(network, self._precision), self._options),
+            Session("encoder", encoder_model(network, self._precision), self._options),
+            Session("step", step_model(network, self._precision), self._options),
             DomainInputBank(network),
         )
 
 
 def _structure(network: Vip5Network) -> tuple[bool, bool]:
-    """What the graphs' nodes depend on, beyond the backbone."""
+    """What the models' nodes depend on, besides the backbone."""
     return network.capacity.bottleneck > 0, network.capacity.cross_attention_adapter
 
 

@@ -1,4 +1,4 @@
-"""Writes a bundle's graphs and the inputs that belong to its domains, for other runtimes and for a look inside."""
+"""Writes a bundle as ONNX models, with the inputs that belong to its domains, for other runtimes and for inspection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from model.bundle.bundle import open_bundle
 from model.engine.onnx.domains import DomainInputBank
-from model.engine.onnx.models import Precision, encoder_graph, step_graph
+from model.engine.onnx.models import Precision, encoder_model, step_model
 from model.engine.onnx.session import to_tensor
 from model.errors import BundleError
 from model.network.banks import RowIndex
@@ -19,16 +19,16 @@ from model.network.config import TASKS
 def export_onnx(root: Path, out: Path, precision: Precision = "float32") -> None:
     """Write `encoder.onnx`, `step.onnx`, their weights, and `domains/<name>.<task>.safetensors` into a new folder.
 
-    The tensors of a domain are named like the graphs' inputs; embedding tables and the visual mapper, whose products
-    the graphs take, stay in the bundle. Raises BundleError kinds for the bundle and for a folder that is there already.
+    The tensors of a domain are named like the models' inputs; embedding tables and the visual mapper, whose products
+    the models take, stay in the bundle. Raises BundleError kinds for the bundle and for a folder that is there already.
     """
     if out.exists():
         raise BundleError(f"{out} exists; name a folder that does not, or remove it")
     bundle = open_bundle(root)
     network = bundle.network()
     (out / "domains").mkdir(parents=True)
-    encoder_graph(network, precision).save(out / "encoder.onnx")
-    step_graph(network, precision).save(out / "step.onnx")
+    encoder_model(network, precision).save(out / "encoder.onnx")
+    step_model(network, precision).save(out / "step.onnx")
     bank = DomainInputBank(network)
     for slot, name in enumerate(sorted(bundle.domains)):
         for task in TASKS:

@@ -1,4 +1,4 @@
-"""Writes ONNX graphs node by node. Knows no model."""
+"""Writes ONNX models node by node. Knows nothing of the network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = NDArray[np.float32] | NDArray[np.int8] | NDArray[np.int64]
 Attribute = float | list[int]
 
 
-class GraphWriter:
+class ModelWriter:
     """Collects nodes in the order in which they run; values are known by name."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class GraphWriter:
         return name
 
     def model(self, name: str) -> onnx.ModelProto:
-        """The graph with its weights outside: each is to be handed to the session, or saved beside it."""
+        """The model without its large weights, which are handed to the session or saved beside it."""
         graph = helper.make_graph(
             self._nodes, name, self._inputs, self._outputs, [*self._small, *map(self._outside, self.weights)]
         )

@@ -1,4 +1,4 @@
-"""The two graphs of the network: the encoder with what the decoder reads of it, and one step of the decoder.
+"""The two ONNX models of the network: the encoder with what the decoder reads of it, and one step of the decoder.
 
 What belongs to a domain (norms, adapters) comes in as inputs, so that one session serves all domains and batches that
 mix them: an entry [...] for all rows, or one for each row [B, ...]. Embedding prompt and tokens is left to torch.
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.engine.onnx.model_writer import CONTRIB, GraphWriter
+from model.engine.onnx.model_writer import CONTRIB, ModelWriter
 from model.network.banks import RMSNormBank
 from model.network.network import Vip5Network
 from model.network.projection import Projection
@@ -28,7 +28,7 @@ _INT8_STEPS = 63
 _NOTHING = float(np.finfo(np.float32).min)  # a masked position's score
 
 
-def encoder_graph(network: Vip5Network, precision: Precision) -> GraphWriter:
+def encoder_model(network: Vip5Network, precision: Precision) -> ModelWriter:
     """Embedded prompts [B, S, D] → `key.l` and `value.l` of every decoder layer l, [B, H, S, E].
 
     Inputs: `x`, `bias` [1, H, S, S] of the positions, `is_token` [B, S], and the domain's.
@@ -53,7 +53,7 @@ def encoder_graph(network: Vip5Network, precision: Precision) -> GraphWriter:
     return writer
 
 
-def step_graph(network: Vip5Network, precision: Precision) -> GraphWriter:
+def step_model(network: Vip5Network, precision: Precision) -> ModelWriter:
     """One more token of every beam, embedded [B, n, D] → `logits` [B, n, V] and the grown caches.
 
     Inputs: `x`; `bias` [1, H, 1, t + 1], or [B·n, H, 1, t + 1] of rows at different positions; `origin` [B·n], which
@@ -75,7 +75,7 @@ def step_graph(network: Vip5Network, precision: Precision) -> GraphWriter:
     return writer
 
 
-class ProjectionWriter(GraphWriter):
+class ProjectionWriter(ModelWriter):
     """Products with frozen weights."""
 
     def __init__(self, precision: Precision) -> None:

@@ -1,4 +1,4 @@
-"""Generated texts on the step graph: rows that begin, go on and end independently of each other."""
+"""Generated texts on the step model: rows that begin, go on and end independently of each other."""
 
 # L layers, n rows of a step, H heads, t longest text of the rows so far, E head width, V vocabulary
 

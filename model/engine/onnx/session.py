@@ -1,4 +1,4 @@
-"""A graph in ONNX Runtime, fed with torch tensors and giving torch tensors, without copies."""
+"""A model in ONNX Runtime: torch tensors in and out, without copies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from model.engine.onnx.model_writer import GraphWriter
+from model.engine.onnx.model_writer import ModelWriter
 from model.errors import EngineError
 
 
@@ -29,9 +29,9 @@ class SessionOptions:
 
 
 class Session:
-    """Runs one graph. May be called from several threads at once."""
+    """Runs one model. May be called from several threads at once."""
 
-    def __init__(self, name: str, writer: GraphWriter, options: SessionOptions) -> None:
+    def __init__(self, name: str, writer: ModelWriter, options: SessionOptions) -> None:
         """Raises EngineError where the library has no provider for the device."""
         (provider, *_) = options.providers
         wanted = provider if isinstance(provider, str) else provider[0]

@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.decoding.batch_eligibility import DeviceEligibility
+from model.decoding.batch_eligibility import BatchEligibility
 from model.decoding.eligibility import Eligibility, LeafMask
 from model.decoding.items import ItemRows, ItemSearch, exact_prefixes, search_items
 from model.decoding.trie import TrieArena
@@ -60,7 +60,7 @@ class Batch:
         tries = [arena.tries[request.catalog] for request in self.requests]
         rows = ItemRows(
             roots=torch.tensor([[arena.roots[request.catalog]] for request in self.requests]),
-            eligibility=DeviceEligibility.of([_eligibility(request, arena) for request in self.requests]),
+            eligibility=BatchEligibility.of([_eligibility(request, arena) for request in self.requests]),
             beams_of_rows=torch.tensor([[request.num_beams] for request in self.requests]),
             wanted=torch.tensor([[request.wanted] for request in self.requests]),
             length_penalty=torch.tensor([[request.length_penalty] for request in self.requests]),

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.decoding.batch_eligibility import DeviceEligibility
+from model.decoding.batch_eligibility import BatchEligibility
 from model.decoding.eligibility import Eligibility, LeafMask
 
 
@@ -58,7 +58,7 @@ def test_making_constraints_leaves_the_shared_mask_as_it_was(request: Asked) -> 
 @given(st.lists(asked(), min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_a_batch_counts_the_eligible_leaves_of_every_interval(requests: list[Asked]) -> None:
-    device = DeviceEligibility.of([request.eligibility() for request in requests])
+    device = BatchEligibility.of([request.eligibility() for request in requests])
     most = max(len(request.is_member) for request in requests)
     intervals = [(low, high) for low in range(most + 1) for high in range(low, most + 1)]
     bounds = np.array([
@@ -74,6 +74,6 @@ def test_a_batch_counts_the_eligible_leaves_of_every_interval(requests: list[Ask
 
 def test_rows_with_the_same_mask_share_its_prefix_sum() -> None:
     shared, other = LeafMask.of(np.array([True, False, True])), LeafMask.of(np.array([True, True]))
-    device = DeviceEligibility.of([Eligibility.of(shared), Eligibility.of(other), Eligibility.of(shared, exclude=[2])])
+    device = BatchEligibility.of([Eligibility.of(shared), Eligibility.of(other), Eligibility.of(shared, exclude=[2])])
     assert device.cumulative.tolist() == [0, 1, 1, 2, 0, 1, 2]
     assert device.base_offset.flatten().tolist() == [0, 4, 0]

@@ -17,8 +17,8 @@ from model.bundle.shapes import expected_domain_shapes, expected_shapes
 from model.bundle.writer import BundleWriter
 from model.decoding.trie import TrieArena
 from model.engine.captured.buckets import Ladder
-from model.engine.captured.engine import GraphEngine, graph_engine
-from model.engine.captured.options import GraphOptions
+from model.engine.captured.engine import CapturedEngine, captured_engine
+from model.engine.captured.options import CaptureOptions
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.protocol import Ranking, RankingWork
 from model.engine.torch_executor import TorchExecutor
@@ -70,10 +70,10 @@ class Served:
         arena = TrieArena.of([domain.trie for domain in self.domains])
         return DecodingEngine(TorchExecutor(self.bundle.network().to(dtype), device), arena)
 
-    def graphs(self, options: GraphOptions | None = None, device: str = "cpu") -> GraphEngine:
+    def graphs(self, options: CaptureOptions | None = None, device: str = "cpu") -> CapturedEngine:
         tries = [domain.trie for domain in self.domains]
-        options = options or GraphOptions("float32", captures=device != "cpu", ladder=SMALL_LADDER, warm_up=())
-        return graph_engine(self.bundle.network(), tries, torch.device(device), options)
+        options = options or CaptureOptions("float32", captures=device != "cpu", ladder=SMALL_LADDER, warm_up=())
+        return captured_engine(self.bundle.network(), tries, torch.device(device), options)
 
 
 def random_work(domain: ServedDomain, seed: int) -> RankingWork:

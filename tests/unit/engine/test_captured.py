@@ -1,4 +1,4 @@
-"""The graph engine, uncaptured on a CPU, against the engine that runs operator by operator."""
+"""The captured engine, uncaptured on a CPU, against the engine that runs operator by operator."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.engine.captured.buckets import Bucket, Ladder
-from model.engine.captured.engine import GraphEngine
-from model.engine.captured.options import GraphOptions
-from model.engine.captured.program import ProgramShape, SearchProgram
+from model.engine.captured.engine import CapturedEngine
+from model.engine.captured.options import CaptureOptions
+from model.engine.captured.program import SearchProgram
+from model.engine.captured.programs import Programs
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.protocol import Placement, RankingWork
 from model.errors import EngineError
@@ -24,7 +25,7 @@ from model.planning.queries import DirectQuery, ExplanationQuery
 from tests.tiny import TINY_LAYOUT
 from tests.unit.engine.rankings import LAYOUTS, SMALL_LADDER, Served, assert_same, random_work, random_works
 
-UNCAPTURED = GraphOptions("float32", captures=False, ladder=SMALL_LADDER, warm_up=())
+UNCAPTURED = CaptureOptions("float32", captures=False, ladder=SMALL_LADDER, warm_up=())
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +39,14 @@ def plain(served: Served) -> DecodingEngine:
 
 
 @pytest.fixture(scope="module")
-def engine(served: Served) -> GraphEngine:
+def engine(served: Served) -> CapturedEngine:
     return served.graphs()
 
 
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 9))
 @settings(max_examples=20, deadline=None, derandomize=True)
 def test_a_batch_of_any_mix_is_ranked_as_without_static_buffers(
-    served: Served, plain: DecodingEngine, engine: GraphEngine, seed: int, count: int
+    served: Served, plain: DecodingEngine, engine: CapturedEngine, seed: int, count: int
 ) -> None:
     works = random_works(served.domains, count, seed)
     found, _ = engine.rank(works)
@@ -75,19 +76,19 @@ def test_images_that_are_not_given_are_zeros_and_not_those_of_the_work_before(
 
 
 def test_a_batch_larger_than_the_largest_bucket_takes_turns(
-    served: Served, plain: DecodingEngine, engine: GraphEngine
+    served: Served, plain: DecodingEngine, engine: CapturedEngine
 ) -> None:
     works = random_works(served.domains, 21, seed=11)
     assert_same(engine.search(works)[0], plain.search(works)[0])
     assert all(bucket.num_rows <= 8 for bucket in engine.buckets)
 
 
-def test_no_work_gives_no_ranking(engine: GraphEngine) -> None:
+def test_no_work_gives_no_ranking(engine: CapturedEngine) -> None:
     assert engine.rank([])[0] == []
 
 
 def test_texts_and_yes_or_no_are_those_of_the_plain_engine(
-    served: Served, plain: DecodingEngine, engine: GraphEngine
+    served: Served, plain: DecodingEngine, engine: CapturedEngine
 ) -> None:
     toys = served.domains[2]
     features = [np.ones((1, 8), dtype=np.float32)]
@@ -186,24 +187,27 @@ def test_a_search_that_fits_in_no_memory_is_an_error_and_the_next_one_is_answere
     assert_same(engine.search(works)[0], plain.search(works)[0])
 
 
-def test_a_start_beyond_the_memory_budget_is_refused_with_the_bucket_that_is_too_large(served: Served) -> None:
+def test_a_start_beyond_the_memory_is_refused_with_the_bucket_that_is_too_large(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small, large = (Bucket(rows, 64, 20, 4, is_mixed=True) for rows in (1, 8))
-    options = replace(UNCAPTURED, warm_up=(small, large), memory_budget_bytes=_budget(served, num_rows=2))
-    with pytest.raises(EngineError, match=r"num_rows=8.*the budget is 1\.\d MB; allow more, or take fewer rows"):
+    options = replace(UNCAPTURED, warm_up=(small, large))
+    assert served.graphs(options).buckets == (small, large)
+    capture = Programs.capture
+
+    def failing(programs: Programs, bucket: Bucket) -> None:
+        if bucket.num_rows > 2:
+            raise torch.OutOfMemoryError("no memory for so many rows")
+        capture(programs, bucket)
+
+    monkeypatch.setattr(Programs, "capture", failing)
+    with pytest.raises(EngineError, match=r"num_rows=8.*no memory for so many rows"):
         served.graphs(options)
-    assert served.graphs(replace(options, memory_budget_bytes=10_000_000)).buckets == (small, large)
-
-
-def test_a_batch_beyond_the_budget_is_split_and_answered(served: Served, plain: DecodingEngine) -> None:
-    engine = served.graphs(replace(UNCAPTURED, memory_budget_bytes=_budget(served, num_rows=2)))
-    works = [replace(work, certified=False) for work in random_works(served.domains, 8, seed=13)]
-    assert_same(engine.search(works)[0], plain.search(works)[0])
-    assert engine.counts.splits > 0
 
 
 def test_without_a_list_the_ladders_usual_shapes_are_made_ready(served: Served) -> None:
     ladder = Ladder(rows=(1, 2), tokens=(32, 64), beams=(20,), listed=(8,))
-    engine = served.graphs(GraphOptions("float32", captures=False, ladder=ladder, warm_up=None))
+    engine = served.graphs(CaptureOptions("float32", captures=False, ladder=ladder, warm_up=None))
     engine.warm_up(ladder.default_buckets())
     assert len(engine.buckets) == 4
     assert engine.buckets[0] == Bucket(2, 64, 20, 8, is_mixed=False)
@@ -214,13 +218,6 @@ def test_beams_beyond_the_ladder_run_without_being_kept(served: Served, plain: D
     work = replace(random_work(served.domains[2], 6), num_beams=33, certified=False)
     assert_same(engine.search([work])[0], plain.search([work])[0])
     assert (engine.buckets, engine.counts.uncaptured) == ((), 1)
-
-
-def _budget(served: Served, num_rows: int) -> int:
-    """Just enough for a search of so many rows."""
-    programs = served.graphs()._programs
-    bucket = Bucket(num_rows, 128, 20, 16, is_mixed=True)
-    return programs.num_bytes(ProgramShape(bucket, served.graphs()._catalog.most_children(20)))
 
 
 def _placement(served: Served, place: int) -> Placement:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.engine.captured.buckets import Bucket
-from model.engine.captured.engine import GraphEngine
+from model.engine.captured.engine import CapturedEngine
 from model.engine.captured.program import SearchProgram
 from model.engine.protocol import RankingWork
 from tests.unit.engine.rankings import LAYOUTS, Served, random_works
@@ -58,11 +58,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 
 
 @pytest.fixture
-def engine(served: Served) -> GraphEngine:
+def engine(served: Served) -> CapturedEngine:
     return served.graphs()
 
 
-def test_a_search_never_asks_the_host_and_brings_nothing_from_it(served: Served, engine: GraphEngine) -> None:
+def test_a_search_never_asks_the_host_and_brings_nothing_from_it(served: Served, engine: CapturedEngine) -> None:
     watch, _ = _watched(engine, random_works(served.domains, 5, seed=1))
     assert len(watch.operators) > 100
     assert watch.wrong == []
@@ -79,7 +79,7 @@ def test_the_watch_sees_what_a_capture_would_not_survive(asks: Callable[[Tensor]
     assert watch.wrong
 
 
-def test_the_same_operators_run_whatever_is_asked_for(served: Served, engine: GraphEngine) -> None:
+def test_the_same_operators_run_whatever_is_asked_for(served: Served, engine: CapturedEngine) -> None:
     """Else a capture would hold what its one batch needed."""
     first, bucket = _watched(engine, random_works(served.domains, 7, seed=3))
     second, other = _watched(engine, random_works(served.domains, 8, seed=8))
@@ -88,7 +88,7 @@ def test_the_same_operators_run_whatever_is_asked_for(served: Served, engine: Gr
 
 
 def test_the_first_step_runs_one_beam_a_row(
-    served: Served, engine: GraphEngine, monkeypatch: pytest.MonkeyPatch
+    served: Served, engine: CapturedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = engine._programs.packed.network
     grow, widths = network.grow, []
@@ -104,7 +104,7 @@ def test_the_first_step_runs_one_beam_a_row(
 
 
 def test_one_packed_copy_goes_in_and_one_comes_out(
-    served: Served, engine: GraphEngine, monkeypatch: pytest.MonkeyPatch
+    served: Served, engine: CapturedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     works = random_works(served.domains, 4, seed=6)
     engine.search(works)  # filters are on the device from now on
@@ -117,7 +117,7 @@ def test_one_packed_copy_goes_in_and_one_comes_out(
     assert len(into_device) == 2
 
 
-def _watched(engine: GraphEngine, works: Sequence[RankingWork]) -> tuple[Watch, Bucket]:
+def _watched(engine: CapturedEngine, works: Sequence[RankingWork]) -> tuple[Watch, Bucket]:
     with torch.inference_mode():
         program = engine._filled(works).program
         program.buffers.send()

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from model.bundle.bundle import open_bundle
 from model.engine.collate import collate
 from model.engine.onnx.export import export_onnx
-from model.engine.onnx.model_writer import GraphWriter
+from model.engine.onnx.model_writer import ModelWriter
 from model.engine.onnx.session import Session, SessionOptions
 from model.engine.protocol import RankingWork
 from model.errors import BundleError, EngineError
@@ -88,7 +88,7 @@ def test_a_device_that_the_library_was_not_built_for_is_refused() -> None:
     with pytest.raises(
         EngineError, match=r"no CUDAExecutionProvider .* install onnxruntime-gpu, or take another engine"
     ):
-        Session("encoder", GraphWriter(), SessionOptions(torch.device("cuda")))
+        Session("encoder", ModelWriter(), SessionOptions(torch.device("cuda")))
 
 
 def _rank(root: Path, engine: str) -> list[tuple[int, float]]:
