@@ -31,11 +31,12 @@ from benchmarks.toys_bundle import DOMAIN, build, sample_purchases
 from model.bundle.features import load_features
 from model.datasets.dataset import Dataset
 from model.decoding.eligibility import Eligibility, LeafMask
-from model.engine.protocol import Engine, Ranking, RankingWork
+from model.engine.offline import rank
+from model.engine.plans import RankingPlan
+from model.engine.protocol import Engine, Ranking
 from model.planning.domain import ServedDomain
-from model.planning.planning import plan_sequential
-from model.planning.plans import RankingPlan
-from model.planning.queries import RankingOptions, SequentialQuery
+from model.planning.queries import OfflineSequential
+from model.planning.rankings import plan_sequential
 from model.planning.runtime import Runtime, load_runtime
 
 DEMO = ROOT / "demo" / "bundle"
@@ -50,7 +51,7 @@ SEED = 11
 class Question:
     """A work, and the row of the catalog that the customer did buy next, where that is known."""
 
-    work: RankingWork
+    work: RankingPlan
     bought: int | None = None
 
 
@@ -66,9 +67,9 @@ def main() -> int:
         if not BUNDLE.exists():
             build(BUNDLE, DATA)
         runtime = load_runtime(BUNDLE)
-        works = [_work(runtime.domains[DOMAIN], each.history) for each in sample_purchases(DATA, options.requests)]
-        found["constraints"] = _constraints(runtime, works)
-        found["certainty, random weights"] = _certainty(runtime.engine, works)
+        plans = [_work(runtime.domains[DOMAIN], each.history) for each in sample_purchases(DATA, options.requests)]
+        found["constraints"] = _constraints(runtime, plans)
+        found["certainty, random weights"] = _certainty(runtime.engine, plans)
     else:
         print("there is no ../shared/data beside the repository: without the latency of constraints")
     demo = {name: load_runtime(DEMO, engine=name) for name in ENGINES}
@@ -84,36 +85,36 @@ def main() -> int:
     return 0
 
 
-def _constraints(runtime: Runtime, works: Sequence[RankingWork]) -> Mapping[str, object]:
+def _constraints(runtime: Runtime, plans: Sequence[RankingPlan]) -> Mapping[str, object]:
     domain, engine = runtime.domains[DOMAIN], runtime.engine
     generator = np.random.default_rng(SEED)
     num_leaves = domain.trie.num_leaves
     everything = LeafMask.of(np.ones(num_leaves, np.bool_))
     half = LeafMask.of(generator.random(num_leaves) < 0.5)
-    excluded = [generator.choice(num_leaves, NUM_EXCLUDED, replace=False).tolist() for _ in works]
+    excluded = [generator.choice(num_leaves, NUM_EXCLUDED, replace=False).tolist() for _ in plans]
     kinds: dict[str, Callable[[int], Eligibility]] = {
         "none": lambda _: Eligibility.of(everything),
         "excluded": lambda number: Eligibility.of(everything, exclude=excluded[number]),
         "filtered": lambda number: Eligibility.of(half, exclude=excluded[number]),
     }
-    made = {kind: [replace(work, eligibility=make(n)) for n, work in enumerate(works)] for kind, make in kinds.items()}
-    seconds = _in_turn({kind: _asking(engine, each) for kind, each in made.items()}, len(works))
+    made = {kind: [replace(work, eligibility=make(n)) for n, work in enumerate(plans)] for kind, make in kinds.items()}
+    seconds = _in_turn({kind: _asking(engine, each) for kind, each in made.items()}, len(plans))
     medians = {kind: float(np.median(each)) for kind, each in seconds.items()}
     return {f"{kind}_ms": round(median * 1e3, 1) for kind, median in medians.items()} | {
         f"{kind}_cost": round(medians[kind] / medians["none"] - 1, 3) for kind in ("excluded", "filtered")
     }
 
 
-def _certainty(engine: Engine, works: Sequence[RankingWork]) -> Mapping[str, object]:
-    certified = [replace(work, certified=True) for work in works]
-    seconds = _in_turn({"plain": _asking(engine, works), "certified": _asking(engine, certified)}, len(works))
-    plain = [_rank(engine, work) for work in works]
+def _certainty(engine: Engine, plans: Sequence[RankingPlan]) -> Mapping[str, object]:
+    certified = [replace(work, certified=True) for work in plans]
+    seconds = _in_turn({"plain": _asking(engine, plans), "certified": _asking(engine, certified)}, len(plans))
+    plain = [_rank(engine, work) for work in plans]
     proven = [_rank(engine, work) for work in certified]
     return {
         "plain_ms": round(float(np.median(seconds["plain"])) * 1e3, 1),
         "certified_ms": round(float(np.median(seconds["certified"])) * 1e3, 1),
         "certified_p95_ms": round(float(np.percentile(seconds["certified"], 95)) * 1e3, 1),
-        "requests": len(works),
+        "requests": len(plans),
         "proven_with_20_beams": sum(each.exact_prefix == len(each.leaves) for each in plain),
         "right_with_20_beams": sum(
             one.leaves.tolist() == sure.leaves.tolist() for one, sure in zip(plain, proven, strict=True)
@@ -123,19 +124,19 @@ def _certainty(engine: Engine, works: Sequence[RankingWork]) -> Mapping[str, obj
     }
 
 
-def _batches(engine: Engine, works: Sequence[RankingWork]) -> Mapping[str, object]:
+def _batches(engine: Engine, plans: Sequence[RankingPlan]) -> Mapping[str, object]:
     """Each request alone, and in a batch of others."""
-    alone = [_rank(engine, work) for work in works]
+    alone = [_rank(engine, work) for work in plans]
     generator = np.random.default_rng(SEED)
-    order = generator.permutation(len(works))
+    order = generator.permutation(len(plans))
     together: dict[int, Ranking] = {}
-    while len(together) < len(works):
+    while len(together) < len(plans):
         chosen = order[len(together) : len(together) + int(generator.integers(2, LARGEST_BATCH + 1))]
-        rankings, _ = engine.rank([works[number] for number in chosen])
+        rankings = rank(engine, [plans[number] for number in chosen])
         together |= dict(zip(chosen.tolist(), rankings, strict=True))
-    pairs = [(alone[number], together[number]) for number in range(len(works))]
+    pairs = [(alone[number], together[number]) for number in range(len(plans))]
     return {
-        "requests": len(works),
+        "requests": len(plans),
         "other_items": sum(one.leaves.tolist() != other.leaves.tolist() for one, other in pairs),
         "largest_gap": float(f"{max(np.abs(one.scores - other.scores).max() for one, other in pairs):.1e}"),
     }
@@ -173,20 +174,21 @@ def _held_out(runtime: Runtime, number: int) -> list[Question]:
 
 def _work(
     domain: ServedDomain, history: Sequence[str], features: Mapping[str, NDArray[np.float32]] | None = None
-) -> RankingWork:
+) -> RankingPlan:
     """Without features, random ones."""
-    plan = plan_sequential(domain, SequentialQuery(history=tuple(history), options=RankingOptions(k=K, num_beams=20)))
+    plan = plan_sequential(domain, OfflineSequential(history=tuple(history), k=K, num_beams=20))
     assert isinstance(plan, RankingPlan)
     images, dim = plan.prompt.image_items, domain.spec.layout.feature_dim
     if features is None:
-        return plan.work([np.random.default_rng(len(history)).standard_normal((len(images), dim)).astype(np.float32)])
+        random = np.random.default_rng(len(history)).standard_normal((len(images), dim)).astype(np.float32)
+        return replace(plan, features=(random,))
     nothing = np.zeros(dim, np.float32)
     item_ids = domain.catalog.item_ids
-    return plan.work([np.stack([features.get(item_ids[row], nothing) for row in images])])
+    return replace(plan, features=(np.stack([features.get(item_ids[row], nothing) for row in images]),))
 
 
-def _asking(engine: Engine, works: Sequence[RankingWork]) -> Callable[[int], object]:
-    return lambda number: engine.rank([works[number]])
+def _asking(engine: Engine, plans: Sequence[RankingPlan]) -> Callable[[int], object]:
+    return lambda number: rank(engine, [plans[number]])
 
 
 def _in_turn(asks: Mapping[str, Callable[[int], object]], number: int) -> dict[str, list[float]]:
@@ -202,8 +204,8 @@ def _in_turn(asks: Mapping[str, Callable[[int], object]], number: int) -> dict[s
     return {kind: each[NUM_WARM_UP:] for kind, each in seconds.items()}
 
 
-def _rank(engine: Engine, work: RankingWork) -> Ranking:
-    ((ranking,), _) = engine.rank([work])
+def _rank(engine: Engine, work: RankingPlan) -> Ranking:
+    (ranking,) = rank(engine, [work])
     return ranking
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ from benchmarks.toys_bundle import DOMAIN, Purchases
 from benchmarks.transformers_baseline import Vip5InTransformers, build_trie, generate, plain_t5
 from model.bundle.bundle import Bundle
 from model.engine.names import EngineName
-from model.engine.protocol import EncoderInput, Ranking
-from model.planning.planning import plan_sequential
-from model.planning.plans import RankingPlan
-from model.planning.queries import RankingOptions, SequentialQuery
+from model.engine.offline import rank
+from model.engine.plans import Plan, RankingPlan
+from model.engine.protocol import Ranking
+from model.planning.queries import OfflineSequential
+from model.planning.rankings import plan_sequential
 from model.planning.runtime import load_runtime
 
 NUM_BEAMS = 20
@@ -35,11 +36,11 @@ class Request:
     """A request as ours gets it, and what the other sides are given in its place."""
 
     purchases: Purchases
-    source: EncoderInput
+    plan: Plan
 
     @property
     def num_tokens(self) -> int:
-        return self.source.prompt.num_tokens
+        return self.plan.longest
 
 
 class Ours:
@@ -53,12 +54,12 @@ class Ours:
         self._features: NDArray[np.float32] = load_file(self._runtime.feature_files[DOMAIN])["features"]
 
     def request(self, purchases: Purchases) -> Request:
-        plan = self._plan(purchases, RankingOptions())
-        return Request(purchases, plan.work([self._features_of(plan)]).source)
+        plan = self._plan(purchases, k=K)
+        return Request(purchases, self._with_features(plan))
 
     def answer(self, request: Request) -> list[str | None]:
         """The K best items that are not in the history."""
-        ranking = self._rank(self._plan(request.purchases, RankingOptions(k=K, num_beams=NUM_BEAMS)))
+        ranking = self._rank(self._plan(request.purchases, k=K))
         return [self._domain.catalog.item_ids[row] for row in self._domain.rows_of(ranking.leaves)]
 
     def floating_operations(self, request: Request) -> float:
@@ -76,27 +77,30 @@ class Ours:
 
     def best(self, request: Request) -> list[tuple[str | None, float]]:
         """The NUM_BEAMS best items of all, with their scores."""
-        options = RankingOptions(k=NUM_BEAMS, num_beams=NUM_BEAMS)
-        ranking = self._rank(self._plan(request.purchases, options, exclude_history=False))
+        ranking = self._rank(self._plan(request.purchases, k=NUM_BEAMS, exclude_history=False))
         rows = self._domain.rows_of(ranking.leaves)
         return [
             (self._domain.catalog.item_ids[row], float(score)) for row, score in zip(rows, ranking.scores, strict=True)
         ]
 
-    def _plan(self, purchases: Purchases, options: RankingOptions, *, exclude_history: bool = True) -> RankingPlan:
-        query = SequentialQuery(
-            history=purchases.history, user_id=purchases.user_index, exclude_history=exclude_history, options=options
+    def _plan(self, purchases: Purchases, *, k: int, exclude_history: bool = True) -> RankingPlan:
+        query = OfflineSequential(
+            history=purchases.history,
+            user_id=purchases.user_index,
+            exclude_history=exclude_history,
+            k=k,
+            num_beams=NUM_BEAMS,
         )
         plan = plan_sequential(self._domain, query)
         assert isinstance(plan, RankingPlan)
         return plan
 
     def _rank(self, plan: RankingPlan) -> Ranking:
-        (ranking,), _ = self._runtime.engine.rank([plan.work([self._features_of(plan)])])
+        (ranking,) = rank(self._runtime.engine, [self._with_features(plan)])
         return ranking
 
-    def _features_of(self, plan: RankingPlan) -> NDArray[np.float32]:
-        return self._features[list(plan.prompt.image_items)]
+    def _with_features(self, plan: RankingPlan) -> RankingPlan:
+        return replace(plan, features=(self._features[list(plan.prompt.image_items)],))
 
 
 class _Generating:
@@ -119,7 +123,7 @@ class PlainT5(_Generating):
     @torch.inference_mode()
     def answer(self, request: Request) -> list[str | None]:
         """The K best items that are not in the history; None for a sequence that is no item."""
-        prompt = {"input_ids": torch.from_numpy(request.source.prompt.input_ids)[None]}
+        prompt = {"input_ids": torch.from_numpy(request.plan.prompt.input_ids)[None]}
         found = generate(self._model, prompt, self._trie, NUM_BEAMS)
         items = [self._item_of.get(one.token_ids) for one in found]
         return [item for item in items if item is None or item not in request.purchases.history][:K]
@@ -146,7 +150,7 @@ class CTranslate2:
 
     def seconds(self, request: Request) -> float:
         """What the worker took, without the way to it and back."""
-        tokens = [self._tokenizer.id_to_token(int(token)) for token in request.source.prompt.input_ids]
+        tokens = [self._tokenizer.id_to_token(int(token)) for token in request.plan.prompt.input_ids]
         assert self._process.stdin is not None
         print(json.dumps({"tokens": tokens, "steps": NUM_STEPS}), file=self._process.stdin, flush=True)
         answer = self._read()
@@ -174,7 +178,7 @@ class Vip5Rebuilt(_Generating):
     @torch.inference_mode()
     def best(self, request: Request) -> list[tuple[str | None, float]]:
         """The NUM_BEAMS best items of all, with their scores."""
-        embedded = self._vip5.embed(request.source)
+        embedded = self._vip5.embed(request.plan)
         prompt = {"inputs_embeds": embedded, "attention_mask": torch.ones(embedded.shape[:2], dtype=torch.long)}
         found = generate(self._vip5.model, prompt, self._trie, NUM_BEAMS)
         return [(self._item_of.get(one.token_ids), one.score) for one in found]

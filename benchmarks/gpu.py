@@ -4,7 +4,7 @@ Question  T5-small's size, 11,924 items, 20 beams, 10 items asked for: latency o
           by batch, launches and waits per request, distance from the device's own limits, what bfloat16 changes, if
           an answer depends on its neighbours, what 32 domains in one batch cost, and how much memory is needed.
 Method    Random weights and requests in the shape of real ones (benchmarks/gpu_workload.py). Ours is asked as a service
-          asks it: works in, rankings out, with packing inputs, both copies and reading results. transformers' own
+          asks it: plans in, rankings out, with packing inputs, both copies and reading results. transformers' own
           constrained `generate` runs on the same device in turn with ours, on ready token ids without images and
           adapters. Limits are measured in the same run (a large product, a large copy), operations are counted.
           Everything is warmed up. Each section stands alone: one that fails says so, and the others go on.
@@ -88,8 +88,8 @@ def describe(bench: Bench) -> Figures:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "identifiers": "of the real catalog" if bench.workload.is_real_catalog else "made up in the shape of the real",
-        "prompt_tokens_median": int(np.median(bench.lengths(bench.workload.works))),
-        "prompt_tokens_most": max(bench.lengths(bench.workload.works)),
+        "prompt_tokens_median": int(np.median(bench.lengths(bench.workload.plans))),
+        "prompt_tokens_most": max(bench.lengths(bench.workload.plans)),
         "fanout": bench.workload.trie.fanout,
         "captures": len(bench.engine.buckets),
     }
@@ -97,10 +97,10 @@ def describe(bench: Bench) -> Figures:
 
 def measure_latency(bench: Bench) -> Figures:
     """One request at a time, ours and the library's in turn."""
-    works = bench.workload.works
-    ours = [bench.search_s([work]) for work in works[: bench.many]]
+    plans = bench.workload.plans
+    ours = [bench.search_s([work]) for work in plans[: bench.many]]
     in_turn, theirs = list[float](), list[float]()
-    for work in works[: bench.few]:
+    for work in plans[: bench.few]:
         in_turn.append(bench.search_s([work]))
         theirs.append(bench.generate_s([work]))
     p50, p95 = _percentiles_ms(ours)
@@ -120,14 +120,14 @@ def measure_throughput(bench: Bench) -> Figures:
     figures: Figures = {}
     best = 0.0
     for rows in bench.batch_sizes:
-        rate = bench.rate(bench.engine, bench.workload.works, rows)
+        rate = bench.rate(bench.engine, bench.workload.plans, rows)
         figures[f"batch_{rows}_per_s"] = round(rate)
         best = max(best, rate)
-    by_length = sorted(bench.workload.works, key=lambda work: work.source.prompt.num_tokens)
+    by_length = sorted(bench.workload.plans, key=lambda work: work.prompt.num_tokens)
     figures["largest_by_length_per_s"] = round(bench.rate(bench.engine, by_length, bench.batch_sizes[-1]))
     rows, theirs, ours = bench.baseline_rows, list[float](), list[float]()
     for turn in range(3):
-        batch = bench.workload.works[turn * rows : (turn + 1) * rows]
+        batch = bench.workload.plans[turn * rows : (turn + 1) * rows]
         theirs.append(rows / bench.generate_s(batch))
         ours.append(rows / bench.search_s(batch))
     figures |= {
@@ -158,12 +158,12 @@ def compare_with_limits(bench: Bench) -> Figures:
         "copy_tb_per_s": round(ceilings.bytes_per_s / 1e12, 3),
     }
     for rows in (bench.batch_sizes[0], bench.batch_sizes[-1]):
-        works = bench.workload.works[:rows]
-        seconds = float(np.median([bench.search_s(works) for _ in range(bench.few)]))
+        plans = bench.workload.plans[:rows]
+        seconds = float(np.median([bench.search_s(plans) for _ in range(bench.few)]))
         demand = count_demand(
             bench.workload.size.backbone,
             bench.workload.size.layout,
-            bench.lengths(works),
+            bench.lengths(plans),
             bench.num_beams,
             bench.workload.trie.depth,
             bench.dtype.itemsize,
@@ -177,32 +177,32 @@ def compare_with_limits(bench: Bench) -> Figures:
 
 def compare_precisions(bench: Bench) -> Figures:
     """How many top-10 lists narrower products change, and what they gain over float32's."""
-    works, rows = bench.workload.works, bench.batch_sizes[-1]
+    plans, rows = bench.workload.plans, bench.batch_sizes[-1]
     engines = {"float32": bench.exact_engine, "tfloat32": bench.middle_engine, "bfloat16": bench.engine}
-    exact = bench.answers(bench.exact_engine, works)
-    figures: Figures = {"requests": len(works)}
+    exact = bench.answers(bench.exact_engine, plans)
+    figures: Figures = {"requests": len(plans)}
     for name, engine in engines.items():
-        pairs = list(zip(bench.answers(engine, works), exact, strict=True))
+        pairs = list(zip(bench.answers(engine, plans), exact, strict=True))
         figures |= {
             f"{name}_other_order": _share(one.leaves.tolist() != other.leaves.tolist() for one, other in pairs),
             f"{name}_other_items": _share(set(one.leaves) != set(other.leaves) for one, other in pairs),
             f"{name}_other_first": _share(set(one.leaves[:1]) != set(other.leaves[:1]) for one, other in pairs),
-            f"{name}_batch_1_per_s": round(bench.rate(engine, works[: bench.many], 1)),
-            f"{name}_batch_{rows}_per_s": round(bench.rate(engine, works, rows)),
+            f"{name}_batch_1_per_s": round(bench.rate(engine, plans[: bench.many], 1)),
+            f"{name}_batch_{rows}_per_s": round(bench.rate(engine, plans, rows)),
         }
     return figures
 
 
 def compare_alone_and_mixed(bench: Bench) -> Figures:
     """Float32 answers of requests alone and in random batches of random domains."""
-    works = bench.workload.mixed()[: bench.many // 2]
-    alone = [bench.exact_engine.search([work])[0][0] for work in works]
+    plans = bench.workload.mixed()[: bench.many // 2]
+    alone = [bench.exact_engine.search([work])[0][0] for work in plans]
     generator = np.random.default_rng(3)
     together: list[Ranking] = []
-    while len(together) < len(works):
+    while len(together) < len(plans):
         start = len(together)
         rows = int(generator.integers(2, bench.batch_sizes[-1] + 1))
-        together += bench.exact_engine.search(works[start : start + rows])[0]
+        together += bench.exact_engine.search(plans[start : start + rows])[0]
     pairs = list(zip(alone, together, strict=True))
     return {
         "requests": len(pairs),
@@ -214,7 +214,7 @@ def compare_alone_and_mixed(bench: Bench) -> Figures:
 def measure_domains(bench: Bench) -> Figures:
     """Batches of one domain and of all of them, in turn."""
     rows = bench.batch_sizes[-1] // 2 or 1
-    one, mixed = bench.workload.works, bench.workload.mixed()
+    one, mixed = bench.workload.plans, bench.workload.mixed()
     rates: dict[str, list[float]] = {"one": [], "mixed": []}
     for _ in range(3):
         rates["one"].append(bench.rate(bench.engine, one, rows))

@@ -16,7 +16,7 @@ from transformers import T5ForConditionalGeneration
 
 from benchmarks.gpu_workload import Workload
 from benchmarks.transformers_baseline import build_trie, t5_config
-from model.engine.protocol import RankingWork
+from model.engine.plans import RankingPlan
 
 _EOS = 1
 _MAX_NEW_TOKENS = 8
@@ -37,10 +37,10 @@ class TransformersBaseline:
         self._device = device
 
     @torch.inference_mode()
-    def answer(self, works: Sequence[RankingWork]) -> list[list[tuple[int, ...]]]:
-        """Identifiers of each work's beams, best first; all works have the same number of beams."""
-        num_beams = works[0].num_beams
-        prompts = [torch.from_numpy(work.source.prompt.input_ids) for work in works]
+    def answer(self, plans: Sequence[RankingPlan]) -> list[list[tuple[int, ...]]]:
+        """Identifiers of each work's beams, best first; all plans have the same number of beams."""
+        num_beams = plans[0].num_beams
+        prompts = [torch.from_numpy(plan.prompt.input_ids) for plan in plans]
         ids = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True).to(self._device)
         found = self._model.generate(
             input_ids=ids,

@@ -15,7 +15,8 @@ from benchmarks.gpu_workload import FULL, Size, Workload, make_network, make_wor
 from model.engine.captured.buckets import Bucket, Ladder
 from model.engine.captured.engine import CapturedEngine, captured_engine
 from model.engine.captured.options import CaptureOptions, Precision
-from model.engine.protocol import Ranking, RankingWork
+from model.engine.plans import RankingPlan
+from model.engine.protocol import Ranking
 
 _K = 10
 _NUM_BEAMS = 20
@@ -72,7 +73,7 @@ class Bench:
     def baseline(self) -> TransformersBaseline:
         _, weights = make_network(self.workload.size)
         baseline = TransformersBaseline(self.workload, weights, self.device, self.dtype)
-        baseline.answer(self.workload.works[:1])
+        baseline.answer(self.workload.plans[:1])
         return baseline
 
     @cached_property
@@ -81,9 +82,9 @@ class Bench:
         self.engine.warm_up(())
         return torch.cuda.memory_reserved(self.device)
 
-    def rate(self, engine: CapturedEngine, works: Sequence[RankingWork], rows: int) -> float:
+    def rate(self, engine: CapturedEngine, plans: Sequence[RankingPlan], rows: int) -> float:
         """Requests a second, in batches of so many rows, once all their shapes are captured."""
-        batches = [works[start : start + rows] for start in range(0, len(works) - rows + 1, rows)]
+        batches = [plans[start : start + rows] for start in range(0, len(plans) - rows + 1, rows)]
         for batch in batches:
             engine.search(batch)
         settle(self.device)
@@ -96,27 +97,27 @@ class Bench:
                 if elapsed > self.least_s:
                     return num_done / elapsed
 
-    def answers(self, engine: CapturedEngine, works: Sequence[RankingWork]) -> list[Ranking]:
+    def answers(self, engine: CapturedEngine, plans: Sequence[RankingPlan]) -> list[Ranking]:
         rows = self.batch_sizes[-1]
-        batches = (works[start : start + rows] for start in range(0, len(works), rows))
+        batches = (plans[start : start + rows] for start in range(0, len(plans), rows))
         return [ranking for batch in batches for ranking in engine.search(batch)[0]]
 
-    def search_s(self, works: Sequence[RankingWork]) -> float:
+    def search_s(self, plans: Sequence[RankingPlan]) -> float:
         """Seconds that ours takes for a batch."""
-        return timed_s(lambda: self.engine.search(works), self.device)
+        return timed_s(lambda: self.engine.search(plans), self.device)
 
-    def generate_s(self, works: Sequence[RankingWork]) -> float:
+    def generate_s(self, plans: Sequence[RankingPlan]) -> float:
         """Seconds that the library takes for a batch."""
-        return timed_s(lambda: self.baseline.answer(works), self.device)
+        return timed_s(lambda: self.baseline.answer(plans), self.device)
 
-    def lengths(self, works: Sequence[RankingWork]) -> list[int]:
-        return [work.source.prompt.num_tokens for work in works]
+    def lengths(self, plans: Sequence[RankingPlan]) -> list[int]:
+        return [work.prompt.num_tokens for work in plans]
 
     def _engine(self, precision: Precision, rows: Sequence[int]) -> CapturedEngine:
         """Captured for prompts of all lengths at these numbers of rows, one domain a batch."""
         network, _ = make_network(self.workload.size)
         ladder = Ladder(beams=(self.num_beams, 100, 256), listed=(_LISTED, 1024))
-        longest = max(self.lengths(self.workload.works))
+        longest = max(self.lengths(self.workload.plans))
         tokens = [step for step in ladder.tokens if step // 2 < longest]
         needs = [Bucket(count, step, self.num_beams, _LISTED, is_mixed=False) for count in rows for step in tokens]
         is_captured = self.device.type == "cuda"

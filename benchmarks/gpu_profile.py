@@ -19,14 +19,14 @@ _WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchroniz
 
 def profile_requests(bench: Bench, *, rows: int, trace: Path | None) -> dict[str, float]:
     """Events per batch of so many rows; on a CPU there are none of these, and operators are counted instead."""
-    works = bench.workload.works[:rows]
+    plans = bench.workload.plans[:rows]
     for _ in range(3):
-        bench.engine.search(works)
+        bench.engine.search(plans)
     is_gpu = bench.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_gpu else [])]
     with profile(activities=activities) as profiler:
         for _ in range(_NUM_REQUESTS):
-            bench.engine.search(works)
+            bench.engine.search(plans)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))

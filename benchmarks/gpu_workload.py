@@ -21,7 +21,7 @@ from benchmarks.random_weights import initial_weights
 from model.bundle.shapes import expected_domain_shapes, expected_shapes
 from model.decoding.eligibility import Eligibility, LeafMask
 from model.decoding.trie import Trie
-from model.engine.protocol import EncoderInput, RankingWork
+from model.engine.plans import Plan, RankingPlan
 from model.network.config import BackboneConfig, DomainLayout
 from model.network.network import EOS_ID, Vip5Network
 from model.network.weights import freeze, load_backbone, load_domain
@@ -75,16 +75,13 @@ class Workload:
     size: Size
     identifiers: list[tuple[int, ...]]  # without `</s>`
     trie: Trie
-    works: list[RankingWork]  # of domain 0
+    plans: list[RankingPlan]  # of domain 0
     is_real_catalog: bool
 
-    def mixed(self) -> list[RankingWork]:
+    def mixed(self) -> list[RankingPlan]:
         """The same requests, to all domains in turn at random."""
-        slots = np.random.default_rng(5).integers(0, self.size.num_domains, len(self.works))
-        return [
-            replace(work, source=replace(work.source, slot=int(slot)))
-            for work, slot in zip(self.works, slots, strict=True)
-        ]
+        slots = np.random.default_rng(5).integers(0, self.size.num_domains, len(self.plans))
+        return [replace(plan, slot=int(slot)) for plan, slot in zip(self.plans, slots, strict=True)]
 
 
 def make_workload(size: Size, *, k: int, num_beams: int) -> Workload:
@@ -95,14 +92,14 @@ def make_workload(size: Size, *, k: int, num_beams: int) -> Workload:
     everything = LeafMask.of(np.ones(trie.num_leaves, dtype=np.bool_))
     leaves = trie.leaves_of_rows
     generator = np.random.default_rng(1)
-    works = []
+    plans = []
     for _ in range(size.num_requests):
         length = min(3 + int(np.exp(generator.normal(1.4, 0.75))), 48)
         history = generator.integers(0, size.num_items, length)
-        source = _source(size, [identifiers[row] for row in history], generator)
+        plan = _plan(size, [identifiers[row] for row in history], generator)
         eligibility = Eligibility.of(everything, exclude=leaves[history].tolist())
-        works.append(RankingWork(source, eligibility, k=k, num_beams=num_beams))
-    return Workload(size, identifiers, trie, works, is_real)
+        plans.append(RankingPlan(**vars(plan), eligibility=eligibility, k=k, num_beams=num_beams))
+    return Workload(size, identifiers, trie, plans, is_real)
 
 
 def make_network(size: Size) -> tuple[Vip5Network, dict[str, torch.Tensor]]:
@@ -119,7 +116,7 @@ def make_network(size: Size) -> tuple[Vip5Network, dict[str, torch.Tensor]]:
     return network, backbone
 
 
-def _source(size: Size, history: Sequence[tuple[int, ...]], generator: np.random.Generator) -> EncoderInput:
+def _plan(size: Size, history: Sequence[tuple[int, ...]], generator: np.random.Generator) -> Plan:
     """A template, then for each item its identifier, its visual tokens and a comma."""
     image_id = size.backbone.vocab_size - 1
     words = generator.integers(*_WORDS, _TEMPLATE_TOKENS)
@@ -136,7 +133,7 @@ def _source(size: Size, history: Sequence[tuple[int, ...]], generator: np.random
     categories.append(0)
     prompt = Prompt(_array(ids), _array(whole_words), _array(categories), (), len(ids))
     features = generator.standard_normal((len(history), _FEATURE_DIM)).astype(np.float32)
-    return EncoderInput(slot=0, task="sequential", prompt=prompt, features=features)
+    return Plan(slot=0, task="sequential", template="A-3", prompts=(prompt,), features=(features,))
 
 
 def _identifiers(size: Size) -> tuple[list[tuple[int, ...]], bool]:

@@ -32,11 +32,12 @@ from model.bundle.bundle import Bundle, open_bundle
 from model.decoding.eligibility import Eligibility, LeafMask
 from model.decoding.trie import Trie, TrieArena
 from model.engine.choice import make_engine
-from model.engine.protocol import Engine, Placement, RankingWork
+from model.engine.offline import rank
+from model.engine.plans import RankingPlan
+from model.engine.protocol import Engine, Placement
 from model.planning.domain import ServedDomain
-from model.planning.planning import plan_sequential
-from model.planning.plans import RankingPlan
-from model.planning.queries import RankingOptions, SequentialQuery
+from model.planning.queries import OfflineSequential
+from model.planning.rankings import plan_sequential
 from model.prompts.assembly import TokenRows
 from model.prompts.tokenizer import TextTokenizer
 
@@ -59,7 +60,7 @@ class Bench:
 
     bundle: Bundle
     domain: ServedDomain
-    works: list[RankingWork]
+    plans: list[RankingPlan]
 
     @classmethod
     def open(cls, num_requests: int) -> Bench:
@@ -124,10 +125,10 @@ def _sweep_catalogs(bench: Bench, sizes: Sequence[int]) -> list[Point]:
     everything = [Eligibility.of(LeafMask.of(np.ones(trie.num_leaves, np.bool_))) for trie in tries]
 
     def ask(slot: int) -> Ask:
-        works = [_at(replace(work, eligibility=everything[slot]), slot) for work in bench.works]
-        return lambda number: engine.rank([works[number]])
+        plans = [_at(replace(work, eligibility=everything[slot]), slot) for work in bench.plans]
+        return lambda number: rank(engine, [plans[number]])
 
-    return _measured(points, {size: ask(slot) for slot, size in enumerate(sizes)}, len(bench.works), "items")
+    return _measured(points, {size: ask(slot) for slot, size in enumerate(sizes)}, len(bench.plans), "items")
 
 
 def _sweep_domains(bench: Bench) -> list[Point]:
@@ -138,11 +139,11 @@ def _sweep_domains(bench: Bench) -> list[Point]:
     weights = _placement(bench, bench.domain.trie, noise=0).weights
     own = sum(tensor.nbytes for name, tensor in weights.items() if name not in bench.bundle.backbone.weights)
     points = [{"domains": float(number), "weights_mb": round(own * number / 1e6, 1)} for number in DOMAINS]
-    works = [bench.works[number % len(bench.works)] for number in range(MIXED_ROWS)]
+    plans = [bench.plans[number % len(bench.plans)] for number in range(MIXED_ROWS)]
 
     def ask(number: int) -> Ask:
-        mixed = [_at(work, place % number) for place, work in enumerate(works)]
-        return lambda _: engine.rank(mixed)
+        mixed = [_at(work, place % number) for place, work in enumerate(plans)]
+        return lambda _: rank(engine, mixed)
 
     measured = _measured(points, {number: ask(number) for number in DOMAINS}, 4, "domains")
     for point in measured:
@@ -156,29 +157,29 @@ def _sweep_beams(bench: Bench) -> list[Point]:
     points = [{"beams": float(number)} for number in BEAMS]
 
     def ask(num_beams: int) -> Ask:
-        return lambda number: engine.rank([replace(bench.works[number], num_beams=num_beams)])
+        return lambda number: rank(engine, [replace(bench.plans[number], num_beams=num_beams)])
 
-    return _measured(points, {number: ask(number) for number in BEAMS}, len(bench.works), "beams")
+    return _measured(points, {number: ask(number) for number in BEAMS}, len(bench.plans), "beams")
 
 
 def _sweep_histories(bench: Bench) -> list[Point]:
     engine = bench.engine(TrieArena.of([bench.domain.trie]))
     generator = np.random.default_rng(5)
     item_ids = bench.domain.catalog.item_ids
-    works = {
+    plans = {
         length: [
             _work(bench.domain, [item_ids[row] for row in generator.choice(len(item_ids), length, replace=False)])
-            for _ in bench.works
+            for _ in bench.plans
         ]
         for length in HISTORIES
     }
-    tokens = {length: np.median([work.source.prompt.num_tokens for work in made]) for length, made in works.items()}
+    tokens = {length: np.median([work.prompt.num_tokens for work in made]) for length, made in plans.items()}
     points = [{"history": float(length), "prompt_tokens": float(tokens[length])} for length in HISTORIES]
 
     def ask(length: int) -> Ask:
-        return lambda number: engine.rank([works[length][number]])
+        return lambda number: rank(engine, [plans[length][number]])
 
-    return _measured(points, {length: ask(length) for length in HISTORIES}, len(bench.works), "history")
+    return _measured(points, {length: ask(length) for length in HISTORIES}, len(bench.plans), "history")
 
 
 def _measured(points: list[Point], asks: dict[int, Ask], num_requests: int, unit: str) -> list[Point]:
@@ -224,15 +225,15 @@ def _placement(bench: Bench, trie: Trie, *, noise: int) -> Placement:
     return Placement(files.spec.layout, {**bench.bundle.backbone.weights, **adapter}, trie)
 
 
-def _work(domain: ServedDomain, history: Sequence[str]) -> RankingWork:
-    plan = plan_sequential(domain, SequentialQuery(history=tuple(history), options=RankingOptions(k=10, num_beams=20)))
+def _work(domain: ServedDomain, history: Sequence[str]) -> RankingPlan:
+    plan = plan_sequential(domain, OfflineSequential(history=tuple(history), k=10, num_beams=20))
     assert isinstance(plan, RankingPlan)
     shape = (len(plan.prompt.image_items), domain.spec.layout.feature_dim)
-    return plan.work([np.random.default_rng(len(history)).standard_normal(shape).astype(np.float32)])
+    return replace(plan, features=(np.random.default_rng(len(history)).standard_normal(shape).astype(np.float32),))
 
 
-def _at(work: RankingWork, slot: int) -> RankingWork:
-    return replace(work, source=replace(work.source, slot=slot))
+def _at(work: RankingPlan, slot: int) -> RankingPlan:
+    return replace(work, slot=slot)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Question  At concurrency 1: what is added to the engine's own time? At saturatio
           beside do to recommendations?
 Method    `vip5 serve` in a process of its own on a tiny model with random weights, asked over bare sockets, which cost
           less than an HTTP library. Added is what a request took minus what the answer's own timings say the encoder
-          and the decoder took. The engine alone runs in this process, in turn with the service, on the same works in
+          and the decoder took. The engine alone runs in this process, in turn with the service, on the same plans in
           batches as large as the number of clients. The loop is watched by asking for /health/live meanwhile.
 Output    Medians and 99th percentiles, rates, and their ratios; the last line is JSON.
 
@@ -24,17 +24,17 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from model.engine.protocol import RankingWork
-from model.planning.planning import plan_sequential
-from model.planning.plans import RankingPlan
-from model.planning.queries import RankingOptions, SequentialQuery
+from model.engine.offline import rank
+from model.engine.plans import RankingPlan
+from model.planning.queries import OfflineSequential
+from model.planning.rankings import plan_sequential
 from model.planning.runtime import Runtime, load_runtime
 from tests.e2e.processes import Server, serving
 from tests.tiny import tiny_bundle
@@ -116,12 +116,12 @@ def body_of(number: int) -> dict[str, Any]:
     return {"domain": "toys", "history": history, "user_id": "u1", "k": 10, "timings": True}
 
 
-def work_of(runtime: Runtime, number: int) -> RankingWork:
+def plan_of(runtime: Runtime, number: int) -> RankingPlan:
     domain = runtime.domains["toys"]
-    query = SequentialQuery(tuple(body_of(number)["history"]), user_id="u1", options=RankingOptions(k=10))
+    query = OfflineSequential(history=tuple(body_of(number)["history"]), user_id="u1", k=10)
     plan = plan_sequential(domain, query)
     assert isinstance(plan, RankingPlan)
-    return plan.work([np.zeros((len(plan.prompt.image_items), 8), dtype=np.float32)])
+    return replace(plan, features=(np.zeros((len(plan.prompt.image_items), 8), dtype=np.float32),))
 
 
 def measure_alone(server: Server, runtime: Runtime, options: Options) -> dict[str, float]:
@@ -133,9 +133,9 @@ def measure_alone(server: Server, runtime: Runtime, options: Options) -> dict[st
         answer = connection.post("/recommend/sequential", body_of(number))
         http_ms = (time.perf_counter() - started) * 1000
         timings = json.loads(answer)["timings_ms"]
-        work = work_of(runtime, number)
+        work = plan_of(runtime, number)
         started = time.perf_counter()
-        runtime.engine.rank([work])
+        rank(runtime.engine, [work])
         engine_ms = (time.perf_counter() - started) * 1000
         if number >= 50:
             took.append(http_ms)
@@ -155,15 +155,15 @@ def measure_saturated(server: Server, runtime: Runtime, options: Options) -> dic
     """Rounds of as many clients as told, each without pause, and of the engine alone."""
     service_rates, engine_rates = [], []
     live_ms: list[float] = []
-    works = [work_of(runtime, number) for number in range(options.clients)]
+    plans = [plan_of(runtime, number) for number in range(options.clients)]
     for _ in range(options.rounds):
         with probing(server, live_ms):
             counts = in_threads(options.clients, lambda number: ask_on(server, number, options.seconds))
         service_rates.append(sum(counts) / options.seconds)
         ends_at, num_ranked = time.perf_counter() + options.seconds, 0
         while time.perf_counter() < ends_at:
-            runtime.engine.rank(works)
-            num_ranked += len(works)
+            rank(runtime.engine, plans)
+            num_ranked += len(plans)
         engine_rates.append(num_ranked / options.seconds)
     return {
         "service_per_s": round(float(np.median(service_rates)), 1),

@@ -15,7 +15,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from model.bundle.bundle import Bundle
 from model.bundle.shapes import CATEGORY, SHARED, VISUAL, WHOLE_WORD, adapter_places
-from model.engine.protocol import EncoderInput
+from model.engine.plans import Plan
 from model.network.config import BackboneConfig, DomainLayout
 
 TokenTrie: TypeAlias = dict[int, "TokenTrie"]
@@ -68,15 +68,15 @@ class Vip5InTransformers:
         for place in adapter_places(bundle.backbone.config, self._layout):
             self._hook(place)
 
-    def embed(self, source: EncoderInput) -> Tensor:
+    def embed(self, plan: Plan) -> Tensor:
         """What the encoder's first block reads, [1, S, D]."""
         tensors = self._tensors
-        is_image = torch.from_numpy(source.prompt.category_ids) == 1
-        embedded = tensors[SHARED][torch.from_numpy(source.prompt.input_ids)]
-        visual = _visual_tokens(tensors, torch.from_numpy(source.features)).flatten(0, 1)
+        is_image = torch.from_numpy(plan.prompt.category_ids) == 1
+        embedded = tensors[SHARED][torch.from_numpy(plan.prompt.input_ids)]
+        visual = _visual_tokens(tensors, torch.from_numpy(plan.features[0])).flatten(0, 1)
         embedded[is_image] = visual.view(-1, embedded.shape[1])[: int(is_image.sum())]
-        embedded += tensors[WHOLE_WORD][torch.from_numpy(source.prompt.whole_word_ids)]
-        embedded += tensors[CATEGORY][torch.from_numpy(source.prompt.category_ids)]
+        embedded += tensors[WHOLE_WORD][torch.from_numpy(plan.prompt.whole_word_ids)]
+        embedded += tensors[CATEGORY][torch.from_numpy(plan.prompt.category_ids)]
         return embedded[None]
 
     def _hook(self, place: str) -> None:

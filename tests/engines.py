@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model.engine.protocol import (
-    Engine,
-    GeneratedText,
-    OnToken,
-    Placement,
-    Ranking,
-    RankingWork,
-    ScoringWork,
-    TextSession,
-    TextWork,
-    Timings,
-)
+from model.engine.plans import RankingPlan, ScoringPlan
+from model.engine.protocol import Engine, LogProbs, Placement, Ranking, TextSession, Timings
 
 
 class DisguisedEngine:
@@ -34,22 +24,14 @@ class DisguisedEngine:
     def vacate(self, slot: int) -> None:
         self._engine.vacate(slot)
 
-    def rank(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
-        return self._engine.rank(batch)
-
-    def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
+    def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:
         return self._engine.search(batch)
 
-    def widened(self, work: RankingWork, ranking: Ranking) -> RankingWork | None:
-        return self._engine.widened(work, ranking)
+    def widened(self, plan: RankingPlan, ranking: Ranking) -> RankingPlan | None:
+        return self._engine.widened(plan, ranking)
 
-    def score(self, batch: Sequence[ScoringWork]) -> tuple[list[tuple[float, ...]], Timings]:
+    def score(self, batch: Sequence[ScoringPlan]) -> tuple[list[LogProbs], Timings]:
         return self._engine.score(batch)
-
-    def generate(
-        self, batch: Sequence[TextWork], on_token: OnToken | None = None
-    ) -> tuple[list[GeneratedText], Timings]:
-        return self._engine.generate(batch, on_token)
 
     def open_texts(self, num_rows: int) -> TextSession:
         return self._engine.open_texts(num_rows)

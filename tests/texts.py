@@ -46,9 +46,9 @@ def decode_one_beam(
     return [text.hypothesis for text in texts]
 
 
-def search_texts(stepper: Stepper, num_rows: int, options: BeamOptions, special: SpecialIds) -> list[list[Hypothesis]]:
-    """The K best texts of each row, best first."""
-    search = TextSearch(stepper, num_rows, options, special)
+def search_text(stepper: Stepper, options: BeamOptions, special: SpecialIds) -> list[Hypothesis]:
+    """The K best texts of the stepper's only row, best first."""
+    search = TextSearch(stepper, options, special)
     while not search.has_ended:
         search.step()
     return search.ranked()

@@ -58,9 +58,15 @@ class Users:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def find(self, user_id: str) -> User | None:
-        row = self._rows.get(user_id)
-        return None if row is None else self._user(row)
+    def row_of(self, user_id: str) -> int | None:
+        return self._rows.get(user_id)
+
+    def index(self, row: int) -> str:
+        return str(self._columns["index"][row])
+
+    def name(self, row: int) -> str | None:
+        name: str | None = self._columns["name"][row].as_py()
+        return name
 
     def search(self, text: str, offset: int, limit: int) -> tuple[list[User], int]:
         """One page of the users whose user_id or name contains `text` in any case, and how many there are."""

@@ -60,6 +60,14 @@ class Eligibility:
             return len(self.included)
         return self.base.num_members - len(self.excluded)
 
+    def admits(self, leaves: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Eligibility of given leaves [R], which need not be leaves of the trie: [R]."""
+        if self.included is not None:
+            return _are_among(leaves, self.included)
+        is_member = self.base.is_member
+        is_leaf = (leaves >= 0) & (leaves < len(is_member))
+        return is_leaf & is_member[np.where(is_leaf, leaves, 0)] & ~_are_among(leaves, self.excluded)
+
     def mask(self) -> NDArray[np.bool_]:
         """Eligibility of every leaf, [N]."""
         if self.included is not None:
@@ -74,3 +82,11 @@ class Eligibility:
 def _members(leaves: Iterable[int], base: LeafMask) -> NDArray[np.int32]:
     unique = np.array(sorted(set(leaves)), dtype=np.int32)
     return unique[base.is_member[unique]]
+
+
+def _are_among(leaves: NDArray[np.int64], ordered: NDArray[np.int32]) -> NDArray[np.bool_]:
+    if not len(ordered):
+        return np.zeros(len(leaves), dtype=np.bool_)
+    places = np.searchsorted(ordered, leaves).clip(max=len(ordered) - 1)
+    are_among: NDArray[np.bool_] = ordered[places] == leaves
+    return are_among

@@ -10,8 +10,9 @@ answer is proven to be the true top.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,24 +22,26 @@ from model.decoding.batch_eligibility import BatchEligibility
 from model.decoding.beams import DEAD, SpecialIds, Stepper, best_pruned, select
 from model.decoding.trie import TrieNodes
 
+T = TypeVar("T")
+U = TypeVar("U")
+
 EXACTNESS_MARGIN = 1e-4
 """Nats by which a score must beat the bound to count as proven: more than float32's noise."""
 
 
 @dataclass(frozen=True)
-class ItemRows:
-    """What the rows of a batch look for."""
+class RowOptions(Generic[T]):
+    """Options that each row has for itself; in a search, columns [B, 1]."""
 
-    roots: Tensor  # [B, 1], int64, where in the arena the tries begin
-    eligibility: BatchEligibility
-    beams_of_rows: Tensor  # [B, 1]
-    wanted: Tensor  # [B, 1], how many items are asked for, at most the number of beams
-    length_penalty: Tensor  # [B, 1], float32
-    depths: Tensor  # [B, 1], longest identifier of each row's trie, in tokens with `</s>`
+    beams: T  # at most the search's K
+    wanted: T  # how many items are asked for, at most `beams`
+    length_penalty: T
 
-    @property
-    def num_rows(self) -> int:
-        return self.roots.shape[0]
+    def convert(self, convert: Callable[[T], U]) -> RowOptions[U]:
+        return RowOptions(**{each.name: convert(getattr(self, each.name)) for each in fields(self)})
+
+
+ROW_OPTION_TYPES = RowOptions(beams=torch.int32, wanted=torch.int32, length_penalty=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,10 @@ class ItemSearch:
     """
 
     nodes: TrieNodes
-    rows: ItemRows
+    roots: Tensor  # [B, 1], int64, where in the arena the rows' tries begin
+    depths: Tensor  # [B, 1], longest identifier of each row's trie, in tokens with `</s>`
+    eligibility: BatchEligibility
+    options: RowOptions[Tensor]
     num_beams: int
     most_children: tuple[int, ...]
     special: SpecialIds
@@ -90,7 +96,6 @@ def search_items(search: ItemSearch, stepper: Stepper, *, drops_hopeless: bool =
     ends when none is left. That asks the device, so a device that must not be asked runs all steps with all beams, on
     shapes that depend on nothing but `search`'s. The items asked for are the same.
     """
-    rows = search.rows
     state = _start(search)
     tokens = torch.full_like(state.nodes, search.special.start)
     parents: Tensor | None = None
@@ -101,7 +106,7 @@ def search_items(search: ItemSearch, stepper: Stepper, *, drops_hopeless: bool =
         candidates = _expand(search, state, children, logits, room)
         tokens, parents = _advance(search, state, candidates, step)
         if drops_hopeless:
-            num_hopeful = _drop_hopeless(state, rows, step)
+            num_hopeful = _drop_hopeless(state, search, step)
             if num_hopeful == 0:
                 break
             tokens, parents = tokens[:, :num_hopeful], parents[:, :num_hopeful]
@@ -109,13 +114,13 @@ def search_items(search: ItemSearch, stepper: Stepper, *, drops_hopeless: bool =
 
 
 def _start(search: ItemSearch) -> _State:
-    rows, device = search.rows, search.rows.roots.device
+    num_rows, device = search.roots.shape[0], search.roots.device
     return _State(
-        scores=torch.zeros(rows.num_rows, 1, device=device),
-        nodes=rows.roots,
-        finished_scores=torch.full((rows.num_rows, search.num_beams), DEAD, device=device),
-        finished_leaves=torch.zeros(rows.num_rows, search.num_beams, dtype=torch.int64, device=device),
-        bound=torch.full((rows.num_rows,), DEAD, device=device),
+        scores=torch.zeros(num_rows, 1, device=device),
+        nodes=search.roots,
+        finished_scores=torch.full((num_rows, search.num_beams), DEAD, device=device),
+        finished_leaves=torch.zeros(num_rows, search.num_beams, dtype=torch.int64, device=device),
+        bound=torch.full((num_rows,), DEAD, device=device),
     )
 
 
@@ -144,9 +149,9 @@ def _expand(search: ItemSearch, state: _State, children: _Children, logits: Tens
     is_child = places < children.ends[:, -1:]
     parents = torch.searchsorted(children.ends, places.contiguous(), right=True).clamp(max=logits.shape[1] - 1)
     # What is no child stands at the root, whose leaves are the row's.
-    nodes = torch.where(is_child, children.shifts.gather(1, parents) + places, search.rows.roots)
+    nodes = torch.where(is_child, children.shifts.gather(1, parents) + places, search.roots)
     tokens = search.nodes.token[nodes].long()
-    counts = search.rows.eligibility.count(search.nodes.leaf_lo[nodes], search.nodes.leaf_hi[nodes])
+    counts = search.eligibility.count(search.nodes.leaf_lo[nodes], search.nodes.leaf_hi[nodes])
     log_probs = logits.log_softmax(-1).flatten(1).gather(1, parents * logits.shape[2] + tokens)
     scores = state.scores.gather(1, parents) + log_probs
     scores = torch.where(is_child & (counts > 0), scores, DEAD)
@@ -161,47 +166,47 @@ def _expand(search: ItemSearch, state: _State, children: _Children, logits: Tens
 
 def _advance(search: ItemSearch, state: _State, candidates: _Candidates, step: int) -> tuple[Tensor, Tensor]:
     """Finish, go on or prune; returns the next tokens [B, K] and their parents [B, K]."""
-    rows = search.rows
     is_eos = candidates.tokens == search.special.eos
-    selection = select(candidates.scores, is_eos, search.num_beams, rows.beams_of_rows)
-    penalised = candidates.scores / (step + 1) ** rows.length_penalty
+    selection = select(candidates.scores, is_eos, search.num_beams, search.options.beams)
+    penalised = candidates.scores / (step + 1) ** search.options.length_penalty
     # Among what the candidates leave out may be a `</s>`, which ends sooner than any pruned prefix can.
-    attainable = torch.maximum(penalised, _attainable(candidates.scores, rows, step))
+    attainable = torch.maximum(penalised, _attainable(candidates.scores, search, step))
     upper_bounds = torch.where(is_eos, penalised, attainable)
     state.bound = torch.maximum(state.bound, best_pruned(selection, upper_bounds))
     finished = torch.where(selection.is_finished, penalised, DEAD)
-    _finish(state, finished, search.nodes.leaf_lo[candidates.nodes], rows)
+    _finish(state, finished, search.nodes.leaf_lo[candidates.nodes], search.options.beams)
     state.scores = selection.next_scores
     state.nodes = candidates.nodes.gather(1, selection.next_index)
     tokens = candidates.tokens.gather(1, selection.next_index)
     return tokens, candidates.parents.gather(1, selection.next_index)
 
 
-def _finish(state: _State, scores: Tensor, leaves: Tensor, rows: ItemRows) -> None:
+def _finish(state: _State, scores: Tensor, leaves: Tensor, beams: Tensor) -> None:
     """Merge newly finished items, DEAD where none, into the best of each row."""
     num_kept = state.finished_scores.shape[1]
     all_scores = torch.cat([state.finished_scores, scores], dim=1)
     all_leaves = torch.cat([state.finished_leaves, leaves.long()], dim=1)
     best, index = all_scores.topk(num_kept, dim=1)
-    is_kept = torch.arange(num_kept, device=best.device) < rows.beams_of_rows
+    is_kept = torch.arange(num_kept, device=best.device) < beams
     state.finished_scores = torch.where(is_kept, best, DEAD)
     state.finished_leaves = all_leaves.gather(1, index)
 
 
-def _attainable(scores: Tensor, rows: ItemRows, step: int) -> Tensor:
+def _attainable(scores: Tensor, search: ItemSearch, step: int) -> Tensor:
     """Best final score that a prefix may still reach: its sum can only fall, its length grow to the longest."""
-    length = torch.where(rows.length_penalty > 0, rows.depths, step + 2).to(scores.dtype)
-    return scores / length**rows.length_penalty
+    length_penalty = search.options.length_penalty
+    length = torch.where(length_penalty > 0, search.depths, step + 2).to(scores.dtype)
+    return scores / length**length_penalty
 
 
-def _drop_hopeless(state: _State, rows: ItemRows, step: int) -> int:
+def _drop_hopeless(state: _State, search: ItemSearch, step: int) -> int:
     """Keep the beams of each row that may still reach a better score than the last of the items asked for.
 
     Beams are sorted by score, so those of a row are its first; as many are kept as the row with the most has. Returns
     that number. What is dropped counts as pruned; a beam so near that it would leave the items unproven is kept.
     """
-    last_wanted = state.finished_scores.gather(1, rows.wanted - 1)
-    attainable = _attainable(state.scores, rows, step)
+    last_wanted = state.finished_scores.gather(1, search.options.wanted.long() - 1)
+    attainable = _attainable(state.scores, search, step)
     num_hopeful = int((attainable > last_wanted - 2 * EXACTNESS_MARGIN).sum(1).max())
     dropped = attainable[:, num_hopeful:]
     if dropped.shape[1]:

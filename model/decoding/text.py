@@ -1,6 +1,6 @@
 """Generation of free text: greedy, drawn, and beam search with the rules of Hugging Face's library."""
 
-# B rows, K beams, V vocabulary, C candidates, T tokens so far
+# K beams, n beams that run, V vocabulary, T tokens so far
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def nucleus(probs: Tensor, top_p: float) -> Tensor:
 
 @dataclass(frozen=True)
 class BeamOptions:
-    """Options of the text beam search, with the library's meanings.
+    """Options of the text beam search, with Hugging Face's meanings.
 
-    `max_new_tokens` does not count the start token. `early_stopping` ends a row as soon as it has K finished texts.
+    `max_new_tokens` does not count the start token. `early_stopping` ends the search once it has K finished texts.
     """
 
     num_beams: int
@@ -129,29 +129,26 @@ class BeamOptions:
 
 
 class TextSearch:
-    """A beam search for texts, one step at a time."""
+    """A beam search for one text, one step at a time."""
 
     def __init__(
-        self,
-        stepper: Stepper,
-        num_rows: int,
-        options: BeamOptions,
-        special: SpecialIds,
-        device: torch.device | None = None,
+        self, stepper: Stepper, options: BeamOptions, special: SpecialIds, device: torch.device | None = None
     ) -> None:
+        """`stepper` decodes a batch of one row."""
         self._stepper = stepper
         self._options = options
         self._eos = special.eos
-        self._rows = [_Row(options) for _ in range(num_rows)]
-        self._beams_of_rows = torch.full((num_rows, 1), options.num_beams, device=device)
-        self._scores = torch.zeros(num_rows, 1, device=device)
-        self._texts = torch.zeros(num_rows, 1, 0, dtype=torch.int64, device=device)  # [B, n, T]
-        self._tokens = torch.full((num_rows, 1), special.start, dtype=torch.int64, device=device)
+        self._num_beams = torch.full((1, 1), options.num_beams, device=device)
+        self._scores = torch.zeros(1, 1, device=device)  # [1, n], sums of log-probabilities of the running beams
+        self._texts = torch.zeros(1, 1, 0, dtype=torch.int64, device=device)  # [1, n, T]
+        self._tokens = torch.full((1, 1), special.start, dtype=torch.int64, device=device)
         self._parents: Tensor | None = None
+        self._finished: list[Hypothesis] = []  # best first
+        self._is_done = False
 
     @property
     def has_ended(self) -> bool:
-        return self._texts.shape[2] >= self._options.max_new_tokens or all(row.is_done for row in self._rows)
+        return self._is_done or self._texts.shape[2] >= self._options.max_new_tokens
 
     def step(self) -> None:
         """Expand all beams by a token and keep the best."""
@@ -160,61 +157,39 @@ class TextSearch:
         vocabulary = log_probs.shape[-1]
         flat = (self._scores.unsqueeze(-1) + log_probs).flatten(1)
         best, index = flat.topk(min(2 * num_beams, flat.shape[1]), dim=1)
-        selection = select(best, index % vocabulary == self._eos, num_beams, self._beams_of_rows)
-        for number, row in enumerate(self._rows):
-            parents = index[number] // vocabulary
-            row.add_finished(self._texts[number], best[number], parents, selection.is_finished[number], length)
-            row.close_step(float(best[number, 0]), length)
+        selection = select(best, index % vocabulary == self._eos, num_beams, self._num_beams)
+        for candidate in selection.is_finished[0].nonzero()[:, 0].tolist():
+            text = tuple(self._texts[0, int(index[0, candidate]) // vocabulary].tolist())
+            self._finish(Hypothesis(text, self._penalised(float(best[0, candidate]), length), is_complete=True))
+        self._is_done = self._cannot_improve(float(best[0, 0]), length)
         chosen = index.gather(1, selection.next_index)
         self._parents, self._tokens, self._scores = chosen // vocabulary, chosen % vocabulary, selection.next_scores
         history = self._texts.gather(1, self._parents.unsqueeze(-1).expand(-1, -1, self._texts.shape[2]))
         self._texts = torch.cat([history, self._tokens.unsqueeze(-1)], dim=2)
 
-    def ranked(self) -> list[list[Hypothesis]]:
-        """The K best texts of each row, best first, once it has ended.
+    def ranked(self) -> list[Hypothesis]:
+        """The K best texts, best first, once the search has ended.
 
         A text of k tokens and `</s>` scores sum / (k + 1)^length_penalty; one cut at the longest length has no `</s>`
         and counts as long as it is.
         """
-        return [row.ranked(self._texts[number], self._scores[number]) for number, row in enumerate(self._rows)]
-
-
-class _Row:
-    """The finished texts of one row."""
-
-    def __init__(self, options: BeamOptions) -> None:
-        self._options = options
-        self._finished: list[Hypothesis] = []
-        self.is_done = False
-
-    def add_finished(self, texts: Tensor, sums: Tensor, parents: Tensor, is_finished: Tensor, length: int) -> None:
-        """Texts are [n, T], all else [C], of this step's candidates; length counts the start token."""
-        if self.is_done:
-            return
-        for candidate in is_finished.nonzero()[:, 0].tolist():
-            text = tuple(texts[int(parents[candidate])].tolist())
-            self._add(Hypothesis(text, self._penalised(float(sums[candidate]), length), is_complete=True))
-
-    def close_step(self, best_sum: float, length: int) -> None:
-        """Decide whether the row has ended: `best_sum` is the best candidate of this step, finished or not."""
-        if self.is_done or len(self._finished) < self._options.num_beams:
-            return
-        worst = self._finished[-1].score
-        self.is_done = self._options.early_stopping or worst >= self._penalised(best_sum, length)
-
-    def ranked(self, texts: Tensor, sums: Tensor) -> list[Hypothesis]:
-        """The best texts, beams that were cut at the longest length included: texts [K, T], sums [K]."""
-        if not self.is_done:
-            for text, total in zip(texts.tolist(), sums.tolist(), strict=True):
+        if not self._is_done:
+            for text, total in zip(self._texts[0].tolist(), self._scores[0].tolist(), strict=True):
                 if total > DEAD:
                     score = self._penalised(total, len(text) + 1)
-                    self._add(Hypothesis(tuple(text), score, is_complete=False))
+                    self._finish(Hypothesis(tuple(text), score, is_complete=False))
         return self._finished
 
-    def _add(self, hypothesis: Hypothesis) -> None:
+    def _finish(self, hypothesis: Hypothesis) -> None:
         self._finished.append(hypothesis)
         self._finished.sort(key=lambda finished: -finished.score)
         del self._finished[self._options.num_beams :]
+
+    def _cannot_improve(self, best_sum: float, length: int) -> bool:
+        """Whether K texts have finished and the best candidate of this step, finished or not, beats none of them."""
+        if len(self._finished) < self._options.num_beams:
+            return False
+        return self._options.early_stopping or self._finished[-1].score >= self._penalised(best_sum, length)
 
     def _penalised(self, total: float, length: int) -> float:
         return float(total / length**self._options.length_penalty)

@@ -8,31 +8,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.engine.protocol import EncoderInput
+from model.engine.plans import Plan
 from model.network.banks import BankIndex, RowIndex
 from model.network.network import EncoderBatch, Vip5Network
+from model.prompts.prompt import Prompt
 
 
-def collate(sources: Sequence[EncoderInput], network: Vip5Network, device: torch.device) -> EncoderBatch:
+def collate(plans: Sequence[Plan], network: Vip5Network, device: torch.device) -> EncoderBatch:
     """Pad prompts to the longest and images to the most; features narrower than the bank's are padded with zeros."""
-    lengths = {source.prompt.num_tokens for source in sources}
-    prompts = [source.prompt for source in sources]
+    prompts = [prompt for plan in plans for prompt in plan.prompts]
+    lengths = {prompt.num_tokens for prompt in prompts}
     longest = max(lengths)
     return EncoderBatch(
         input_ids=_padded([prompt.input_ids for prompt in prompts], longest, device),
         whole_word_ids=_padded([prompt.whole_word_ids for prompt in prompts], longest, device),
         category_ids=_padded([prompt.category_ids for prompt in prompts], longest, device),
-        features=_features(sources, network).to(device),
-        rows=row_index(sources, network, device),
+        features=_features(plans, network).to(device),
+        rows=row_index(plans, network, device),
         is_padded=len(lengths) > 1,
     )
 
 
-def row_index(sources: Sequence[EncoderInput], network: Vip5Network, device: torch.device) -> RowIndex:
-    """Where each row's weights are: one number where all rows agree, which spares the gathering."""
+def row_index(plans: Sequence[Plan], network: Vip5Network, device: torch.device) -> RowIndex:
+    """Where each prompt's weights are: one number where all agree, which needs no gathering."""
+    by_prompt = [plan for plan in plans for _ in plan.prompts]
     return RowIndex(
-        domain=_bank_index([source.slot for source in sources], device),
-        adapter=_bank_index([network.adapter_row(source.slot, source.task) for source in sources], device),
+        domain=_bank_index([plan.slot for plan in by_prompt], device),
+        adapter=_bank_index([network.adapter_row(plan.slot, plan.task) for plan in by_prompt], device),
     )
 
 
@@ -49,17 +51,18 @@ def _padded(rows: Sequence[NDArray[np.int64]], longest: int, device: torch.devic
     return torch.from_numpy(padded).to(device)
 
 
-def num_shown(source: EncoderInput, network: Vip5Network) -> int:
+def num_shown(prompt: Prompt, slot: int, network: Vip5Network) -> int:
     """Images whose tokens stand in the prompt, the last perhaps in part."""
-    visual_tokens = network.layouts[source.slot].visual_tokens
-    return -(-int(source.prompt.category_ids.sum()) // visual_tokens) if visual_tokens else 0
+    visual_tokens = network.layouts[slot].visual_tokens
+    return -(-int(prompt.category_ids.sum()) // visual_tokens) if visual_tokens else 0
 
 
-def _features(sources: Sequence[EncoderInput], network: Vip5Network) -> torch.Tensor:
+def _features(plans: Sequence[Plan], network: Vip5Network) -> torch.Tensor:
     # A row for every image in the prompts, so that those without features read zeros.
-    most = max(max(len(source.features), num_shown(source, network)) for source in sources)
-    features = np.zeros((len(sources), most, network.feature_dim), dtype=np.float32)
-    for line, source in zip(features, sources, strict=True):
-        if source.features.size:
-            line[: len(source.features), : source.features.shape[1]] = source.features
-    return torch.from_numpy(features).to(network.shared.dtype)
+    given = [features for plan in plans for features in plan.features_by_prompt]
+    shown = [num_shown(prompt, plan.slot, network) for plan in plans for prompt in plan.prompts]
+    padded = np.zeros((len(given), max(*map(len, given), *shown), network.feature_dim), dtype=np.float32)
+    for line, features in zip(padded, given, strict=True):
+        if features.size:
+            line[: len(features), : features.shape[1]] = features
+    return torch.from_numpy(padded).to(network.shared.dtype)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from model.decoding.beams import Stepper
-from model.engine.protocol import EncoderInput, Placement
+from model.engine.plans import Plan
+from model.engine.protocol import Placement
 
 
 class EncodedBatch(Protocol):
@@ -30,7 +31,7 @@ class EncodedBatch(Protocol):
 class RowStepper(Protocol):
     """A decode loop whose rows begin, go on and end independently of each other."""
 
-    def admit(self, rows: Sequence[int], sources: Sequence[EncoderInput]) -> None:
+    def admit(self, rows: Sequence[int], plans: Sequence[Plan]) -> None:
         """Read prompts into free rows; if it fails, the rows are free as before."""
         ...
 
@@ -61,7 +62,7 @@ class Executor(Protocol):
         """What torch is set to in the calling thread while a batch is encoded, decoded and searched."""
         ...
 
-    def encode(self, sources: Sequence[EncoderInput]) -> EncodedBatch: ...
+    def encode(self, plans: Sequence[Plan]) -> EncodedBatch: ...
 
     def row_stepper(self) -> RowStepper:
         """Rows for texts; which ones there are is the caller's to choose, lowest first."""

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from model.decoding.beams import SpecialIds
 from model.decoding.text import BeamOptions, Hypothesis, RunningText, Sampling, TextSearch, step_texts
 from model.engine.executor import EncodedBatch, Executor
-from model.engine.protocol import FinishReason, GeneratedText, TextProgress, TextWork
+from model.engine.plans import TextPlan
+from model.engine.protocol import FinishReason, GeneratedText, TextProgress
 
 
 @dataclass(frozen=True)
 class _WaitingSearch:
-    work: TextWork
+    plan: TextPlan
     encoded: EncodedBatch
 
 
@@ -37,11 +38,11 @@ class DecodingTextSession:
     def num_free(self) -> int:
         return len(self._free)
 
-    def admit(self, works: Sequence[TextWork]) -> list[int]:
-        if len(works) > len(self._free):
-            raise ValueError(f"{len(works)} works for {len(self._free)} free rows; admit no more than num_free")
+    def admit(self, plans: Sequence[TextPlan]) -> list[int]:
+        if len(plans) > len(self._free):
+            raise ValueError(f"{len(plans)} plans for {len(self._free)} free rows; admit no more than num_free")
         with self._executor.computing():
-            return self._admit(works)
+            return self._admit(plans)
 
     def step(self, rows: Sequence[int] | None = None) -> list[TextProgress]:
         with self._executor.computing():
@@ -55,16 +56,16 @@ class DecodingTextSession:
         self._end_text(row)
         return _generated(hypothesis, "cancelled")
 
-    def _admit(self, works: Sequence[TextWork]) -> list[int]:
-        rows = self._free[: len(works)]
-        searched = {row: work for row, work in zip(rows, works, strict=True) if work.num_beams > 1}
-        one_beam = {row: work for row, work in zip(rows, works, strict=True) if work.num_beams == 1}
-        searches = {row: _WaitingSearch(work, self._executor.encode([work.source])) for row, work in searched.items()}
+    def _admit(self, plans: Sequence[TextPlan]) -> list[int]:
+        rows = self._free[: len(plans)]
+        searched = {row: plan for row, plan in zip(rows, plans, strict=True) if plan.num_beams > 1}
+        one_beam = {row: plan for row, plan in zip(rows, plans, strict=True) if plan.num_beams == 1}
+        searches = {row: _WaitingSearch(plan, self._executor.encode([plan])) for row, plan in searched.items()}
         if one_beam:
-            self._stepper.admit(list(one_beam), [work.source for work in one_beam.values()])
+            self._stepper.admit(list(one_beam), list(one_beam.values()))
         self._searches |= searches
-        self._texts |= {row: self._started(work) for row, work in one_beam.items()}
-        self._free = self._free[len(works) :]
+        self._texts |= {row: self._started(plan) for row, plan in one_beam.items()}
+        self._free = self._free[len(plans) :]
         return rows
 
     def _step(self, rows: Sequence[int] | None) -> list[TextProgress]:
@@ -75,9 +76,9 @@ class DecodingTextSession:
             progress += self._step_oldest_search()
         return progress
 
-    def _started(self, work: TextWork) -> RunningText:
-        sampling = Sampling(temperature=work.temperature, top_p=work.top_p, seed=work.seed)
-        return RunningText(sampling, work.max_new_tokens, self._special)
+    def _started(self, plan: TextPlan) -> RunningText:
+        sampling = Sampling(temperature=plan.temperature, top_p=plan.top_p, seed=plan.seed)
+        return RunningText(sampling, plan.max_new_tokens, self._special)
 
     def _finished(self, row: int) -> GeneratedText | None:
         text = self._texts[row]
@@ -111,19 +112,13 @@ class DecodingTextSession:
         search.step()
         if not search.has_ended:
             return None
-        ((best, *_),) = search.ranked()
-        return best
+        return search.ranked()[0]
 
     def _search(self, waiting: _WaitingSearch) -> TextSearch:
-        work = waiting.work
-        stepper = waiting.encoded.stepper(num_beams=work.num_beams, max_length=work.max_new_tokens)
-        options = BeamOptions(
-            num_beams=work.num_beams,
-            max_new_tokens=work.max_new_tokens,
-            length_penalty=work.length_penalty,
-            early_stopping=work.early_stopping,
-        )
-        return TextSearch(stepper, 1, options, self._special, self._executor.device)
+        plan = waiting.plan
+        stepper = waiting.encoded.stepper(num_beams=plan.num_beams, max_length=plan.max_new_tokens)
+        options = BeamOptions(num_beams=plan.num_beams, max_new_tokens=plan.max_new_tokens)
+        return TextSearch(stepper, options, self._special, self._executor.device)
 
     def _end_search(self, row: int) -> None:
         del self._searches[row]

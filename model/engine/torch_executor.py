@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from model.engine.collate import collate
-from model.engine.protocol import EncoderInput, Placement
+from model.engine.plans import Plan
+from model.engine.protocol import Placement
 from model.engine.row_stepper import NetworkRowStepper
 from model.engine.stepper import NetworkStepper
 from model.network.banks import RowIndex
@@ -40,16 +41,16 @@ class TorchExecutor:
     def computing(self) -> AbstractContextManager[object]:
         return torch.inference_mode()
 
-    def encode(self, sources: Sequence[EncoderInput]) -> TorchBatch:
+    def encode(self, plans: Sequence[Plan]) -> TorchBatch:
         network = self._network
-        inputs = collate(sources, network, self._device)
+        inputs = collate(plans, network, self._device)
         return TorchBatch(network, network.memorise(inputs), inputs.rows)
 
     def row_stepper(self) -> NetworkRowStepper:
         return NetworkRowStepper(self._read, self._network, is_static=self._device.type != "cpu")
 
-    def _read(self, sources: Sequence[EncoderInput]) -> tuple[Vip5Network, Memory]:
-        batch = self.encode(sources)
+    def _read(self, plans: Sequence[Plan]) -> tuple[Vip5Network, Memory]:
+        batch = self.encode(plans)
         return batch.network, batch.memory
 
     def place(self, slot: int, placement: Placement) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from model.engine.captured.buckets import Bucket, Ladder
-from model.engine.protocol import Engine, Ranking, RankingWork
+from model.engine.plans import RankingPlan
+from model.engine.protocol import Engine, Ranking
 from model.errors import EngineError
 from model.planning.domain import ServedDomain
-from model.planning.planning import plan_sequential
-from model.planning.plans import RankingPlan
-from model.planning.queries import RankingOptions, SequentialQuery
+from model.planning.queries import OfflineSequential
+from model.planning.rankings import plan_sequential
 
 Report = Callable[[str, int, int | None], None]
 
@@ -90,13 +90,13 @@ def _listed(shape: ShapeTime) -> int:
 
 def measure(engine: Engine, domains: Sequence[ServedDomain], options: BenchOptions, report: Report) -> Measurements:
     """Time searches over histories drawn at random from the domains' own catalogs, with images left out as zeros."""
-    requests = {tokens: _works(domains, tokens, options) for tokens in options.tokens}
+    requests = {tokens: _plans(domains, tokens, options) for tokens in options.tokens}
     steps = len(options.rows) * len(options.tokens) + len(options.beams)
     done = iter(range(1, steps + 1))
     shapes = []
-    for tokens, works in requests.items():
+    for tokens, plans in requests.items():
         for rows in options.rows:
-            shapes.append(_shape_time(engine, works, rows, tokens, options.repeats))
+            shapes.append(_shape_time(engine, plans, rows, tokens, options.repeats))
             report(f"{rows} x {tokens}", next(done), steps)
     usual = requests[options.tokens[len(options.tokens) // 2]]
     widest = _answers(engine, usual, options.beams[-1])
@@ -107,8 +107,8 @@ def measure(engine: Engine, domains: Sequence[ServedDomain], options: BenchOptio
     return Measurements(tuple(shapes), tuple(beams), is_mixed=len(domains) > 1)
 
 
-def _shape_time(engine: Engine, works: Sequence[RankingWork], rows: int, tokens: int, repeats: int) -> ShapeTime:
-    batches = [_batch(works, rows, turn) for turn in range(repeats)]
+def _shape_time(engine: Engine, plans: Sequence[RankingPlan], rows: int, tokens: int, repeats: int) -> ShapeTime:
+    batches = [_batch(plans, rows, turn) for turn in range(repeats)]
     engine.search(batches[0])
     seconds = [_timed(engine, batch)[0] for batch in batches]
     median, p95 = np.percentile(seconds, [50, 95])
@@ -116,11 +116,11 @@ def _shape_time(engine: Engine, works: Sequence[RankingWork], rows: int, tokens:
 
 
 def _beam_time(
-    engine: Engine, works: Sequence[RankingWork], num_beams: int, widest: Sequence[frozenset[int]]
+    engine: Engine, plans: Sequence[RankingPlan], num_beams: int, widest: Sequence[frozenset[int]]
 ) -> BeamTime:
-    wide = [replace(work, num_beams=num_beams) for work in works]
+    wide = [replace(plan, num_beams=num_beams) for plan in plans]
     engine.search(wide[:1])
-    timed = [_timed(engine, [work]) for work in wide]
+    timed = [_timed(engine, [plan]) for plan in wide]
     recalls = [
         len(best & set(ranking.leaves[:10].tolist())) / max(len(best), 1)
         for (_, (ranking,)), best in zip(timed, widest, strict=True)
@@ -134,55 +134,48 @@ def _beam_time(
     )
 
 
-def _answers(engine: Engine, works: Sequence[RankingWork], num_beams: int) -> list[frozenset[int]]:
-    return [frozenset(engine.search([replace(work, num_beams=num_beams)])[0][0].leaves[:10].tolist()) for work in works]
+def _answers(engine: Engine, plans: Sequence[RankingPlan], num_beams: int) -> list[frozenset[int]]:
+    return [frozenset(engine.search([replace(plan, num_beams=num_beams)])[0][0].leaves[:10].tolist()) for plan in plans]
 
 
-def _timed(engine: Engine, batch: Sequence[RankingWork]) -> tuple[float, list[Ranking]]:
+def _timed(engine: Engine, batch: Sequence[RankingPlan]) -> tuple[float, list[Ranking]]:
     started = time.perf_counter()
     rankings, _ = engine.search(batch)
     return time.perf_counter() - started, rankings
 
 
-def _batch(works: Sequence[RankingWork], rows: int, turn: int) -> list[RankingWork]:
-    return [works[(turn * rows + row) % len(works)] for row in range(rows)]
+def _batch(plans: Sequence[RankingPlan], rows: int, turn: int) -> list[RankingPlan]:
+    return [plans[(turn * rows + row) % len(plans)] for row in range(rows)]
 
 
-def _works(domains: Sequence[ServedDomain], tokens: int, options: BenchOptions) -> list[RankingWork]:
-    generator = np.random.default_rng(tokens)
-    plans = _plans(domains, tokens, options, generator)
-    works = []
-    for plan, domain in plans:
-        features = np.zeros((len(plan.prompt.image_items), domain.spec.layout.feature_dim), dtype=np.float32)
-        works.append(plan.work([features]))
-    return works
-
-
-def _plans(
-    domains: Sequence[ServedDomain], tokens: int, options: BenchOptions, generator: np.random.Generator
-) -> Iterator[tuple[RankingPlan, ServedDomain]]:
+def _plans(domains: Sequence[ServedDomain], tokens: int, options: BenchOptions) -> list[RankingPlan]:
     """The longest prompts of up to `tokens` tokens, the domains taking turns."""
-    for number in range(options.num_requests):
-        domain = domains[number % len(domains)]
-        rows = generator.integers(0, len(domain.catalog), _LONGEST_HISTORY)
-        found: RankingPlan | None = None
-        length = 1
-        while (plan := _plan(domain, rows[:length].tolist(), options)).prompt.num_tokens <= tokens:
-            found = plan
-            if plan.prompt.is_truncated or length == _LONGEST_HISTORY:
-                break
-            length += 1
-        if found is None:
-            raise EngineError(
-                f"no prompt of {domain.name} has {tokens} tokens or fewer, one item takes {plan.prompt.num_tokens}; "
-                "give --tokens larger numbers"
-            )
-        yield found, domain
+    generator = np.random.default_rng(tokens)
+    chosen = [domains[number % len(domains)] for number in range(options.num_requests)]
+    return [_longest(domain, tokens, options, generator) for domain in chosen]
+
+
+def _longest(domain: ServedDomain, tokens: int, options: BenchOptions, generator: np.random.Generator) -> RankingPlan:
+    """As many items of a random history as fit."""
+    rows = generator.integers(0, len(domain.catalog), _LONGEST_HISTORY)
+    found: RankingPlan | None = None
+    length = 1
+    while (plan := _plan(domain, rows[:length].tolist(), options)).longest <= tokens:
+        found = plan
+        if plan.prompt.is_truncated or length == _LONGEST_HISTORY:
+            break
+        length += 1
+    if found is None:
+        raise EngineError(
+            f"no prompt of {domain.name} has {tokens} tokens or fewer, one item takes {plan.longest}; "
+            "give --tokens larger numbers"
+        )
+    return found
 
 
 def _plan(domain: ServedDomain, rows: Sequence[int], options: BenchOptions) -> RankingPlan:
     history = tuple(domain.catalog.item_ids[row] for row in rows)
-    query = SequentialQuery(history, options=RankingOptions(k=options.k, num_beams=options.num_beams))
+    query = OfflineSequential(history=history, k=options.k, num_beams=options.num_beams)
     plan = plan_sequential(domain, query)
     if not isinstance(plan, RankingPlan):
         raise EngineError(f"the usual template of {domain.name} asks yes or no; only rankings can be measured")

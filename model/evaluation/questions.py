@@ -8,18 +8,18 @@ from functools import cached_property
 
 from model.bundle.users import User
 from model.datasets.dataset import Review
+from model.engine.plans import Plan
 from model.errors import DatasetError
 from model.evaluation.held_out import HeldOut
 from model.evaluation.options import NUM_ANSWERED
 from model.network.config import TASKS
 from model.planning.domain import ServedDomain
-from model.planning.planning import plan_direct, plan_explanation, plan_sequential
-from model.planning.plans import PointwisePlan, RankingPlan, TextPlan
-from model.planning.queries import DirectQuery, ExplanationQuery, RankingOptions, SequentialQuery
+from model.planning.explanations import plan_explanation
+from model.planning.queries import OfflineDirect, OfflineExplanation, OfflineSequential
+from model.planning.rankings import plan_direct, plan_sequential
 from model.prompts.templates import TEMPLATES, Template
 
-Plan = RankingPlan | PointwisePlan | TextPlan
-Query = SequentialQuery | DirectQuery | ExplanationQuery
+Query = OfflineSequential | OfflineDirect | OfflineExplanation
 
 
 @dataclass(frozen=True)
@@ -92,29 +92,36 @@ class Questionnaire:
         if batch:
             yield batch
 
-    def _ranking_query(self, template: Template, user: int) -> SequentialQuery | DirectQuery:
+    def _ranking_query(self, template: Template, user: int) -> OfflineSequential | OfflineDirect:
         options = self.held_out.options
-        asked_for = RankingOptions(k=NUM_ANSWERED, num_beams=options.num_beams)
         candidates = None
         if template.task == "direct" or template.target == "yes_no":
             candidates = self._item_ids(self.held_out.candidates(user).tolist())
         user_id, user_name = self._user(user)
         if template.task == "direct":
-            return DirectQuery(candidates, user_id, user_name, template.template_id, asked_for)
-        return SequentialQuery(
+            return OfflineDirect(
+                candidates=candidates,
+                user_id=user_id,
+                user_name=user_name,
+                template=template.template_id,
+                k=NUM_ANSWERED,
+                num_beams=options.num_beams,
+            )
+        return OfflineSequential(
             history=self._item_ids(self.held_out.history(user).tolist()),
             user_id=user_id,
             user_name=user_name,
             template=template.template_id,
             exclude_history=options.exclude_history,
             include_items=candidates,
-            options=asked_for,
+            k=NUM_ANSWERED,
+            num_beams=options.num_beams,
         )
 
-    def _explanation_query(self, template: Template, review: Review) -> ExplanationQuery:
+    def _explanation_query(self, template: Template, review: Review) -> OfflineExplanation:
         user_id, user_name = self._user(review.user)
         (item_id,) = self._item_ids([review.item])
-        return ExplanationQuery(
+        return OfflineExplanation(
             item_id=item_id,
             user_id=user_id,
             user_name=user_name,
@@ -155,9 +162,9 @@ class Questionnaire:
 def plan_of(query: Query, domain: ServedDomain) -> Plan:
     """Raises InputError kinds."""
     match query:
-        case SequentialQuery():
+        case OfflineSequential():
             return plan_sequential(domain, query)
-        case DirectQuery():
+        case OfflineDirect():
             return plan_direct(domain, query)
-        case ExplanationQuery():
+        case OfflineExplanation():
             return plan_explanation(domain, query)

@@ -17,6 +17,7 @@ from model.bundle.layout import DomainSpec
 from model.bundle.users import Users
 from model.decoding.eligibility import LeafMask
 from model.decoding.trie import Trie
+from model.degradation import Degradation, DegradationKind
 from model.prompts.assembly import PromptAssembler
 from model.prompts.tokenizer import TextTokenizer
 
@@ -69,6 +70,14 @@ class ServedDomain:
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def degraded(self) -> tuple[Degradation, ...]:
+        """What makes every answer of the domain less than it could be."""
+        if self.spec.trained:
+            return ()
+        detail = f"the weights of {self.name} were never tuned; its answers mean nothing"
+        return (Degradation(DegradationKind.UNTRAINED_MODEL, detail),)
 
     def with_catalog(self, catalog: Catalog) -> ServedDomain:
         """The domain with other facts about the same items; trie and token pieces are shared as far as they hold."""

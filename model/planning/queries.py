@@ -1,56 +1,121 @@
-"""What is asked of a domain, in the shop's own ids; the HTTP routes and the command line build these.
+"""What planning reads of a request: protocols that the bodies of HTTP requests satisfy as they are.
 
-Field names are those of the HTTP bodies, and so are their defaults; ranges are checked where the queries are planned.
+Callers without a body (evaluation, benchmarks) use the Offline classes, whose defaults are those of the bodies. Ranges
+are checked where queries are planned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from model.bundle.columns import Scalar
 
+Exactness = Literal["beam", "certified"]
 
-@dataclass(frozen=True)
-class RankingOptions:
-    """How items are ranked, common to the sequential and the direct route."""
 
+class UserQuery(Protocol):
+    """Who asks, and by which prompt; None for the domain's choice."""
+
+    @property
+    def user_id(self) -> str | None: ...
+    @property
+    def user_name(self) -> str | None: ...
+    @property
+    def template(self) -> str | None: ...
+
+
+class RankingQuery(UserQuery, Protocol):
+    """How items are ranked."""
+
+    @property
+    def k(self) -> int: ...
+    @property
+    def num_beams(self) -> int | None: ...
+    @property
+    def exclude_items(self) -> Sequence[str]: ...
+    @property
+    def where(self) -> Mapping[str, tuple[Scalar, ...]]: ...
+    @property
+    def length_penalty(self) -> float | None: ...
+    @property
+    def exactness(self) -> Exactness: ...
+
+
+class SequentialQuery(RankingQuery, Protocol):
+    """Next items for a history, oldest first."""
+
+    @property
+    def history(self) -> Sequence[str]: ...
+    @property
+    def exclude_history(self) -> bool: ...
+    @property
+    def include_items(self) -> Sequence[str] | None: ...
+
+
+class DirectQuery(RankingQuery, Protocol):
+    """Rank given candidates, or the whole catalog (None)."""
+
+    @property
+    def candidates(self) -> Sequence[str] | None: ...
+
+
+class ExplanationQuery(UserQuery, Protocol):
+    """Why a user would like an item."""
+
+    @property
+    def item_id(self) -> str: ...
+    @property
+    def feature(self) -> str | None: ...
+    @property
+    def star_rating(self) -> int | None: ...
+    @property
+    def review_headline(self) -> str | None: ...
+    @property
+    def max_new_tokens(self) -> int: ...
+    @property
+    def num_beams(self) -> int: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def top_p(self) -> float: ...
+    @property
+    def seed(self) -> int | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfflineRanking:
+    user_id: str | None = None
+    user_name: str | None = None
+    template: str | None = None
     k: int = 10
     num_beams: int | None = None
     exclude_items: tuple[str, ...] = ()
     where: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
     length_penalty: float | None = None
-    exactness: Literal["beam", "certified"] = "beam"
+    exactness: Exactness = "beam"
 
 
-@dataclass(frozen=True)
-class SequentialQuery:
-    """Next items for a history, oldest first."""
+@dataclass(frozen=True, kw_only=True)
+class OfflineSequential(_OfflineRanking):
+    """A SequentialQuery."""
 
     history: tuple[str, ...]
-    user_id: str | None = None
-    user_name: str | None = None
-    template: str | None = None
     exclude_history: bool = True
     include_items: tuple[str, ...] | None = None
-    options: RankingOptions = field(default_factory=RankingOptions)
 
 
-@dataclass(frozen=True)
-class DirectQuery:
-    """Rank given candidates, or the whole catalog (None)."""
+@dataclass(frozen=True, kw_only=True)
+class OfflineDirect(_OfflineRanking):
+    """A DirectQuery."""
 
     candidates: tuple[str, ...] | None = None
-    user_id: str | None = None
-    user_name: str | None = None
-    template: str | None = None
-    options: RankingOptions = field(default_factory=RankingOptions)
 
 
-@dataclass(frozen=True)
-class ExplanationQuery:
-    """Why a user would like an item."""
+@dataclass(frozen=True, kw_only=True)
+class OfflineExplanation:
+    """An ExplanationQuery."""
 
     item_id: str
     user_id: str | None = None

@@ -12,11 +12,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from model.planning.plans import Degradation, RankingPlan
+from model.degradation import Degradation, DegradationKind
+from model.engine.plans import RankingPlan
 from service.errors import BeamTableError
 from service.settings import ReductionOptions
-
-KIND = "beams_reduced"
 
 DEADLINE_SHARE = 0.3
 """Searches become narrower where what waits would take more than this share of a request's deadline."""
@@ -91,7 +90,8 @@ class BeamReduction:
             f"searched with {width.num_beams} beams instead of {plan.num_beams} because many requests are waiting; "
             f"that width was measured to find {width.recall:.1%} of the widest one's items"
         )
-        return replace(plan, num_beams=width.num_beams, degraded=(*plan.degraded, Degradation(KIND, detail)))
+        narrower = replace(plan, num_beams=width.num_beams)
+        return narrower.degraded_by(Degradation(DegradationKind.BEAMS_REDUCED, detail))
 
 
 def open_reduction(options: ReductionOptions | None, completion_s: Callable[[], float]) -> BeamReduction | NoReduction:

@@ -9,15 +9,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from model.engine.protocol import GeneratedText, TextWork
-from model.planning.planning import plan_explanation
-from model.planning.plans import Degradation, TextPlan
-from service.answering.prompt_features import deadline_in, fetch_features, untrained
+from model.engine.plans import TextPlan
+from model.engine.protocol import GeneratedText
+from model.planning.explanations import plan_explanation
+from model.prompts.templates import TEMPLATES
+from service.answering.image_features import fetch_features
 from service.batching.job import Job
 from service.batching.lanes import Lanes
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
-from service.schemas.base import DegradedBody
+from service.schemas.base import degraded_bodies
 from service.schemas.explanation import ExplanationAnswer, ExplanationRequest, TokenEvent
 from service.settings import RequestLimits
 from service.versions.domain_version import Lease
@@ -30,36 +31,32 @@ class RunningExplanation:
     def __init__(
         self,
         lease: Lease,
-        plan: TextPlan,
-        degraded: tuple[Degradation, ...],
-        job: Job[TextWork, GeneratedText],
+        job: Job[TextPlan, GeneratedText],
         tokens: asyncio.Queue[int | None],
         metrics: Metrics,
     ) -> None:
         self._lease = lease
         self._domain = lease.version.domain
         self._metrics = metrics
-        self._plan = plan
-        self._degraded = degraded
         self._job = job
         self._tokens = tokens
 
     async def answer(self, trace: RequestTrace) -> ExplanationAnswer:
         """Wait for the whole text. Raises DeadlineError and EngineError; a caller that stops waiting cancels it."""
-        outcome = await self._job.outcome()
-        trace.note_engine(outcome.queue_s, outcome.timings)
-        (generated,) = outcome.results
+        plan = self._job.plan
+        generated = await self._job.result()
+        trace.note_engine(self._job.queue_s, self._job.timings)
         self._observe()
         text = self._domain.text_of(generated.token_ids)
         star_rating = None
-        if self._plan.predicts_rating:
+        if TEMPLATES[plan.template].target == "rated_explanation":
             star_rating, text = self._domain.rated_text(text)
         return ExplanationAnswer(
             text=text,
             star_rating=star_rating,
-            template=self._plan.template,
+            template=plan.template,
             finish_reason=generated.finish_reason,
-            degraded=[DegradedBody(kind=each.kind, detail=each.detail) for each in self._degraded],
+            degraded=degraded_bodies((*plan.degraded, *self._domain.degraded)),
             domain=self._domain.name,
             bundle=self._domain.bundle_hash,
             catalog_revision=self._lease.version.catalog_revision,
@@ -111,21 +108,18 @@ class Explainer:
 
     async def start(self, request: ExplanationRequest, trace: RequestTrace) -> RunningExplanation:
         """Queue the request. Raises InputError kinds and QueueFullError."""
-        deadline = deadline_in(self._limits.default_deadline_s)
+        deadline = time.monotonic() + self._limits.default_deadline_s
         key = request.user_id or trace.request_id
         lease = trace.hold(self._domains.lease(request.domain, key, is_ranking=False))
         domain = lease.version.domain
         trace.domain = domain.name
         self._lanes.text.check(deadline)  # before any work is done for it
         with trace.stage("plan"):
-            plan = plan_explanation(domain, request.query)
+            plan = plan_explanation(domain, request)
         with trace.stage("features"):
-            features = await fetch_features(lease.version, plan.prompts)
-        degraded = (*plan.degraded, *features.degraded, *untrained(domain))
-        trace.note_degraded(degraded)
+            plan = await fetch_features(lease.version, plan)
+        trace.note_degraded((*plan.degraded, *domain.degraded))
         self._metrics.count_degraded(trace.degraded)
         tokens: asyncio.Queue[int | None] = asyncio.Queue()
-        job = self._lanes.generate(
-            plan.work(features.rows), deadline=deadline, on_token=tokens.put_nowait if request.stream else None
-        )
-        return RunningExplanation(lease, plan, degraded, job, tokens, self._metrics)
+        job = self._lanes.text.submit(plan, deadline=deadline, on_token=tokens.put_nowait if request.stream else None)
+        return RunningExplanation(lease, job, tokens, self._metrics)

@@ -89,9 +89,9 @@ async def _answer(service: Service, line: str, trace: RequestTrace) -> BaseModel
         raise MalformedBodyError(f"{trace.request_id} is {type(body).__name__}; each line must be one JSON object")
     task = body.pop("task", None)
     if task == "sequential":
-        return await service.recommender.recommend_sequential(SequentialRequest.model_validate(body), trace)
+        return await service.recommender.recommend(SequentialRequest.model_validate(body), trace)
     if task == "direct":
-        return await service.recommender.recommend_direct(DirectRequest.model_validate(body), trace)
+        return await service.recommender.recommend(DirectRequest.model_validate(body), trace)
     if task == "explanation":
         return await service.explainer.explain(ExplanationRequest.model_validate(body), trace)
     raise InputError(f"task is {task!r}; it must be sequential, direct or explanation", field="task")

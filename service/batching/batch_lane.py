@@ -1,52 +1,52 @@
 """The lane of rankings and scores: one batch after the other, each one call of the engine."""
 
-# A batch is made of jobs, a job of rows; the engine sees rows only.
-
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from model.engine.memory import is_out_of_memory
-from model.engine.protocol import Timings
+from model.engine.plans import RankingPlan, ScoringPlan
+from model.engine.protocol import Engine, Ranking, Timings
+from model.engine.rankings import ranking_of_scores
 from model.errors import EngineError
 from service.batching.forecast import BatchForecast
-from service.batching.job import CallJob, EngineCall, Outcome, R, W, Work
+from service.batching.job import Job
 from service.batching.lane import Lane, OnCrash, failure_of, halves
 from service.batching.loop_lag import LoopLag
 from service.batching.queue import JobQueue, Room
+from service.errors import DrainingError
 from service.observability.metrics import Metrics
 from service.settings import QueueLimits
 
 logger = logging.getLogger(__name__)
 
-AnyCallJob: TypeAlias = CallJob[Any, Any]
+AnyPlan: TypeAlias = RankingPlan | ScoringPlan
+RankingJob: TypeAlias = Job[AnyPlan, Ranking]
+EngineCall: TypeAlias = Callable[[Sequence[Any]], tuple[Sequence[Any], Timings]]
 
 
-class BatchLane(Lane[AnyCallJob]):
-    """Takes jobs by padded-token budget; a batch holds jobs of one method of the engine."""
+class BatchLane(Lane[RankingJob]):
+    """Takes jobs by padded-token budget; a batch holds plans for one method of the engine."""
 
     def __init__(
-        self, limits: QueueLimits, metrics: Metrics, on_crash: OnCrash, loop_lag: LoopLag | None = None
+        self, engine: Engine, limits: QueueLimits, metrics: Metrics, on_crash: OnCrash, loop_lag: LoopLag | None = None
     ) -> None:
-        """`on_crash` is told when the lane itself has failed; `loop_lag` counts as part of a request's wait."""
+        """`on_crash` is called when the lane itself has failed; `loop_lag` counts as part of a request's wait."""
+        self._engine = engine
         self._forecast = BatchForecast(limits)
         super().__init__("ranking", JobQueue(limits.max_waiting, self._forecast, loop_lag), metrics, on_crash)
-        self._limits = limits
         self._room = Room(limits.max_batch_rows, limits.max_batch_tokens)
 
-    def submit(self, call: EngineCall[W, R], rows: Sequence[W], *, deadline: float) -> CallJob[W, R]:
-        """Queue rows for a method of the engine. Raises QueueFullError, OverloadedError or DrainingError."""
-        job = CallJob(call, rows, deadline=deadline)
-        self._queue.put(job)
-        return job
+    def submit(self, plan: AnyPlan, *, deadline: float) -> RankingJob:
+        """Queue a plan; each widening of a certified search waits behind all that came meanwhile.
 
-    def submit_further(self, call: EngineCall[W, R], rows: Sequence[W], *, deadline: float) -> CallJob[W, R]:
-        """Queue further work of a request that was admitted before, behind all that waits. Raises DrainingError."""
-        job = CallJob(call, rows, deadline=deadline)
-        self._queue.put_again(job)
+        Raises QueueFullError, OverloadedError and DrainingError.
+        """
+        job: RankingJob = Job(plan, deadline=deadline)
+        self._queue.put(job)
         return job
 
     # From here on: the lane's thread.
@@ -54,74 +54,80 @@ class BatchLane(Lane[AnyCallJob]):
     def _serve(self) -> None:
         while (batch := self._queue.take(self._room)) is not None:
             self._forecast.begin(batch)
-            self._answer(batch)
+            wider = self._answer(batch)
             self._forecast.end()
             self._queue.let_go(batch)
+            for job, plan in wider.items():
+                self._continue(job, plan)
 
-    def _answer(self, batch: Sequence[AnyCallJob]) -> None:
-        """Run a batch; if it fails, each half of it, so that in the end one bad row fails its own request only."""
+    def _answer(self, batch: Sequence[RankingJob]) -> dict[RankingJob, RankingPlan]:
+        """Run a batch; returns what is to be searched next for jobs that are not done.
+
+        If it fails, each half is run, so that in the end one bad plan fails its own request only.
+        """
         started_at = time.monotonic()
         try:
             with self._at_work():
-                results, timings = self._call_engine(batch)
+                results, timings = self._run_plans([job.plan for job in batch])
         except Exception as error:
             logger.exception("engine_failed", extra={"num_requests": len(batch)})
-            self._answer_halves(batch, error)
-            return
-        first = 0
-        for job in batch:
-            share = tuple(results[first : first + len(job.rows)])
-            first += len(job.rows)
-            job.resolve(Outcome(results=share, queue_s=started_at - job.submitted_at, timings=timings))
+            return self._answer_halves(batch, error)
+        wider: dict[RankingJob, RankingPlan] = {}
+        for job, result in zip(batch, results, strict=True):
+            job.note_run(started_at, timings)
+            if isinstance(job.plan, ScoringPlan):
+                job.resolve(ranking_of_scores(job.plan, result))
+            elif (plan := self._engine.widened(job.plan, result)) is None:
+                job.resolve(result)
+            else:
+                wider[job] = plan
         # Counted when the answers are on their way.
-        self._metrics.observe_batch(len(results))
+        self._metrics.observe_batch(sum(job.num_rows for job in batch))
         for job in batch:
-            self._metrics.observe_stages(started_at - job.submitted_at, timings)
+            self._metrics.observe_stages(started_at - job.queued_at, timings)
+        return wider
 
-    def _answer_halves(self, batch: Sequence[AnyCallJob], error: Exception) -> None:
+    def _answer_halves(self, batch: Sequence[RankingJob], error: Exception) -> dict[RankingJob, RankingPlan]:
+        wider: dict[RankingJob, RankingPlan] = {}
         if len(batch) == 1:
             batch[0].fail(failure_of(error))
-            return
+            return wider
         for half in halves(batch):
             if alive := [job for job in half if not job.is_dead]:
-                self._answer(alive)
+                wider |= self._answer(alive)
+        return wider
 
-    def _call_engine(self, batch: Sequence[AnyCallJob]) -> tuple[list[object], Timings]:
-        rows: list[Work] = [row for job in batch for row in job.rows]
-        results: list[object] = []
-        encode_s = decode_s = 0.0
-        for chunk in self._chunks(rows):
-            part, timings = self._call_within_memory(batch[0].call, chunk)
-            results.extend(part)
-            encode_s += timings.encode_s
-            decode_s += timings.decode_s
-        return results, Timings(encode_s=encode_s, decode_s=decode_s)
-
-    def _call_within_memory(self, call: EngineCall[Any, Any], rows: Sequence[Work]) -> tuple[list[object], Timings]:
-        """One call, or two for half of the rows each where the memory does not suffice."""
+    def _continue(self, job: RankingJob, plan: RankingPlan) -> None:
+        job.continue_with(plan)
         try:
-            results, timings = call(rows)
+            self._queue.put_again(job)
+        except DrainingError as error:
+            job.fail(error)
+
+    def _run_plans(self, plans: Sequence[AnyPlan]) -> tuple[list[Any], Timings]:
+        """The engine's result for each plan: from one call, or one for each half of what exceeds budget or memory."""
+        num_rows = sum(len(plan.prompts) for plan in plans)
+        if num_rows > 1 and not self._room.holds(num_rows, max(plan.longest for plan in plans)):
+            return self._run_halves(plans)
+        call: EngineCall = self._engine.score if isinstance(plans[0], ScoringPlan) else self._engine.search
+        try:
+            results, timings = call(plans)
         except Exception as error:
-            if len(rows) == 1 or not is_out_of_memory(error):
+            if num_rows == 1 or not is_out_of_memory(error):
                 raise
         else:
-            if len(results) != len(rows):
-                raise EngineError(f"the engine gave {len(results)} results for {len(rows)} rows")
+            if len(results) != len(plans):
+                raise EngineError(f"the engine gave {len(results)} results for {len(plans)} plans")
             return list(results), timings
         # Outside of the handler, whose traceback would keep the memory of the failed call.
         self._metrics.count_split_batch(self.name)
-        (first, first_s), (second, second_s) = (self._call_within_memory(call, half) for half in halves(rows))
-        timings = Timings(first_s.encode_s + second_s.encode_s, first_s.decode_s + second_s.decode_s)
-        return [*first, *second], timings
+        return self._run_halves(plans)
 
-    def _chunks(self, rows: Sequence[Work]) -> Iterator[Sequence[Work]]:
-        """Split the rows of a job that alone is over the budget; any other batch stays whole."""
-        first, longest = 0, 0
-        for place, row in enumerate(rows):
-            longest = max(longest, row.source.prompt.num_tokens)
-            num_rows = place + 1 - first
-            is_over = num_rows > self._room.max_rows or num_rows * longest > self._room.max_tokens
-            if is_over and place > first:
-                yield rows[first:place]
-                first, longest = place, row.source.prompt.num_tokens
-        yield rows[first:]
+    def _run_halves(self, plans: Sequence[AnyPlan]) -> tuple[list[Any], Timings]:
+        if len(plans) > 1:
+            (first, first_s), (second, second_s) = (self._run_plans(half) for half in halves(plans))
+            return [*first, *second], first_s + second_s
+        (plan,) = plans
+        assert isinstance(plan, ScoringPlan), "a search has one prompt"
+        ((first,), first_s), ((second,), second_s) = (self._run_plans([half]) for half in plan.halves())
+        return [(*first, *second)], first_s + second_s

@@ -117,8 +117,8 @@ class BatchForecast:
         return self._times.estimate_s(1, size)
 
     def _num_batches(self, jobs: Sequence[AnyJob]) -> int:
-        num_rows = sum(len(job.rows) for job in jobs)
-        padded = sum(len(job.rows) * job.longest for job in jobs)
+        num_rows = sum(job.num_rows for job in jobs)
+        padded = sum(job.num_rows * job.longest for job in jobs)
         share = max(num_rows / self._limits.max_batch_rows, padded / self._limits.max_batch_tokens)
         return max(1, math.ceil(share))
 
@@ -161,7 +161,7 @@ class TextForecast:
         """A text may be shorter than those before it, if it may not be as long."""
         length = self._length.mean
         if job is not None:
-            length = min(length, max(row.max_new_tokens for row in job.rows))
+            length = min(length, job.plan.max_new_tokens)
         return length * self._step_s.mean
 
 

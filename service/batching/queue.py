@@ -34,6 +34,10 @@ class Room:
     max_rows: int
     max_tokens: int
 
+    def holds(self, num_rows: int, longest: int) -> bool:
+        """Whether rows fit that are padded to `longest` tokens."""
+        return num_rows <= self.max_rows and num_rows * longest <= self.max_tokens
+
 
 class JobQueue(Generic[J]):
     """First in, first out; the dead make room first. Every method may be called from any thread."""
@@ -174,14 +178,14 @@ class JobQueue(Generic[J]):
         if not self._jobs or not room.max_rows:
             return []
         head = self._jobs[0]
-        batch, num_rows, longest = [head], len(head.rows), head.longest
+        batch, num_rows, longest = [head], head.num_rows, head.longest
         size, patience_s = head.size, head.allowance_s
         for job in self._jobs[1:]:
             if job.group != head.group:
                 continue
-            num_rows, longest = num_rows + len(job.rows), max(longest, job.longest)
+            num_rows, longest = num_rows + job.num_rows, max(longest, job.longest)
             size, patience_s = size + job.size, min(patience_s, job.allowance_s)
-            if num_rows > room.max_rows or num_rows * longest > room.max_tokens:
+            if not room.holds(num_rows, longest):
                 break
             if self._forecast.batch_s(size) > BATCH_SHARE * patience_s:
                 break

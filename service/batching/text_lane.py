@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from model.engine.memory import is_out_of_memory
-from model.engine.protocol import GeneratedText, TextProgress, TextSession, TextWork, Timings
+from model.engine.plans import TextPlan
+from model.engine.protocol import GeneratedText, TextProgress, TextSession, Timings
 from service.batching.forecast import TextForecast
-from service.batching.job import Job, Outcome
+from service.batching.job import Job
 from service.batching.lane import Lane, OnCrash, failure_of, halves
 from service.batching.loop_lag import LoopLag
 from service.batching.queue import JobQueue, Room
@@ -20,7 +21,7 @@ from service.settings import QueueLimits
 
 logger = logging.getLogger(__name__)
 
-TextJob: TypeAlias = Job[TextWork, GeneratedText]
+TextJob: TypeAlias = Job[TextPlan, GeneratedText]
 
 JOINING_TOKENS = 1024
 """Most prompt tokens, padding included, that join between two steps of running texts: reading them holds those up."""
@@ -61,11 +62,12 @@ class TextLane(Lane[TextJob]):
         self._running: dict[int, _Running] = {}
         self._is_out_of_memory = False
 
-    def submit(
-        self, work: TextWork, *, deadline: float, on_token: Callable[[int], None] | None = None
-    ) -> Job[TextWork, GeneratedText]:
-        """Queue a text. Raises QueueFullError, OverloadedError or DrainingError."""
-        job: TextJob = Job([work], deadline=deadline, on_token=on_token)
+    def submit(self, plan: TextPlan, *, deadline: float, on_token: Callable[[int], None] | None = None) -> TextJob:
+        """Queue a text; `on_token` is called on the event loop with each new token.
+
+        Raises QueueFullError, OverloadedError or DrainingError.
+        """
+        job: TextJob = Job(plan, deadline=deadline, on_token=on_token)
         self._queue.put(job)
         return job
 
@@ -92,7 +94,7 @@ class TextLane(Lane[TextJob]):
         started_at = time.monotonic()
         try:
             with self._at_work():
-                rows = self._session.admit([work for job in jobs for work in job.rows])
+                rows = self._session.admit([job.plan for job in jobs])
         except Exception as error:
             logger.exception("engine_failed", extra={"num_requests": len(jobs)})
             self._admit_halves(jobs, error)
@@ -160,12 +162,11 @@ class TextLane(Lane[TextJob]):
 
     def _finish(self, running: _Running, text: GeneratedText) -> None:
         now = time.monotonic()
-        queue_s = running.admitted_at - running.job.submitted_at
-        decode_s = now - running.admitted_at - running.encode_s
-        timings = Timings(encode_s=running.encode_s, decode_s=decode_s)
+        timings = Timings(running.encode_s, now - running.admitted_at - running.encode_s)
+        running.job.note_run(running.admitted_at, timings)
         self._forecast.note_text(running.num_steps)
-        self._metrics.observe_stages(queue_s, timings)
-        running.job.resolve(Outcome(results=(text,), queue_s=queue_s, timings=timings))
+        self._metrics.observe_stages(running.job.queue_s, timings)
+        running.job.resolve(text)
 
     def _end(self, row: int) -> _Running:
         self._is_out_of_memory = False

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from model.degradation import Degradation, DegradationKind
 from model.engine.protocol import Timings
-from model.planning.plans import Degradation
 
 T = TypeVar("T")
 
@@ -31,7 +31,8 @@ class RequestTrace:
     route: str = "unmatched"
     domain: str = ""
     num_items: int | None = None
-    degraded: tuple[str, ...] = ()
+    num_invalid: int = 0
+    degraded: tuple[DegradationKind, ...] = ()
     error_code: str | None = None
     stages_ms: dict[str, float] = field(default_factory=dict)
     traceparent: str | None = None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from model.degradation import Degradation, DegradationKind
 
 LARGEST_INT = 2**63 - 1
 MOST_FIELDS = 64
@@ -41,5 +44,11 @@ class AnswerBody(BaseModel):
 class DegradedBody(AnswerBody):
     """Something that made the answer less than it could be."""
 
-    kind: str = Field(description="Stable name.", examples=["missing_features"])
-    detail: str = Field(description="What it was, for people.")
+    kind: str = Field(
+        description=f"Stable name: {', '.join(DegradationKind)}.", examples=[DegradationKind.MISSING_FEATURES.value]
+    )
+    detail: str = Field(description="Details for people.")
+
+
+def degraded_bodies(degraded: Iterable[Degradation]) -> list[DegradedBody]:
+    return [DegradedBody(kind=each.kind.value, detail=each.detail) for each in degraded]

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from model.engine.protocol import FinishReason
-from model.planning.queries import ExplanationQuery
 from service.schemas.base import (
     LARGEST_INT,
     AnswerBody,
@@ -55,23 +54,6 @@ class ExplanationRequest(RequestBody):
     top_p: float = Field(default=1.0, gt=0, le=1, description="Draw among the likeliest tokens that hold this mass.")
     seed: int | None = Field(default=None, ge=0, le=LARGEST_INT, description="Makes drawing repeatable.")
     stream: bool = Field(default=False, description="Answer in server-sent events, token by token.")
-
-    @property
-    def query(self) -> ExplanationQuery:
-        return ExplanationQuery(
-            item_id=self.item_id,
-            user_id=self.user_id,
-            user_name=self.user_name,
-            feature=self.feature,
-            star_rating=self.star_rating,
-            review_headline=self.review_headline,
-            template=self.template,
-            max_new_tokens=self.max_new_tokens,
-            num_beams=self.num_beams,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            seed=self.seed,
-        )
 
 
 class ExplanationAnswer(AnswerBody):

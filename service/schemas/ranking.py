@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from model.planning.queries import DirectQuery, RankingOptions, SequentialQuery
+from model.planning.queries import Exactness
 from service.schemas.base import (
     AnswerBody,
     DegradedBody,
@@ -52,22 +52,11 @@ class RankingRequest(RequestBody):
     length_penalty: float | None = Field(
         default=None, ge=0, le=5, description="Scores are divided by length^length_penalty; left out: the domain's."
     )
-    exactness: Literal["beam", "certified"] = Field(
+    exactness: Exactness = Field(
         default="beam", description="`certified` widens the search until all k items are proven, or a limit is reached."
     )
     deadline_ms: int | None = Field(default=None, ge=1, le=600_000, description="Answer within, or 504.")
     timings: bool = Field(default=False, description="Whether to tell where the time went.")
-
-    @property
-    def options(self) -> RankingOptions:
-        return RankingOptions(
-            k=self.k,
-            num_beams=self.num_beams,
-            exclude_items=tuple(self.exclude_items),
-            where=self.where,
-            length_penalty=self.length_penalty,
-            exactness=self.exactness,
-        )
 
 
 class SequentialRequest(RankingRequest):
@@ -79,18 +68,6 @@ class SequentialRequest(RankingRequest):
     exclude_history: bool = Field(default=True, description="Whether items of the history are never returned.")
     include_items: ItemIds | None = Field(default=None, description="Only these may be returned.")
 
-    @property
-    def query(self) -> SequentialQuery:
-        return SequentialQuery(
-            history=tuple(self.history),
-            user_id=self.user_id,
-            user_name=self.user_name,
-            template=self.template,
-            exclude_history=self.exclude_history,
-            include_items=None if self.include_items is None else tuple(self.include_items),
-            options=self.options,
-        )
-
 
 class DirectRequest(RankingRequest):
     """Rank candidates, or the whole catalog."""
@@ -100,16 +77,6 @@ class DirectRequest(RankingRequest):
     candidates: Annotated[ItemIds, Field(min_length=1)] | None = Field(
         default=None, description="The items to rank; left out: the whole catalog."
     )
-
-    @property
-    def query(self) -> DirectQuery:
-        return DirectQuery(
-            candidates=None if self.candidates is None else tuple(self.candidates),
-            user_id=self.user_id,
-            user_name=self.user_name,
-            template=self.template,
-            options=self.options,
-        )
 
 
 class RankedItem(AnswerBody):

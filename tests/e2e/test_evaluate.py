@@ -14,8 +14,8 @@ from model.evaluation.options import EvaluationOptions
 from model.evaluation.report import Report
 from tests.e2e.processes import PATIENCE_S, run_vip5, serving
 from tests.tiny import tiny_bundle, tiny_catalog
-from tests.unit.engine.domains import tiny_domain
 from tests.unit.evaluation.datasets import toy_review, toys_dataset
+from tests.unit.planning.domains import tiny_domain
 
 DATASET = toys_dataset(reviews=[toy_review(user) for user in range(4)])
 TEMPLATES = "A-3,A-8,B-5,B-1,C-3,C-8"

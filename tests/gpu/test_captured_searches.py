@@ -16,10 +16,11 @@ from model.engine.captured.engine import CapturedEngine
 from model.engine.captured.options import CaptureOptions
 from model.engine.captured.program import SearchProgram
 from model.engine.decoding_engine import DecodingEngine
+from model.engine.offline import generate, rank
 from model.engine.protocol import Placement, Ranking
-from model.planning.planning import plan_explanation
-from model.planning.queries import ExplanationQuery
-from tests.unit.engine.rankings import LAYOUTS, SMALL_LADDER, Served, assert_same, random_work, random_works
+from model.planning.explanations import plan_explanation
+from model.planning.queries import OfflineExplanation
+from tests.unit.engine.rankings import LAYOUTS, SMALL_LADDER, Served, assert_same, random_plan, random_plans
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,7 +43,7 @@ def plain(served: Served) -> DecodingEngine:
 
 @pytest.fixture(scope="module")
 def engine(served: Served) -> Iterator[CapturedEngine]:
-    yield served.graphs(EXACT, device="cuda")
+    yield served.captured(EXACT, device="cuda")
     torch.cuda.empty_cache()
 
 
@@ -50,52 +51,52 @@ def engine(served: Served) -> Iterator[CapturedEngine]:
 def test_captured_searches_rank_as_a_cpu_does(
     served: Served, plain: DecodingEngine, engine: CapturedEngine, seed: int
 ) -> None:
-    works = random_works(served.domains, 1 + seed, seed)
-    assert_same(engine.rank(works)[0], plain.rank(works)[0], SAME_ON_ANOTHER_DEVICE)
+    plans = random_plans(served.domains, 1 + seed, seed)
+    assert_same(rank(engine, plans), rank(plain, plans), SAME_ON_ANOTHER_DEVICE)
 
 
 def test_a_replay_finds_what_the_same_operators_find_one_by_one(served: Served, engine: CapturedEngine) -> None:
-    one_by_one = served.graphs(replace(EXACT, captures=False), device="cuda")
+    one_by_one = served.captured(replace(EXACT, captures=False), device="cuda")
     for seed in range(20, 26):
-        works = random_works(served.domains, 6, seed)
-        assert_same(engine.search(works)[0], one_by_one.search(works)[0], 1e-5)
+        plans = random_plans(served.domains, 6, seed)
+        assert_same(engine.search(plans)[0], one_by_one.search(plans)[0], 1e-5)
 
 
 def test_a_replay_repeats_itself_to_the_bit(served: Served, engine: CapturedEngine) -> None:
-    works = random_works(served.domains, 6, seed=30)
-    first, _ = engine.search(works)
-    engine.search(random_works(served.domains, 6, seed=31))
-    second, _ = engine.search(works)
+    plans = random_plans(served.domains, 6, seed=30)
+    first, _ = engine.search(plans)
+    engine.search(random_plans(served.domains, 6, seed=31))
+    second, _ = engine.search(plans)
     assert_same(first, second, 0)
 
 
 def test_bfloat16_finds_nearly_the_scores_of_float32(served: Served, plain: DecodingEngine) -> None:
-    engine = served.graphs(replace(EXACT, precision="bfloat16"), device="cuda")
-    works = [replace(work, certified=False) for work in random_works(served.domains, 8, seed=2)]
-    for found, expected in zip(engine.search(works)[0], plain.search(works)[0], strict=True):
+    engine = served.captured(replace(EXACT, precision="bfloat16"), device="cuda")
+    plans = [replace(plan, certified=False) for plan in random_plans(served.domains, 8, seed=2)]
+    for found, expected in zip(engine.search(plans)[0], plain.search(plans)[0], strict=True):
         assert len(found.leaves) == len(expected.leaves)
         assert found.scores == pytest.approx(expected.scores, rel=0.15)
 
 
 def test_narrower_products_are_this_engines_alone(served: Served, plain: DecodingEngine) -> None:
     before = torch.get_float32_matmul_precision()
-    engine = served.graphs(replace(EXACT, precision="tfloat32"), device="cuda")
-    works = [replace(work, certified=False) for work in random_works(served.domains, 8, seed=2)]
-    for found, expected in zip(engine.search(works)[0], plain.search(works)[0], strict=True):
+    engine = served.captured(replace(EXACT, precision="tfloat32"), device="cuda")
+    plans = [replace(plan, certified=False) for plan in random_plans(served.domains, 8, seed=2)]
+    for found, expected in zip(engine.search(plans)[0], plain.search(plans)[0], strict=True):
         assert found.scores == pytest.approx(expected.scores, rel=0.02)
     assert torch.get_float32_matmul_precision() == before
 
 
 def test_texts_are_generated_beside_captured_searches(served: Served, plain: DecodingEngine) -> None:
-    engine = served.graphs(EXACT, device="cuda")
-    query = ExplanationQuery("item-3", user_id="u1", max_new_tokens=5)
-    work = plan_explanation(served.domains[2], query).work([torch.ones(1, 8).numpy()])
-    assert engine.generate([work])[0][0].token_ids == plain.generate([work])[0][0].token_ids
+    engine = served.captured(EXACT, device="cuda")
+    query = OfflineExplanation(item_id="item-3", user_id="u1", max_new_tokens=5)
+    plan = replace(plan_explanation(served.domains[2], query), features=(torch.ones(1, 8).numpy(),))
+    assert generate(engine, [plan])[0].token_ids == generate(plain, [plan])[0].token_ids
 
 
 def test_a_search_does_not_wait_for_the_device(served: Served, engine: CapturedEngine) -> None:
     with torch.inference_mode():
-        program = engine._filled(random_works(served.domains, 4, seed=7)).program
+        program = engine._filled(random_plans(served.domains, 4, seed=7)).program
         program.run()
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
@@ -106,27 +107,27 @@ def test_a_search_does_not_wait_for_the_device(served: Served, engine: CapturedE
 
 
 def test_catalogs_come_and_go_without_another_capture(served: Served) -> None:
-    engine = served.graphs(EXACT, device="cuda")
-    works = random_works(served.domains, 4, seed=9)
-    expected, _ = engine.search(works)
+    engine = served.captured(EXACT, device="cuda")
+    plans = random_plans(served.domains, 4, seed=9)
+    expected, _ = engine.search(plans)
     captures = engine.counts.captures
     for _ in range(5):
         engine.place(engine.num_slots - 1, _placement(served))
-        assert_same(engine.search(works)[0], expected, 0)
+        assert_same(engine.search(plans)[0], expected, 0)
         engine.vacate(engine.num_slots - 1)
     assert engine.counts.captures == captures
 
 
 def test_domains_are_placed_while_others_are_searched(served: Served) -> None:
-    engine = served.graphs(EXACT, device="cuda")
-    works = random_works(served.domains, 4, seed=9)
-    expected, _ = engine.search(works)
+    engine = served.captured(EXACT, device="cuda")
+    plans = random_plans(served.domains, 4, seed=9)
+    expected, _ = engine.search(plans)
     found: list[list[Ranking]] = []
     is_over = threading.Event()
 
     def search() -> None:
         while not is_over.is_set():
-            found.append(engine.search(works)[0])
+            found.append(engine.search(plans)[0])
 
     thread = threading.Thread(target=search)
     thread.start()
@@ -143,18 +144,18 @@ def test_domains_are_placed_while_others_are_searched(served: Served) -> None:
 
 
 def test_a_placed_domain_answers_as_it_does_in_its_own_place(served: Served) -> None:
-    engine = served.graphs(EXACT, device="cuda")
-    work = random_work(served.domains[2], 5)
-    expected, _ = engine.rank([work])
+    engine = served.captured(EXACT, device="cuda")
+    plan = random_plan(served.domains[2], 5)
+    expected = rank(engine, [plan])
     engine.place(engine.num_slots - 1, _placement(served))
-    moved = replace(work, source=replace(work.source, slot=engine.num_slots - 1))
-    assert_same(engine.rank([moved])[0], expected, 1e-5)
+    moved = replace(plan, slot=engine.num_slots - 1)
+    assert_same(rank(engine, [moved]), expected, 1e-5)
 
 
 def test_a_batch_that_does_not_fit_is_split(
     served: Served, plain: DecodingEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = served.graphs(EXACT, device="cuda")
+    engine = served.captured(EXACT, device="cuda")
     run = SearchProgram.run
 
     def failing(program: SearchProgram) -> None:
@@ -163,8 +164,8 @@ def test_a_batch_that_does_not_fit_is_split(
         run(program)
 
     monkeypatch.setattr(SearchProgram, "run", failing)
-    works = random_works(served.domains, 7, seed=21)
-    assert_same(engine.search(works)[0], plain.search(works)[0], SAME_ON_ANOTHER_DEVICE)
+    plans = random_plans(served.domains, 7, seed=21)
+    assert_same(engine.search(plans)[0], plain.search(plans)[0], SAME_ON_ANOTHER_DEVICE)
     assert engine.counts.splits >= 3
 
 

@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from model.engine.protocol import EncoderInput
+from model.engine.plans import Plan
 from model.network.banks import RowIndex
 from model.network.config import BackboneConfig, DomainLayout
 from model.network.network import EncoderBatch, Vip5Network
 from model.network.weights import freeze, load_backbone, load_domain
 from model.prompts.prompt import Prompt
+from tests.plans import plan_of
 
 NAMES = ("tiny-relu", "tiny-multi")
 NUM_ITEMS = 11924
@@ -71,7 +72,7 @@ class Case:
     def target_ids(self) -> list[int]:
         return [int(token) for token in self.ids("target_ids")]
 
-    def source(self, slot: int = 0) -> EncoderInput:
+    def plan(self) -> Plan:
         prompt = Prompt(
             input_ids=self.ids("input_ids"),
             whole_word_ids=self.ids("whole_word_ids"),
@@ -79,7 +80,7 @@ class Case:
             image_items=(),
             num_tokens_untruncated=int(self.facts["n_tokens_untruncated"]),
         )
-        return EncoderInput(slot=slot, task=self.facts["task"], prompt=prompt, features=self["vis_feats"].numpy())
+        return plan_of(prompt, self["vis_feats"].numpy(), self.facts["task"])
 
 
 class Golden:

@@ -13,9 +13,11 @@ from model.decoding.eligibility import Eligibility, LeafMask
 from model.decoding.trie import Trie
 from model.engine.captured.engine import CapturedEngine
 from model.engine.decoding_engine import DecodingEngine
-from model.engine.protocol import RankingWork
+from model.engine.offline import rank
+from model.engine.plans import RankingPlan
 from model.network.network import Vip5Network
 from tests.parity.golden import NUM_ITEMS, SCORE_TOLERANCE, STATE_TOLERANCE, Case, Golden
+from tests.plans import plan_to
 
 K = 20
 NEIGHBOURS_MAY_SWAP = 1e-4
@@ -23,18 +25,21 @@ CHUNK = 256
 
 
 @pytest.fixture
-def all_work(golden: Golden, all_toys: LeafMask) -> list[tuple[Case, RankingWork]]:
+def all_plans(golden: Golden, all_toys: LeafMask) -> list[tuple[Case, RankingPlan]]:
     eligibility = Eligibility.of(all_toys)
-    return [(case, RankingWork(case.source(), eligibility, k=K, num_beams=K)) for case, _ in golden.ranked_cases()]
+    return [
+        (case, plan_to(RankingPlan, case.plan(), eligibility=eligibility, k=K, num_beams=K))
+        for case, _ in golden.ranked_cases()
+    ]
 
 
 def test_rankings_and_scores_equal_the_librarys_search(
-    golden: Golden, engine: DecodingEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
+    golden: Golden, engine: DecodingEngine, toys_trie: Trie, all_plans: list[tuple[Case, RankingPlan]]
 ) -> None:
     rankings = golden.json("exact.json")
-    assert len(all_work) == len(rankings) == 31
-    for case, work in all_work:
-        (ranking,), _ = engine.rank([work])
+    assert len(all_plans) == len(rankings) == 31
+    for case, plan in all_plans:
+        (ranking,) = rank(engine, [plan])
         recorded = golden.exact[f"{case.name}/lp0/scores"].numpy()
         found = [str(row + 1) for row in toys_trie.rows_of_leaves[ranking.leaves]]
         assert found == rankings[case.name]["lp0"], case.name
@@ -42,11 +47,11 @@ def test_rankings_and_scores_equal_the_librarys_search(
 
 
 def test_searches_over_static_buffers_equal_the_librarys_in_one_mixed_batch(
-    golden: Golden, static_engine: CapturedEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
+    golden: Golden, static_engine: CapturedEngine, toys_trie: Trie, all_plans: list[tuple[Case, RankingPlan]]
 ) -> None:
     recorded = golden.json("exact.json")
-    rankings, _ = static_engine.search([work for _, work in all_work])
-    for (case, _), ranking in zip(all_work, rankings, strict=True):
+    rankings, _ = static_engine.search([plan for _, plan in all_plans])
+    for (case, _), ranking in zip(all_plans, rankings, strict=True):
         found = [str(row + 1) for row in toys_trie.rows_of_leaves[ranking.leaves]]
         scores = golden.exact[f"{case.name}/lp0/scores"].numpy()
         assert found == recorded[case.name]["lp0"], case.name
@@ -54,12 +59,12 @@ def test_searches_over_static_buffers_equal_the_librarys_in_one_mixed_batch(
 
 
 def test_exact_prefix_is_never_more_than_is_true(
-    golden: Golden, engine: DecodingEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
+    golden: Golden, engine: DecodingEngine, toys_trie: Trie, all_plans: list[tuple[Case, RankingPlan]]
 ) -> None:
     proven = 0
-    for case, work in all_work:
+    for case, plan in all_plans:
         for num_beams in (K, 100):
-            (ranking,), _ = engine.rank([replace(work, num_beams=num_beams)])
+            (ranking,) = rank(engine, [replace(plan, num_beams=num_beams)])
             best = np.sort(golden.exact[f"{case.name}/exact_log_prob"].numpy())[::-1]
             exact = golden.exact[f"{case.name}/exact_log_prob"].numpy()[toys_trie.rows_of_leaves[ranking.leaves]]
             prefix = ranking.exact_prefix
@@ -69,11 +74,11 @@ def test_exact_prefix_is_never_more_than_is_true(
 
 
 def test_certified_answers_are_the_true_top_of_the_catalog(
-    golden: Golden, engine: DecodingEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
+    golden: Golden, engine: DecodingEngine, toys_trie: Trie, all_plans: list[tuple[Case, RankingPlan]]
 ) -> None:
     rankings = golden.json("exact.json")
-    for case, work in all_work:
-        (ranking,), _ = engine.rank([replace(work, certified=True)])
+    for case, plan in all_plans:
+        (ranking,) = rank(engine, [replace(plan, certified=True)])
         assert (toys_trie.rows_of_leaves[ranking.leaves] + 1).tolist() == rankings[case.name]["exact_top20"], case.name
         assert ranking.exact_prefix == K, case.name
 
@@ -86,15 +91,15 @@ def test_every_item_of_the_catalog_has_the_recorded_log_probability(golden: Gold
 
 
 def test_with_a_length_penalty_the_scores_are_the_penalised_log_probabilities(
-    golden: Golden, engine: DecodingEngine, toys_trie: Trie, all_work: list[tuple[Case, RankingWork]]
+    golden: Golden, engine: DecodingEngine, toys_trie: Trie, all_plans: list[tuple[Case, RankingPlan]]
 ) -> None:
     lengths = np.array([len(_path(toys_trie, leaf)) for leaf in range(toys_trie.num_leaves)])
-    for case, work in all_work[:6]:
+    for case, plan in all_plans[:6]:
         for length_penalty in (1.0, -0.5):
             penalised = golden.exact[f"{case.name}/exact_log_prob"].numpy()[toys_trie.rows_of_leaves]
             penalised = penalised / lengths**length_penalty
-            wide = replace(work, length_penalty=length_penalty, num_beams=60)
-            (ranking,), _ = engine.rank([wide])
+            wide = replace(plan, length_penalty=length_penalty, num_beams=60)
+            (ranking,) = rank(engine, [wide])
             assert np.abs(ranking.scores - penalised[ranking.leaves]).max() < STATE_TOLERANCE, case.name
             best = np.sort(penalised)[::-1]
             prefix = ranking.exact_prefix

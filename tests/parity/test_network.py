@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.engine.collate import collate
 from model.engine.decoding_engine import DecodingEngine
-from model.engine.protocol import ScoringWork
+from model.engine.plans import ScoringPlan
 from model.network.attention import relative_buckets
 from model.network.banks import AdapterBank, RMSNormBank, RowIndex
 from model.network.loss import IGNORED, token_losses, vip5_loss
@@ -65,7 +65,7 @@ def test_yes_and_no_have_the_recorded_log_probabilities(golden: Golden, engine: 
     for case in asked:
         answers = case.facts["yes_no"]
         targets = tuple(tuple(answers[answer]["token_ids"]) for answer in ("yes", "no"))
-        ((yes, no),), _ = engine.score([ScoringWork(case.source(), targets)])
+        ((((yes, no),),), _) = engine.score([ScoringPlan.of(case.plan(), targets)])
         assert yes == pytest.approx(answers["yes"]["sum"], abs=STATE_TOLERANCE), case.name
         assert no == pytest.approx(answers["no"]["sum"], abs=STATE_TOLERANCE), case.name
 
@@ -123,7 +123,7 @@ def _check_adapter(unit: dict[str, Any]) -> None:
 
 
 def _padded_batch(golden: Golden, cases: list[Case], tensors: Tensors, name: str) -> EncoderBatch:
-    batch = collate([case.source() for case in cases], golden.network, torch.device("cpu"))
+    batch = collate([case.plan() for case in cases], golden.network, torch.device("cpu"))
     for part in ("input_ids", "whole_word_ids", "category_ids"):
         assert torch.equal(getattr(batch, part), tensors[f"{name}/{part}"].long()), (name, part)
     return batch

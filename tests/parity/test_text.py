@@ -15,7 +15,7 @@ from model.decoding.beams import SpecialIds
 from model.decoding.text import GREEDY, BeamOptions, Hypothesis
 from model.engine.stepper import NetworkStepper
 from tests.parity.golden import SCORE_TOLERANCE, Golden
-from tests.texts import decode_one_beam, search_texts
+from tests.texts import decode_one_beam, search_text
 
 SPECIAL = SpecialIds(start=0, eos=1)
 DEFAULT_MAX_LENGTH = 20
@@ -23,15 +23,14 @@ PHANTOM = -1e6
 
 
 class TableStepper:
-    """Logits from a table by row, step and the token before."""
+    """One row's logits from a table by step and the token before."""
 
     def __init__(self, table: list[Any]) -> None:
-        self._table = torch.tensor(table)  # [B, T, V, V]
+        self._table = torch.tensor(table)  # [T, V, V]
         self._length = 0
 
     def step(self, tokens: Tensor, parents: Tensor | None) -> Tensor:
-        rows = torch.arange(tokens.shape[0]).unsqueeze(1)
-        logits = self._table[rows, self._length, tokens]
+        logits = self._table[self._length, tokens]
         self._length += 1
         return logits
 
@@ -54,8 +53,8 @@ def test_a_text_search_without_a_model_equals_the_librarys(name: str, shared: Pa
         length_penalty=unit["kwargs"].get("length_penalty", 1.0),
         early_stopping=unit["kwargs"]["early_stopping"],
     )
-    found = search_texts(TableStepper(unit["table"]), unit["batch"], options, SPECIAL)
-    best = [hypothesis for row in found for hypothesis in row]
+    assert len(unit["table"]) == unit["batch"]
+    best = [hypothesis for row in unit["table"] for hypothesis in search_text(TableStepper(row), options, SPECIAL)]
     assert len(best) == len(unit["sequences"]) == unit["batch"] * unit["num_beams"]
     for hypothesis, sequence, score in zip(best, unit["sequences"], unit["scores"], strict=True):
         assert score > PHANTOM
@@ -90,7 +89,7 @@ def test_beam_searched_texts_equal_the_recorded_ones(golden: Golden, mode: str, 
     assert len(names) == (12 if is_narrow else 39)
     for name in names if is_narrow else names[::6]:  # the wide ones run all 49 steps, half a second each
         stepper = _stepper(golden, name, num_beams=options.num_beams, max_length=options.max_new_tokens)
-        (found,) = search_texts(stepper, 1, options, SPECIAL)
+        found = search_text(stepper, options, SPECIAL)
         expected = recorded[f"{name}/{mode}/sequences"]
         scores = recorded[f"{name}/{mode}/scores"].numpy()
         assert [_as_library(text, expected.shape[1]) for text in found] == expected.tolist(), name

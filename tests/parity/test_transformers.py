@@ -26,7 +26,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 from model.decoding.eligibility import Eligibility, LeafMask
 from model.decoding.trie import Trie, TrieArena
 from model.engine.decoding_engine import DecodingEngine
-from model.engine.protocol import EncoderInput, Ranking, RankingWork, TextWork
+from model.engine.offline import generate, rank
+from model.engine.plans import Plan, RankingPlan, TextPlan
+from model.engine.protocol import Ranking
 from model.engine.torch_executor import TorchExecutor
 from model.network.banks import RowIndex
 from model.network.config import BackboneConfig, FeedForward
@@ -35,6 +37,7 @@ from model.network.weights import freeze, load_backbone, load_domain
 from model.prompts.assembly import TokenRows
 from model.prompts.prompt import Prompt
 from tests.parity.golden import SCORE_TOLERANCE, STATE_TOLERANCE, largest_difference
+from tests.plans import plan_of, plan_to
 
 VOCAB_SIZE = 60
 ABSENT = -1e8
@@ -118,10 +121,10 @@ def test_encoder_states_and_logits_equal_theirs(pair: Pair, lengths: tuple[int, 
 @pytest.mark.parametrize(("num_items", "longest", "num_beams"), [(300, 3, 5), (300, 3, 20), (25, 4, 8), (6, 2, 10)])
 def test_rankings_equal_their_constrained_search(pair: Pair, num_items: int, longest: int, num_beams: int) -> None:
     items = _random_items(num_items, longest)
-    sources = [_source(length, seed) for seed, length in enumerate((7, 7, 15, 3))]
-    rankings = _rank(pair.network, items, sources, num_beams)
-    for source, ranking in zip(sources, rankings, strict=True):
-        expected = _their_ranking(pair, items, source, num_beams)
+    plans = [_plan(length, seed) for seed, length in enumerate((7, 7, 15, 3))]
+    rankings = _rank(pair.network, items, plans, num_beams)
+    for plan, ranking in zip(plans, rankings, strict=True):
+        expected = _their_ranking(pair, items, plan, num_beams)
         _assert_same([items[row] for row in ranking.leaves], ranking.scores.tolist(), expected)
         assert len(expected) >= min(num_beams, 6) - 1
 
@@ -129,21 +132,21 @@ def test_rankings_equal_their_constrained_search(pair: Pair, num_items: int, lon
 def test_rankings_of_a_padded_batch_equal_theirs() -> None:
     pair = random_pair("relu", is_tied=True)
     items = _random_items(120, 3)
-    sources = [_source(length, seed) for seed, length in enumerate((4, 11, 6))]
-    batch, attention_mask = _padded([source.prompt.num_tokens for source in sources])
-    for line, source in zip(batch.input_ids, sources, strict=True):
-        line[: source.prompt.num_tokens] = torch.from_numpy(source.prompt.input_ids)
+    plans = [_plan(length, seed) for seed, length in enumerate((4, 11, 6))]
+    batch, attention_mask = _padded([plan.prompt.num_tokens for plan in plans])
+    for line, plan in zip(batch.input_ids, plans, strict=True):
+        line[: plan.prompt.num_tokens] = torch.from_numpy(plan.prompt.input_ids)
     expected = _generate(pair, items, batch.input_ids, attention_mask, 6)
-    for ranking, row in zip(_rank(pair.network, items, sources, 6), expected, strict=True):
+    for ranking, row in zip(_rank(pair.network, items, plans, 6), expected, strict=True):
         _assert_same([items[row] for row in ranking.leaves], ranking.scores.tolist(), row)
 
 
 def test_greedy_text_equals_theirs(pair: Pair) -> None:
-    sources = [_source(length, seed) for seed, length in enumerate((5, 9, 2))]
+    plans = [_plan(length, seed) for seed, length in enumerate((5, 9, 2))]
     engine = _engine(pair.network, [(2,)])
-    texts, _ = engine.generate([TextWork(source, max_new_tokens=15) for source in sources])
-    for source, text in zip(sources, texts, strict=True):
-        ids = torch.from_numpy(source.prompt.input_ids).unsqueeze(0)
+    texts = generate(engine, [plan_to(TextPlan, plan, max_new_tokens=15) for plan in plans])
+    for plan, text in zip(plans, texts, strict=True):
+        ids = torch.from_numpy(plan.prompt.input_ids).unsqueeze(0)
         (sequence,) = pair.theirs.generate(ids, max_new_tokens=15, do_sample=False, num_beams=1).tolist()
         ended = [*text.token_ids, EOS_ID] if text.finish_reason == "stop" else list(text.token_ids)
         assert ended == sequence[1:]
@@ -177,11 +180,11 @@ def _random_items(num_items: int, longest: int) -> list[Identifier]:
     return sorted(items)
 
 
-def _source(length: int, seed: int) -> EncoderInput:
+def _plan(length: int, seed: int) -> Plan:
     ids = np.random.default_rng(seed).integers(2, VOCAB_SIZE, length).astype(np.int64)
     zeros = np.zeros_like(ids)
     prompt = Prompt(ids, zeros, zeros, image_items=(), num_tokens_untruncated=length)
-    return EncoderInput(slot=0, task="sequential", prompt=prompt, features=np.zeros((0, 0), dtype=np.float32))
+    return plan_of(prompt)
 
 
 def _engine(network: Vip5Network, items: Sequence[Identifier]) -> DecodingEngine:
@@ -191,19 +194,16 @@ def _engine(network: Vip5Network, items: Sequence[Identifier]) -> DecodingEngine
     return DecodingEngine(TorchExecutor(network, torch.device("cpu")), TrieArena.of([trie]))
 
 
-def _rank(
-    network: Vip5Network, items: Sequence[Identifier], sources: Sequence[EncoderInput], num_beams: int
-) -> list[Ranking]:
+def _rank(network: Vip5Network, items: Sequence[Identifier], plans: Sequence[Plan], num_beams: int) -> list[Ranking]:
     everything = Eligibility.of(LeafMask.of(np.ones(len(items), dtype=np.bool_)))
-    work = [RankingWork(source, everything, k=num_beams, num_beams=num_beams) for source in sources]
-    rankings, _ = _engine(network, items).rank(work)
-    return rankings
+    searches = [plan_to(RankingPlan, plan, eligibility=everything, k=num_beams, num_beams=num_beams) for plan in plans]
+    return rank(_engine(network, items), searches)
 
 
 def _their_ranking(
-    pair: Pair, items: Sequence[Identifier], source: EncoderInput, num_beams: int
+    pair: Pair, items: Sequence[Identifier], plan: Plan, num_beams: int
 ) -> list[tuple[Identifier, float]]:
-    input_ids = torch.from_numpy(source.prompt.input_ids).unsqueeze(0)
+    input_ids = torch.from_numpy(plan.prompt.input_ids).unsqueeze(0)
     (ranking,) = _generate(pair, items, input_ids, torch.ones_like(input_ids), num_beams)
     return ranking
 

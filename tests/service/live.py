@@ -19,7 +19,8 @@ from model.bundle.layout import DomainSpec, ImageEncoder
 from model.bundle.shapes import expected_domain_shapes, expected_shapes
 from model.bundle.users import Users
 from model.bundle.writer import BundleWriter
-from model.engine.protocol import Ranking, RankingWork, Timings
+from model.engine.plans import RankingPlan
+from model.engine.protocol import Ranking, Timings
 from model.network.config import BackboneConfig, DomainLayout
 from model.planning.domain import ServedDomain
 from model.planning.runtime import Runtime
@@ -143,7 +144,7 @@ class HeldEngine(DisguisedEngine):
         self.entered = threading.Semaphore(0)
         self.vacated: list[int] = []
 
-    def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
+    def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:
         if not self.gate.is_set():
             self.entered.release()
             assert self.gate.wait(timeout=30)

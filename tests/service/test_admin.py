@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from model.engine.protocol import Placement, Ranking, RankingWork, Timings
+from model.engine.plans import RankingPlan
+from model.engine.protocol import Placement, Ranking, Timings
 from model.planning.runtime import Runtime
 from service.answering.service import load
 from service.settings import Settings
@@ -188,8 +189,8 @@ class FailingEngine(DisguisedEngine):
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         self._engine.place(slot, placement)
 
-    def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
-        if self.failing_slots & {work.source.slot for work in batch}:
+    def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:
+        if self.failing_slots & {plan.slot for plan in batch}:
             raise RuntimeError("device-side assert")
         return self._engine.search(batch)
 

@@ -14,16 +14,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message
 
-from model.engine.protocol import (
-    GeneratedText,
-    Ranking,
-    RankingWork,
-    ScoringWork,
-    TextProgress,
-    TextSession,
-    TextWork,
-    Timings,
-)
+from model.engine.plans import RankingPlan, ScoringPlan, TextPlan
+from model.engine.protocol import GeneratedText, LogProbs, Ranking, TextProgress, TextSession, Timings
 from model.planning.runtime import Runtime
 from service.http.app import create_app
 from service.http.app_state import state_of
@@ -51,15 +43,15 @@ class GatedEngine(DisguisedEngine):
         self.texts: list[list[int]] = []
         self.was_stopped = threading.Event()
 
-    def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
-        self.batches.append([work.k for work in batch])
-        self.beams.append([work.num_beams for work in batch])
+    def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:
+        self.batches.append([plan.k for plan in batch])
+        self.beams.append([plan.num_beams for plan in batch])
         self.pass_gate()
         if self.poisoned_k in self.batches[-1]:
             raise RuntimeError("poisoned")
         return self._engine.search(batch)
 
-    def score(self, batch: Sequence[ScoringWork]) -> tuple[list[tuple[float, ...]], Timings]:
+    def score(self, batch: Sequence[ScoringPlan]) -> tuple[list[LogProbs], Timings]:
         self.pass_gate()
         return self._engine.score(batch)
 
@@ -92,12 +84,12 @@ class GatedTexts:
     def num_free(self) -> int:
         return self._session.num_free
 
-    def admit(self, works: Sequence[TextWork]) -> list[int]:
-        lengths = [work.max_new_tokens for work in works]
+    def admit(self, plans: Sequence[TextPlan]) -> list[int]:
+        lengths = [plan.max_new_tokens for plan in plans]
         self._engine.texts.append(lengths)
         if 17 in lengths:
             raise RuntimeError("poisoned")
-        rows = self._session.admit(works)
+        rows = self._session.admit(plans)
         self._gated |= {row for row, length in zip(rows, lengths, strict=True) if length == 13}
         return rows
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from model.engine.protocol import Ranking, RankingWork, Timings
+from model.engine.plans import RankingPlan
+from model.engine.protocol import Ranking, Timings
 from model.planning.runtime import Runtime
 from service.http.app import create_app
 from service.observability.json_logging import configure_logging
@@ -72,7 +73,7 @@ class LyingEngine(DisguisedEngine):
         assert row is not None
         self._inactive_leaf = int(domain.leaves_of_rows[row])
 
-    def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
+    def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:
         rankings, timings = self._engine.search(batch)
         return [
             replace(ranking, leaves=np.array([self._inactive_leaf, *ranking.leaves[1:]])) for ranking in rankings

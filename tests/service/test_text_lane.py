@@ -9,15 +9,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from model.engine.protocol import GeneratedText, TextWork
+from model.engine.plans import TextPlan
+from model.engine.protocol import GeneratedText
 from model.errors import EngineError
 from service.batching.job import Job
 from service.batching.text_lane import JOINING_TOKENS, TextLane
 from service.errors import DeadlineError, DrainingError, OverloadedError, QueueFullError
 from service.observability.metrics import Metrics
 from service.settings import QueueLimits
+from tests.service.plans import GatedTexts, text_named
 from tests.service.test_lane import unexpected
-from tests.service.works import GatedTexts, work
 
 LIMITS = QueueLimits(max_waiting=4, max_batch_rows=3, max_batch_tokens=4 * JOINING_TOKENS)
 FAR = math.inf
@@ -37,17 +38,16 @@ async def lane(texts: GatedTexts) -> AsyncIterator[TextLane]:
     await lane.close(30)
 
 
-async def text_of(job: Job[TextWork, GeneratedText]) -> tuple[int, ...]:
-    (text,) = (await job.outcome()).results
-    return text.token_ids
+async def text_of(job: Job[TextPlan, GeneratedText]) -> tuple[int, ...]:
+    return (await job.result()).token_ids
 
 
 async def test_a_text_joins_while_another_runs_and_a_short_one_does_not_wait_for_a_long_one(
     lane: TextLane, texts: GatedTexts
 ) -> None:
-    long = lane.submit(work(50), deadline=FAR)
+    long = lane.submit(text_named(50), deadline=FAR)
     await texts.steps.wait_entered()
-    short = lane.submit(work(2), deadline=FAR)
+    short = lane.submit(text_named(2), deadline=FAR)
     texts.steps.gate.set()
 
     assert await text_of(short) == (2, 2)
@@ -56,9 +56,9 @@ async def test_a_text_joins_while_another_runs_and_a_short_one_does_not_wait_for
 
 
 async def test_what_waits_joins_as_rows_become_free_in_order(lane: TextLane, texts: GatedTexts) -> None:
-    jobs = [lane.submit(work(1), deadline=FAR)]
+    jobs = [lane.submit(text_named(1), deadline=FAR)]
     await texts.steps.wait_entered()
-    jobs += [lane.submit(work(name), deadline=FAR) for name in (3, 4, 5, 6)]
+    jobs += [lane.submit(text_named(name), deadline=FAR) for name in (3, 4, 5, 6)]
     texts.steps.gate.set()
 
     assert [len(await text_of(job)) for job in jobs] == [1, 3, 4, 5, 6]
@@ -67,9 +67,9 @@ async def test_what_waits_joins_as_rows_become_free_in_order(lane: TextLane, tex
 
 
 async def test_prompts_that_join_running_texts_are_few_tokens_at_a_time(lane: TextLane, texts: GatedTexts) -> None:
-    jobs = [lane.submit(work(4), deadline=FAR)]
+    jobs = [lane.submit(text_named(4), deadline=FAR)]
     await texts.steps.wait_entered()
-    jobs += [lane.submit(work(name, JOINING_TOKENS * 3 // 4), deadline=FAR) for name in (2, 3)]
+    jobs += [lane.submit(text_named(name, JOINING_TOKENS * 3 // 4), deadline=FAR) for name in (2, 3)]
     texts.steps.gate.set()
     for job in jobs:
         await text_of(job)
@@ -85,7 +85,7 @@ async def test_each_step_gives_way_first(texts: GatedTexts) -> None:
     )
     lane.start()
     texts.steps.gate.set()
-    await text_of(lane.submit(work(3), deadline=FAR))
+    await text_of(lane.submit(text_named(3), deadline=FAR))
     await lane.close(30)
 
     assert order == ["before 0", "before 1", "before 2"]
@@ -93,7 +93,7 @@ async def test_each_step_gives_way_first(texts: GatedTexts) -> None:
 
 async def test_tokens_are_delivered_as_they_come(lane: TextLane, texts: GatedTexts) -> None:
     tokens: asyncio.Queue[int] = asyncio.Queue()
-    job = lane.submit(work(3), deadline=FAR, on_token=tokens.put_nowait)
+    job = lane.submit(text_named(3), deadline=FAR, on_token=tokens.put_nowait)
     await texts.steps.wait_entered()
     assert tokens.empty()
     texts.steps.gate.set()
@@ -103,13 +103,13 @@ async def test_tokens_are_delivered_as_they_come(lane: TextLane, texts: GatedTex
 
 
 async def test_a_text_that_nobody_waits_for_is_cancelled_at_the_next_step(lane: TextLane, texts: GatedTexts) -> None:
-    left = lane.submit(work(50), deadline=FAR)
-    stays = lane.submit(work(51), deadline=FAR)
-    late = lane.submit(work(52), deadline=time.monotonic() + 0.05)
+    left = lane.submit(text_named(50), deadline=FAR)
+    stays = lane.submit(text_named(51), deadline=FAR)
+    late = lane.submit(text_named(52), deadline=time.monotonic() + 0.05)
     await texts.steps.wait_entered()
     left.abandon()
     with pytest.raises(DeadlineError):
-        await late.outcome()
+        await late.result()
     texts.steps.gate.set()
 
     assert await text_of(stays) == (51,) * 51
@@ -117,31 +117,31 @@ async def test_a_text_that_nobody_waits_for_is_cancelled_at_the_next_step(lane: 
 
 
 async def test_a_full_queue_refuses_and_a_closed_one_too(lane: TextLane, texts: GatedTexts) -> None:
-    running = [lane.submit(work(2), deadline=FAR)]
+    running = [lane.submit(text_named(2), deadline=FAR)]
     await texts.steps.wait_entered()
-    running += [lane.submit(work(2), deadline=FAR) for _ in range(4)]
+    running += [lane.submit(text_named(2), deadline=FAR) for _ in range(4)]
 
     with pytest.raises(QueueFullError, match="4 requests are waiting, the limit is 4"):
-        lane.submit(work(2), deadline=FAR)
+        lane.submit(text_named(2), deadline=FAR)
     closing = asyncio.ensure_future(lane.close(30))
     with pytest.raises(DrainingError):
-        await running[-1].outcome()
+        await running[-1].result()
     with pytest.raises(DrainingError):
-        lane.submit(work(2), deadline=FAR)
+        lane.submit(text_named(2), deadline=FAR)
     texts.steps.gate.set()
     assert await text_of(running[0]) == (2, 2)
     await closing
 
 
 async def test_a_text_that_would_be_late_is_refused_at_once(lane: TextLane, texts: GatedTexts) -> None:
-    running = lane.submit(work(3), deadline=FAR)
+    running = lane.submit(text_named(3), deadline=FAR)
     await texts.steps.wait_entered()
     lane._forecast.note_step(1.0, 1)
     lane._forecast.note_text(100)
 
     with pytest.raises(OverloadedError):
-        lane.submit(work(60), deadline=time.monotonic() + 40)
-    short = lane.submit(work(20), deadline=time.monotonic() + 40)
+        lane.submit(text_named(60), deadline=time.monotonic() + 40)
+    short = lane.submit(text_named(20), deadline=time.monotonic() + 40)
     texts.steps.gate.set()
     assert len(await text_of(running)) == 3
     assert len(await text_of(short)) == 20
@@ -149,26 +149,26 @@ async def test_a_text_that_would_be_late_is_refused_at_once(lane: TextLane, text
 
 async def test_a_bad_prompt_fails_its_own_request_only(lane: TextLane, texts: GatedTexts) -> None:
     texts.bad_prompts = {3}
-    jobs = [lane.submit(work(1), deadline=FAR)]
+    jobs = [lane.submit(text_named(1), deadline=FAR)]
     await texts.steps.wait_entered()
-    jobs += [lane.submit(work(name), deadline=FAR) for name in (2, 3, 4)]
+    jobs += [lane.submit(text_named(name), deadline=FAR) for name in (2, 3, 4)]
     texts.steps.gate.set()
 
     assert [len(await text_of(job)) for job in (jobs[0], jobs[1], jobs[3])] == [1, 2, 4]
     with pytest.raises(EngineError) as failure:
-        await jobs[2].outcome()
+        await jobs[2].result()
     assert str(failure.value.__cause__) == "a bad prompt"
 
 
 async def test_a_text_that_fails_on_the_way_leaves_the_others_running(lane: TextLane, texts: GatedTexts) -> None:
     tokens: list[int] = []
-    jobs = [lane.submit(work(name), deadline=FAR, on_token=tokens.append) for name in (5, 6, 7)]
+    jobs = [lane.submit(text_named(name), deadline=FAR, on_token=tokens.append) for name in (5, 6, 7)]
     await texts.steps.wait_entered()
     texts.bad_texts = {6}
     texts.steps.gate.set()
 
     with pytest.raises(EngineError):
-        await jobs[1].outcome()
+        await jobs[1].result()
     assert [len(await text_of(job)) for job in (jobs[0], jobs[2])] == [5, 7]
     assert (tokens.count(5), tokens.count(7)) == (5, 7)
     assert texts.cancelled == [6]
@@ -176,9 +176,9 @@ async def test_a_text_that_fails_on_the_way_leaves_the_others_running(lane: Text
 
 async def test_a_step_without_memory_is_taken_in_halves(lane: TextLane, texts: GatedTexts) -> None:
     texts.most_stepped = 2
-    jobs = [lane.submit(work(1), deadline=FAR)]
+    jobs = [lane.submit(text_named(1), deadline=FAR)]
     await texts.steps.wait_entered()
-    jobs += [lane.submit(work(4), deadline=FAR) for _ in range(3)]
+    jobs += [lane.submit(text_named(4), deadline=FAR) for _ in range(3)]
     texts.steps.gate.set()
 
     assert [len(await text_of(job)) for job in jobs] == [1, 4, 4, 4]
@@ -188,10 +188,10 @@ async def test_a_step_without_memory_is_taken_in_halves(lane: TextLane, texts: G
 async def test_prompts_for_which_there_is_no_memory_wait_until_a_text_has_ended(
     lane: TextLane, texts: GatedTexts
 ) -> None:
-    jobs = [lane.submit(work(3), deadline=FAR)]
+    jobs = [lane.submit(text_named(3), deadline=FAR)]
     await texts.steps.wait_entered()
     texts.most_admitted = 0  # while any text runs
-    jobs += [lane.submit(work(1), deadline=FAR)]
+    jobs += [lane.submit(text_named(1), deadline=FAR)]
     texts.steps.gate.set()
     await text_of(jobs[0])
     texts.most_admitted = 1

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import prod
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.decoding.items import ROW_OPTION_TYPES, RowOptions
 from model.engine.captured.buckets import Bucket
 
 _ALIGNMENT = 256
@@ -35,13 +36,12 @@ class SearchInputs(Generic[Array]):
     adapters: Array  # [B] or [1]
     roots: Array  # [B, 1]
     depths: Array  # [B, 1]
-    beams: Array  # [B, 1]
     base_offset: Array  # [B, 1]
     base_weight: Array  # [B, 1]
     list_sign: Array  # [B, 1]
     listed: Array  # [B, E]
-    length_penalty: Array  # [B, 1], float32
     features: Array  # [B, I, F], float32
+    options: RowOptions[Array]  # [B, 1], of ROW_OPTION_TYPES
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class SearchBuffers:
         self._device_out = torch.zeros(size, dtype=torch.uint8, device=device)
         self._first_feature = next(start for name, start, _ in _places(shapes) if name == "features")
         self._host_bytes = self._host_in.numpy()
-        self.host = SearchInputs(**{name: view.numpy() for name, view in _views(self._host_in, shapes).items()})
-        self.inputs = SearchInputs(**_views(self._device_in, shapes))
+        self.host = _inputs({name: view.numpy() for name, view in _views(self._host_in, shapes).items()})
+        self.inputs = _inputs(_views(self._device_in, shapes))
         self.outputs = SearchOutputs(**_views(self._device_out, results))
         self.found = SearchOutputs(**_views(self._host_out, results))
 
@@ -87,9 +87,20 @@ class SearchBuffers:
         Images stay, since nothing reads one that no token stands for.
         """
         self._host_bytes[: self._first_feature] = 0
-        self.host.beams.fill(1)
+        self.host.options.beams.fill(1)
+        self.host.options.wanted.fill(1)
         self.host.depths.fill(1)
         self.host.listed.fill(np.iinfo(np.int32).max)
+
+
+def _inputs(views: Mapping[str, Array]) -> SearchInputs[Array]:
+    options = {each.name: views[_option(each.name)] for each in fields(RowOptions)}
+    columns = {each.name: views[each.name] for each in fields(SearchInputs) if each.name != "options"}
+    return SearchInputs(**columns, options=RowOptions(**options))
+
+
+def _option(name: str) -> str:
+    return f"options.{name}"
 
 
 def _input_shapes(bucket: Bucket, num_images: int, feature_dim: int) -> Shapes:
@@ -101,11 +112,11 @@ def _input_shapes(bucket: Bucket, num_images: int, feature_dim: int) -> Shapes:
         "category_ids": tokens,
         "domains": (num_read,),
         "adapters": (num_read,),
-        **dict.fromkeys(("roots", "depths", "beams", "base_offset", "base_weight", "list_sign"), column),
+        **dict.fromkeys(("roots", "depths", "base_offset", "base_weight", "list_sign"), column),
         "listed": (rows, bucket.num_listed),
     }
     shapes: dict[str, tuple[Shape, torch.dtype]] = {name: (shape, torch.int32) for name, shape in whole.items()}
-    shapes["length_penalty"] = (column, torch.float32)
+    shapes |= {_option(each.name): (column, getattr(ROW_OPTION_TYPES, each.name)) for each in fields(RowOptions)}
     shapes["features"] = ((rows, num_images, feature_dim), torch.float32)
     return shapes
 

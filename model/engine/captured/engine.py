@@ -20,18 +20,9 @@ from model.engine.captured.options import CaptureCounts, CaptureOptions
 from model.engine.captured.programs import Prepared, Programs
 from model.engine.captured.replay import Recorder
 from model.engine.decoding_engine import DecodingEngine
-from model.engine.protocol import (
-    GeneratedText,
-    OnToken,
-    Placement,
-    Ranking,
-    RankingWork,
-    ScoringWork,
-    TextSession,
-    TextWork,
-    Timings,
-)
-from model.engine.rankings import widened_work
+from model.engine.plans import RankingPlan, ScoringPlan
+from model.engine.protocol import LogProbs, Placement, Ranking, TextSession, Timings
+from model.engine.rankings import widened_plan
 from model.engine.torch_executor import TorchExecutor
 from model.errors import EngineError
 from model.network.network import NO_ADDITIONS, Vip5Network
@@ -102,74 +93,60 @@ class CapturedEngine:
     def vacate(self, slot: int) -> None:
         self._catalog.drop(slot)
 
-    def rank(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
-        """Search, then widen the beams of those that asked for certainty until all their items are proven."""
-        rankings, timings = self.search(batch)
-        started = time.perf_counter()
-        for position, work in enumerate(batch):
-            while (wider := self.widened(work, rankings[position])) is not None:
-                (rankings[position],), _ = self.search([wider])
-        return rankings, Timings(encode_s=0.0, decode_s=timings.decode_s + time.perf_counter() - started)
-
     @torch.inference_mode()
-    def search(self, batch: Sequence[RankingWork]) -> tuple[list[Ranking], Timings]:
-        """One search per work; more works than the largest bucket holds take turns."""
+    def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:
+        """One search per plan; more plans than the largest bucket holds take turns."""
         started = time.perf_counter()
         rankings: list[Ranking] = []
         most = self._most_rows(batch)
         for start in range(0, len(batch), most):
             rankings += self._search_or_split(batch[start : start + most])
-        return rankings, Timings(encode_s=0.0, decode_s=time.perf_counter() - started)
+        return rankings, Timings(decode_s=time.perf_counter() - started)
 
-    def widened(self, work: RankingWork, ranking: Ranking) -> RankingWork | None:
-        return widened_work(work, ranking, self._catalog.trie(work.source.slot), self._options.certified_beam_limit)
+    def widened(self, plan: RankingPlan, ranking: Ranking) -> RankingPlan | None:
+        return widened_plan(plan, ranking, self._catalog.trie(plan.slot), self._options.certified_beam_limit)
 
-    def score(self, batch: Sequence[ScoringWork]) -> tuple[list[tuple[float, ...]], Timings]:
+    def score(self, batch: Sequence[ScoringPlan]) -> tuple[list[LogProbs], Timings]:
         return self._texts.score(batch)
-
-    def generate(
-        self, batch: Sequence[TextWork], on_token: OnToken | None = None
-    ) -> tuple[list[GeneratedText], Timings]:
-        return self._texts.generate(batch, on_token)
 
     def open_texts(self, num_rows: int) -> TextSession:
         return self._texts.open_texts(num_rows)
 
-    def _most_rows(self, batch: Sequence[RankingWork]) -> int:
+    def _most_rows(self, batch: Sequence[RankingPlan]) -> int:
         if len(batch) <= 1:
             return 1
         return self._options.ladder.most_rows(need_of(batch, self._programs.packed.network))
 
-    def _search_or_split(self, works: Sequence[RankingWork]) -> list[Ranking]:
+    def _search_or_split(self, plans: Sequence[RankingPlan]) -> list[Ranking]:
         """Halves of a batch that memory does not suffice for may still fit."""
         try:
-            return self._search(works)
+            return self._search(plans)
         except torch.OutOfMemoryError as error:
             if self._stream is not None:
                 torch.cuda.empty_cache()
-            if len(works) == 1:
+            if len(plans) == 1:
                 raise EngineError(f"not even one search fits in memory: {error}") from error
         self.counts.splits += 1
-        half = (len(works) + 1) // 2
-        return self._search_or_split(works[:half]) + self._search_or_split(works[half:])
+        half = (len(plans) + 1) // 2
+        return self._search_or_split(plans[:half]) + self._search_or_split(plans[half:])
 
-    def _search(self, works: Sequence[RankingWork]) -> list[Ranking]:
+    def _search(self, plans: Sequence[RankingPlan]) -> list[Ranking]:
         with self._on_stream():
-            prepared = self._filled(works)
+            prepared = self._filled(plans)
             prepared.program.buffers.send()
             prepared.replay()
             prepared.program.buffers.fetch()
             if self._stream is not None:
                 self._stream.synchronize()
-        return read(prepared.program.buffers, works)
+        return read(prepared.program.buffers, plans)
 
-    def _filled(self, works: Sequence[RankingWork]) -> Prepared:
-        for work in works:
-            self._catalog.offset(work.eligibility.base)  # before choosing a search: its buffers may have to grow
+    def _filled(self, plans: Sequence[RankingPlan]) -> Prepared:
+        for plan in plans:
+            self._catalog.offset(plan.eligibility.base)  # before choosing a search: its buffers may have to grow
         with self._lock:
             network = self._programs.packed.network
-            prepared = self._programs.prepare(need_of(works, network), {work.source.slot for work in works})
-        fill(prepared.program.buffers, works, self._catalog, network)
+            prepared = self._programs.prepare(need_of(plans, network), {plan.slot for plan in plans})
+        fill(prepared.program.buffers, plans, self._catalog, network)
         return prepared
 
     def _text_engine(self, network: Vip5Network) -> DecodingEngine:

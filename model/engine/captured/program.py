@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.decoding.batch_eligibility import BatchEligibility
 from model.decoding.beams import SpecialIds
-from model.decoding.items import ItemRows, ItemSearch, search_items
+from model.decoding.items import ItemSearch, search_items
 from model.engine.captured.buckets import Bucket
 from model.engine.captured.buffers import SearchBuffers
 from model.engine.captured.catalog import Arrays
@@ -67,15 +67,9 @@ class SearchProgram:
         inputs = self.buffers.inputs
         rows = self._packed.rows(inputs.domains, inputs.adapters)
         memory = self._memorise(rows)
-        search = ItemSearch(
-            nodes=self._arrays.nodes,
-            rows=self._item_rows(),
-            num_beams=self.shape.bucket.num_beams,
-            most_children=self.shape.most_children,
-            special=SPECIAL,
-        )
         tree = BeamTree(self._tree_plan, self._packed.network.new_tree_data(len(inputs.roots), self._tree_plan))
-        beams = search_items(search, _TreeStepper(self._packed.network, tree, memory, rows), drops_hopeless=False)
+        stepper = _TreeStepper(self._packed.network, tree, memory, rows)
+        beams = search_items(self._item_search(), stepper, drops_hopeless=False)
         outputs = self.buffers.outputs
         outputs.scores.copy_(beams.scores)
         outputs.bound.copy_(beams.bound)
@@ -92,7 +86,7 @@ class SearchProgram:
         )
         return network.memorise(batch, self._encoder_positions)
 
-    def _item_rows(self) -> ItemRows:
+    def _item_search(self) -> ItemSearch:
         inputs = self.buffers.inputs
         eligibility = BatchEligibility(
             cumulative=self._arrays.cumulative,
@@ -101,13 +95,15 @@ class SearchProgram:
             listed=inputs.listed,
             list_sign=inputs.list_sign,
         )
-        return ItemRows(
+        return ItemSearch(
+            nodes=self._arrays.nodes,
             roots=inputs.roots.long(),
-            eligibility=eligibility,
-            beams_of_rows=inputs.beams,
-            wanted=inputs.beams,  # nothing is dropped as hopeless, so what is wanted does not matter
-            length_penalty=inputs.length_penalty,
             depths=inputs.depths,
+            eligibility=eligibility,
+            options=inputs.options,
+            num_beams=self.shape.bucket.num_beams,
+            most_children=self.shape.most_children,
+            special=SPECIAL,
         )
 
 

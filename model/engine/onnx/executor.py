@@ -18,7 +18,8 @@ from model.engine.onnx.domains import DomainInputBank, Inputs
 from model.engine.onnx.models import Precision, encoder_model, step_model
 from model.engine.onnx.row_stepper import OnnxRowStepper, ReadPrompts
 from model.engine.onnx.session import Session, SessionOptions, to_tensor, to_value
-from model.engine.protocol import EncoderInput, Placement
+from model.engine.plans import Plan
+from model.engine.protocol import Placement
 from model.network.network import PAD_ID, START_ID, Vip5Network
 from model.network.slots import fits, place_domain, with_layout
 from model.network.stacks import Memory
@@ -69,21 +70,21 @@ class OnnxExecutor:
         finally:
             torch.set_num_threads(num_threads)
 
-    def encode(self, sources: Sequence[EncoderInput]) -> OnnxBatch:
-        return self._encode(self._loaded, sources)
+    def encode(self, plans: Sequence[Plan]) -> OnnxBatch:
+        return self._encode(self._loaded, plans)
 
     def row_stepper(self) -> OnnxRowStepper:
         return OnnxRowStepper(self._read, self._loaded.network)
 
-    def _read(self, sources: Sequence[EncoderInput]) -> ReadPrompts:
+    def _read(self, plans: Sequence[Plan]) -> ReadPrompts:
         loaded = self._loaded
-        inputs = self._encode(loaded, sources).inputs
+        inputs = self._encode(loaded, plans).inputs
         layers = range(loaded.network.config.num_decoder_layers)
         keys, values = (tuple(to_tensor(inputs[f"{kind}.{layer}"]) for layer in layers) for kind in ("key", "value"))
         return ReadPrompts(loaded.network, loaded.step, loaded.domains, Memory(keys, values, mask=None))
 
-    def _encode(self, loaded: _Loaded, sources: Sequence[EncoderInput]) -> OnnxBatch:
-        inputs = collate(sources, loaded.network, self.device)
+    def _encode(self, loaded: _Loaded, plans: Sequence[Plan]) -> OnnxBatch:
+        inputs = collate(plans, loaded.network, self.device)
         x = loaded.network.embed(inputs)
         bias = loaded.network.encoder.positions(x.shape[1])
         is_token = to_value((inputs.input_ids != PAD_ID).int())

@@ -24,11 +24,11 @@ router = APIRouter(
 async def recommend_sequential(body: SequentialRequest, request: Request, trace: Trace) -> Response:
     """Next items for a history."""
     recommender = ready_service_of(request).recommender
-    return json_response(await while_connected(request, recommender.recommend_sequential(body, trace)))
+    return json_response(await while_connected(request, recommender.recommend(body, trace)))
 
 
 @router.post("/direct", response_model=RankingAnswer)
 async def recommend_direct(body: DirectRequest, request: Request, trace: Trace) -> Response:
     """Rank given candidates, or the whole catalog."""
     recommender = ready_service_of(request).recommender
-    return json_response(await while_connected(request, recommender.recommend_direct(body, trace)))
+    return json_response(await while_connected(request, recommender.recommend(body, trace)))

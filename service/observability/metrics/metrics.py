@@ -8,6 +8,7 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from model.degradation import DegradationKind
 from model.engine.protocol import Timings
 from service.observability.metrics.exposition import Exposition, expose
 from service.observability.metrics.families import EngineFamilies, FeatureFamilies, RequestFamilies, VersionFamilies
@@ -25,7 +26,6 @@ REJECTION_REASONS = (
     "queue_full",
     "rate_limited",
 )
-DEGRADED_KINDS = ("beams_reduced", "missing_features", "untrained_model")
 
 
 class Metrics:
@@ -44,7 +44,7 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         for reason in REJECTION_REASONS:
             self._requests.rejected.labels(reason)
-        for kind in DEGRADED_KINDS:
+        for kind in DegradationKind:
             self._requests.degraded.labels(kind)
         for lane in LANES:
             self._engine.busy.labels(lane)
@@ -68,7 +68,7 @@ class Metrics:
     def count_rejected(self, reason: str) -> None:
         self._requests.rejected.labels(reason).inc()
 
-    def count_degraded(self, kinds: Iterable[str]) -> None:
+    def count_degraded(self, kinds: Iterable[DegradationKind]) -> None:
         for kind in kinds:
             self._requests.degraded.labels(kind).inc()
 

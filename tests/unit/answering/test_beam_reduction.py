@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from model.decoding.eligibility import Eligibility, LeafMask
-from model.planning.plans import RankingPlan
+from model.engine.plans import RankingPlan
 from service.answering.beam_reduction import BeamReduction, BeamTable
 from service.errors import BeamTableError
-from tests.service.works import work
+from tests.service.plans import search_named
 
 TABLE = BeamTable.model_validate(
     {
@@ -31,13 +31,12 @@ def plan(*, k: int = 3, num_beams: int = 20, certified: bool = False) -> Ranking
         slot=0,
         task="sequential",
         template="A-3",
-        prompt=work(1).source.prompt,
+        prompts=search_named(1).prompts,
         eligibility=Eligibility.of(LeafMask.of(np.ones(4, dtype=np.bool_))),
         k=k,
         num_beams=num_beams,
         length_penalty=0.0,
         certified=certified,
-        degraded=(),
     )
 
 

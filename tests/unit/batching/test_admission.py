@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.batching.job import AnyJob, CallJob
+from service.batching.job import AnyJob, Job
 from service.batching.queue import JobQueue, Room
 from service.errors import OverloadedError
-from tests.service.works import NO_TIME, work
+from tests.service.plans import search_named
 
 ALLOWED_S = 2.0
 ROOM = Room(max_rows=8, max_tokens=64)
@@ -25,7 +25,7 @@ class OneSecond:
 
 
 def job() -> AnyJob:
-    return CallJob(lambda _: ([], NO_TIME), [work(1)], deadline=time.monotonic() + ALLOWED_S)
+    return Job(search_named(1), deadline=time.monotonic() + ALLOWED_S)
 
 
 async def test_jobs_that_took_longer_than_was_forecast_make_admission_stricter() -> None:

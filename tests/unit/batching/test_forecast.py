@@ -9,7 +9,7 @@ import pytest
 from service.batching.forecast import BatchForecast, BatchTimes, Spread, TextForecast
 from service.batching.job import AnyJob, Job
 from service.settings import QueueLimits
-from tests.service.works import work
+from tests.service.plans import text_named
 
 LIMITS = QueueLimits(max_waiting=100, max_batch_rows=4, max_batch_tokens=1000)
 
@@ -18,7 +18,7 @@ def jobs(*lengths: int) -> list[AnyJob]:
     """Jobs of one row and size 11 each, for prompts of ten tokens; the texts are as long as told."""
 
     async def made() -> list[AnyJob]:
-        return [Job([work(length, 10)]) for length in lengths]
+        return [Job(text_named(length, 10)) for length in lengths]
 
     return asyncio.run(made())
 

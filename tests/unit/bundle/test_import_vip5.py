@@ -70,9 +70,9 @@ def test_a_checkpoint_becomes_a_domain(files: Files, prefix: str) -> None:
     assert toys.spec.trained
     assert toys.catalog.attributes(0) == {"colour": "red"}
     assert toys.users is not None
-    user = toys.users.find("u1")
-    assert user is not None
-    assert user.name == "Ann"
+    row = toys.users.row_of("u1")
+    assert row is not None
+    assert toys.users.name(row) == "Ann"
     assert toys.features_path is not None
     for tensors, expected in (
         (bundle.backbone.weights, random_tensors(expected_shapes(TINY_BACKBONE), 0)),

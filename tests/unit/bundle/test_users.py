@@ -16,9 +16,10 @@ def test_users_come_back_as_they_were_given(tmp_path: Path) -> None:
     USERS.write(tmp_path / "users.parquet")
     users = Users.read(tmp_path / "users.parquet")
     assert len(users) == 3
-    assert users.find("u1") == User("u1", "5", "Ann Lee")
-    assert users.find("u2") == User("u2", "6", None)
-    assert users.find("u3") is None
+    rows = [users.row_of(user_id) for user_id in ("u1", "u2", "u3")]
+    assert rows == [0, 1, None]
+    assert (users.index(0), users.name(0)) == ("5", "Ann Lee")
+    assert (users.index(1), users.name(1)) == ("6", None)
 
 
 def test_searching_finds_names_and_ids_page_by_page() -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model.decoding.batch_eligibility import BatchEligibility
 from model.decoding.eligibility import Eligibility, LeafMask
-from model.decoding.items import ItemRows, ItemSearch, exact_prefixes, search_items
+from model.decoding.items import ItemSearch, RowOptions, exact_prefixes, search_items
 from model.decoding.trie import TrieArena
 from tests.unit.decoding.tables import SPECIAL, LogitsOf, Path, PathStepper, build_trie, item_scores, random_table
 
@@ -58,18 +58,24 @@ class Batch:
     def search(self, *, drops_hopeless: bool = True, stepper: PathStepper | None = None) -> list[Found]:
         arena = TrieArena.of([build_trie(items) for items in self.catalogs])
         tries = [arena.tries[request.catalog] for request in self.requests]
-        rows = ItemRows(
-            roots=torch.tensor([[arena.roots[request.catalog]] for request in self.requests]),
-            eligibility=BatchEligibility.of([_eligibility(request, arena) for request in self.requests]),
-            beams_of_rows=torch.tensor([[request.num_beams] for request in self.requests]),
+        options = RowOptions(
+            beams=torch.tensor([[request.num_beams] for request in self.requests]),
             wanted=torch.tensor([[request.wanted] for request in self.requests]),
             length_penalty=torch.tensor([[request.length_penalty] for request in self.requests]),
-            depths=torch.tensor([[trie.depth] for trie in tries]),
         )
         most = max(request.num_beams for request in self.requests)
         stepper = stepper or PathStepper([request.table for request in self.requests])
         most_children = arena.most_children([request.catalog for request in self.requests], most)
-        search = ItemSearch(arena.nodes, rows, most, most_children, SPECIAL)
+        search = ItemSearch(
+            nodes=arena.nodes,
+            roots=torch.tensor([[arena.roots[request.catalog]] for request in self.requests]),
+            depths=torch.tensor([[trie.depth] for trie in tries]),
+            eligibility=BatchEligibility.of([_eligibility(request, arena) for request in self.requests]),
+            options=options,
+            num_beams=most,
+            most_children=most_children,
+            special=SPECIAL,
+        )
         beams = search_items(search, stepper, drops_hopeless=drops_hopeless)
         found = (beams.scores > float("-inf")).sum(1).tolist()
         counts = [min(request.wanted, number) for request, number in zip(self.requests, found, strict=True)]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.decoding.text import GREEDY, BeamOptions, Hypothesis, Sampling, nucleus
-from tests.texts import decode_one_beam, search_texts
+from tests.texts import decode_one_beam, search_text
 from tests.unit.decoding.tables import EOS, SPECIAL, LogitsOf, Path, PathStepper, log_prob, random_table
 
 VOCAB_SIZE = 6
@@ -115,7 +115,7 @@ def test_the_end_is_not_among_the_tokens_that_the_caller_sees() -> None:
 def test_a_search_with_a_beam_for_every_text_finds_the_best_ones(length_penalty: float) -> None:
     table = random_table(8, 4)
     options = BeamOptions(num_beams=40, max_new_tokens=3, length_penalty=length_penalty)
-    (found,) = search_texts(PathStepper([table]), 1, options, SPECIAL)
+    found = search_text(PathStepper([table]), options, SPECIAL)
     best = sorted(_all_texts(table, 4, 3, length_penalty), key=lambda text: -text.score)
     assert len(best) == 40
     assert [(text.token_ids, text.is_complete) for text in found] == [(t.token_ids, t.is_complete) for t in best]

@@ -99,7 +99,7 @@ def test_held_out_customers_are_known_to_the_bundle_and_were_not_trained_on(plac
         user_ids = [str(user_id) for user_id in held_out.users.table.column("user_id").to_pylist()]
         assert len(user_ids) == TINY.num_held_out
         assert domain.users is not None
-        assert all(domain.users.find(user_id) is not None for user_id in user_ids)
+        assert all(domain.users.row_of(user_id) is not None for user_id in user_ids)
         for run in ("backbone", "adapters"):
             tuned_on = Dataset.read(places.work / f"{name}-{run}")
             bought = {tuned_on.users.table.column("user_id")[user].as_py() for user in range(TINY.num_customers)}
@@ -113,7 +113,7 @@ def test_requests_speak_of_known_users_and_items(places: Places, bundle: Bundle)
     for body in bodies:
         domain = bundle.domains[body["domain"]]
         assert domain.users is not None
-        assert domain.users.find(body["user_id"]) is not None
+        assert domain.users.row_of(body["user_id"]) is not None
         item_ids = body.get("history") or body.get("candidates") or [body["item_id"]]
         assert all(domain.catalog.row_of(item_id) is not None for item_id in item_ids)
 

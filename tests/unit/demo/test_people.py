@@ -99,7 +99,7 @@ def test_newcomers_are_known_but_have_no_history(people: tuple[Person, ...]) -> 
     newcomers = SHOP.customers("summer", 3, seed=1)
     dataset = make_dataset(SHOP, "spring", people, seed=1, newcomers=newcomers)
     assert len(dataset.users) == len(people) + 3
-    assert dataset.users.find(newcomers[0].user_id) is not None
+    assert dataset.users.row_of(newcomers[0].user_id) is not None
     assert all(len(dataset.sequences.of(len(people) + place)) == 0 for place in range(3))
 
 

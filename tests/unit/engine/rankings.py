@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,13 +21,13 @@ from model.engine.captured.buckets import Ladder
 from model.engine.captured.engine import CapturedEngine, captured_engine
 from model.engine.captured.options import CaptureOptions
 from model.engine.decoding_engine import DecodingEngine
-from model.engine.protocol import Ranking, RankingWork
+from model.engine.plans import RankingPlan
+from model.engine.protocol import Ranking
 from model.engine.torch_executor import TorchExecutor
 from model.network.config import DomainLayout
 from model.planning.domain import ServedDomain
-from model.planning.planning import plan_direct, plan_sequential
-from model.planning.plans import RankingPlan
-from model.planning.queries import DirectQuery, RankingOptions, SequentialQuery
+from model.planning.queries import OfflineDirect, OfflineSequential
+from model.planning.rankings import plan_direct, plan_sequential
 from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, random_tensors, tiny_catalog, tiny_tokenizer
 
 SAME = 1e-5
@@ -70,39 +71,39 @@ class Served:
         arena = TrieArena.of([domain.trie for domain in self.domains])
         return DecodingEngine(TorchExecutor(self.bundle.network().to(dtype), device), arena)
 
-    def graphs(self, options: CaptureOptions | None = None, device: str = "cpu") -> CapturedEngine:
+    def captured(self, options: CaptureOptions | None = None, device: str = "cpu") -> CapturedEngine:
         tries = [domain.trie for domain in self.domains]
         options = options or CaptureOptions("float32", captures=device != "cpu", ladder=SMALL_LADDER, warm_up=())
         return captured_engine(self.bundle.network(), tries, torch.device(device), options)
 
 
-def random_work(domain: ServedDomain, seed: int) -> RankingWork:
+def random_plan(domain: ServedDomain, seed: int) -> RankingPlan:
     """Histories, candidates, filters, lists, beams and length penalties of all kinds."""
     generator = np.random.default_rng(seed)
     item_ids = domain.catalog.item_ids
     some = tuple(item_ids[row] for row in generator.integers(0, len(item_ids), 1 + seed % 5))
     k = int(generator.integers(1, 12))
-    options = RankingOptions(
-        k=k,
-        num_beams=k + int(generator.integers(0, 8)),
-        exclude_items=some[:1],
-        where={"category": ("dolls", "games")} if seed % 4 == 0 else {},
-        length_penalty=float(generator.choice([0.0, 0.0, 1.0, -0.5])),
-        exactness="certified" if seed % 5 == 3 else "beam",
-    )
+    shared: dict[str, Any] = {
+        "k": k,
+        "num_beams": k + int(generator.integers(0, 8)),
+        "exclude_items": some[:1],
+        "where": {"category": ("dolls", "games")} if seed % 4 == 0 else {},
+        "length_penalty": float(generator.choice([0.0, 0.0, 1.0, -0.5])),
+        "exactness": "certified" if seed % 5 == 3 else "beam",
+    }
     plan = (
-        plan_sequential(domain, SequentialQuery(some, user_id="u1", options=options))
+        plan_sequential(domain, OfflineSequential(history=some, user_id="u1", **shared))
         if generator.random() < 0.6
-        else plan_direct(domain, DirectQuery(None if seed % 3 else some, user_id="u2", options=options))
+        else plan_direct(domain, OfflineDirect(candidates=None if seed % 3 else some, user_id="u2", **shared))
     )
     assert isinstance(plan, RankingPlan)
-    return plan.work([_features(domain, len(plan.prompt.image_items), generator)])
+    return replace(plan, features=(_features(domain, len(plan.prompt.image_items), generator),))
 
 
-def random_works(domains: Sequence[ServedDomain], count: int, seed: int) -> list[RankingWork]:
+def random_plans(domains: Sequence[ServedDomain], count: int, seed: int) -> list[RankingPlan]:
     generator = np.random.default_rng(seed)
     chosen = generator.integers(0, len(domains), count)
-    return [random_work(domains[int(each)], seed * 1000 + number) for number, each in enumerate(chosen)]
+    return [random_plan(domains[int(each)], seed * 1000 + number) for number, each in enumerate(chosen)]
 
 
 def assert_same(found: Sequence[Ranking], expected: Sequence[Ranking], tolerance: float = SAME) -> None:

@@ -17,13 +17,16 @@ from model.engine.captured.options import CaptureOptions
 from model.engine.captured.program import SearchProgram
 from model.engine.captured.programs import Programs
 from model.engine.decoding_engine import DecodingEngine
-from model.engine.protocol import Placement, RankingWork
+from model.engine.offline import generate, rank
+from model.engine.plans import RankingPlan, ScoringPlan, TextPlan
+from model.engine.protocol import Placement
 from model.errors import EngineError
-from model.planning.planning import plan_direct, plan_explanation
-from model.planning.plans import PointwisePlan
-from model.planning.queries import DirectQuery, ExplanationQuery
+from model.planning.domain import ServedDomain
+from model.planning.explanations import plan_explanation
+from model.planning.queries import OfflineDirect, OfflineExplanation
+from model.planning.rankings import plan_direct
 from tests.tiny import TINY_LAYOUT
-from tests.unit.engine.rankings import LAYOUTS, SMALL_LADDER, Served, assert_same, random_work, random_works
+from tests.unit.engine.rankings import LAYOUTS, SMALL_LADDER, Served, assert_same, random_plan, random_plans
 
 UNCAPTURED = CaptureOptions("float32", captures=False, ladder=SMALL_LADDER, warm_up=())
 
@@ -40,7 +43,7 @@ def plain(served: Served) -> DecodingEngine:
 
 @pytest.fixture(scope="module")
 def engine(served: Served) -> CapturedEngine:
-    return served.graphs()
+    return served.captured()
 
 
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 9))
@@ -48,29 +51,29 @@ def engine(served: Served) -> CapturedEngine:
 def test_a_batch_of_any_mix_is_ranked_as_without_static_buffers(
     served: Served, plain: DecodingEngine, engine: CapturedEngine, seed: int, count: int
 ) -> None:
-    works = random_works(served.domains, count, seed)
-    found, _ = engine.rank(works)
-    expected, _ = plain.rank(works)
+    works = random_plans(served.domains, count, seed)
+    found = rank(engine, works)
+    expected = rank(plain, works)
     assert_same(found, expected)
 
 
 def test_a_work_gets_the_same_answer_whatever_shared_its_buffers_before(served: Served) -> None:
-    engine = served.graphs()
-    first, *others = random_works(served.domains, 7, seed=5)
-    before, _ = engine.rank([first])
-    engine.rank([first, *others])
-    engine.rank(others[:4])
-    after, _ = engine.rank([first])
+    engine = served.captured()
+    first, *others = random_plans(served.domains, 7, seed=5)
+    before = rank(engine, [first])
+    rank(engine, [first, *others])
+    rank(engine, others[:4])
+    after = rank(engine, [first])
     assert_same(after, before, tolerance=0)
 
 
 def test_images_that_are_not_given_are_zeros_and_not_those_of_the_work_before(
     served: Served, plain: DecodingEngine
 ) -> None:
-    engine = served.graphs()
-    works = (random_work(served.domains[2], seed) for seed in range(1, 20))
-    work = next(work for work in works if work.source.features.size and not work.certified)
-    without = replace(work, source=replace(work.source, features=work.source.features[:0]))
+    engine = served.captured()
+    works = (random_plan(served.domains[2], seed) for seed in range(1, 20))
+    work = next(work for work in works if work.features[0].size and not work.certified)
+    without = replace(work, features=(work.features[0][:0],))
     engine.search([work])
     assert_same(engine.search([without])[0], plain.search([without])[0])
 
@@ -78,62 +81,60 @@ def test_images_that_are_not_given_are_zeros_and_not_those_of_the_work_before(
 def test_a_batch_larger_than_the_largest_bucket_takes_turns(
     served: Served, plain: DecodingEngine, engine: CapturedEngine
 ) -> None:
-    works = random_works(served.domains, 21, seed=11)
+    works = random_plans(served.domains, 21, seed=11)
     assert_same(engine.search(works)[0], plain.search(works)[0])
     assert all(bucket.num_rows <= 8 for bucket in engine.buckets)
 
 
 def test_no_work_gives_no_ranking(engine: CapturedEngine) -> None:
-    assert engine.rank([])[0] == []
+    assert rank(engine, []) == []
 
 
 def test_texts_and_yes_or_no_are_those_of_the_plain_engine(
     served: Served, plain: DecodingEngine, engine: CapturedEngine
 ) -> None:
     toys = served.domains[2]
-    features = [np.ones((1, 8), dtype=np.float32)]
-    text = plan_explanation(toys, ExplanationQuery("item-3", user_id="u1", max_new_tokens=5)).work(features)
-    assert engine.generate([text])[0] == plain.generate([text])[0]
-    plan = plan_direct(toys, DirectQuery(("item-1", "item-2"), user_id="u1", template="B-1"))
-    assert isinstance(plan, PointwisePlan)
-    works = plan.work(features * 2)
-    found, expected = engine.score(works)[0], plain.score(works)[0]
+    text = _text_plan(toys)
+    assert generate(engine, [text]) == generate(plain, [text])
+    plan = plan_direct(toys, OfflineDirect(candidates=("item-1", "item-2"), user_id="u1", template="B-1"))
+    assert isinstance(plan, ScoringPlan)
+    shown = replace(plan, features=text.features * 2)
+    found, expected = engine.score([shown])[0], plain.score([shown])[0]
     assert np.allclose(found, expected, atol=1e-5)
 
 
 def test_a_bfloat16_engine_finds_nearly_the_scores_of_a_float32_one(served: Served, plain: DecodingEngine) -> None:
-    engine = served.graphs(replace(UNCAPTURED, precision="bfloat16"))
-    works = [replace(work, certified=False) for work in random_works(served.domains, 8, seed=2)]
-    for found, expected in zip(engine.rank(works)[0], plain.rank(works)[0], strict=True):
+    engine = served.captured(replace(UNCAPTURED, precision="bfloat16"))
+    works = [replace(work, certified=False) for work in random_plans(served.domains, 8, seed=2)]
+    for found, expected in zip(rank(engine, works), rank(plain, works), strict=True):
         assert len(found.leaves) == len(expected.leaves)
         assert found.scores == pytest.approx(expected.scores, rel=0.15)
-    text = plan_explanation(served.domains[2], ExplanationQuery("item-3", user_id="u1", max_new_tokens=5))
-    ((generated,), _) = engine.generate([text.work([np.ones((1, 8), dtype=np.float32)])])
+    (generated,) = generate(engine, [_text_plan(served.domains[2])])
     assert generated.token_ids
 
 
 def test_a_domain_placed_into_a_spare_slot_needs_no_new_banks(served: Served, plain: DecodingEngine) -> None:
-    engine = served.graphs(UNCAPTURED)
-    work = random_work(served.domains[2], 1)
-    expected, _ = engine.rank([work])
+    engine = served.captured(UNCAPTURED)
+    work = random_plan(served.domains[2], 1)
+    expected = rank(engine, [work])
     dropped = engine.counts.dropped
     slots = engine.num_slots
     engine.place(slots - 1, _placement(served, 0))
-    moved = [_moved(each, slots - 1) for each in random_works(served.domains[:1], 4, seed=3)]
-    found, _ = engine.rank([*moved, work])
+    moved = [_moved(each, slots - 1) for each in random_plans(served.domains[:1], 4, seed=3)]
+    found = rank(engine, [*moved, work])
     originals = [_moved(each, 0) for each in moved]
-    assert_same(found, plain.rank([*originals, work])[0])
+    assert_same(found, rank(plain, [*originals, work]))
     assert_same(found[-1:], expected)
     assert (engine.num_slots, engine.counts.dropped) == (slots, dropped)
 
 
 def test_a_domain_beyond_the_spare_slots_or_wider_makes_new_banks(tmp_path: Path, served: Served) -> None:
-    engine = served.graphs(replace(UNCAPTURED, num_spare_slots=0))
-    engine.rank(random_works(served.domains, 3, seed=8))
+    engine = served.captured(replace(UNCAPTURED, num_spare_slots=0))
+    rank(engine, random_plans(served.domains, 3, seed=8))
     wide = Served(tmp_path, {"wide": replace(TINY_LAYOUT, bottleneck=9, visual_tokens=4, feature_dim=20)})
     engine.place(5, _placement(wide, 0))
-    work = random_work(wide.domains[0], 4)
-    assert_same(engine.rank([_moved(work, 5)])[0], wide.plain().rank([work])[0])
+    work = random_plan(wide.domains[0], 4)
+    assert_same(rank(engine, [_moved(work, 5)]), rank(wide.plain(), [work]))
     assert engine.num_slots == 6
     assert engine.counts.dropped > 0
 
@@ -141,36 +142,36 @@ def test_a_domain_beyond_the_spare_slots_or_wider_makes_new_banks(tmp_path: Path
 def test_a_larger_catalog_beside_others_drops_only_searches_that_it_takes_part_in(
     tmp_path: Path, served: Served
 ) -> None:
-    engine = served.graphs(UNCAPTURED)
-    work = random_work(served.domains[2], 1)
+    engine = served.captured(UNCAPTURED)
+    work = random_plan(served.domains[2], 1)
     before, _ = engine.search([work])
     large = Served(tmp_path, {"toys": TINY_LAYOUT}, num_items=900)
     engine.place(4, _placement(large, 0))
     dropped = engine.counts.dropped
     assert_same(engine.search([work])[0], before)
     assert engine.counts.dropped == dropped
-    other = replace(random_work(large.domains[0], 1), num_beams=work.num_beams)
+    other = replace(random_plan(large.domains[0], 1), num_beams=work.num_beams)
     assert_same(engine.search([_moved(other, 4)])[0], large.plain().search([other])[0])
     assert engine.counts.dropped == dropped + 1
 
 
 def test_slots_are_vacated_and_filled_again_by_other_catalogs(tmp_path: Path, served: Served) -> None:
-    engine = served.graphs(UNCAPTURED)
+    engine = served.captured(UNCAPTURED)
     other = Served(tmp_path, {"toys": TINY_LAYOUT})
-    work = random_work(other.domains[0], 9)
-    (expected,), _ = other.plain().rank([work])
+    work = random_plan(other.domains[0], 9)
+    (expected,) = rank(other.plain(), [work])
     for slot in (3, 4, 3, 3):
         engine.vacate(slot)
         engine.place(slot, _placement(other, 0))
-        assert_same(engine.rank([_moved(work, slot)])[0], [expected])
+        assert_same(rank(engine, [_moved(work, slot)]), [expected])
 
 
 def test_a_batch_that_does_not_fit_in_memory_is_split_until_it_does(
     served: Served, plain: DecodingEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = served.graphs()
+    engine = served.captured()
     _fail_beyond(monkeypatch, num_rows=2)
-    works = random_works(served.domains, 7, seed=21)
+    works = random_plans(served.domains, 7, seed=21)
     assert_same(engine.search(works)[0], plain.search(works)[0])
     assert engine.counts.splits >= 3
 
@@ -178,8 +179,8 @@ def test_a_batch_that_does_not_fit_in_memory_is_split_until_it_does(
 def test_a_search_that_fits_in_no_memory_is_an_error_and_the_next_one_is_answered(
     served: Served, plain: DecodingEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = served.graphs()
-    works = random_works(served.domains, 2, seed=22)
+    engine = served.captured()
+    works = random_plans(served.domains, 2, seed=22)
     memory = _fail_beyond(monkeypatch, num_rows=0)
     with pytest.raises(EngineError, match="not even one search fits in memory"):
         engine.search(works)
@@ -192,7 +193,7 @@ def test_a_start_beyond_the_memory_is_refused_with_the_bucket_that_is_too_large(
 ) -> None:
     small, large = (Bucket(rows, 64, 20, 4, is_mixed=True) for rows in (1, 8))
     options = replace(UNCAPTURED, warm_up=(small, large))
-    assert served.graphs(options).buckets == (small, large)
+    assert served.captured(options).buckets == (small, large)
     capture = Programs.capture
 
     def failing(programs: Programs, bucket: Bucket) -> None:
@@ -202,22 +203,27 @@ def test_a_start_beyond_the_memory_is_refused_with_the_bucket_that_is_too_large(
 
     monkeypatch.setattr(Programs, "capture", failing)
     with pytest.raises(EngineError, match=r"num_rows=8.*no memory for so many rows"):
-        served.graphs(options)
+        served.captured(options)
 
 
 def test_without_a_list_the_ladders_usual_shapes_are_made_ready(served: Served) -> None:
     ladder = Ladder(rows=(1, 2), tokens=(32, 64), beams=(20,), listed=(8,))
-    engine = served.graphs(CaptureOptions("float32", captures=False, ladder=ladder, warm_up=None))
+    engine = served.captured(CaptureOptions("float32", captures=False, ladder=ladder, warm_up=None))
     engine.warm_up(ladder.default_buckets())
     assert len(engine.buckets) == 4
     assert engine.buckets[0] == Bucket(2, 64, 20, 8, is_mixed=False)
 
 
 def test_beams_beyond_the_ladder_run_without_being_kept(served: Served, plain: DecodingEngine) -> None:
-    engine = served.graphs()
-    work = replace(random_work(served.domains[2], 6), num_beams=33, certified=False)
+    engine = served.captured()
+    work = replace(random_plan(served.domains[2], 6), num_beams=33, certified=False)
     assert_same(engine.search([work])[0], plain.search([work])[0])
     assert (engine.buckets, engine.counts.uncaptured) == ((), 1)
+
+
+def _text_plan(domain: ServedDomain) -> TextPlan:
+    plan = plan_explanation(domain, OfflineExplanation(item_id="item-3", user_id="u1", max_new_tokens=5))
+    return replace(plan, features=(np.ones((1, 8), dtype=np.float32),))
 
 
 def _placement(served: Served, place: int) -> Placement:
@@ -226,8 +232,8 @@ def _placement(served: Served, place: int) -> Placement:
     return Placement(files.spec.layout, weights, served.domains[place].trie)
 
 
-def _moved(work: RankingWork, slot: int) -> RankingWork:
-    return replace(work, source=replace(work.source, slot=slot))
+def _moved(work: RankingPlan, slot: int) -> RankingPlan:
+    return replace(work, slot=slot)
 
 
 @dataclass

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from model.engine.captured.buckets import Bucket
 from model.engine.captured.engine import CapturedEngine
 from model.engine.captured.program import SearchProgram
-from model.engine.protocol import RankingWork
-from tests.unit.engine.rankings import LAYOUTS, Served, random_works
+from model.engine.plans import RankingPlan
+from tests.unit.engine.rankings import LAYOUTS, Served, random_plans
 
 ASKS_THE_HOST = {
     "aten::_local_scalar_dense",
@@ -59,11 +59,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 
 @pytest.fixture
 def engine(served: Served) -> CapturedEngine:
-    return served.graphs()
+    return served.captured()
 
 
 def test_a_search_never_asks_the_host_and_brings_nothing_from_it(served: Served, engine: CapturedEngine) -> None:
-    watch, _ = _watched(engine, random_works(served.domains, 5, seed=1))
+    watch, _ = _watched(engine, random_plans(served.domains, 5, seed=1))
     assert len(watch.operators) > 100
     assert watch.wrong == []
 
@@ -81,8 +81,8 @@ def test_the_watch_sees_what_a_capture_would_not_survive(asks: Callable[[Tensor]
 
 def test_the_same_operators_run_whatever_is_asked_for(served: Served, engine: CapturedEngine) -> None:
     """Else a capture would hold what its one batch needed."""
-    first, bucket = _watched(engine, random_works(served.domains, 7, seed=3))
-    second, other = _watched(engine, random_works(served.domains, 8, seed=8))
+    first, bucket = _watched(engine, random_plans(served.domains, 7, seed=3))
+    second, other = _watched(engine, random_plans(served.domains, 8, seed=8))
     assert bucket == other
     assert first.operators == second.operators
 
@@ -98,7 +98,7 @@ def test_the_first_step_runs_one_beam_a_row(
         return grow(tokens, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(network, "grow", noted)
-    _, bucket = _watched(engine, random_works(served.domains, 2, seed=4))
+    _, bucket = _watched(engine, random_plans(served.domains, 2, seed=4))
     depth = max(domain.trie.depth for domain in served.domains)
     assert widths == [1, *[bucket.num_beams] * (depth - 1)]
 
@@ -106,20 +106,20 @@ def test_the_first_step_runs_one_beam_a_row(
 def test_one_packed_copy_goes_in_and_one_comes_out(
     served: Served, engine: CapturedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    works = random_works(served.domains, 4, seed=6)
-    engine.search(works)  # filters are on the device from now on
+    plans = random_plans(served.domains, 4, seed=6)
+    engine.search(plans)  # filters are on the device from now on
     monkeypatch.setattr(SearchProgram, "run", lambda _program: None)
-    engine = served.graphs()
-    engine.search(works)
+    engine = served.captured()
+    engine.search(plans)
     with Watch() as watch:
-        engine.search(works)
+        engine.search(plans)
     into_device = [name for name in watch.operators if name == "aten::copy_"]
     assert len(into_device) == 2
 
 
-def _watched(engine: CapturedEngine, works: Sequence[RankingWork]) -> tuple[Watch, Bucket]:
+def _watched(engine: CapturedEngine, plans: Sequence[RankingPlan]) -> tuple[Watch, Bucket]:
     with torch.inference_mode():
-        program = engine._filled(works).program
+        program = engine._filled(plans).program
         program.buffers.send()
         with Watch() as watch:
             program.run()

@@ -13,16 +13,16 @@ from safetensors.numpy import load_file
 
 from model.bundle.bundle import open_bundle
 from model.engine.collate import collate
+from model.engine.offline import rank
 from model.engine.onnx.export import export_onnx
 from model.engine.onnx.model_writer import ModelWriter
 from model.engine.onnx.session import Session, SessionOptions
-from model.engine.protocol import RankingWork
+from model.engine.plans import RankingPlan
 from model.errors import BundleError, EngineError
 from model.network.config import DomainLayout
 from model.planning.domain import ServedDomain
-from model.planning.planning import plan_sequential
-from model.planning.plans import RankingPlan
-from model.planning.queries import RankingOptions, SequentialQuery
+from model.planning.queries import OfflineSequential
+from model.planning.rankings import plan_sequential
 from model.planning.runtime import load_runtime
 from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, tiny_bundle
 
@@ -63,7 +63,7 @@ def test_an_exported_encoder_needs_nothing_but_its_files(tmp_path: Path, bundle:
     opened = open_bundle(bundle)
     network = opened.network()
     domain = ServedDomain.of(0, opened.domains["toys"], opened.tokenizer, opened.hash)
-    batch = collate([_work(domain).source], network, torch.device("cpu"))
+    batch = collate([_work(domain)], network, torch.device("cpu"))
     session = onnxruntime.InferenceSession(str(out / "encoder.onnx"), providers=["CPUExecutionProvider"])
     wanted = {each.name for each in session.get_inputs()}
     of_domain = load_file(out / "domains" / "toys.sequential.safetensors")
@@ -93,13 +93,13 @@ def test_a_device_that_the_library_was_not_built_for_is_refused() -> None:
 
 def _rank(root: Path, engine: str) -> list[tuple[int, float]]:
     runtime = load_runtime(root, engine=engine)  # type: ignore[arg-type]  # one of them
-    ((ranking,), _) = runtime.engine.rank([_work(runtime.domains["toys"])])
+    (ranking,) = rank(runtime.engine, [_work(runtime.domains["toys"])])
     return list(zip(ranking.leaves.tolist(), ranking.scores.tolist(), strict=True))
 
 
-def _work(domain: ServedDomain) -> RankingWork:
-    options = RankingOptions(k=20, num_beams=40)
-    plan = plan_sequential(domain, SequentialQuery(history=("item-3", "item-5"), user_id="u1", options=options))
+def _work(domain: ServedDomain) -> RankingPlan:
+    query = OfflineSequential(history=("item-3", "item-5"), user_id="u1", k=20, num_beams=40)
+    plan = plan_sequential(domain, query)
     assert isinstance(plan, RankingPlan)
     features = np.random.default_rng(3).standard_normal((2, domain.spec.layout.feature_dim)).astype(np.float32)
-    return plan.work([features])
+    return replace(plan, features=(features,))

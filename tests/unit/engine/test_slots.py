@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from model.bundle.bundle import Bundle, open_bundle
-from model.engine.protocol import Engine, Placement, Ranking, RankingWork
+from model.engine.offline import rank
+from model.engine.plans import RankingPlan
+from model.engine.protocol import Engine, Placement, Ranking
 from model.network.config import DomainLayout
 from model.planning.domain import ServedDomain
-from model.planning.planning import plan_sequential
-from model.planning.plans import RankingPlan
-from model.planning.queries import SequentialQuery
+from model.planning.queries import OfflineSequential
+from model.planning.rankings import plan_sequential
 from model.planning.runtime import load_runtime
 from tests.tiny import TINY_LAYOUT, tiny_bundle
 
@@ -79,17 +80,16 @@ def _placement(bundle: Bundle, name: str) -> Placement:
     return Placement(bundle.domains[name].spec.layout, weights, domain.trie)
 
 
-def _work(bundle: Bundle, name: str, slot: int) -> RankingWork:
+def _work(bundle: Bundle, name: str, slot: int) -> RankingPlan:
     domain = ServedDomain.of(slot, bundle.domains[name], bundle.tokenizer, bundle.hash)
-    plan = plan_sequential(domain, SequentialQuery(history=("item-3", "item-5"), user_id="u1"))
+    plan = plan_sequential(domain, OfflineSequential(history=("item-3", "item-5"), user_id="u1"))
     assert isinstance(plan, RankingPlan)
     features = np.random.default_rng(3).standard_normal((2, domain.spec.layout.feature_dim)).astype(np.float32)
-    return plan.work([features])
+    return replace(plan, features=(features,))
 
 
-def _rank(engine: Engine, *works: RankingWork) -> list[Ranking]:
-    rankings, _ = engine.rank(works)
-    return rankings
+def _rank(engine: Engine, *works: RankingPlan) -> list[Ranking]:
+    return rank(engine, works)
 
 
 def _are_same(found: list[Ranking], expected: list[Ranking]) -> bool:

@@ -17,16 +17,18 @@ from model.bundle.bundle import open_bundle
 from model.decoding.trie import TrieArena
 from model.engine.collate import collate
 from model.engine.decoding_engine import SPECIAL, DecodingEngine
+from model.engine.offline import generate
 from model.engine.onnx.executor import OnnxExecutor
-from model.engine.protocol import EncoderInput, GeneratedText, TextSession, TextWork
+from model.engine.plans import Plan, TextPlan
+from model.engine.protocol import GeneratedText, TextSession
 from model.engine.row_stepper import NetworkRowStepper
 from model.engine.texts import DecodingTextSession
 from model.engine.torch_executor import TorchExecutor
 from model.network.network import Vip5Network
 from model.network.row_cache import RowCache
 from model.network.stacks import Memory
-from model.planning.planning import plan_explanation
-from model.planning.queries import ExplanationQuery
+from model.planning.explanations import plan_explanation
+from model.planning.queries import OfflineExplanation
 from model.planning.runtime import Runtime, load_runtime
 from tests.tiny import TINY_LAYOUT, tiny_bundle
 
@@ -51,13 +53,13 @@ def engine(request: pytest.FixtureRequest, runtime: Runtime, network: Vip5Networ
 
 
 @pytest.fixture(scope="module")
-def works(runtime: Runtime) -> list[TextWork]:
+def works(runtime: Runtime) -> list[TextPlan]:
     """Both domains; short, long and seeded texts, and a search with several beams."""
     works = []
     for number in range(1, 25):
         domain = runtime.domains[("toys", "words")[number % 2]]
-        query = ExplanationQuery(
-            f"item-{number}",
+        query = OfflineExplanation(
+            item_id=f"item-{number}",
             user_id="u2",
             feature="price " * (number % 5 * 4) or None,
             max_new_tokens=3 + number * 5 % 50,
@@ -67,20 +69,20 @@ def works(runtime: Runtime) -> list[TextWork]:
             seed=number,
         )
         plan = plan_explanation(domain, query)
-        works.append(plan.work([_features(number, domain.spec.layout.feature_dim)]))
+        works.append(replace(plan, features=(_features(number, domain.spec.layout.feature_dim),)))
     return works
 
 
 @pytest.fixture(scope="module")
-def alone(engine: DecodingEngine, works: list[TextWork]) -> list[GeneratedText]:
-    return [engine.generate([work])[0][0] for work in works]
+def alone(engine: DecodingEngine, works: list[TextPlan]) -> list[GeneratedText]:
+    return [generate(engine, [work])[0] for work in works]
 
 
 def _features(seed: int, dim: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((1, dim)).astype(np.float32)
 
 
-def run(session: TextSession, works: Sequence[TextWork], seed: int) -> dict[int, GeneratedText]:
+def run(session: TextSession, works: Sequence[TextPlan], seed: int) -> dict[int, GeneratedText]:
     """Let works join at random between steps; checks that the tokens told are those of the texts."""
     dice = random.Random(seed)
     waiting = list(enumerate(works))
@@ -106,7 +108,7 @@ def run(session: TextSession, works: Sequence[TextWork], seed: int) -> dict[int,
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_text_is_the_same_alone_and_among_texts_that_come_and_go(
-    engine: DecodingEngine, works: list[TextWork], alone: list[GeneratedText], seed: int
+    engine: DecodingEngine, works: list[TextPlan], alone: list[GeneratedText], seed: int
 ) -> None:
     texts = run(engine.open_texts(5), works, seed)
 
@@ -116,7 +118,7 @@ def test_a_text_is_the_same_alone_and_among_texts_that_come_and_go(
         assert texts[name].score == pytest.approx(expected.score, abs=1e-3)
 
 
-def test_a_session_gives_all_rows_back(engine: DecodingEngine, works: list[TextWork]) -> None:
+def test_a_session_gives_all_rows_back(engine: DecodingEngine, works: list[TextPlan]) -> None:
     session = engine.open_texts(6)
     run(session, works, 3)
 
@@ -124,17 +126,17 @@ def test_a_session_gives_all_rows_back(engine: DecodingEngine, works: list[TextW
     assert session.step() == []
 
 
-def test_more_works_than_free_rows_are_refused(engine: DecodingEngine, works: list[TextWork]) -> None:
+def test_more_plans_than_free_rows_are_refused(engine: DecodingEngine, works: list[TextPlan]) -> None:
     session = engine.open_texts(2)
     session.admit(works[:1])
 
-    with pytest.raises(ValueError, match="2 works for 1 free rows"):
+    with pytest.raises(ValueError, match="2 plans for 1 free rows"):
         session.admit(works[1:3])
     assert session.num_free == 1
 
 
 def test_a_cancelled_text_frees_its_row_and_leaves_the_others_alone(
-    engine: DecodingEngine, works: list[TextWork], alone: list[GeneratedText]
+    engine: DecodingEngine, works: list[TextPlan], alone: list[GeneratedText]
 ) -> None:
     names = [name for name, text in enumerate(alone) if len(text.token_ids) > 4][:3]
     search = next(name for name, work in enumerate(works) if work.num_beams > 1)
@@ -155,7 +157,7 @@ def test_a_cancelled_text_frees_its_row_and_leaves_the_others_alone(
     ]  # fmt: skip
 
 
-def test_streams_go_on_between_the_steps_of_a_search(engine: DecodingEngine, works: list[TextWork]) -> None:
+def test_streams_go_on_between_the_steps_of_a_search(engine: DecodingEngine, works: list[TextPlan]) -> None:
     stream = replace(next(work for work in works if work.num_beams == 1), max_new_tokens=40, temperature=5.0, seed=1)
     search = replace(next(work for work in works if work.num_beams > 1), max_new_tokens=30)
     session = engine.open_texts(2)
@@ -195,7 +197,7 @@ class FailingRows:
 
 
 def test_a_step_without_memory_can_be_taken_by_fewer_rows_at_a_time(
-    network: Vip5Network, works: list[TextWork], alone: list[GeneratedText]
+    network: Vip5Network, works: list[TextPlan], alone: list[GeneratedText]
 ) -> None:
     names = [name for name, work in enumerate(works) if work.num_beams == 1][:4]
     session = DecodingTextSession(Failing(TorchExecutor(network, torch.device("cpu")), 2), 4, SPECIAL)
@@ -217,18 +219,18 @@ def test_a_step_without_memory_can_be_taken_by_fewer_rows_at_a_time(
 @torch.no_grad()
 @pytest.mark.parametrize("is_static", [False, True])
 def test_rows_at_different_positions_equal_teacher_forcing(
-    network: Vip5Network, works: list[TextWork], *, is_static: bool
+    network: Vip5Network, works: list[TextPlan], *, is_static: bool
 ) -> None:
     """Rows join, pause and leave, and buffers grow on the way; what comes out is each row's own."""
     stepper = NetworkRowStepper(_reading(network), network, is_static=is_static)
     dice = random.Random(4)
-    texts: dict[int, tuple[TextWork, list[int]]] = {}
+    texts: dict[int, tuple[TextPlan, list[int]]] = {}
     most_rows = longest = 0
     for _ in range(80):
         free = [row for row in range(9) if row not in texts]
         if free and dice.random() < 0.5:
             joining = {row: dice.choice(works) for row in free[: dice.randint(1, 3)]}
-            stepper.admit(list(joining), [work.source for work in joining.values()])
+            stepper.admit(list(joining), list(joining.values()))
             texts |= {row: (work, []) for row, work in joining.items()}
         if len(texts) > 2 and dice.random() < 0.3:
             leaving = dice.choice(sorted(texts))
@@ -242,31 +244,31 @@ def test_rows_at_different_positions_equal_teacher_forcing(
         logits = stepper.step(rows, torch.tensor([texts[row][1][-1] for row in rows]))
         for place, row in dice.sample(list(enumerate(rows)), 1):
             work, fed = texts[row]
-            expected = _teacher_forced(network, work.source, fed)
+            expected = _teacher_forced(network, work, fed)
             assert float((logits[place] - expected).abs().max()) < TOLERANCE * float(1 + expected.abs().max())
         most_rows, longest = max(most_rows, len(rows)), max(longest, *(len(fed) for _, fed in texts.values()))
     assert most_rows > 4, "the first buffers have four rows"
     assert longest > 32, "and 32 positions"
 
 
-def _reading(network: Vip5Network) -> Callable[[Sequence[EncoderInput]], tuple[Vip5Network, Memory]]:
-    def read(sources: Sequence[EncoderInput]) -> tuple[Vip5Network, Memory]:
-        return network, network.memorise(collate(sources, network, torch.device("cpu")))
+def _reading(network: Vip5Network) -> Callable[[Sequence[Plan]], tuple[Vip5Network, Memory]]:
+    def read(plans: Sequence[Plan]) -> tuple[Vip5Network, Memory]:
+        return network, network.memorise(collate(plans, network, torch.device("cpu")))
 
     return read
 
 
-def _teacher_forced(network: Vip5Network, source: EncoderInput, fed: list[int]) -> Tensor:
-    batch = collate([source], network, torch.device("cpu"))
+def _teacher_forced(network: Vip5Network, plan: Plan, fed: list[int]) -> Tensor:
+    batch = collate([plan], network, torch.device("cpu"))
     targets = torch.tensor([[*fed[1:], 0]])
     return network.decode(targets, network.memorise(batch), batch.rows)[0, -1]
 
 
-def test_memory_of_ended_texts_is_given_back(network: Vip5Network, works: list[TextWork]) -> None:
+def test_memory_of_ended_texts_is_given_back(network: Vip5Network, works: list[TextPlan]) -> None:
     cache = RowCache(network, is_static=False)
-    batch = collate([works[0].source], network, torch.device("cpu"))
+    batch = collate([works[0]], network, torch.device("cpu"))
     with torch.no_grad():
-        cache.occupy([6], network.memorise(batch), [works[0].source.prompt.num_tokens])
+        cache.occupy([6], network.memorise(batch), [works[0].prompt.num_tokens])
     assert cache.num_rows == 8
 
     cache.release()

@@ -15,8 +15,8 @@ from model.evaluation.baselines import candidate_ranks, catalog_ranks, fit_basel
 from model.evaluation.held_out import HeldOut
 from model.evaluation.options import EvaluationOptions
 from tests.tiny import tiny_catalog
-from tests.unit.engine.domains import tiny_domain
 from tests.unit.evaluation.datasets import toys_dataset
+from tests.unit.planning.domains import tiny_domain
 
 NUM_ITEMS = 12
 TOYS = tiny_domain(catalog=tiny_catalog(NUM_ITEMS))  # item-10, row 9, is not active

@@ -15,18 +15,18 @@ from model.bundle.bundle import open_bundle
 from model.datasets.dataset import Dataset
 from model.decoding.trie import TrieArena
 from model.engine.decoding_engine import DecodingEngine
-from model.engine.protocol import ScoringWork
+from model.engine.offline import rank
+from model.engine.plans import RankingPlan, ScoringPlan
 from model.engine.torch_executor import TorchExecutor
 from model.errors import DatasetError, UnknownDomainError
-from model.evaluation.answering import PromptImages
+from model.evaluation.answering import ItemImages
 from model.evaluation.answers import Answer, ExactAnswer, RankedAnswer, TextAnswer, read_answers
 from model.evaluation.evaluation import evaluate
 from model.evaluation.options import EvaluationOptions
 from model.evaluation.report import Report
 from model.network.config import Task
-from model.planning.planning import plan_sequential
-from model.planning.plans import RankingPlan
-from model.planning.queries import SequentialQuery
+from model.planning.queries import OfflineSequential
+from model.planning.rankings import plan_sequential
 from model.planning.runtime import Runtime, load_runtime
 from tests.tiny import tiny_bundle
 from tests.unit.evaluation.datasets import toy_review, toys_dataset
@@ -124,14 +124,14 @@ def test_answers_are_those_of_each_question_by_itself(
     whole: tuple[Report, list[Answer]], runtime: Runtime, dataset: Dataset
 ) -> None:
     toys = runtime.domains["toys"]
-    images = PromptImages.of(toys, runtime.feature_files["toys"])
+    images = ItemImages.of(toys, runtime.feature_files["toys"])
     for answer in whole[1]:
         if isinstance(answer, RankedAnswer) and answer.template == "A-3":
             history = tuple(dataset.catalog.item_ids[row] for row in dataset.sequences.of(answer.user)[:-1])
-            query = SequentialQuery(history, user_id=f"u{answer.user + 1}", exclude_history=False)
+            query = OfflineSequential(history=history, user_id=f"u{answer.user + 1}", exclude_history=False)
             plan = plan_sequential(toys, query)
             assert isinstance(plan, RankingPlan)
-            (ranking,), _ = runtime.engine.rank([plan.work([images.read(plan.prompt)])])
+            (ranking,) = rank(runtime.engine, [images.add_to(plan)])
             assert answer.item_ids == tuple(toys.catalog.item_ids[row] for row in toys.rows_of(ranking.leaves))
             assert answer.scores == pytest.approx(ranking.scores, abs=1e-4)
             assert answer.exact_prefix == ranking.exact_prefix
@@ -139,15 +139,16 @@ def test_answers_are_those_of_each_question_by_itself(
 
 def test_embeddings_are_read_for_the_items_of_the_prompt(runtime: Runtime) -> None:
     toys = runtime.domains["toys"]
-    query = SequentialQuery(("item-11", "item-2", "item-1"))  # every 11th toy has no picture
+    query = OfflineSequential(history=("item-11", "item-2", "item-1"))  # every 11th toy has no picture
     plan = plan_sequential(toys, query)
     assert isinstance(plan, RankingPlan)
-    images = PromptImages.of(toys, runtime.feature_files["toys"])
-    read = images.read(plan.prompt)
+    images = ItemImages.of(toys, runtime.feature_files["toys"])
+    shown = images.add_to(plan)
+    (read,) = shown.features
     assert not read[0].any()
     assert np.array_equal(read[1:], images.by_row[[images.row_of["item-2"], images.row_of["item-1"]]])
     assert read[1:].all()
-    assert images.lacks_some([plan.prompt])
+    assert [each.kind for each in shown.degraded] == ["anonymous_user", "missing_features"]
 
 
 def test_exact_rankings_are_the_true_top_of_the_catalog(
@@ -293,10 +294,10 @@ def true_top(runtime: Runtime, dataset: Dataset, user: int) -> tuple[str, ...]:
     """The ten best items by the log-probability of every identifier, one prompt and one identifier at a time."""
     toys = runtime.domains["toys"]
     history = tuple(dataset.catalog.item_ids[row] for row in dataset.sequences.of(user)[:-1])
-    plan = plan_sequential(toys, SequentialQuery(history, user_id=f"u{user + 1}", exclude_history=False))
+    plan = plan_sequential(toys, OfflineSequential(history=history, user_id=f"u{user + 1}", exclude_history=False))
     assert isinstance(plan, RankingPlan)
-    source = plan.work([PromptImages.of(toys, runtime.feature_files["toys"]).read(plan.prompt)]).source
+    shown = ItemImages.of(toys, runtime.feature_files["toys"]).add_to(plan)
     rows = np.flatnonzero(toys.catalog.is_active).tolist()
     targets = tuple((*toys.assembler.identifiers.row(row).tolist(), toys.tokenizer.eos_id) for row in rows)
-    (scores,), _ = runtime.engine.score([ScoringWork(source, targets)])
+    (((scores,),), _) = runtime.engine.score([ScoringPlan.of(shown, targets)])
     return tuple(toys.catalog.item_ids[rows[place]] for place in np.argsort(-np.array(scores), kind="stable")[:10])

@@ -9,8 +9,8 @@ from model.errors import DatasetError, InputError
 from model.evaluation.held_out import HeldOut, fingerprint
 from model.evaluation.options import EvaluationOptions
 from tests.tiny import tiny_catalog
-from tests.unit.engine.domains import tiny_domain
 from tests.unit.evaluation.datasets import toy_review, toys_dataset
+from tests.unit.planning.domains import tiny_domain
 
 HISTORIES = [[4, 5, 6, 7], [8], [1, 2, 3], [10, 11]]
 TOYS = tiny_domain(catalog=tiny_catalog(120))

@@ -11,11 +11,11 @@ from model.errors import DatasetError
 from model.evaluation.held_out import HeldOut
 from model.evaluation.options import EvaluationOptions
 from model.evaluation.questions import Questionnaire
-from model.planning.queries import DirectQuery, ExplanationQuery, SequentialQuery
+from model.planning.queries import OfflineDirect, OfflineExplanation, OfflineSequential
 from model.prompts.templates import TEMPLATES
 from tests.tiny import tiny_catalog
-from tests.unit.engine.domains import tiny_domain
 from tests.unit.evaluation.datasets import toy_review, toys_dataset
+from tests.unit.planning.domains import tiny_domain
 
 CATALOG = tiny_catalog(120)
 TOYS = tiny_domain(catalog=CATALOG, users=[{"user_id": f"u{n}", "index": str(n), "name": None} for n in range(1, 10)])
@@ -30,20 +30,20 @@ def asking(dataset: Dataset | None = None, domain: object = TOYS, **options: obj
 
 def test_histories_are_asked_about_short_ones_first() -> None:
     one, other = asking().questions(TEMPLATES["A-3"])
-    assert isinstance(one.query, SequentialQuery)
-    assert isinstance(other.query, SequentialQuery)
+    assert isinstance(one.query, OfflineSequential)
+    assert isinstance(other.query, OfflineSequential)
     assert (one.subject, one.query.history, one.query.user_id) == (1, ("item-2", "item-3"), "u2")
     assert (other.subject, other.query.history, other.query.user_id) == (0, ("item-5", "item-6", "item-7"), "u1")
     assert (one.query.template, one.query.exclude_history, one.query.include_items) == ("A-3", False, None)
-    assert (one.query.options.k, one.query.options.num_beams) == (10, 20)
+    assert (one.query.k, one.query.num_beams) == (10, 20)
 
 
 def test_direct_and_yes_or_no_questions_are_about_the_same_candidates() -> None:
     questionnaire = asking()
     direct = questionnaire.questions(TEMPLATES["B-5"])[0].query
     sequential = questionnaire.questions(TEMPLATES["A-7"])[1].query
-    assert isinstance(direct, DirectQuery)
-    assert isinstance(sequential, SequentialQuery)
+    assert isinstance(direct, OfflineDirect)
+    assert isinstance(sequential, OfflineSequential)
     assert direct.candidates is not None
     assert len(direct.candidates) == 100
     assert sequential.include_items == direct.candidates
@@ -52,7 +52,7 @@ def test_direct_and_yes_or_no_questions_are_about_the_same_candidates() -> None:
 def test_explanations_are_asked_with_all_that_the_review_says() -> None:
     questionnaire = asking(toys_dataset(HISTORIES, reviews=[toy_review(1, star_rating=3.6)]), max_new_tokens=7)
     (question,) = questionnaire.questions(TEMPLATES["C-12"])
-    assert question.query == ExplanationQuery(
+    assert question.query == OfflineExplanation(
         item_id="item-6",
         user_id="u2",
         feature="toy",

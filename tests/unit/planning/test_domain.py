@@ -6,7 +6,7 @@ import pytest
 from model.bundle.catalog import Catalog
 from model.errors import InputError, UnknownColumnError
 from model.planning.domain import ServedDomain
-from tests.unit.engine.domains import eligible_numbers, tiny_domain
+from tests.unit.planning.domains import eligible_numbers, tiny_domain
 
 
 @pytest.fixture(scope="module")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
+from model.degradation import Degradation, DegradationKind
 from model.errors import InputError, UnknownItemError, UnknownTemplateError
 from model.planning.domain import ServedDomain
-from model.planning.planning import plan_direct, plan_explanation, plan_sequential
-from model.planning.plans import Degradation
-from model.planning.queries import DirectQuery, ExplanationQuery, SequentialQuery
+from model.planning.explanations import plan_explanation
+from model.planning.queries import OfflineDirect, OfflineExplanation, OfflineSequential
+from model.planning.rankings import plan_direct, plan_sequential
 from model.prompts.assembly import PromptValues
 from model.prompts.templates import TEMPLATES
-from tests.unit.engine.domains import item, row, tiny_domain
+from tests.unit.planning.domains import item, row, tiny_domain
 
-ASKED = ExplanationQuery(item_id=item(5), user_id="u7")
+ASKED = OfflineExplanation(item_id=item(5), user_id="u7")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,6 @@ def test_every_explanation_template_is_filled_with_the_requests_fields(domain: S
     expected = domain.assembler.assemble(TEMPLATES[template_id], values)
     assert plan.prompt.input_ids.tolist() == expected.input_ids.tolist()
     assert plan.prompts == (plan.prompt,)
-    assert plan.predicts_rating == (template_id in ("C-7", "C-8"))
     assert plan.degraded == ()
 
 
@@ -74,14 +73,14 @@ def test_a_template_without_its_field_is_refused(domain: ServedDomain, template_
     with pytest.raises(InputError) as raised:
         plan_explanation(domain, replace(everything, **{missing: None}))  # type: ignore[arg-type]  # the cases' fields
     assert str(raised.value) == (
-        f"template {template_id} needs {missing}; give it, or leave the template out to have one chosen"
+        f"template {template_id} needs {missing}; give it, or omit the template to have one chosen"
     )
     assert raised.value.field == missing
 
 
 def test_an_unknown_item_cannot_be_explained(domain: ServedDomain) -> None:
     with pytest.raises(UnknownItemError) as raised:
-        plan_explanation(domain, ExplanationQuery(item_id="x"))
+        plan_explanation(domain, OfflineExplanation(item_id="x"))
     assert str(raised.value) == "item 'x' is not in the catalog of toys; see GET /domains/toys/items"
     assert (raised.value.field, raised.value.code) == ("item_id", "unknown_item")
 
@@ -96,15 +95,11 @@ def test_an_inactive_item_can_be_explained(domain: ServedDomain) -> None:
     assert plan_explanation(domain, replace(ASKED, item_id=item(10))).prompt.image_items == (row(10),)
 
 
-def test_decoding_options_go_on_to_the_work(domain: ServedDomain) -> None:
+def test_a_plan_carries_the_decoding_options(domain: ServedDomain) -> None:
     query = replace(ASKED, max_new_tokens=9, num_beams=3, temperature=0.7, top_p=0.8, seed=4)
     plan = plan_explanation(domain, query)
-    features = np.ones((1, 8), dtype=np.float32)
-    work = plan.work([features])
-    assert (work.max_new_tokens, work.num_beams, work.temperature, work.top_p, work.seed) == (9, 3, 0.7, 0.8, 4)
-    assert (work.source.task, work.source.slot) == ("explanation", 0)
-    assert work.source.prompt is plan.prompt
-    assert work.source.features is features
+    assert (plan.max_new_tokens, plan.num_beams, plan.temperature, plan.top_p, plan.seed) == (9, 3, 0.7, 0.8, 4)
+    assert (plan.task, plan.slot) == ("explanation", 0)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +118,7 @@ def test_prompts_name_users_as_the_table_and_the_request_do(
     domain: ServedDomain, user_id: str | None, user_name: str | None, index: str, name: str
 ) -> None:
     for template_id in ("A-3", "A-9"):
-        query = SequentialQuery((item(3),), user_id=user_id, user_name=user_name, template=template_id)
+        query = OfflineSequential(history=(item(3),), user_id=user_id, user_name=user_name, template=template_id)
         values = PromptValues(user_index=index, user_name=name, history=(row(3),))
         expected = domain.assembler.assemble(TEMPLATES[template_id], values)
         (prompt,) = plan_sequential(domain, query).prompts
@@ -132,7 +127,7 @@ def test_prompts_name_users_as_the_table_and_the_request_do(
 
 def test_without_a_table_a_user_is_called_as_given() -> None:
     domain = tiny_domain(users=())
-    plan = plan_direct(domain, DirectQuery((item(3),), user_id="4711", template="B-7"))
+    plan = plan_direct(domain, OfflineDirect(candidates=(item(3),), user_id="4711", template="B-7"))
     values = PromptValues(user_index="4711", candidates=(row(3),))
     expected = domain.assembler.assemble(TEMPLATES["B-7"], values)
     assert plan.prompts[0].input_ids.tolist() == expected.input_ids.tolist()
@@ -141,7 +136,7 @@ def test_without_a_table_a_user_is_called_as_given() -> None:
 
 def test_an_unknown_user_is_answered_and_named(domain: ServedDomain) -> None:
     plan = plan_explanation(domain, replace(ASKED, user_id="u9"))
-    assert plan.degraded == (Degradation("unknown_user", "user u9 is not among the users of toys"),)
+    assert plan.degraded == (Degradation(DegradationKind.UNKNOWN_USER, "user u9 is not among the users of toys"),)
 
 
 @pytest.mark.parametrize(
@@ -151,13 +146,15 @@ def test_an_unknown_user_is_answered_and_named(domain: ServedDomain) -> None:
 def test_a_prompt_that_speaks_of_nobody_is_said_so(
     domain: ServedDomain, template_id: str, user_name: str | None, *, is_noted: bool
 ) -> None:
-    plan = plan_sequential(domain, SequentialQuery((item(3),), user_name=user_name, template=template_id))
+    plan = plan_sequential(domain, OfflineSequential(history=(item(3),), user_name=user_name, template=template_id))
     detail = f"template {template_id} speaks of a user whom the request does not name"
-    assert plan.degraded == ((Degradation("anonymous_user", detail),) if is_noted else ())
+    assert plan.degraded == ((Degradation(DegradationKind.ANONYMOUS_USER, detail),) if is_noted else ())
 
 
 def test_all_that_degrades_an_answer_is_listed(domain: ServedDomain) -> None:
-    plan = plan_sequential(domain, SequentialQuery(("x", item(3)), user_id="u9", include_items=(item(3), "y")))
+    plan = plan_sequential(
+        domain, OfflineSequential(history=("x", item(3)), user_id="u9", include_items=(item(3), "y"))
+    )
     assert [each.kind for each in plan.degraded] == [
         "unknown_items", "unknown_items", "unknown_user", "no_eligible_items",
     ]  # fmt: skip

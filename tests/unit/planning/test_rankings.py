@@ -7,17 +7,19 @@ import pytest
 
 from model.bundle.catalog import Catalog
 from model.bundle.layout import PromptDefaults
+from model.degradation import Degradation, DegradationKind
+from model.engine.plans import RankingPlan, ScoringPlan
+from model.engine.rankings import ranking_of_scores
 from model.errors import InputError, UnknownColumnError, UnknownTemplateError
 from model.planning.domain import ServedDomain
-from model.planning.planning import plan_direct, plan_sequential
-from model.planning.plans import Degradation, PointwisePlan, RankingPlan
-from model.planning.queries import DirectQuery, RankingOptions, SequentialQuery
+from model.planning.queries import OfflineDirect, OfflineSequential
+from model.planning.rankings import plan_direct, plan_sequential
 from model.prompts.assembly import PromptValues
 from model.prompts.templates import TEMPLATES
-from tests.unit.engine.domains import eligible_numbers, item, row, tiny_domain
+from tests.unit.planning.domains import eligible_numbers, item, row, tiny_domain
 
 ACTIVE = set(range(1, 31)) - {10, 20, 30}
-HISTORY = SequentialQuery(history=(item(3), item(12)), user_id="u7")
+HISTORY = OfflineSequential(history=(item(3), item(12)), user_id="u7")
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +42,13 @@ def test_the_domains_own_defaults_hold_where_a_request_is_silent() -> None:
     assert _ranking(domain, HISTORY).template == "A-9"
     assert _ranking(domain, HISTORY).length_penalty == 1.5
     assert _ranking(domain, HISTORY, length_penalty=0.0).length_penalty == 0.0
-    assert _direct(domain, DirectQuery(user_id="u7")).template == "B-8"
+    assert _direct(domain, OfflineDirect(user_id="u7")).template == "B-8"
     assert _ranking(domain, replace(HISTORY, template="A-1")).template == "A-1"
 
 
 def test_a_plan_carries_what_the_request_asked_for(domain: ServedDomain) -> None:
     plan = _ranking(domain, HISTORY, k=7, num_beams=9, length_penalty=-1.0, exactness="certified")
-    (features,) = [np.ones((2, 8), dtype=np.float32)]
-    work = plan.work([features])
-    assert (work.k, work.num_beams, work.length_penalty, work.certified) == (7, 9, -1.0, True)
-    assert (work.source.slot, work.source.task) == (0, "sequential")
-    assert work.source.prompt is plan.prompt
-    assert work.source.features is features
-    assert work.eligibility is plan.eligibility
+    assert (plan.k, plan.num_beams, plan.length_penalty, plan.certified) == (7, 9, -1.0, True)
 
 
 @pytest.mark.parametrize(("k", "num_beams", "expected"), [(10, None, 20), (35, None, 35), (10, 10, 10), (1, 50, 50)])
@@ -84,9 +80,9 @@ def test_fewer_beams_than_items_are_refused(domain: ServedDomain) -> None:
     ],
 )
 def test_only_what_all_constraints_admit_is_eligible(
-    domain: ServedDomain, query: SequentialQuery, options: dict[str, object], expected: set[int]
+    domain: ServedDomain, query: OfflineSequential, options: dict[str, object], expected: set[int]
 ) -> None:
-    plan = plan_sequential(domain, replace(query, options=RankingOptions(**options)))  # type: ignore[arg-type]  # cases
+    plan = plan_sequential(domain, replace(query, **options))  # type: ignore[arg-type]  # cases
     assert isinstance(plan, RankingPlan)
     assert eligible_numbers(domain, plan.eligibility.mask().tolist()) == expected
     assert plan.eligibility.num_eligible == len(expected)
@@ -97,27 +93,27 @@ def test_constraints_that_leave_nothing_are_said_so(domain: ServedDomain) -> Non
     plan = _ranking(domain, replace(HISTORY, include_items=(item(3), item(20))))
     assert plan.eligibility.num_eligible == 0
     detail = "the constraints leave no item of the catalog; nothing can be recommended"
-    assert plan.degraded == (Degradation("no_eligible_items", detail),)
+    assert plan.degraded == (Degradation(DegradationKind.NO_ELIGIBLE_ITEMS, detail),)
 
 
 def test_unknown_items_of_a_history_are_left_out_and_named(domain: ServedDomain) -> None:
     plan = _ranking(domain, replace(HISTORY, history=("x", item(3), "y")))
     assert plan.prompt.image_items == (row(3),)
     detail = "2 of history not in the catalog and left out: x, y"
-    assert plan.degraded == (Degradation("unknown_items", detail),)
+    assert plan.degraded == (Degradation(DegradationKind.UNKNOWN_ITEMS, detail),)
 
 
 def test_of_many_unknown_items_the_first_are_named(domain: ServedDomain) -> None:
     unknown = tuple(f"x{number}" for number in range(8))
     plan = _ranking(domain, HISTORY, exclude_items=unknown)
     detail = "8 of exclude_items not in the catalog and left out: x0, x1, x2, x3, x4, …"
-    assert plan.degraded == (Degradation("unknown_items", detail),)
+    assert plan.degraded == (Degradation(DegradationKind.UNKNOWN_ITEMS, detail),)
 
 
 @pytest.mark.parametrize("history", [(), ("x",), ("x", "y")])
 def test_a_history_without_a_known_item_is_refused(domain: ServedDomain, history: tuple[str, ...]) -> None:
     with pytest.raises(InputError) as raised:
-        plan_sequential(domain, SequentialQuery(history))
+        plan_sequential(domain, OfflineSequential(history=history))
     assert str(raised.value) == (
         f"none of the {len(history)} items of the history is in the catalog of toys; give at least one item_id that is"
     )
@@ -135,7 +131,7 @@ def test_inclusions_without_a_known_item_are_refused(domain: ServedDomain) -> No
 
 def test_candidates_without_a_known_item_are_refused(domain: ServedDomain) -> None:
     with pytest.raises(InputError) as raised:
-        plan_direct(domain, DirectQuery(("x",)))
+        plan_direct(domain, OfflineDirect(candidates=("x",)))
     assert str(raised.value) == "none of the 1 candidates is in the catalog of toys; give at least one item_id that is"
     assert raised.value.field == "candidates"
 
@@ -152,7 +148,7 @@ def test_a_template_of_another_task_or_of_none_is_refused(domain: ServedDomain, 
 
 def test_a_direct_template_is_none_of_the_others(domain: ServedDomain) -> None:
     with pytest.raises(UnknownTemplateError) as raised:
-        plan_direct(domain, DirectQuery(template="A-1"))
+        plan_direct(domain, OfflineDirect(template="A-1"))
     assert str(raised.value) == (
         "template 'A-1' is not one of the direct templates: B-1, B-2, B-3, B-4, B-5, B-6, B-7, B-8"
     )
@@ -170,7 +166,7 @@ def test_a_prompt_that_is_cut_is_said_so() -> None:
     assert plan.prompt.num_tokens == 24
     untruncated = plan.prompt.num_tokens_untruncated
     detail = f"the prompt has {untruncated} tokens, the model reads the first 24"
-    assert plan.degraded == (Degradation("prompt_truncated", detail),)
+    assert plan.degraded == (Degradation(DegradationKind.PROMPT_TRUNCATED, detail),)
     assert untruncated > 24
 
 
@@ -180,7 +176,7 @@ def test_of_several_prompts_that_are_cut_the_longest_is_told() -> None:
         for number, length in enumerate((40, 70, 3, 50), start=1)
     )
     domain = tiny_domain(prompts=PromptDefaults(max_tokens=60), catalog=catalog)
-    plan = plan_direct(domain, DirectQuery(catalog.item_ids, user_id="u7", template="B-3"))
+    plan = plan_direct(domain, OfflineDirect(candidates=catalog.item_ids, user_id="u7", template="B-3"))
     lengths = [prompt.num_tokens_untruncated for prompt in plan.prompts]
     assert [length > 60 for length in lengths] == [True, True, False, True]
     (degraded,) = plan.degraded
@@ -188,7 +184,7 @@ def test_of_several_prompts_that_are_cut_the_longest_is_told() -> None:
 
 
 def test_candidates_stand_in_the_prompt_and_bound_the_answer(domain: ServedDomain) -> None:
-    plan = _direct(domain, DirectQuery((item(5), item(10), "x", item(2)), user_id="u7"))
+    plan = _direct(domain, OfflineDirect(candidates=(item(5), item(10), "x", item(2)), user_id="u7"))
     assert plan.template == "B-5"
     assert plan.prompt.image_items == (row(5), row(10), row(2))
     assert eligible_numbers(domain, plan.eligibility.mask().tolist()) == {2, 5}
@@ -196,7 +192,7 @@ def test_candidates_stand_in_the_prompt_and_bound_the_answer(domain: ServedDomai
 
 
 def test_without_candidates_the_whole_catalog_is_ranked(domain: ServedDomain) -> None:
-    plan = _direct(domain, DirectQuery(user_id="u7"))
+    plan = _direct(domain, OfflineDirect(user_id="u7"))
     assert plan.prompt.image_items == ()
     assert eligible_numbers(domain, plan.eligibility.mask().tolist()) == ACTIVE
 
@@ -204,36 +200,24 @@ def test_without_candidates_the_whole_catalog_is_ranked(domain: ServedDomain) ->
 @pytest.mark.parametrize("template", ["B-1", "B-2", "B-3", "B-4"])
 def test_pointwise_templates_ask_about_each_eligible_candidate_once(domain: ServedDomain, template: str) -> None:
     candidates = (item(9), item(10), item(2), item(9), item(4))
-    query = DirectQuery(
-        candidates, user_id="u7", template=template, options=RankingOptions(k=2, exclude_items=(item(4),))
-    )
+    query = OfflineDirect(candidates=candidates, user_id="u7", template=template, k=2, exclude_items=(item(4),))
     plan = plan_direct(domain, query)
-    assert isinstance(plan, PointwisePlan)
-    assert plan.candidate_rows == (row(9), row(2))
+    assert isinstance(plan, ScoringPlan)
+    assert _candidates(domain, plan) == [row(9), row(2)]
     assert (plan.k, plan.task, plan.template) == (2, "direct", template)
     values = PromptValues(user_index="77", user_name="Ann")
-    for candidate, prompt in zip(plan.candidate_rows, plan.prompts, strict=True):
+    for candidate, prompt in zip(_candidates(domain, plan), plan.prompts, strict=True):
         expected = domain.assembler.assemble(TEMPLATES[template], replace(values, item=candidate))
         assert prompt.input_ids.tolist() == expected.input_ids.tolist()
     words = domain.tokenizer.words
-    assert (plan.yes_ids, plan.no_ids) == ((*words("yes"), 1), (*words("no"), 1))
-
-
-def test_pointwise_work_asks_for_yes_and_no_of_every_prompt(domain: ServedDomain) -> None:
-    plan = plan_direct(domain, DirectQuery((item(9), item(2)), template="B-1", user_id="u7"))
-    assert isinstance(plan, PointwisePlan)
-    features = [np.full((1, 8), number, dtype=np.float32) for number in range(2)]
-    work = plan.work(features)
-    assert [each.targets for each in work] == [(plan.yes_ids, plan.no_ids)] * 2
-    assert [each.source.features is rows for each, rows in zip(work, features, strict=True)] == [True, True]
-    assert [each.source.prompt for each in work] == list(plan.prompts)
+    assert plan.targets == ((*words("yes"), 1), (*words("no"), 1))
 
 
 @pytest.mark.parametrize("template", ["A-7", "A-8"])
 def test_sequential_yes_or_no_asks_about_the_included_items(domain: ServedDomain, template: str) -> None:
     plan = plan_sequential(domain, replace(HISTORY, template=template, include_items=(item(8), item(3), item(6))))
-    assert isinstance(plan, PointwisePlan)
-    assert plan.candidate_rows == (row(8), row(6))
+    assert isinstance(plan, ScoringPlan)
+    assert _candidates(domain, plan) == [row(8), row(6)]
     assert [prompt.image_items for prompt in plan.prompts] == [(row(3), row(12), row(8)), (row(3), row(12), row(6))]
 
 
@@ -251,7 +235,7 @@ def test_sequential_yes_or_no_needs_items_to_ask_about(domain: ServedDomain, tem
 @pytest.mark.parametrize("template", ["B-1", "B-2", "B-3", "B-4"])
 def test_direct_yes_or_no_needs_candidates(domain: ServedDomain, template: str) -> None:
     with pytest.raises(InputError) as raised:
-        plan_direct(domain, DirectQuery(template=template))
+        plan_direct(domain, OfflineDirect(template=template))
     assert str(raised.value) == (
         f"template {template} asks yes or no about each candidate; give candidates, "
         "or take one of B-5 to B-8 to rank the whole catalog"
@@ -260,42 +244,39 @@ def test_direct_yes_or_no_needs_candidates(domain: ServedDomain, template: str) 
 
 
 def test_candidates_are_ranked_by_their_share_of_yes() -> None:
-    plan = _pointwise_plan(candidate_rows=(4, 7, 9, 2), k=3)
-    ranked = plan.rank([(-1.0, -1.0), (-3.0, -1.0), (-0.5, -2.5), (-2.0, -2.0)])
-    assert [row for row, _ in ranked] == [9, 4, 2]  # equals keep the order of the candidates
-    assert [score for _, score in ranked] == pytest.approx([np.exp(-0.5) / (np.exp(-0.5) + np.exp(-2.5)), 0.5, 0.5])
+    plan = _scoring_plan(leaves=(4, 7, 9, 2), k=3)
+    ranking = ranking_of_scores(plan, ((-1.0, -1.0), (-3.0, -1.0), (-0.5, -2.5), (-2.0, -2.0)))
+    assert ranking.leaves.tolist() == [9, 4, 2]  # equals keep the order of the candidates
+    assert ranking.scores == pytest.approx([np.exp(-0.5) / (np.exp(-0.5) + np.exp(-2.5)), 0.5, 0.5])
+    assert (ranking.exact_prefix, ranking.num_beams) == (3, 0)
 
 
 def test_many_equal_candidates_keep_their_order() -> None:
-    rows = tuple(range(40, 0, -1))
-    assert [row for row, _ in _pointwise_plan(candidate_rows=rows, k=40).rank([(-1.0, -2.0)] * 40)] == list(rows)
+    leaves = tuple(range(40, 0, -1))
+    assert ranking_of_scores(_scoring_plan(leaves, k=40), ((-1.0, -2.0),) * 40).leaves.tolist() == list(leaves)
 
 
 def test_no_eligible_candidate_gives_no_ranking() -> None:
-    assert _pointwise_plan(candidate_rows=(), k=3).rank([]) == []
+    ranking = ranking_of_scores(_scoring_plan(leaves=(), k=3), ())
+    assert (len(ranking.leaves), len(ranking.scores), ranking.exact_prefix) == (0, 0, 0)
 
 
-def _ranking(domain: ServedDomain, query: SequentialQuery, **options: object) -> RankingPlan:
-    plan = plan_sequential(domain, replace(query, options=RankingOptions(**options)))  # type: ignore[arg-type]  # cases
+def _candidates(domain: ServedDomain, plan: ScoringPlan) -> list[int]:
+    rows: list[int] = domain.rows_of(np.array(plan.leaves)).tolist()
+    return rows
+
+
+def _ranking(domain: ServedDomain, query: OfflineSequential, **options: object) -> RankingPlan:
+    plan = plan_sequential(domain, replace(query, **options))  # type: ignore[arg-type]  # cases
     assert isinstance(plan, RankingPlan)
     return plan
 
 
-def _direct(domain: ServedDomain, query: DirectQuery) -> RankingPlan:
+def _direct(domain: ServedDomain, query: OfflineDirect) -> RankingPlan:
     plan = plan_direct(domain, query)
     assert isinstance(plan, RankingPlan)
     return plan
 
 
-def _pointwise_plan(candidate_rows: tuple[int, ...], k: int) -> PointwisePlan:
-    return PointwisePlan(
-        slot=0,
-        task="direct",
-        template="B-1",
-        prompts=(),
-        candidate_rows=candidate_rows,
-        yes_ids=(5, 1),
-        no_ids=(6, 1),
-        k=k,
-        degraded=(),
-    )
+def _scoring_plan(leaves: tuple[int, ...], k: int) -> ScoringPlan:
+    return ScoringPlan(slot=0, task="direct", template="B-1", prompts=(), targets=((5, 1), (6, 1)), leaves=leaves, k=k)

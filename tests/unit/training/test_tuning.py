@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from model.bundle.bundle import open_bundle
+from model.engine.plans import RankingPlan
 from model.errors import BackboneMismatchError, Vip5Error
 from model.network.weights import backbone_weights
-from model.planning.planning import plan_sequential
-from model.planning.plans import RankingPlan
-from model.planning.queries import SequentialQuery
+from model.planning.queries import OfflineSequential
+from model.planning.rankings import plan_sequential
 from model.planning.runtime import load_runtime
 from model.training.config import read_run
 from model.training.preparation import prepare
@@ -48,7 +48,7 @@ def adapters_run(scratch: Path, folder: Path, text: str = ADAPTERS) -> Path:
 def test_a_backbone_from_scratch_makes_a_bundle_that_serves(scratch: Path) -> None:
     runtime = load_runtime(scratch / "bundle")
     domain = runtime.domains["toys"]
-    plan = plan_sequential(domain, SequentialQuery(history=("item-1", "item-2"), user_id="u3"))
+    plan = plan_sequential(domain, OfflineSequential(history=("item-1", "item-2"), user_id="u3"))
     assert isinstance(plan, RankingPlan)
     assert domain.spec.trained
 

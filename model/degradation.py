@@ -1,0 +1,27 @@
+"""Reasons why an answer is less than it could be. The kinds are part of the HTTP interface and of the metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DegradationKind(StrEnum):
+    """Stable names; clients may act on them."""
+
+    ANONYMOUS_USER = "anonymous_user"
+    BEAMS_REDUCED = "beams_reduced"
+    MISSING_FEATURES = "missing_features"
+    NO_ELIGIBLE_ITEMS = "no_eligible_items"
+    PROMPT_TRUNCATED = "prompt_truncated"
+    UNKNOWN_ITEMS = "unknown_items"
+    UNKNOWN_USER = "unknown_user"
+    UNTRAINED_MODEL = "untrained_model"
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """One reason, with details for people."""
+
+    kind: DegradationKind
+    detail: str

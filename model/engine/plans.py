@@ -1,0 +1,107 @@
+"""Plans: what planning makes of a request, what waits in the queue, and what an engine runs.
+
+A plan holds prompts for one domain and what to do with them. An engine knows domains by slot and items by leaf.
+"""
+
+# P prompts, I images of a prompt, D width of an image feature
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.decoding.eligibility import Eligibility
+from model.degradation import Degradation
+from model.network.config import Task
+from model.prompts.prompt import Prompt
+
+_NO_FEATURES: NDArray[np.float32] = np.zeros((0, 0), dtype=np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """Prompts to encode. Images without a row of features read as zeros."""
+
+    slot: int  # the domain's place in the engine's banks
+    task: Task
+    template: str
+    prompts: tuple[Prompt, ...]
+    features: tuple[NDArray[np.float32], ...] = ()  # [I, D] for each prompt; empty until fetched
+    degraded: tuple[Degradation, ...] = ()
+
+    @property
+    def prompt(self) -> Prompt:
+        """The only prompt of a ranking or a text."""
+        (prompt,) = self.prompts
+        return prompt
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt; 0 without prompts."""
+        return max((prompt.num_tokens for prompt in self.prompts), default=0)
+
+    @property
+    def features_by_prompt(self) -> tuple[NDArray[np.float32], ...]:
+        """One array [I, D] for each prompt, without rows where nothing was fetched."""
+        return self.features or (_NO_FEATURES,) * len(self.prompts)
+
+    def degraded_by(self, *reasons: Degradation) -> Self:
+        return replace(self, degraded=(*self.degraded, *reasons)) if reasons else self
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RankingPlan(Plan):
+    """Find the k best eligible items for one prompt by a constrained beam search."""
+
+    eligibility: Eligibility
+    k: int
+    num_beams: int
+    length_penalty: float = 0.0
+    certified: bool = False  # widen the search until all k items are proven
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoringPlan(Plan):
+    """Log-probabilities of the same continuations for each prompt: yes and no for each candidate."""
+
+    targets: tuple[tuple[int, ...], ...]  # token ids, `</s>` included; at least one each
+    leaves: tuple[int, ...] = ()  # [P], the item that each prompt asks about, if it asks about one
+    k: int = 0  # most items of the ranking that the scores make
+
+    @classmethod
+    def of(cls, plan: Plan, targets: tuple[tuple[int, ...], ...]) -> ScoringPlan:
+        """Score continuations of another plan's prompts."""
+        return cls(
+            slot=plan.slot,
+            task=plan.task,
+            template=plan.template,
+            prompts=plan.prompts,
+            features=plan.features,
+            targets=targets,
+        )
+
+    def halves(self) -> tuple[ScoringPlan, ScoringPlan]:
+        """Two plans that share the prompts."""
+        middle = (len(self.prompts) + 1) // 2
+        return self._part(slice(middle)), self._part(slice(middle, None))
+
+    def _part(self, part: slice) -> ScoringPlan:
+        return replace(self, prompts=self.prompts[part], features=self.features[part], leaves=self.leaves[part])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextPlan(Plan):
+    """Generate text for one prompt.
+
+    One beam: greedy at temperature 0, else drawn from the softmax at that temperature among the smallest set of tokens
+    that holds `top_p` of the mass. Several beams: Hugging Face's beam search; temperature is not used.
+    """
+
+    max_new_tokens: int
+    num_beams: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None

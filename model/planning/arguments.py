@@ -1,0 +1,87 @@
+"""From names in a request to a prompt's arguments: its template, its user, its items.
+
+Unknown items and users are left out and noted as degradations; an error is raised only where nothing is left to answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from model.degradation import Degradation, DegradationKind
+from model.errors import InputError, UnknownTemplateError
+from model.network.config import Task
+from model.planning.domain import ServedDomain
+from model.planning.queries import UserQuery
+from model.prompts.assembly import PromptValues
+from model.prompts.prompt import Prompt
+from model.prompts.templates import TEMPLATES, Template
+
+ANONYMOUS_INDEX = "0"
+"""The model's index of a user whom the domain does not know; VIP5's users count from 1."""
+
+_NAMED_IN_DETAIL = 5
+
+
+def template_of(template_id: str, task: Task) -> Template:
+    """Raises UnknownTemplateError for one of another task, too."""
+    template = TEMPLATES.get(template_id)
+    if template is None or template.task != task:
+        known = ", ".join(name for name, each in TEMPLATES.items() if each.task == task)
+        raise UnknownTemplateError(
+            f"template {template_id!r} is not one of the {task} templates: {known}", field="template"
+        )
+    return template
+
+
+def known_rows(domain: ServedDomain, item_ids: Sequence[str], name: str, notes: list[Degradation]) -> list[int]:
+    """Catalog rows of the known items; the others are noted under the request's field `name`."""
+    rows = [(item_id, domain.catalog.row_of(item_id)) for item_id in item_ids]
+    unknown = [item_id for item_id, row in rows if row is None]
+    if unknown:
+        named = ", ".join(unknown[:_NAMED_IN_DETAIL]) + (", …" if len(unknown) > _NAMED_IN_DETAIL else "")
+        detail = f"{len(unknown)} of {name} not in the catalog and left out: {named}"
+        notes.append(Degradation(DegradationKind.UNKNOWN_ITEMS, detail))
+    return [row for _, row in rows if row is not None]
+
+
+def required_rows(domain: ServedDomain, item_ids: Sequence[str], name: str, notes: list[Degradation]) -> list[int]:
+    """As `known_rows`; raises InputError where none is known."""
+    rows = known_rows(domain, item_ids, name, notes)
+    if not rows:
+        items = "items of the history" if name == "history" else name
+        raise InputError(
+            f"none of the {len(item_ids)} {items} is in the catalog of {domain.name}; "
+            "give at least one item_id that is",
+            field=name,
+        )
+    return rows
+
+
+def with_user(
+    values: PromptValues, domain: ServedDomain, template: Template, query: UserQuery, notes: list[Degradation]
+) -> PromptValues:
+    """The values with the user's index and name: from the domain's table of users, or as given where there is none."""
+    index, name = query.user_id, query.user_name or query.user_id
+    if query.user_id is None:
+        index, name = ANONYMOUS_INDEX, query.user_name or f"user_{ANONYMOUS_INDEX}"
+        if template.needs("user_index") or (template.needs("user_name") and query.user_name is None):
+            detail = f"template {template.template_id} speaks of a user whom the request does not name"
+            notes.append(Degradation(DegradationKind.ANONYMOUS_USER, detail))
+    elif (users := domain.users) is not None:
+        row = users.row_of(query.user_id)
+        if row is None:
+            index = ANONYMOUS_INDEX
+            detail = f"user {query.user_id} is not among the users of {domain.name}"
+            notes.append(Degradation(DegradationKind.UNKNOWN_USER, detail))
+        else:
+            index, name = users.index(row), query.user_name or users.name(row) or query.user_id
+    return replace(values, user_index=index or ANONYMOUS_INDEX, user_name=name or ANONYMOUS_INDEX)
+
+
+def note_truncation(prompts: Sequence[Prompt], notes: list[Degradation]) -> None:
+    truncated = [prompt for prompt in prompts if prompt.is_truncated]
+    if truncated:
+        longest = max(prompt.num_tokens_untruncated for prompt in truncated)
+        detail = f"the prompt has {longest} tokens, the model reads the first {truncated[0].num_tokens}"
+        notes.append(Degradation(DegradationKind.PROMPT_TRUNCATED, detail))

@@ -1,0 +1,37 @@
+"""Which images a plan's prompts show, and their features."""
+
+# I images of a prompt, U distinct images of a plan, D width of a feature
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.degradation import Degradation, DegradationKind
+from model.engine.plans import Plan
+
+P = TypeVar("P", bound=Plan)
+
+
+def image_rows(plan: Plan) -> list[int]:
+    """Catalog rows of the items whose images the prompts show, each once: [U]."""
+    return list(dict.fromkeys(row for prompt in plan.prompts for row in prompt.image_items))
+
+
+def with_features(plan: P, features: NDArray[np.float32], is_present: NDArray[np.bool_], shortfall: str = "") -> P:
+    """The plan with features [U, D] of its `image_rows`, zero where `is_present` [U] is false.
+
+    Missing features are noted; `shortfall` says why items that may have some lack them.
+    """
+    place_of = {row: place for place, row in enumerate(image_rows(plan))}
+    by_prompt = tuple(features[[place_of[row] for row in prompt.image_items]] for prompt in plan.prompts)
+    plan = replace(plan, features=by_prompt)
+    num_missing = len(is_present) - int(is_present.sum())
+    if not num_missing:
+        return plan
+    detail = f"{num_missing} of {len(is_present)} items of the prompt had no image embedding"
+    reason = f": {shortfall}" if shortfall else ""
+    return plan.degraded_by(Degradation(DegradationKind.MISSING_FEATURES, detail + reason))

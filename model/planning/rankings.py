@@ -1,0 +1,150 @@
+"""From a query for items to a plan: a constrained search, or one yes/no question for each candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from model.decoding.eligibility import Eligibility
+from model.degradation import Degradation, DegradationKind
+from model.engine.plans import RankingPlan, ScoringPlan
+from model.errors import InputError
+from model.planning.arguments import known_rows, note_truncation, required_rows, template_of, with_user
+from model.planning.domain import ServedDomain
+from model.planning.queries import DirectQuery, RankingQuery, SequentialQuery
+from model.prompts.assembly import PromptValues
+from model.prompts.templates import Template
+
+DEFAULT_BEAMS = 20
+
+
+def plan_sequential(domain: ServedDomain, query: SequentialQuery) -> RankingPlan | ScoringPlan:
+    """Next items for a history. A-7 and A-8 ask yes or no about each of `include_items`. Raises InputError kinds."""
+    template = template_of(query.template or domain.spec.prompts.sequential, "sequential")
+    notes: list[Degradation] = []
+    history = required_rows(domain, query.history, "history", notes)
+    excluded = known_rows(domain, query.exclude_items, "exclude_items", notes)
+    included = None
+    if query.include_items is not None:
+        included = required_rows(domain, query.include_items, "include_items", notes)
+    elif template.target == "yes_no":
+        raise InputError(
+            f"template {template.template_id} asks yes or no about each of include_items; give include_items, "
+            "or take one of A-1 to A-6 and A-9",
+            field="include_items",
+        )
+    values = with_user(PromptValues(history=tuple(history)), domain, template, query, notes)
+    if query.exclude_history:
+        excluded += history
+    eligibility = _eligibility(domain, query, included, excluded, notes)
+    if template.target == "yes_no":
+        return _questions(domain, query, template, values, _eligible(domain, included or (), eligibility), notes)
+    return _search(domain, query, template, values, eligibility, notes)
+
+
+def plan_direct(domain: ServedDomain, query: DirectQuery) -> RankingPlan | ScoringPlan:
+    """Rank candidates, or the whole catalog; B-1 to B-4 ask yes or no about each candidate. Raises InputError kinds."""
+    template = template_of(query.template or domain.spec.prompts.direct, "direct")
+    notes: list[Degradation] = []
+    excluded = known_rows(domain, query.exclude_items, "exclude_items", notes)
+    candidates = None
+    if query.candidates is not None:
+        candidates = required_rows(domain, query.candidates, "candidates", notes)
+    elif template.target == "yes_no":
+        raise InputError(
+            f"template {template.template_id} asks yes or no about each candidate; give candidates, "
+            "or take one of B-5 to B-8 to rank the whole catalog",
+            field="candidates",
+        )
+    values = with_user(PromptValues(candidates=tuple(candidates or ())), domain, template, query, notes)
+    eligibility = _eligibility(domain, query, candidates, excluded, notes)
+    if template.target == "yes_no":
+        return _questions(domain, query, template, values, _eligible(domain, candidates or (), eligibility), notes)
+    return _search(domain, query, template, values, eligibility, notes)
+
+
+def _eligibility(
+    domain: ServedDomain,
+    query: RankingQuery,
+    included: Sequence[int] | None,
+    excluded: Sequence[int],
+    notes: list[Degradation],
+) -> Eligibility:
+    """Leaves that the query admits, from catalog rows that only may and that may not be returned."""
+    leaves = domain.leaves_of_rows
+    eligibility = Eligibility.of(
+        domain.eligible(query.where),
+        exclude=(int(leaves[row]) for row in excluded),
+        include=None if included is None else (int(leaves[row]) for row in included),
+    )
+    if eligibility.num_eligible == 0:
+        detail = "the constraints leave no item of the catalog; nothing can be recommended"
+        notes.append(Degradation(DegradationKind.NO_ELIGIBLE_ITEMS, detail))
+    return eligibility
+
+
+def _search(
+    domain: ServedDomain,
+    query: RankingQuery,
+    template: Template,
+    values: PromptValues,
+    eligibility: Eligibility,
+    notes: list[Degradation],
+) -> RankingPlan:
+    """One search over the eligible items."""
+    num_beams = _num_beams(query)
+    prompt = domain.assembler.assemble(template, values)
+    note_truncation([prompt], notes)
+    return RankingPlan(
+        slot=domain.slot,
+        task=template.task,
+        template=template.template_id,
+        prompts=(prompt,),
+        degraded=tuple(notes),
+        eligibility=eligibility,
+        k=query.k,
+        num_beams=num_beams,
+        length_penalty=domain.spec.length_penalty if query.length_penalty is None else query.length_penalty,
+        certified=query.exactness == "certified",
+    )
+
+
+def _questions(
+    domain: ServedDomain,
+    query: RankingQuery,
+    template: Template,
+    values: PromptValues,
+    rows: Sequence[int],
+    notes: list[Degradation],
+) -> ScoringPlan:
+    """One yes/no prompt for each of the catalog rows."""
+    prompts = tuple(domain.assembler.assemble(template, replace(values, item=row)) for row in rows)
+    note_truncation(prompts, notes)
+    answers = tuple((*domain.tokenizer.words(word), domain.tokenizer.eos_id) for word in ("yes", "no"))
+    return ScoringPlan(
+        slot=domain.slot,
+        task=template.task,
+        template=template.template_id,
+        prompts=prompts,
+        degraded=tuple(notes),
+        targets=answers,
+        leaves=tuple(int(domain.leaves_of_rows[row]) for row in rows),
+        k=query.k,
+    )
+
+
+def _eligible(domain: ServedDomain, rows: Sequence[int], eligibility: Eligibility) -> list[int]:
+    """Eligible rows in their order, each once."""
+    is_eligible = eligibility.mask()
+    return [row for row in dict.fromkeys(rows) if is_eligible[domain.leaves_of_rows[row]]]
+
+
+def _num_beams(query: RankingQuery) -> int:
+    num_beams = max(DEFAULT_BEAMS, query.k) if query.num_beams is None else query.num_beams
+    if num_beams < query.k:
+        raise InputError(
+            f"num_beams is {num_beams}, k is {query.k}; a search returns at most one item a beam: raise num_beams or "
+            "lower k",
+            field="num_beams",
+        )
+    return num_beams

@@ -1,0 +1,21 @@
+"""Fetching the embeddings of a plan's images."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from model.engine.plans import Plan
+from model.planning.images import image_rows, with_features
+from service.versions.domain_version import DomainVersion
+
+P = TypeVar("P", bound=Plan)
+
+
+async def fetch_features(version: DomainVersion, plan: P) -> P:
+    """The plan with the embeddings of all its images, fetched in one round trip; missing ones are noted."""
+    rows = image_rows(plan)
+    if not rows:
+        return plan
+    domain = version.domain
+    batch = await version.features.get_many(domain.name, [domain.catalog.item_ids[row] for row in rows])
+    return with_features(plan, batch.features, batch.is_present, batch.shortfall)
