@@ -1,35 +1,4 @@
-"""The service's own errors, and the one table that maps every error to a status.
-
-Vip5Error
-├── … (model/errors.py)
-└── ServiceError
-    ├── MalformedBodyError      not JSON
-    ├── ContentTypeError        not said to be JSON
-    ├── BodyTooLargeError
-    ├── BodyTimeoutError        the body came too slowly
-    ├── MalformedRequestError   not HTTP
-    ├── HeadTooLargeError       more headers than anybody needs
-    ├── HeadTimeoutError        the headers came too slowly
-    ├── UnknownRouteError
-    ├── MethodError
-    ├── QueueFullError
-    ├── OverloadedError         the deadline would pass in the queue
-    ├── RateLimitedError        the client's own limit
-    ├── NotReadyError           still loading or warming up
-    ├── DrainingError           about to end
-    ├── DeadlineError
-    ├── UnauthorizedError       no admin token or API key, or a wrong one
-    ├── UnknownBundleError      nothing of this name below the root of bundles
-    ├── UnknownVersionError     no such version of the domain is loaded
-    ├── RevisionConflictError   something has been changed since the revision that was expected
-    ├── OperationConflictError  what is asked does not fit the versions that there are, or one that is being loaded
-    ├── JournalError            changes cannot be kept, so they are not made
-    ├── ClientGoneError         nobody is left to read the answer
-    ├── ListenError             the address cannot be listened on
-    ├── LaneFailedError         the service cannot go on and ends
-    ├── ApiKeysError            the file of API keys cannot be read
-    ├── BeamTableError          the table of measured widths cannot be read
-    └── TracesError             traces are wanted and cannot be made
+"""The service's own errors, and the one table that maps every error to an HTTP status.
 
 Knows no web framework: the command line writes the same problem documents.
 """
@@ -278,6 +247,14 @@ STATUSES: dict[type[Exception], Status] = {
     DeadlineError: Status(504, "The deadline passed", is_retryable=True),
     Exception: Status(500, "The service failed at this request"),
 }
+
+
+REJECTED = frozenset({413, 429, 503, 504})
+"""Statuses of requests that were turned away, by limits or by load."""
+
+REJECTION_REASONS = tuple(
+    sorted(kind.code for kind, status in STATUSES.items() if status.status in REJECTED and issubclass(kind, Vip5Error))
+)
 
 
 def status_of(error: Exception) -> Status:

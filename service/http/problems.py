@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from model.errors import Vip5Error
 from service.errors import (
+    REJECTED,
     MalformedBodyError,
     MethodError,
     ServiceError,
@@ -27,7 +28,6 @@ from service.schemas.problem import Problem
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-REJECTIONS = (413, 429, 503, 504)
 
 
 def trace_of(request: Request) -> RequestTrace:
@@ -50,7 +50,7 @@ def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
         else:
             problem = problem_of(error, trace.request_id)
         trace.error_code = problem.code
-        if problem.status in REJECTIONS:
+        if problem.status in REJECTED:
             metrics.count_rejected(problem.code)
         if problem.status == 500:
             logger.error("request_failed", exc_info=error, extra={"request_id": trace.request_id})

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from model.degradation import DegradationKind
 from model.planning.runtime import Runtime
 from service.errors import STATUSES, code_of
 from service.http.app import create_app
@@ -36,6 +37,10 @@ def test_every_code_is_documented_with_its_status() -> None:
         code = code_of(kind("x")) if kind.__module__.startswith(("service", "model")) else "invalid_input"
         if status.status != 499 and kind is not Exception:
             assert any(f"| {status.status} |" in row and f"`{code}`" in row for row in rows), code
+
+
+def test_every_degradation_is_documented() -> None:
+    assert not [kind for kind in DegradationKind if f"`{kind}`" not in PAGE]
 
 
 def test_every_setting_is_documented() -> None:

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from model.degradation import DegradationKind
 from model.engine.protocol import Timings
+from service.errors import REJECTION_REASONS
 from service.observability.metrics.exposition import Exposition, expose
 from service.observability.metrics.families import EngineFamilies, FeatureFamilies, RequestFamilies, VersionFamilies
 from service.observability.metrics.gpu import GpuMemory
@@ -17,15 +18,6 @@ from service.observability.metrics.gpu import GpuMemory
 Role = Literal["stable", "canary", "shadow"]
 
 LANES = ("ranking", "text")
-REJECTION_REASONS = (
-    "body_too_large",
-    "deadline_exceeded",
-    "draining",
-    "not_ready",
-    "overloaded",
-    "queue_full",
-    "rate_limited",
-)
 
 
 class Metrics:
