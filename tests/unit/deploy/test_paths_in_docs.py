@@ -1,0 +1,33 @@
+"""Files and folders that the documents name exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "demo" / "README.md"]
+FOLDERS = ("service", "model", "feature_cache", "deploy", "tests", "benchmarks", "docs", "demo")
+NAMED = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./*\[\]-]*)`")
+MADE = ("demo/bundle-work",)  # by commands, not committed
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_path_that_a_document_names_exists(document: Path) -> None:
+    if document.name == "CHANGELOG.md":
+        return  # tells of the past too
+    named = NAMED.findall(document.read_text(encoding="utf-8"))
+    missing = [name for name in named if not any(ROOT.glob(name.rstrip("/"))) and not name.startswith(MADE)]
+
+    assert not missing
+
+
+def test_the_architecture_names_a_file_for_every_step_of_a_request() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    life = text.partition("## The life of a request")[2].partition("\n## ")[0]
+    steps = re.split(r"\n(?=\d\. )", life)[1:]
+
+    assert len(steps) <= 8
+    assert all(NAMED.search(step) for step in steps[:-1])
