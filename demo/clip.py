@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast
 
 from demo.designs import COLOURS, PATTERNS, STYLES, Design
-from demo.progress import Progress
+from model.progress import Progress, no_progress
 
 NAME = "demo-clip"
 DIM = 48
@@ -108,7 +108,7 @@ def train_clip(
     *,
     num_steps: int,
     seed: int,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> None:
     """Pull each picture towards its own caption and away from others' (CLIP's loss)."""
     pixels = clip.pixels(pictures)
@@ -131,8 +131,7 @@ def train_clip(
         output.loss.backward()
         optimiser.step()
         schedule.step()
-        if progress is not None:
-            progress(f"training the encoder, loss {output.loss.item():.2f}", step, num_steps)
+        progress(f"training the encoder, loss {output.loss.item():.2f}", step, num_steps)
     clip.model.eval()
 
 

@@ -26,8 +26,9 @@ from model.datasets.dataset import Dataset, Provenance, Review, Sequences, Split
 from model.datasets.explanations import ReviewRows, merged, read_explanations
 from model.datasets.faults import Faults
 from model.datasets.item_facts import UNKNOWN_FACTS, catalog_of, number_of, one_line, read_metadata
-from model.datasets.text_lines import Progress, Source, no_progress, numbered_records
+from model.datasets.text_lines import Source, numbered_records
 from model.errors import DatasetError
+from model.progress import Progress, no_progress
 
 _END_OF_TIME = 1 << 40  # seconds
 _HELD_OUT: tuple[Split, ...] = ("val", "test")  # a user's last reviews
@@ -62,14 +63,14 @@ class _RawReviews:
     names: dict[int, str]  # of users, where reviews are signed
 
 
-def read_amazon_raw(files: RawSource, name: str, faults: Faults, report: Progress = no_progress) -> Dataset:
+def read_amazon_raw(files: RawSource, name: str, faults: Faults, progress: Progress = no_progress) -> Dataset:
     """The dataset of raw files; broken lines go to `faults`.
 
     A user's last review is of split test, the one before of val, and the headline is the review's summary. Explanations
     are those of the given files alone. Raises DatasetError for a file that cannot be read, or a core without reviews.
     """
-    raw = _read_reviews(Source(files.reviews, faults, report))
-    report(f"filtering the {files.core}-core", 0, None)
+    raw = _read_reviews(Source(files.reviews, faults, progress))
+    progress(f"filtering the {files.core}-core", 0, None)
     kept = _chosen(raw, files.core)
     users = list(dict.fromkeys(sorted(raw.reviews[place].user for place in kept)))
     items = list(dict.fromkeys(raw.reviews[place].item for place in kept))
@@ -79,7 +80,7 @@ def read_amazon_raw(files: RawSource, name: str, faults: Faults, report: Progres
     item_ids = [raw.item_ids[item] for item in items]
     facts = {}
     if files.metadata is not None:
-        facts = read_metadata(Source(files.metadata, faults, report), set(item_ids))
+        facts = read_metadata(Source(files.metadata, faults, progress), set(item_ids))
     catalog = catalog_of(
         item_ids,
         [str(number) for number in range(1, len(items) + 1)],
@@ -90,10 +91,10 @@ def read_amazon_raw(files: RawSource, name: str, faults: Faults, report: Progres
         row_of_item={item_id: row for row, item_id in enumerate(item_ids)},
         sequences=sequences,
     )
-    explained = read_explanations(files.explanations, rows, faults, report)
+    explained = read_explanations(files.explanations, rows, faults, progress)
     features = None
     if files.features is not None:
-        features = read_features(files.features, catalog, partial(report, "reading features"))
+        features = read_features(files.features, catalog, partial(progress, "reading features"))
     return Dataset(
         provenance=Provenance(name, "amazon-raw", "sequential", dict(faults.counts)),
         catalog=catalog,

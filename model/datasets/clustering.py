@@ -9,7 +9,7 @@ indexing of Hua et al. (arXiv 2305.06569) but balanced: every item is equally de
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
+
+from model.progress import Progress
 
 ItemPath = tuple[int, ...]
 
@@ -46,12 +48,12 @@ def item_paths(
     histories: Sequence[NDArray[np.int64]],
     groups: Sequence[str | None],
     tree: Tree,
-    report: Callable[[int, int], None],
+    progress: Progress,
 ) -> list[ItemPath]:
     """A path of numbers from 1 for each item, all of one length and no two the same.
 
     `histories` are the rows of the items that each user had; items in none of them lie where those of their group lie
-    on average. `report` is told how many items have their place, of how many.
+    on average.
     """
     rng = np.random.default_rng(tree.seed)
     with threadpool_limits(1):  # sums in a fixed order: the same seed gives the same paths
@@ -65,7 +67,7 @@ def item_paths(
             levels_left = depth - len(path)
             if levels_left == 1:
                 paths.update({int(item): (*path, number) for number, item in enumerate(items, start=1)})
-                report(len(paths), len(groups))
+                progress("clustering items", len(paths), len(groups))
                 continue
             parts = _split(embeddings[items], levels_left, tree)
             todo.extend(((*path, int(part) + 1), items[parts == part]) for part in np.unique(parts))

@@ -11,7 +11,8 @@ from typing import cast
 from model.datasets.dataset import SPLITS, Review, Sequences, Split
 from model.datasets.faults import Faults
 from model.datasets.item_facts import number_of
-from model.datasets.text_lines import Progress, Source, numbered_records
+from model.datasets.text_lines import Source, numbered_records
+from model.progress import Progress
 
 _SPLIT_IN_NAME = re.compile(r"(?:^|[._-])(train|val|test)(?=[._-])")
 
@@ -50,14 +51,16 @@ class ReviewRows:
         )
 
 
-def read_explanations(paths: Sequence[Path], rows: ReviewRows, faults: Faults, report: Progress) -> tuple[Review, ...]:
+def read_explanations(
+    paths: Sequence[Path], rows: ReviewRows, faults: Faults, progress: Progress
+) -> tuple[Review, ...]:
     """JSON lines with user, item, explanation and possibly feature, star_rating, headline, split.
 
     The split is the record's own, else the one in the file's name (`explanations.train.jsonl`), else by leave-one-out.
     """
     reviews: list[Review] = []
     for path in paths:
-        source = Source(path, faults, report)
+        source = Source(path, faults, progress)
         named = _SPLIT_IN_NAME.search(path.name)
         split = cast("Split", named[1]) if named else None
         for number, record in numbered_records(source):

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from model.bundle.catalog import Catalog
 from model.bundle.features import ItemFeatures
 from model.datasets.faults import Faults
-from model.datasets.text_lines import Progress
 from model.errors import DatasetError
+from model.progress import Progress
 
 _ENCODER_SUFFIX = "_features"
 
 
-def read_feature_folders(root: Path, catalog: Catalog, faults: Faults, report: Progress) -> ItemFeatures:
+def read_feature_folders(root: Path, catalog: Catalog, faults: Faults, progress: Progress) -> ItemFeatures:
     """Embeddings of the catalog's items from all `<item_id>.npy` at any depth; the first found of an item counts.
 
     Broken files go to `faults`. Raises DatasetError if nothing is left, or if the folders are of several encoders.
@@ -31,7 +31,7 @@ def read_feature_folders(root: Path, catalog: Catalog, faults: Faults, report: P
     paths = [path for path in sorted(root.rglob("*.npy")) if catalog.row_of(path.stem) is not None]
     dim: int | None = None
     for number, path in enumerate(paths, start=1):
-        report("reading features", number, len(paths))
+        progress("reading features", number, len(paths))
         feature = _read(path, dim)
         if isinstance(feature, str):
             faults.add(feature, str(path.relative_to(root)))

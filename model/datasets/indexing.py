@@ -14,14 +14,15 @@ from model.bundle.catalog import Catalog
 from model.datasets.clustering import Tree, item_paths
 from model.datasets.dataset import Dataset, Sequences
 from model.datasets.faults import Faults
-from model.datasets.text_lines import Progress, Source, no_progress, numbered_lines
+from model.datasets.text_lines import Source, numbered_lines
 from model.errors import DatasetError
+from model.progress import Progress, no_progress
 
 Method = Literal["sequential", "random", "collaborative"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
-def index_items(dataset: Dataset, method: Method, tree: Tree, report: Progress = no_progress) -> Dataset:
+def index_items(dataset: Dataset, method: Method, tree: Tree, progress: Progress = no_progress) -> Dataset:
     """The same dataset with identifiers made by a method; `tree` has the seed, and the form of collaborative ones."""
     num_items = len(dataset.catalog)
     if method == "sequential":
@@ -30,7 +31,7 @@ def index_items(dataset: Dataset, method: Method, tree: Tree, report: Progress =
     elif method == "random":
         indices = [str(number) for number in np.random.default_rng(tree.seed).permutation(num_items) + 1]
     else:
-        indices = _collaborative(dataset, tree, report)
+        indices = _collaborative(dataset, tree, progress)
     return _with_indices(dataset, indices, method)
 
 
@@ -66,11 +67,11 @@ def _by_appearance(sequences: Sequences, num_items: int) -> list[int]:
     return found
 
 
-def _collaborative(dataset: Dataset, tree: Tree, report: Progress) -> list[str]:
+def _collaborative(dataset: Dataset, tree: Tree, progress: Progress) -> list[str]:
     """Paths in a tree of what users had to train on, each number a word of its own: `12 3 45`."""
     sequences = dataset.sequences
     histories = [sequences.seen(user, "train") for user in range(len(sequences))]
-    paths = item_paths(histories, _categories(dataset.catalog), tree, lambda n, of: report("clustering items", n, of))
+    paths = item_paths(histories, _categories(dataset.catalog), tree, progress)
     return [" ".join(map(str, path)) for path in paths]
 
 

@@ -14,7 +14,8 @@ from model.datasets.explanations import ReviewRows, read_explanations
 from model.datasets.faults import Faults
 from model.datasets.item_facts import UNKNOWN_FACTS, ItemFacts, catalog_of
 from model.datasets.numbering import in_catalog_order, indexing_of, read_item_lines
-from model.datasets.text_lines import Progress, Source, no_progress, numbered_records, read_json_object
+from model.datasets.text_lines import Source, numbered_records, read_json_object
+from model.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class _NamedItem:
     facts: ItemFacts
 
 
-def read_lines(files: LinesSource, name: str, faults: Faults, report: Progress = no_progress) -> Dataset:
+def read_lines(files: LinesSource, name: str, faults: Faults, progress: Progress = no_progress) -> Dataset:
     """The dataset of plain lines; broken lines go to `faults`. Identifiers are the items' names in the lines.
 
     Raises DatasetError for a file that cannot be read at all, CatalogError for two items with one id.
     """
-    lines = read_item_lines(Source(files.sequences, faults, report))
-    known = {} if files.items is None else _read_items(Source(files.items, faults, report))
+    lines = read_item_lines(Source(files.sequences, faults, progress))
+    known = {} if files.items is None else _read_items(Source(files.items, faults, progress))
     id_of_item, id_of_user = ({}, {}) if files.datamaps is None else read_datamaps(files.datamaps)
     names = in_catalog_order([*lines.item_names(), *known, *id_of_item])
     missing = _NamedItem(None, UNKNOWN_FACTS)
@@ -51,14 +52,14 @@ def read_lines(files: LinesSource, name: str, faults: Faults, report: Progress =
     rows = {item: row for row, item in enumerate(names)}
     sequences = lines.rows(rows)
     user_rows = {user: row for row, user in enumerate(lines.users)}
-    explanations = read_explanations(files.explanations, ReviewRows(user_rows, rows, sequences), faults, report)
+    explanations = read_explanations(files.explanations, ReviewRows(user_rows, rows, sequences), faults, progress)
     negatives = {}
     if files.negatives is not None:
-        source = Source(files.negatives, faults, report)
+        source = Source(files.negatives, faults, progress)
         negatives = read_item_lines(source).by_user_row(user_rows, rows, source)
     features = None
     if files.features is not None:
-        features = read_features(files.features, catalog, partial(report, "reading features"))
+        features = read_features(files.features, catalog, partial(progress, "reading features"))
     return Dataset(
         provenance=Provenance(name, "lines", indexing_of(names, sequences), dict(faults.counts)),
         catalog=catalog,

@@ -7,22 +7,16 @@ import gzip
 import json
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from model.datasets.faults import Faults
 from model.errors import DatasetError
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, the number of steps done, and the number of all steps where it is known."""
+from model.progress import Progress, no_progress
 
 _LINES_PER_REPORT = 1000
-
-
-def no_progress(_what: str, _done: int, _total: int | None) -> None:
-    """Stands in where nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +25,7 @@ class Source:
 
     path: Path
     faults: Faults
-    report: Progress = no_progress
+    progress: Progress = no_progress
 
     def fault(self, rule: str, number: int) -> None:
         """Leave out the line with this number."""
@@ -50,7 +44,7 @@ def numbered_lines(source: Source) -> Iterator[tuple[int, str]]:
             stream = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if path.name.endswith(".gz") else raw
             for number, line in enumerate(stream, start=1):
                 if number % _LINES_PER_REPORT == 0:
-                    source.report(f"reading {path.name}", raw.tell(), size)
+                    source.progress(f"reading {path.name}", raw.tell(), size)
                 try:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
                 except UnicodeDecodeError:

@@ -20,15 +20,16 @@ from model.datasets.item_facts import UNKNOWN_FACTS, ItemFacts, catalog_of, read
 from model.datasets.lines import read_datamaps, users_of
 from model.datasets.numbering import ItemLines, in_catalog_order, indexing_of, read_item_lines
 from model.datasets.pickles import read_pickle
-from model.datasets.text_lines import Progress, Source, no_progress
+from model.datasets.text_lines import Source
 from model.errors import DatasetError
+from model.progress import Progress, no_progress
 
 SEQUENCES = "sequential_data.txt"
 _NO_IDS: tuple[dict[str, str], dict[str, str]] = ({}, {})
 
 
 def read_vip5_folder(
-    folder: Path, name: str, faults: Faults, report: Progress = no_progress, features: Path | None = None
+    folder: Path, name: str, faults: Faults, progress: Progress = no_progress, features: Path | None = None
 ) -> Dataset:
     """The dataset of a folder; what is broken in it goes to `faults`.
 
@@ -38,24 +39,24 @@ def read_vip5_folder(
     path = _find(folder, SEQUENCES)
     if path is None:
         raise DatasetError(f"{folder} has no {SEQUENCES}; give the folder of one domain as VIP5 or P5 preprocess it")
-    lines = read_item_lines(Source(path, faults, report))
+    lines = read_item_lines(Source(path, faults, progress))
     datamaps = _find(folder, "datamaps.json")
     id_of_item, id_of_user = _NO_IDS if datamaps is None else read_datamaps(datamaps)
     names = in_catalog_order([*lines.item_names(), *id_of_item])
     item_rows = {item: row for row, item in enumerate(names)}
     user_rows = {user: row for row, user in enumerate(lines.users)}
     sequences = lines.rows(item_rows)
-    catalog = _catalog(folder, [id_of_item.get(item, item) for item in names], names, faults, report)
+    catalog = _catalog(folder, [id_of_item.get(item, item) for item in names], names, faults, progress)
     rows = ReviewRows(
         row_of_user=user_rows | {id_of_user[user]: row for user, row in user_rows.items() if user in id_of_user},
         row_of_item=item_rows | {item_id: row for row, item_id in enumerate(catalog.item_ids)},
         sequences=sequences,
     )
-    reviews, reviewers = _reviews(folder, rows, faults, report)
+    reviews, reviewers = _reviews(folder, rows, faults, progress)
     negatives = {}
     path = _find(folder, "negative_samples.txt")
     if path is not None:
-        source = Source(path, faults, report)
+        source = Source(path, faults, progress)
         negatives = read_item_lines(source).by_user_row(user_rows, item_rows, source)
     return Dataset(
         provenance=Provenance(name, "vip5", indexing_of(names, sequences), dict(faults.counts)),
@@ -64,7 +65,7 @@ def read_vip5_folder(
         sequences=sequences,
         reviews=reviews,
         negatives=negatives,
-        features=_features(folder, features, catalog, faults, report),
+        features=_features(folder, features, catalog, faults, progress),
     )
 
 
@@ -73,31 +74,31 @@ def _find(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
-def _catalog(folder: Path, item_ids: list[str], names: list[str], faults: Faults, report: Progress) -> Catalog:
+def _catalog(folder: Path, item_ids: list[str], names: list[str], faults: Faults, progress: Progress) -> Catalog:
     """Items with what meta.json says of them."""
     path = _find(folder, "meta.json")
     facts: dict[str, ItemFacts] = {}
     if path is not None:
-        facts = read_metadata(Source(path, faults, report), set(item_ids), clean=str)
+        facts = read_metadata(Source(path, faults, progress), set(item_ids), clean=str)
     return catalog_of(item_ids, names, [facts.get(item_id, UNKNOWN_FACTS) for item_id in item_ids])
 
 
 def _reviews(
-    folder: Path, rows: ReviewRows, faults: Faults, report: Progress
+    folder: Path, rows: ReviewRows, faults: Faults, progress: Progress
 ) -> tuple[tuple[Review, ...], dict[int, str]]:
     """Reviews of both files, those with explanations first, and the names of reviewers by the row of the user."""
     reviewers: dict[int, str] = {}
     found: dict[str, list[Review]] = {}
     for name in ("exp_splits.pkl", "review_splits.pkl"):
         path = folder / name
-        found[name] = _read_splits(path, rows, reviewers, faults, report) if path.is_file() else []
+        found[name] = _read_splits(path, rows, reviewers, faults, progress) if path.is_file() else []
     return merged(found["review_splits.pkl"], found["exp_splits.pkl"]), reviewers
 
 
 def _read_splits(
-    path: Path, rows: ReviewRows, reviewers: dict[int, str], faults: Faults, report: Progress
+    path: Path, rows: ReviewRows, reviewers: dict[int, str], faults: Faults, progress: Progress
 ) -> list[Review]:
-    report(f"reading {path.name}", 0, None)
+    progress(f"reading {path.name}", 0, None)
     splits = read_pickle(path)
     if not _is_splits(splits):
         raise DatasetError(f"{path.name} must be a dict of lists named {', '.join(SPLITS)}; fetch the file anew")
@@ -143,9 +144,9 @@ def _user_names(
 
 
 def _features(
-    folder: Path, features: Path | None, catalog: Catalog, faults: Faults, report: Progress
+    folder: Path, features: Path | None, catalog: Catalog, faults: Faults, progress: Progress
 ) -> ItemFeatures | None:
     own = folder / "features"
     if features is None and not own.is_dir():
         return None
-    return read_feature_folders(features or own, catalog, faults, report)
+    return read_feature_folders(features or own, catalog, faults, progress)

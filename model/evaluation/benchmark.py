@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -15,8 +15,7 @@ from model.errors import EngineError
 from model.planning.domain import ServedDomain
 from model.planning.queries import OfflineSequential
 from model.planning.rankings import plan_sequential
-
-Report = Callable[[str, int, int | None], None]
+from model.progress import Progress
 
 _MANY_TOKENS = 256  # longer prompts may hold more items than a short list of exclusions has room for
 _LONGEST_HISTORY = 400
@@ -88,7 +87,7 @@ def _listed(shape: ShapeTime) -> int:
     return short if shape.num_tokens <= _MANY_TOKENS else long
 
 
-def measure(engine: Engine, domains: Sequence[ServedDomain], options: BenchOptions, report: Report) -> Measurements:
+def measure(engine: Engine, domains: Sequence[ServedDomain], options: BenchOptions, progress: Progress) -> Measurements:
     """Time searches over histories drawn at random from the domains' own catalogs, with images left out as zeros."""
     requests = {tokens: _plans(domains, tokens, options) for tokens in options.tokens}
     steps = len(options.rows) * len(options.tokens) + len(options.beams)
@@ -97,13 +96,13 @@ def measure(engine: Engine, domains: Sequence[ServedDomain], options: BenchOptio
     for tokens, plans in requests.items():
         for rows in options.rows:
             shapes.append(_shape_time(engine, plans, rows, tokens, options.repeats))
-            report(f"{rows} x {tokens}", next(done), steps)
+            progress(f"{rows} x {tokens}", next(done), steps)
     usual = requests[options.tokens[len(options.tokens) // 2]]
     widest = _answers(engine, usual, options.beams[-1])
     beams = []
     for num_beams in options.beams:
         beams.append(_beam_time(engine, usual, num_beams, widest))
-        report(f"{num_beams} beams", next(done), steps)
+        progress(f"{num_beams} beams", next(done), steps)
     return Measurements(tuple(shapes), tuple(beams), is_mixed=len(domains) > 1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,10 +16,8 @@ from model.evaluation.questions import Question, Questionnaire
 from model.evaluation.report import ExactComparison, Report, Result, hardware
 from model.evaluation.summary import baseline_results, exact_comparison, ranked_result, text_result
 from model.planning.runtime import Runtime
+from model.progress import Progress, no_progress
 from model.prompts.templates import Template
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 def evaluate(
@@ -29,7 +27,7 @@ def evaluate(
     options: EvaluationOptions | None = None,
     *,
     journal: Path | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> Report:
     """Ask for everything that the options say, and measure the answers.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +25,9 @@ from model.evaluation.comparison import write_comparison
 from model.evaluation.evaluation import evaluate
 from model.evaluation.options import EvaluationOptions
 from model.planning.runtime import load_runtime
+from model.progress import Progress, no_progress
 from model.training.config import Run, check_run, read_document, run_of
 from model.training.tuning import tune
-
-Progress = Callable[[str, int, int | None], None]
 
 
 class Variant(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -85,7 +84,7 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def run_sweep(
-    sweep: Sweep, *, device: str = "cpu", num_threads: int | None = None, progress: Progress = lambda *_: None
+    sweep: Sweep, *, device: str = "cpu", num_threads: int | None = None, progress: Progress = no_progress
 ) -> None:
     """Train and evaluate what is not there yet, then write the table and the plot.
 

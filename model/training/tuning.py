@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.trainer_utils import get_last_checkpoint
 
 from model.errors import TrainingError
+from model.progress import Progress, no_progress
 from model.training.batches import Collator, Examples
 from model.training.config import Run
 from model.training.measures import Measures, StepClock
@@ -26,9 +26,6 @@ from model.training.sampling import SampledSplit
 from model.training.tuned_model import ParameterCounts, TunedModel
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, the steps done and all steps."""
 
 _RUN_RECORD = "run.json"
 
@@ -42,7 +39,7 @@ class TunedBundle:
     measures: Measures
 
 
-def tune(run: Run, *, device: str = "cpu", restart: bool = False, progress: Progress | None = None) -> TunedBundle:
+def tune(run: Run, *, device: str = "cpu", restart: bool = False, progress: Progress = no_progress) -> TunedBundle:
     """Train and write the result; a run that was killed goes on from its last checkpoint unless `restart`.
 
     Raises TrainingError, DatasetError or BundleError for a run that cannot be done.
@@ -52,10 +49,9 @@ def tune(run: Run, *, device: str = "cpu", restart: bool = False, progress: Prog
     preparation = prepare(run)
     model = TunedModel(preparation.network, run.file)
     counts = model.counts()
-    if progress is not None:
-        progress(_headline(counts), 0, run.file.optimiser.steps)
+    progress(_headline(counts), 0, run.file.optimiser.steps)
     clock = StepClock()
-    trainer = _trainer(preparation, model, device, [clock, *([_Reporter(progress)] if progress else [])])
+    trainer = _trainer(preparation, model, device, [clock, _Reporter(progress)])
     trainer.train(resume_from_checkpoint=checkpoint)
     measures = clock.measures(trainer.state.log_history)
     digest = None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
 from model.errors import InputError, Vip5Error
+from model.progress import Progress
 from service.answering.service import Service, open_service
 from service.errors import MalformedBodyError, problem_of
 from service.observability.liveness import Liveness
@@ -26,9 +26,6 @@ from service.settings import Settings
 UNHURRIED_MS = 24 * 3600 * 1000
 LONGEST_FETCH_MS = 2000
 
-Report: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
-
 
 @dataclass(frozen=True)
 class Counts:
@@ -38,7 +35,7 @@ class Counts:
     num_failed: int
 
 
-async def predict_file(settings: Settings, requests: Path, out: Path, report: Report) -> Counts:
+async def predict_file(settings: Settings, requests: Path, out: Path, progress: Progress) -> Counts:
     """Write one line for each line of `requests`. Raises BundleError kinds.
 
     As many requests are under way as the queue holds; no more of the file is in memory.
@@ -54,7 +51,7 @@ async def predict_file(settings: Settings, requests: Path, out: Path, report: Re
                 answers.write(answer.model_dump_json(exclude_none=is_failed) + "\n")
                 num_failed += is_failed
                 num_answered += not is_failed
-                report("answering", num_answered + num_failed, num_lines)
+                progress("answering", num_answered + num_failed, num_lines)
     return Counts(num_answered=num_answered, num_failed=num_failed)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     # Imported for real when a command runs: pyarrow takes its time to load.
     from model.datasets.dataset import Dataset
     from model.datasets.faults import Faults
-    from model.datasets.text_lines import Progress
+    from model.progress import Progress
 
 app = typer.Typer(help="Make a dataset from files that people have.", no_args_is_help=True)
 

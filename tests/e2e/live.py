@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 
+from model.progress import no_progress
 from service.answering.prediction import predict_file
 from service.settings import Settings
 from tests.e2e.load import PATIENCE_S, Answer
@@ -67,7 +68,7 @@ async def recomputed(bundles: Iterable[Path], answers: Iterable[Answer], folder:
     asked.write_text("\n".join(requests) + "\n")
     found: dict[tuple[str, str], Items] = {}
     for bundle in bundles:
-        await predict_file(Settings(bundle=bundle, num_threads=1), asked, answered, lambda *_: None)
+        await predict_file(Settings(bundle=bundle, num_threads=1), asked, answered, no_progress)
         for request, line in zip(requests, answered.read_text().splitlines(), strict=True):
             answer = json.loads(line)
             found[answer["bundle"], request] = answer["items"]

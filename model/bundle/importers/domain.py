@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,9 +20,7 @@ from model.bundle.users import Users
 from model.bundle.writer import BundleWriter
 from model.errors import BundleError
 from model.network.config import BackboneConfig
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, the number of steps done, and the number of all steps where it is known."""
+from model.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from model.bundle.importers.checkpoint import drop_aliases, read_checkpoint
 from model.bundle.importers.config import ConfigFile, backbone_config, table_rows
-from model.bundle.importers.domain import CheckpointSource, DomainSource, ForeignModel, Progress, write_domain
+from model.bundle.importers.domain import CheckpointSource, DomainSource, ForeignModel, write_domain
 from model.bundle.importers.vocabulary import add_p5_tokens, read_tokenizer
 from model.bundle.layout import DomainSpec, PromptDefaults
 from model.bundle.shapes import WHOLE_WORD
 from model.errors import BundleError
 from model.network.config import DomainLayout
+from model.progress import Progress
 
 
 def import_p5(source: CheckpointSource, domain: DomainSource, out: Path, progress: Progress) -> str:

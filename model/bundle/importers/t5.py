@@ -11,12 +11,12 @@ from model.bundle.backbone import check_backbone
 from model.bundle.documents import read_json_object
 from model.bundle.importers.checkpoint import drop_aliases
 from model.bundle.importers.config import ConfigFile, backbone_config
-from model.bundle.importers.domain import Progress
 from model.bundle.importers.vocabulary import read_tokenizer
 from model.bundle.shapes import HEAD, SHARED
 from model.bundle.tensors import check_finite, read_tensors
 from model.bundle.writer import BundleWriter
 from model.errors import BundleError
+from model.progress import Progress
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

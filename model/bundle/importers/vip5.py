@@ -6,9 +6,10 @@ from pathlib import Path
 
 from model.bundle.importers.checkpoint import drop_aliases, drop_task_copies, read_checkpoint
 from model.bundle.importers.config import ConfigFile, backbone_config, vip5_encoder, vip5_layout
-from model.bundle.importers.domain import CheckpointSource, DomainSource, ForeignModel, Progress, write_domain
+from model.bundle.importers.domain import CheckpointSource, DomainSource, ForeignModel, write_domain
 from model.bundle.importers.vocabulary import read_tokenizer
 from model.bundle.layout import DomainSpec, PromptDefaults
+from model.progress import Progress
 
 
 def import_vip5(source: CheckpointSource, domain: DomainSource, out: Path, progress: Progress) -> str:

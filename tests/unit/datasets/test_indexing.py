@@ -15,6 +15,7 @@ from model.bundle.users import Users
 from model.datasets.clustering import ItemPath, Tree, item_paths
 from model.datasets.dataset import Dataset, Provenance, Sequences
 from model.datasets.indexing import give_indices, index_items
+from model.progress import no_progress
 from tests.unit.bundle.refusals import refused
 from tests.unit.datasets.sources import write_lines
 
@@ -116,7 +117,7 @@ def test_unseen_items_lie_with_their_category() -> None:
         [dataset.sequences.seen(user, "train") for user in range(len(dataset.sequences))],
         [*categories, "even", "odd", "even", "odd", None],
         TREE,
-        lambda done, of: None,
+        no_progress,
     )
     nodes = defaultdict(set)
     for path, category in zip(paths[:26], [*categories, "even", "odd"], strict=True):
@@ -137,7 +138,7 @@ def test_every_item_has_a_path_of_its_own_in_a_bounded_tree(
     rng = np.random.default_rng(seed)
     histories = [rng.integers(0, num_items, rng.integers(0, 9)) for _ in range(num_users)]
     tree = Tree(branching, seed)
-    paths = item_paths(histories, [None] * num_items, tree, lambda done, of: None)
+    paths = item_paths(histories, [None] * num_items, tree, no_progress)
     assert len(set(paths)) == num_items
     assert {len(path) for path in paths} == {tree.depth(num_items)}
     assert all(1 <= number <= branching for path in paths for number in path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from model.network.config import Task
 from model.planning.queries import OfflineSequential
 from model.planning.rankings import plan_sequential
 from model.planning.runtime import Runtime, load_runtime
+from model.progress import Progress
 from tests.tiny import tiny_bundle
 from tests.unit.evaluation.datasets import toy_review, toys_dataset
 
@@ -210,7 +210,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_result(
     assert len(seen) < 2 + len(whole[1])
 
 
-def stopping_after(num_batches: int) -> Callable[[str, int, int | None], None]:
+def stopping_after(num_batches: int) -> Progress:
     batches: list[int] = []
 
     def progress(what: str, done: int, total: int | None) -> None:
