@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from model.network.config import DomainLayout
+from model.prompts.templates import DEFAULT_DIRECT, DEFAULT_SEQUENTIAL
 
 FORMAT_VERSION = 1
 
@@ -39,8 +40,8 @@ class ImageEncoder:
 class PromptDefaults:
     """Templates used where a request names none, and the longest prompt in tokens, `</s>` included."""
 
-    sequential: str = "A-3"
-    direct: str = "B-5"
+    sequential: str = DEFAULT_SEQUENTIAL
+    direct: str = DEFAULT_DIRECT
     max_tokens: int = 1024
 
 

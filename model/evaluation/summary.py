@@ -19,7 +19,7 @@ from model.evaluation.options import NUM_ANSWERED
 from model.evaluation.report import ExactComparison, Proofs, Result
 from model.evaluation.texts import ScoredText, rating_estimates, text_estimates
 from model.network.config import Task
-from model.prompts.templates import RATED, Template
+from model.prompts.templates import Template
 
 
 def ranked_result(held_out: HeldOut, template: Template, answers: Sequence[RankedAnswer]) -> Result:
@@ -49,7 +49,7 @@ def text_result(held_out: HeldOut, template: Template, answers: Sequence[TextAns
     seed = held_out.options.seed
     metrics = text_estimates(texts, seed)
     num_unrated = None
-    if template.template_id in RATED:
+    if template.predicts_rating:
         metrics |= rating_estimates(texts, seed)
         num_unrated = sum(text.star_rating is None for text in texts)
     return Result(

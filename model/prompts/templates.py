@@ -11,9 +11,13 @@ Argument = Literal[
     "user_index", "user_name", "history", "candidates", "item_index", "photo", "title", "feature", "stars", "headline"
 ]
 Target = Literal["item", "yes_no", "explanation", "rated_explanation"]
+"""What the model answers with; a rated explanation begins with a star rating."""
 
 Separator = Literal["comma", "arrow"]
 SEPARATORS: dict[Separator, str] = {"comma": ",", "arrow": "->"}
+
+DEFAULT_SEQUENTIAL = "A-3"
+DEFAULT_DIRECT = "B-5"
 
 
 @dataclass(frozen=True)
@@ -28,62 +32,71 @@ class Template:
     def needs(self, argument: Argument) -> bool:
         return "{" + argument + "}" in self.text
 
+    @property
+    def predicts_rating(self) -> bool:
+        """Whether the answer begins with a star rating."""
+        return self.target == "rated_explanation"
 
-_SEQUENTIAL = {
-    "A-1": "Given the following purchase history of user_{user_index} : \n {history} \n predict next possible item to be purchased by the user ?",
-    "A-2": "I find the purchase history list of user_{user_index} : \n {history} \n I wonder what is the next item to recommend to the user . Can you help me decide ?",
-    "A-3": "Here is the purchase history list of user_{user_index} : \n {history} \n try to recommend next item to the user",
-    "A-4": "Given the following purchase history of {user_name} : \n {history} \n predict next possible item for the user",
-    "A-5": "Based on the purchase history of {user_name} : \n {history} \n Can you decide the next item likely to be purchased by the user ?",
-    "A-6": "Here is the purchase history of {user_name} : \n {history} \n What to recommend next for the user ?",
-    "A-7": "user_{user_index} has the following purchase history : \n {history} \n does the user likely to buy {item_index} {photo} next ?",
-    "A-8": "According to {user_name} 's purchase history list : \n {history} \n Predict whether the user will purchase {item_index} {photo} next ?",
-    "A-9": "According to the purchase history of {user_name} : \n {history} \n Can you recommend the next possible item to the user ?",
+
+_TEXTS: dict[tuple[Task, Target], dict[str, str]] = {
+    ("sequential", "item"): {
+        "A-1": "Given the following purchase history of user_{user_index} : \n {history} \n predict next possible item to be purchased by the user ?",
+        "A-2": "I find the purchase history list of user_{user_index} : \n {history} \n I wonder what is the next item to recommend to the user . Can you help me decide ?",
+        "A-3": "Here is the purchase history list of user_{user_index} : \n {history} \n try to recommend next item to the user",
+        "A-4": "Given the following purchase history of {user_name} : \n {history} \n predict next possible item for the user",
+        "A-5": "Based on the purchase history of {user_name} : \n {history} \n Can you decide the next item likely to be purchased by the user ?",
+        "A-6": "Here is the purchase history of {user_name} : \n {history} \n What to recommend next for the user ?",
+        "A-9": "According to the purchase history of {user_name} : \n {history} \n Can you recommend the next possible item to the user ?",
+    },
+    ("sequential", "yes_no"): {
+        "A-7": "user_{user_index} has the following purchase history : \n {history} \n does the user likely to buy {item_index} {photo} next ?",
+        "A-8": "According to {user_name} 's purchase history list : \n {history} \n Predict whether the user will purchase {item_index} {photo} next ?",
+    },
+    ("direct", "yes_no"): {
+        "B-1": "Will user_{user_index} likely to interact with item_{item_index} {photo} ?",
+        "B-2": "Shall we recommend item_{item_index} {photo} to {user_name} ?",
+        "B-3": "For {user_name}, do you think it is good to recommend {title} {photo} ?",
+        "B-4": "I would like to recommend some items for user_{user_index} . Is the following item a good choice ? \n {title} {photo}",
+    },
+    ("direct", "item"): {
+        "B-5": "Which item of the following to recommend for {user_name} ? \n {candidates}",
+        "B-6": "Choose the best item from the candidates to recommend for {user_name} ? \n {candidates}",
+        "B-7": "Pick the most suitable item from the following list and recommend to user_{user_index} : \n {candidates}",
+        "B-8": "We want to make recommendation for user_{user_index} .  Select the best item from these candidates : \n {candidates}",
+    },
+    ("explanation", "explanation"): {
+        "C-1": "Generate an explanation for user_{user_index} about this product : {title} {photo}",
+        "C-2": "Given the following review headline \n {headline} \n can you help generate an explanation of user_{user_index} for item_{item_index} {photo} ?",
+        "C-3": "Help user_{user_index} generate a {stars}-star explanation about this product : \n {title} {photo}",
+        "C-4": "Generate an explanation for {user_name} about this product : {title} {photo}",
+        "C-5": "Based on the following review headline : \n {headline} \n Generate {user_name} 's purchase explanation about {title} {photo}",
+        "C-6": "Help {user_name} generate a {stars}-star explanation for item_{item_index} {photo}",
+        "C-9": "Based on the feature word {feature} , generate an explanation for user_{user_index} about this product : {title} {photo}",
+        "C-10": "Given the word {feature} , can you help generate an explanation for {user_name} about the product : \n {title} {photo}",
+        "C-11": "Using the word {feature} , write a {stars}-star explanation for user_{user_index} about item_{item_index} {photo}",
+        "C-12": "According to the feature word {feature} , generate a {stars}-star explanation for {user_name} about item_{item_index} {photo}",
+    },
+    ("explanation", "rated_explanation"): {
+        "C-7": "Predict the star rating , then use {feature} as feature word to generate user_{user_index} 's purchase explanation for item_{item_index} {photo}",
+        "C-8": "What score will {user_name} rate item_{item_index} {photo} ? Then give an explanation for the rating score . ( 1 being lowest and 5 being highest )",
+    },
 }
 
-_DIRECT = {
-    "B-1": "Will user_{user_index} likely to interact with item_{item_index} {photo} ?",
-    "B-2": "Shall we recommend item_{item_index} {photo} to {user_name} ?",
-    "B-3": "For {user_name}, do you think it is good to recommend {title} {photo} ?",
-    "B-4": "I would like to recommend some items for user_{user_index} . Is the following item a good choice ? \n {title} {photo}",
-    "B-5": "Which item of the following to recommend for {user_name} ? \n {candidates}",
-    "B-6": "Choose the best item from the candidates to recommend for {user_name} ? \n {candidates}",
-    "B-7": "Pick the most suitable item from the following list and recommend to user_{user_index} : \n {candidates}",
-    "B-8": "We want to make recommendation for user_{user_index} .  Select the best item from these candidates : \n {candidates}",
-}
 
-_EXPLANATION = {
-    "C-1": "Generate an explanation for user_{user_index} about this product : {title} {photo}",
-    "C-2": "Given the following review headline \n {headline} \n can you help generate an explanation of user_{user_index} for item_{item_index} {photo} ?",
-    "C-3": "Help user_{user_index} generate a {stars}-star explanation about this product : \n {title} {photo}",
-    "C-4": "Generate an explanation for {user_name} about this product : {title} {photo}",
-    "C-5": "Based on the following review headline : \n {headline} \n Generate {user_name} 's purchase explanation about {title} {photo}",
-    "C-6": "Help {user_name} generate a {stars}-star explanation for item_{item_index} {photo}",
-    "C-7": "Predict the star rating , then use {feature} as feature word to generate user_{user_index} 's purchase explanation for item_{item_index} {photo}",
-    "C-8": "What score will {user_name} rate item_{item_index} {photo} ? Then give an explanation for the rating score . ( 1 being lowest and 5 being highest )",
-    "C-9": "Based on the feature word {feature} , generate an explanation for user_{user_index} about this product : {title} {photo}",
-    "C-10": "Given the word {feature} , can you help generate an explanation for {user_name} about the product : \n {title} {photo}",
-    "C-11": "Using the word {feature} , write a {stars}-star explanation for user_{user_index} about item_{item_index} {photo}",
-    "C-12": "According to the feature word {feature} , generate a {stars}-star explanation for {user_name} about item_{item_index} {photo}",
-}
-
-_YES_NO = frozenset({"A-7", "A-8", "B-1", "B-2", "B-3", "B-4"})
-RATED = frozenset({"C-7", "C-8"})
-"""Templates whose answer starts with a star rating."""
+def _place(template: Template) -> tuple[str, int]:
+    """The order of the paper: A-9 before A-10."""
+    letter, number = template.template_id.split("-")
+    return letter, int(number)
 
 
-def _target(template_id: str) -> Target:
-    if template_id in _YES_NO:
-        return "yes_no"
-    if template_id.startswith("C"):
-        return "rated_explanation" if template_id in RATED else "explanation"
-    return "item"
-
-
-_TEXTS: dict[Task, dict[str, str]] = {"sequential": _SEQUENTIAL, "direct": _DIRECT, "explanation": _EXPLANATION}
-
-TEMPLATES: dict[str, Template] = {
-    template_id: Template(template_id, task, _target(template_id), text)
-    for task, texts in _TEXTS.items()
+_ALL = [
+    Template(template_id, task, target, text)
+    for (task, target), texts in _TEXTS.items()
     for template_id, text in texts.items()
-}
+]
+
+TEMPLATES: dict[str, Template] = {template.template_id: template for template in sorted(_ALL, key=_place)}
+
+
+def templates_of(task: Task) -> list[Template]:
+    return [template for template in TEMPLATES.values() if template.task == task]

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from model.errors import TrainingError
 from model.network.config import TASKS, FeedForward, Task
-from model.prompts.templates import TEMPLATES
+from model.prompts.templates import DEFAULT_DIRECT, DEFAULT_SEQUENTIAL, TEMPLATES
 
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
@@ -81,8 +81,8 @@ class Prompts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     max_history: Count | None = None
     num_candidates: Annotated[int, Meta(ge=2)] = 100
     max_tokens: Annotated[int, Meta(ge=8)] = 512
-    default_sequential: str = "A-3"
-    default_direct: str = "B-5"
+    default_sequential: str = DEFAULT_SEQUENTIAL
+    default_direct: str = DEFAULT_DIRECT
 
 
 class Optimiser(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

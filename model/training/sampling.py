@@ -23,7 +23,7 @@ from model.errors import TrainingError
 from model.network.config import Task
 from model.prompts.assembly import PromptAssembler, PromptValues
 from model.prompts.prompt import Prompt
-from model.prompts.templates import TEMPLATES, Separator, Template
+from model.prompts.templates import Separator, Template, templates_of
 from model.prompts.tokenizer import TextTokenizer
 from model.training.config import Prompts
 
@@ -190,7 +190,7 @@ class DomainSampler:
         return np.fromiter(found, dtype=np.int64, count=count)
 
     def _templates(self, task: Task) -> list[Template]:
-        of_task = [template for template in TEMPLATES.values() if template.task == task]
+        of_task = templates_of(task)
         chosen = [template for template in of_task if template.template_id in self._prompts.templates]
         return chosen or of_task
 

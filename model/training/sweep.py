@@ -26,6 +26,7 @@ from model.evaluation.evaluation import evaluate
 from model.evaluation.options import EvaluationOptions
 from model.planning.runtime import load_runtime
 from model.progress import Progress, no_progress
+from model.prompts.templates import DEFAULT_SEQUENTIAL
 from model.training.config import Run, check_run, read_document, run_of
 from model.training.tuning import tune
 
@@ -44,7 +45,7 @@ class SweepFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     base: str
     out: str
     variants: tuple[Variant, ...]
-    templates: tuple[str, ...] = ("A-3",)
+    templates: tuple[str, ...] = (DEFAULT_SEQUENTIAL,)
     num_users: int | None = None
     baselines: tuple[str, ...] = ()
 

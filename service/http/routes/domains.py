@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.network.config import Task
-from model.prompts.templates import TEMPLATES
+from model.prompts.templates import templates_of
 from service.http.dependencies import Trace, service_of
 from service.http.openapi import problems
 from service.http.route_classes import KeyedRoute
@@ -109,4 +109,4 @@ def _domain_body(version: DomainVersion) -> DomainBody:
 
 
 def _templates(task: Task) -> list[str]:
-    return [template.template_id for template in TEMPLATES.values() if template.task == task]
+    return [template.template_id for template in templates_of(task)]
