@@ -17,7 +17,7 @@ from model.bundle.features import ItemFeatures
 from model.datasets.dataset import Dataset
 from model.network.config import DomainLayout
 from model.network.loss import IGNORED
-from model.prompts.prompt import Ids
+from model.prompts.padding import pad_features, pad_ids, pad_prompts
 from model.training.sampling import DomainSampler, Sample, SampledSplit, all_kinds
 
 _STREAMS: dict[SampledSplit, int] = {"train": 0, "val": 1}
@@ -104,32 +104,16 @@ class Collator:
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor | int]:
         domain = examples[0].domain
         assert all(example.domain == domain for example in examples)
-        prompts = [example.sample.prompt for example in examples]
+        prompts = pad_prompts([example.sample.prompt for example in examples])
+        features = [example.features for example in examples]
         adapter = torch.tensor([self._adapter_row(example) for example in examples])
         return {
-            "input_ids": _padded([prompt.input_ids for prompt in prompts]),
-            "whole_word_ids": _padded([prompt.whole_word_ids for prompt in prompts]),
-            "category_ids": _padded([prompt.category_ids for prompt in prompts]),
-            "features": self._features(examples),
-            "targets": _padded([np.asarray(example.sample.target_ids) for example in examples], filler=IGNORED),
+            **{name: torch.from_numpy(ids) for name, ids in prompts.items()},
+            "features": torch.from_numpy(pad_features(features, max(map(len, features)), self.feature_dim)),
+            "targets": torch.from_numpy(pad_ids([example.sample.target_ids for example in examples], filler=IGNORED)),
             "domain": domain,
             "adapter": int(adapter[0]) if bool((adapter == adapter[0]).all()) else adapter,
         }
 
     def _adapter_row(self, example: Example) -> int:
         return example.domain * self.adapters_per_domain + self.layouts[example.domain].adapter_of(example.sample.task)
-
-    def _features(self, examples: Sequence[Example]) -> Tensor:
-        most = max(len(example.features) for example in examples)
-        features = np.zeros((len(examples), most, self.feature_dim), dtype=np.float32)
-        for line, example in zip(features, examples, strict=True):
-            if example.features.size:
-                line[: len(example.features), : example.features.shape[1]] = example.features
-        return torch.from_numpy(features)
-
-
-def _padded(rows: Sequence[Ids], filler: int = 0) -> Tensor:
-    padded = np.full((len(rows), max(len(row) for row in rows)), filler, dtype=np.int64)
-    for line, row in zip(padded, rows, strict=True):
-        line[: len(row)] = row
-    return torch.from_numpy(padded)
