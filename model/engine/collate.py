@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from model.engine.plans import Plan
-from model.network.banks import BankIndex, RowIndex
+from model.network.banks import RowIndex, bank_index
 from model.network.network import EncoderBatch, Vip5Network
 from model.prompts.padding import pad_features, pad_prompts
 from model.prompts.prompt import Prompt
@@ -25,18 +25,12 @@ def collate(plans: Sequence[Plan], network: Vip5Network, device: torch.device) -
 
 
 def row_index(plans: Sequence[Plan], network: Vip5Network, device: torch.device) -> RowIndex:
-    """Where each prompt's weights are: one number where all agree, which needs no gathering."""
+    """Where each prompt's weights are."""
     by_prompt = [plan for plan in plans for _ in plan.prompts]
     return RowIndex(
-        domain=_bank_index([plan.slot for plan in by_prompt], device),
-        adapter=_bank_index([network.adapter_row(plan.slot, plan.task) for plan in by_prompt], device),
+        domain=bank_index([plan.slot for plan in by_prompt], device),
+        adapter=bank_index([network.adapter_row(plan.slot, plan.task) for plan in by_prompt], device),
     )
-
-
-def _bank_index(entries: list[int], device: torch.device) -> BankIndex:
-    if len(set(entries)) == 1:
-        return entries[0]
-    return torch.tensor(entries, device=device)
 
 
 def num_shown(prompt: Prompt, slot: int, network: Vip5Network) -> int:

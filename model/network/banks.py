@@ -8,7 +8,7 @@ weights contributes gelu(0) = 0, a missing adapter is one that adds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -45,6 +45,13 @@ class BankRows:
 
 BankIndex: TypeAlias = int | Tensor | BankRows
 """Which entry of a bank each row reads: [B], one number where all rows read the same, or what was fetched before."""
+
+
+def bank_index(numbers: Sequence[int], device: torch.device | None = None) -> int | Tensor:
+    """The index of rows that read these entries; one number where they agree, which spares the gathering."""
+    if len(set(numbers)) == 1:
+        return numbers[0]
+    return torch.tensor(numbers, device=device)
 
 
 @dataclass(frozen=True)

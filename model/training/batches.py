@@ -15,8 +15,10 @@ from torch.utils.data import Dataset as TorchDataset
 
 from model.bundle.features import ItemFeatures
 from model.datasets.dataset import Dataset
-from model.network.config import DomainLayout
+from model.network.banks import bank_index
+from model.network.config import TASKS, Task
 from model.network.loss import IGNORED
+from model.network.network import Vip5Network
 from model.prompts.padding import pad_features, pad_ids, pad_prompts
 from model.training.sampling import DomainSampler, Sample, SampledSplit, all_kinds
 
@@ -97,23 +99,25 @@ class Examples(TorchDataset[Example]):
 class Collator:
     """Examples of one domain to tensors, under the names that `TunedModel.forward` takes."""
 
-    layouts: tuple[DomainLayout, ...]
-    adapters_per_domain: int
+    adapter_rows: tuple[dict[Task, int], ...]  # by domain
     feature_dim: int
+
+    @classmethod
+    def of(cls, network: Vip5Network) -> Collator:
+        """For this network, which is left behind: workers that load batches need no copy of it."""
+        slots = range(len(network.layouts))
+        rows = tuple({task: network.adapter_row(slot, task) for task in TASKS} for slot in slots)
+        return cls(rows, network.feature_dim)
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor | int]:
         domain = examples[0].domain
         assert all(example.domain == domain for example in examples)
         prompts = pad_prompts([example.sample.prompt for example in examples])
         features = [example.features for example in examples]
-        adapter = torch.tensor([self._adapter_row(example) for example in examples])
         return {
             **{name: torch.from_numpy(ids) for name, ids in prompts.items()},
             "features": torch.from_numpy(pad_features(features, max(map(len, features)), self.feature_dim)),
             "targets": torch.from_numpy(pad_ids([example.sample.target_ids for example in examples], filler=IGNORED)),
             "domain": domain,
-            "adapter": int(adapter[0]) if bool((adapter == adapter[0]).all()) else adapter,
+            "adapter": bank_index([self.adapter_rows[domain][example.sample.task] for example in examples]),
         }
-
-    def _adapter_row(self, example: Example) -> int:
-        return example.domain * self.adapters_per_domain + self.layouts[example.domain].adapter_of(example.sample.task)

@@ -87,12 +87,11 @@ def _clear(work: Path) -> None:
 
 
 def _trainer(preparation: Preparation, model: TunedModel, device: str, callbacks: list[TrainerCallback]) -> Trainer:
-    file, network = preparation.run.file, preparation.network
-    collator = Collator(network.layouts, network.adapters_per_domain, network.feature_dim)
+    file = preparation.run.file
     trainer = Trainer(
         model=model,
         args=_arguments(preparation.run, device),
-        data_collator=collator,
+        data_collator=Collator.of(preparation.network),
         train_dataset=_examples(preparation, "train", file.optimiser.steps * file.optimiser.gradient_accumulation),
         eval_dataset=_examples(preparation, "val", file.record.validation_batches)
         if file.record.validation_batches
