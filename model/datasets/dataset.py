@@ -83,6 +83,10 @@ class Sequences:
         held_out = NUM_HELD_OUT[split] + (split != "train")
         return self.of(user)[: max(len(self.of(user)) - held_out, 0)]
 
+    def users(self, split: Split) -> NDArray[np.int64]:
+        """Rows of the users with a target in a split, and at least one item before it."""
+        return np.flatnonzero(np.diff(self.offsets) >= NUM_HELD_OUT[split] + 2)
+
     def target(self, user: int, split: Literal["val", "test"]) -> int:
         """The item to be predicted."""
         return int(self.of(user)[-1 - NUM_HELD_OUT[split]])

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from model.errors import DatasetError
 from model.progress import Progress, no_progress
 
 Method = Literal["sequential", "random", "collaborative"]
-METHODS: tuple[Method, ...] = get_args(Method)
 
 
 def index_items(dataset: Dataset, method: Method, tree: Tree, progress: Progress = no_progress) -> Dataset:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.datasets.dataset import SPLITS, Dataset, Review, Split
+from model.datasets.dataset import NUM_HELD_OUT, SPLITS, Dataset, Review, Split
 
-_SHORTEST = 3
-"""With fewer interactions, a user has a target held out twice and nothing to train on."""
+_SHORTEST = NUM_HELD_OUT["train"] + 1
+"""With fewer interactions, nothing of a user is left to train on."""
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,7 @@ class HeldOut:
     @cached_property
     def users(self) -> Rows:
         """Users with a history before their target, or a sample of them; in order."""
-        lengths = np.diff(self.dataset.sequences.offsets)
-        users = np.flatnonzero(lengths >= NUM_HELD_OUT[self.options.split] + 2)
+        users = self.dataset.sequences.users(self.options.split)
         if not len(users):
             raise DatasetError(
                 f"no user of {self.dataset.provenance.name} has the {NUM_HELD_OUT[self.options.split] + 2} interactions"

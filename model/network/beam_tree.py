@@ -43,10 +43,6 @@ class TreePlan:
         )
 
     @property
-    def num_steps(self) -> int:
-        return len(self.biases)
-
-    @property
     def num_places(self) -> int:
         return self.biases.shape[-1]
 

@@ -201,9 +201,8 @@ class DomainSampler:
 
     @cached_property
     def _users(self) -> dict[SampledSplit, NDArray[np.int64]]:
-        """Users with a history and a target in each split."""
-        lengths = np.diff(self.dataset.sequences.offsets)
-        return {"train": np.flatnonzero(lengths >= 4), "val": np.flatnonzero(lengths >= 3)}
+        sequences = self.dataset.sequences
+        return {"train": sequences.users("train"), "val": sequences.users("val")}
 
     @cached_property
     def _reviews(self) -> dict[SampledSplit, list[Review]]:

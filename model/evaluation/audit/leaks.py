@@ -33,7 +33,7 @@ class LeakAudit:
 def audit_leaks(dataset: Dataset, numbers: NDArray[np.int64]) -> LeakAudit:
     """`numbers` has the items' identifiers as numbers, [N], and -1 for items whose identifier is none."""
     sequences = dataset.sequences
-    tested = [user for user in range(len(sequences)) if len(sequences.of(user)) > 1]
+    tested = sequences.users("test").tolist()
     targets = {user: sequences.target(user, "test") for user in tested}
     trained = {(review.user, review.item) for review in dataset.reviews if review.split == "train"}
     is_trained = _trained_items(dataset)

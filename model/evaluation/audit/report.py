@@ -84,11 +84,7 @@ def _coverage(catalog: Catalog, dataset: Dataset) -> CoverageAudit:
     ]
     missing = [item_id for item_id in dataset.catalog.item_ids if catalog.row_of(item_id) is None]
     sequences = dataset.sequences
-    targets = [
-        dataset.catalog.item_ids[sequences.target(user, "test")]
-        for user in range(len(sequences))
-        if len(sequences.of(user)) > 1
-    ]
+    targets = [dataset.catalog.item_ids[sequences.target(user, "test")] for user in sequences.users("test").tolist()]
     return CoverageAudit(
         only_in_bundle=Share.named([i for i in catalog.item_ids if i not in index_of], len(catalog)),
         only_in_data=Share.named(missing, len(index_of)),
