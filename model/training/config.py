@@ -1,6 +1,6 @@
-"""A run file: everything that a training run depends on, in TOML.
+"""The run file of a training run, in TOML: it holds everything that the run depends on.
 
-Paths are taken from the run file's own folder. An unknown key or a value out of its range is an error that names it.
+Paths are relative to the run file's folder. An unknown key or a value out of range is an error that names the key.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Positive: TypeAlias = Annotated[float, Meta(gt=0)]
 NotNegative: TypeAlias = Annotated[float, Meta(ge=0)]
 
 Tune: TypeAlias = Literal["adapters", "everything", "from_scratch"]
-"""What changes: a domain's additions only, the whole of a given model, or the whole of one that starts at random."""
+"""What is trained: a domain's additions only, all of an existing model, or all of a model with random weights."""
 
 
 class DomainData(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A domain and the prepared dataset that it is made from."""
+    """A domain and its prepared dataset."""
 
     name: str
     data: str
 
 
 class Backbone(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Dimensions of a backbone that is made from scratch, under Hugging Face's names, and its tokenizer.json."""
+    """Dimensions of a backbone that is trained from scratch, under Hugging Face's names, and its tokenizer.json."""
 
     tokenizer: str
     d_model: Count
@@ -55,10 +55,10 @@ class Adapters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Images(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How pictures come into prompts. `encoder` names the image tower, as in the paper: vitb32, rn50 and so on.
+    """How images enter prompts. `encoder` names the image tower as the paper does: vitb32, rn50 and so on.
 
-    `features` is a folder or safetensors file as `vip5 import vip5` takes it; left out, the dataset's own are used.
-    `missing_share` of the pictures are left out in training, as they are at serving time while the store is down.
+    `features` is a folder or safetensors file as `vip5 import vip5` takes it (default: the dataset's own).
+    `missing_share` of the images are replaced by zeros in training, as in serving while the feature store is down.
     """
 
     encoder: str = "vitb32"
@@ -71,8 +71,8 @@ class Images(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Prompts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which prompts are trained on, and how often each task is drawn.
 
-    Left out of `templates`, a task has all of its templates. `targets` says which positions of a history are predicted:
-    the last three before the held-out items, as VIP5 draws them, or all.
+    A task of which `templates` names none uses all of its templates. `targets` says which positions of a history are
+    predicted: the last three before the held-out items, as in VIP5, or all.
     """
 
     tasks: dict[Task, NotNegative] = msgspec.field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))
@@ -86,7 +86,7 @@ class Prompts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Optimiser(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """AdamW with linear warm-up and decay. `batch_size` is per device and step of accumulation."""
+    """AdamW with a linear warm-up. `batch_size` is per device and accumulation step."""
 
     steps: Count
     batch_size: Count = 32
@@ -102,7 +102,7 @@ class Optimiser(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is written down on the way: checkpoints to resume from, and the loss on prompts held out for validation."""
+    """How often checkpoints and losses are recorded, in steps; `validation_batches = 0` skips validation."""
 
     checkpoint_every: Count = 500
     log_every: Count = 50
@@ -111,7 +111,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class RunFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The whole of a run file."""
+    """All keys of a run file."""
 
     out: str
     domains: tuple[DomainData, ...]
@@ -129,14 +129,14 @@ class RunFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Run(Struct, frozen=True):
-    """A run file that holds together, and where it lies."""
+    """A valid run file, and the folder that it is in."""
 
     name: str
     folder: Path
     file: RunFile
 
     def path(self, text: str) -> Path:
-        """A path of the run file, from the folder that it lies in."""
+        """Resolve a path of the run file."""
         return self.folder / text
 
     @property
@@ -145,12 +145,12 @@ class Run(Struct, frozen=True):
 
     @property
     def start(self) -> Path:
-        """The bundle whose backbone is tuned."""
+        """The bundle that training starts from."""
         return self.path(self.file.start or self.file.out)
 
     @property
     def work(self) -> Path:
-        """The folder of checkpoints and logs."""
+        """The folder for checkpoints and logs."""
         return self.path(self.file.work or f"work/{self.name}")
 
     @property
@@ -159,24 +159,24 @@ class Run(Struct, frozen=True):
 
 
 def read_run(path: Path) -> Run:
-    """Raises TrainingError naming the file, the key and the rule."""
+    """Read and check a run file; raises TrainingError naming the file, the key and the rule."""
     run = run_of(path, read_document(path))
     check_run(path, run.file)
     return run
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """A TOML file as it stands."""
+    """Parse a TOML file."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise TrainingError(f"{path} cannot be read: {error.strerror}; name a file that is there") from error
+        raise TrainingError(f"{path} cannot be read: {error.strerror}; check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path} is not TOML: {error}") from error
+        raise TrainingError(f"{path} is not TOML: {error}; correct the file") from error
 
 
 def run_of(path: Path, document: Mapping[str, Any]) -> Run:
-    """The run that a document describes, as if it were the file at `path`."""
+    """The run that a document describes, taken as the content of the file at `path`."""
     try:
         file = msgspec.convert(document, RunFile)
     except msgspec.ValidationError as error:
@@ -188,23 +188,25 @@ def check_run(path: Path, file: RunFile) -> None:
     """Raise TrainingError if the parts of a run file contradict each other."""
     names = [domain.name for domain in file.domains]
     if not names or len(set(names)) != len(names):
-        raise TrainingError(f"{path}: domains are {names}; name at least one, each once")
+        raise TrainingError(f"{path}: [[domains]] are {names}; name at least one, each once")
     if (file.tune == "from_scratch") != (file.backbone is not None):
-        raise TrainingError(f'{path}: tune is {file.tune!r}; a [backbone] belongs to "from_scratch", and to it alone')
+        raise TrainingError(
+            f"{path}: tune is {file.tune!r}; only 'from_scratch' has a [backbone], and it must: add or remove it"
+        )
     if file.tune == "from_scratch" and file.start is not None:
-        raise TrainingError(f"{path}: a backbone from scratch starts from no bundle; leave start out")
+        raise TrainingError(f"{path}: tune is 'from_scratch', which starts from no bundle; remove start")
     if file.tune == "everything" and (file.start is None or file.start == file.out):
         raise TrainingError(
-            f"{path}: tuning everything makes another backbone, which the other domains of a bundle could not use; "
-            "give start, the bundle to start from, and another bundle as out"
+            f"{path}: tune is 'everything', which changes the backbone that the domains of a bundle share; set start "
+            "to the bundle to start from, and another bundle as out"
         )
     if file.tune == "adapters" and not file.adapters.reduction_factor:
-        raise TrainingError(f"{path}: adapters.reduction_factor is 0, so there are no adapters to tune; give 1 or more")
+        raise TrainingError(f"{path}: adapters.reduction_factor is 0, so there are no adapters to tune; set 1 or more")
     unknown = [name for name in (*file.prompts.templates, *_defaults(file)) if name not in TEMPLATES]
     if unknown:
-        raise TrainingError(f"{path}: prompts names the template {unknown[0]!r}; there are {', '.join(TEMPLATES)}")
+        raise TrainingError(f"{path}: prompts names the template {unknown[0]!r}; choose from {', '.join(TEMPLATES)}")
     if not any(file.prompts.tasks.values()):
-        raise TrainingError(f"{path}: prompts.tasks draws nothing; give at least one task a share above 0")
+        raise TrainingError(f"{path}: all shares in prompts.tasks are 0; give at least one task a share above 0")
 
 
 def _defaults(file: RunFile) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""From a run file to a network, samplers and what the result is to be written with."""
+"""Everything that a run needs, loaded and checked: the network with its starting weights, and the domains' data."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from model.network.network import Vip5Network
 from model.network.weights import load_backbone, load_domain
 from model.prompts.tokenizer import TextTokenizer
 from model.training.batches import ImageTable
-from model.training.config import Run
-from model.training.initial import Initialiser
+from model.training.config import DomainData, Run
+from model.training.initial_weights import InitialWeights
 from model.training.sampling import DomainSampler
 
 _CATEGORY_ROWS = 16
-_FROM_SCRATCH = "a backbone from scratch"
+_BACKBONE_STREAM = "a backbone from scratch"
 
 
 @dataclass(frozen=True, eq=False)
 class TunedDomain:
-    """A domain to be tuned: its data, and how it will be described in the bundle."""
+    """A domain to be tuned: its data, and its description in the bundle."""
 
     spec: DomainSpec
     dataset: Dataset
@@ -41,7 +41,7 @@ class TunedDomain:
 
 @dataclass(frozen=True, eq=False)
 class Preparation:
-    """Everything that a run needs, loaded and checked. `network` has the starting weights, on the CPU."""
+    """`network` has the starting weights, on the CPU."""
 
     run: Run
     config: BackboneConfig  # without the run's dropout
@@ -52,51 +52,54 @@ class Preparation:
 
 
 def prepare(run: Run) -> Preparation:
-    """Read the start and the datasets. Raises TrainingError, DatasetError or BundleError, before any work is done."""
+    """Read the starting bundle and the datasets; raises TrainingError, DatasetError or BundleError before any work."""
     start = None if run.file.backbone is not None else open_bundle(run.start)
     _check_out(run, start)
     config, tokenizer = _from_scratch(run) if start is None else (start.backbone.config, _tokenizer_of(start))
-    domains = tuple(_domain(run, number, start, TextTokenizer(tokenizer), config) for number in _numbers(run))
-    layouts = [domain.spec.layout for domain in domains]
-    network = Vip5Network(replace(config, dropout_rate=run.file.optimiser.dropout), layouts)
-    initialiser = Initialiser(config, run.file.seed)
-    weights = initialiser.tensors(expected_shapes(config), _FROM_SCRATCH) if start is None else start.backbone.weights
-    load_backbone(network, weights)
-    for slot, domain in enumerate(domains):
-        load_domain(network, slot, initialiser.domain(domain.spec.name, domain.spec.layout, _given(start, domain)))
+    domains = tuple(_domain(run, each, start, TextTokenizer(tokenizer), config) for each in run.file.domains)
+    network = _network(run, config, domains, start)
     return Preparation(run, config, tokenizer, domains, network, start)
 
 
-def _numbers(run: Run) -> Sequence[int]:
-    return range(len(run.file.domains))
+def _network(run: Run, config: BackboneConfig, domains: Sequence[TunedDomain], start: Bundle | None) -> Vip5Network:
+    """The network with the run's dropout and the weights that training starts from."""
+    layouts = [domain.spec.layout for domain in domains]
+    network = Vip5Network(replace(config, dropout_rate=run.file.optimiser.dropout), layouts)
+    initial = InitialWeights(config, run.file.seed)
+    backbone = initial.tensors(expected_shapes(config), _BACKBONE_STREAM) if start is None else start.backbone.weights
+    load_backbone(network, backbone)
+    for slot, domain in enumerate(domains):
+        known = {} if start is None else _known_weights(start, domain.spec.name)
+        load_domain(network, slot, initial.domain(domain.spec.name, domain.spec.layout, known))
+    return network
 
 
 def _check_out(run: Run, start: Bundle | None) -> None:
-    """What the run writes must have a place, which is better known before hours of work than after."""
+    """Refuse a run whose result could not be written, before hours of work rather than after."""
     for domain in run.file.domains:
         check_domain_name(domain.name)
     if not (run.out / MANIFEST).exists():
         return
     if run.tunes_backbone:
         raise TrainingError(
-            f"{run.out} is there already, and a run that changes the backbone writes a bundle of its own; "
-            "remove it or name another as out"
+            f"{run.out} exists already, and a run that changes the backbone writes a new bundle; remove it, or name "
+            "another folder as out"
         )
     if start is not None and run.out.resolve() != start.root.resolve():
         present = open_bundle(run.out).backbone.sha256
         if present != start.backbone.sha256:
             raise TrainingError(
-                f"{run.out} has another backbone than {run.start}; tune on the bundle that the domain is to go into"
+                f"{run.out} has a different backbone than {run.start}; set start to the bundle that out adds to"
             )
 
 
 def _from_scratch(run: Run) -> tuple[BackboneConfig, Tokenizer]:
     shape = run.file.backbone
-    assert shape is not None, "asked for a backbone from scratch that the run file does not have"
+    assert shape is not None
     path = run.path(shape.tokenizer)
     path = path / TOKENIZER.name if path.is_dir() else path
     if not path.is_file():
-        raise TrainingError(f"backbone.tokenizer is {path}, which is not there; name a tokenizer.json")
+        raise TrainingError(f"backbone.tokenizer is {path}, which does not exist; name a tokenizer.json")
     tokenizer = Tokenizer.from_file(str(path))
     config = BackboneConfig(
         vocab_size=tokenizer.get_vocab_size(with_added_tokens=True),
@@ -117,37 +120,43 @@ def _tokenizer_of(bundle: Bundle) -> Tokenizer:
 
 
 def _domain(
-    run: Run, number: int, start: Bundle | None, tokenizer: TextTokenizer, config: BackboneConfig
+    run: Run, domain: DomainData, start: Bundle | None, tokenizer: TextTokenizer, config: BackboneConfig
 ) -> TunedDomain:
-    file, domain = run.file, run.file.domains[number]
     dataset = Dataset.read(run.path(domain.data))
-    features = _features(run, number, dataset)
-    images = file.images
+    features = _features(run, domain.name, dataset)
+    prompts, images = run.file.prompts, run.file.images
     known = None if start is None else start.domains.get(domain.name)
-    layout = DomainLayout(
-        bottleneck=_bottleneck(run, config),
-        cross_attention_adapter=file.adapters.in_cross_attention and file.adapters.reduction_factor > 0,
-        one_adapter_for_all_tasks=file.adapters.one_for_all_tasks,
-        visual_tokens=0 if images is None else images.tokens,
-        feature_dim=0 if features is None else features.dim,
-        visual_norm=images is not None and images.norm,
-        whole_word_rows=max(file.prompts.max_tokens, 0 if known is None else known.spec.layout.whole_word_rows),
-        category_rows=_CATEGORY_ROWS,
-    )
+    known_rows = 0 if known is None else known.spec.layout.whole_word_rows
+    layout = _layout(run, config, 0 if features is None else features.dim, known_rows)
     spec = DomainSpec(
         name=domain.name,
         layout=layout,
         backbone_sha256="",
         encoder=None if images is None else ImageEncoder(images.encoder, layout.feature_dim),
-        prompts=PromptDefaults(file.prompts.default_sequential, file.prompts.default_direct, file.prompts.max_tokens),
+        prompts=PromptDefaults(prompts.default_sequential, prompts.default_direct, prompts.max_tokens),
     )
     missing_share = 0.0 if images is None else images.missing_share
     return TunedDomain(
         spec=spec,
         dataset=dataset,
-        sampler=DomainSampler(dataset, tokenizer, file.prompts, visual_tokens=layout.visual_tokens),
+        sampler=DomainSampler(dataset, tokenizer, prompts, visual_tokens=layout.visual_tokens),
         features=features,
         images=None if features is None else ImageTable.of(dataset, features, missing_share),
+    )
+
+
+def _layout(run: Run, config: BackboneConfig, feature_dim: int, known_whole_word_rows: int) -> DomainLayout:
+    """The run's layout; a table of whole words is never shorter than the one that the domain has already."""
+    adapters, images = run.file.adapters, run.file.images
+    return DomainLayout(
+        bottleneck=_bottleneck(run, config),
+        cross_attention_adapter=adapters.in_cross_attention and adapters.reduction_factor > 0,
+        one_adapter_for_all_tasks=adapters.one_for_all_tasks,
+        visual_tokens=0 if images is None else images.tokens,
+        feature_dim=feature_dim,
+        visual_norm=images is not None and images.norm,
+        whole_word_rows=max(run.file.prompts.max_tokens, known_whole_word_rows),
+        category_rows=_CATEGORY_ROWS,
     )
 
 
@@ -156,28 +165,26 @@ def _bottleneck(run: Run, config: BackboneConfig) -> int:
     if factor > config.d_model:
         raise TrainingError(
             f"{run.name}: adapters.reduction_factor is {factor}, more than the {config.d_model} of the backbone's "
-            "width; the adapters would have no width left"
+            f"d_model, which leaves adapters no width; set it to {config.d_model} at most"
         )
     return config.d_model // factor if factor else 0
 
 
-def _features(run: Run, number: int, dataset: Dataset) -> ItemFeatures | None:
-    images, name = run.file.images, run.file.domains[number].name
+def _features(run: Run, name: str, dataset: Dataset) -> ItemFeatures | None:
+    images = run.file.images
     if images is None:
         return None
     if name in images.features:
         return read_features(run.path(images.features[name]), dataset.catalog)
     if dataset.features is None:
         raise TrainingError(
-            f"{run.name}: prompts are to show pictures, but the dataset of {name} has no image embeddings; give "
+            f"{run.name}: the dataset of {name} has no image embeddings, which [images] needs; give "
             f"images.features.{name}, or leave [images] out to train on text alone"
         )
     return dataset.features
 
 
-def _given(start: Bundle | None, domain: TunedDomain) -> dict[str, torch.Tensor]:
-    """What a domain starts from: what it has in the bundle by now, over the layer norms of a T5."""
-    if start is None:
-        return {}
-    known = start.domains.get(domain.spec.name)
+def _known_weights(start: Bundle, domain: str) -> dict[str, torch.Tensor]:
+    """What a domain starts from: its own weights if the bundle has it, over the backbone's layer norms."""
+    known = start.domains.get(domain)
     return {**start.backbone.weights, **({} if known is None else known.adapter)}

@@ -20,12 +20,12 @@ from tests.unit.training.tiny_data import ADAPTERS, FROM_SCRATCH, write_run
         ("steps = 6", "steps = 6\nstep = 7", r"unknown field `step`"),
         ("tokens = 2", 'tokens = "2"', r"Expected `int`, got `str` - at `\$\.images\.tokens`"),
         ("[images]", "[prompts.tasks]\nranking = 1\n\n[images]", r"ranking"),
-        ("max_tokens = 128", 'max_tokens = 128\ntemplates = ["A-10"]', r"template 'A-10'; there are A-1"),
-        ("max_tokens = 128", "max_tokens = 128\ntasks = {sequential = 0}", r"draws nothing"),
+        ("max_tokens = 128", 'max_tokens = 128\ntemplates = ["A-10"]', r"template 'A-10'; choose from A-1"),
+        ("max_tokens = 128", "max_tokens = 128\ntasks = {sequential = 0}", r"shares in prompts\.tasks are 0"),
         ("reduction_factor = 4", "reduction_factor = 0", r"no adapters to tune"),
         ('name = "toys"', 'name = "toys"\ndata = "data"\n[[domains]]\nname = "toys"', r"each once"),
         ('out = "bundle"', 'tune = "everything"\nout = "bundle"', r"another bundle as out"),
-        ('out = "bundle"', 'tune = "from_scratch"\nout = "bundle"', r"\[backbone\] belongs to"),
+        ('out = "bundle"', 'tune = "from_scratch"\nout = "bundle"', r"only 'from_scratch' has a \[backbone\]"),
         ('out = "bundle"', "out = bundle", r"is not TOML"),
     ],
 )
@@ -53,7 +53,7 @@ def test_paths_are_taken_from_the_run_files_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "old", "new", "message"),
     [
-        (FROM_SCRATCH, 'tokenizer = "tokenizer.json"', 'tokenizer = "none.json"', r"none\.json, which is not there"),
+        (FROM_SCRATCH, 'tokenizer = "tokenizer.json"', 'tokenizer = "none.json"', r"none\.json, which does not exist"),
         (FROM_SCRATCH, "reduction_factor = 0", "reduction_factor = 17", r"more than the 16"),
         (FROM_SCRATCH, 'data = "data"', 'data = "nothing"', r"nothing has no dataset\.json"),
     ],
@@ -70,7 +70,6 @@ def test_a_run_that_cannot_be_done_is_refused_before_any_work(
 def test_pictures_without_embeddings_are_refused(tmp_path: Path) -> None:
     path = write_run(tmp_path, FROM_SCRATCH)
     (tmp_path / "data" / "features.safetensors").unlink()
-    with pytest.raises(
-        TrainingError, match=r"no image embeddings; give images\.features\.toys, or leave \[images\] out"
-    ):
+    message = r"no image embeddings, which \[images\] needs; give images\.features\.toys, or leave \[images\] out"
+    with pytest.raises(TrainingError, match=message):
         prepare(read_run(path))

@@ -179,7 +179,7 @@ def test_everything_tunes_the_backbone_into_a_bundle_of_its_own(scratch: Path, t
     before, after = load_file(scratch / "bundle" / BACKBONE), load_file(tmp_path / "tuned" / BACKBONE)
     assert result.counts.share == 1.0
     assert not torch.equal(before["shared.weight"], after["shared.weight"])
-    with pytest.raises(Vip5Error, match="is there already"):
+    with pytest.raises(Vip5Error, match="exists already"):
         tune(run)
 
 
