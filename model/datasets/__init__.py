@@ -1,1 +1,1 @@
-"""Interactions of users with items: the form on disk, and readers for what people have."""
+"""Prepared datasets of interactions: the format on disk, and readers for published formats."""

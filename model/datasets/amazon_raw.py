@@ -1,8 +1,8 @@
-"""McAuley's raw files of Amazon reviews: one review, or one item, per line.
+"""Reader for McAuley's raw files of Amazon reviews: one review, or one item, per line.
 
-Their lines are JSON in the reviews and Python's literals in the metadata of 2014. Users and items with few reviews are
-left out until all that are left have enough (k-core), each user's reviews are ordered by time, and users and items are
-numbered in the order of their first appearance, as VIP5's own preprocessing does.
+Lines are JSON, or in the metadata of 2014 Python literals. Users and items with too few reviews are removed until all
+that remain have enough (k-core), each user's reviews are sorted by time, and users and items are numbered in the order
+of their first appearance, as in VIP5's preprocessing.
 """
 
 # L reviews
@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from model.bundle.catalog import Catalog
 from model.bundle.features import read_features
 from model.bundle.users import Users
 from model.datasets.dataset import Dataset, Provenance, Review, Sequences, Split
@@ -36,7 +37,7 @@ _HELD_OUT: tuple[Split, ...] = ("val", "test")  # a user's last reviews
 
 @dataclass(frozen=True)
 class RawSource:
-    """Files as they are published; each may be gzipped. `core` is how many reviews a user and an item must have."""
+    """The published files; each may be gzipped. `core` is the smallest number of reviews of a user or item."""
 
     reviews: Path  # reviews_X_5.json.gz
     metadata: Path | None = None  # meta_X.json.gz
@@ -55,19 +56,20 @@ class _RawReview(NamedTuple):
 
 @dataclass(frozen=True)
 class _RawReviews:
-    """Reviews in the file's order; users and items are numbered by first appearance in it."""
+    """Reviews in the file's order; users and items are numbered by first appearance."""
 
     reviews: list[_RawReview]
     user_ids: list[str]
     item_ids: list[str]
-    names: dict[int, str]  # of users, where reviews are signed
+    names: dict[int, str]  # of users whose reviews are signed
 
 
 def read_amazon_raw(files: RawSource, name: str, faults: Faults, progress: Progress = no_progress) -> Dataset:
-    """The dataset of raw files; broken lines go to `faults`.
+    """Read a dataset from raw files; broken lines are skipped and counted in `faults`.
 
-    A user's last review is of split test, the one before of val, and the headline is the review's summary. Explanations
-    are those of the given files alone. Raises DatasetError for a file that cannot be read, or a core without reviews.
+    A user's last review is in the split test, the one before it in val, and a review's summary is its headline.
+    Explanations come only from `files.explanations`. Raises DatasetError for a file that cannot be read, and if the
+    k-core is empty.
     """
     raw = _read_reviews(Source(files.reviews, faults, progress))
     progress(f"filtering the {files.core}-core", 0, None)
@@ -78,14 +80,7 @@ def read_amazon_raw(files: RawSource, name: str, faults: Faults, progress: Progr
     item_rows = {item: row for row, item in enumerate(items)}
     sequences = _sequences([raw.reviews[place] for place in kept], user_rows, item_rows)
     item_ids = [raw.item_ids[item] for item in items]
-    facts = {}
-    if files.metadata is not None:
-        facts = read_metadata(Source(files.metadata, faults, progress), set(item_ids))
-    catalog = catalog_of(
-        item_ids,
-        [str(number) for number in range(1, len(items) + 1)],
-        [facts.get(item_id, UNKNOWN_FACTS) for item_id in item_ids],
-    )
+    catalog = _catalog(files.metadata, item_ids, faults, progress)
     rows = ReviewRows(
         row_of_user={raw.user_ids[user]: row for user, row in user_rows.items()},
         row_of_item={item_id: row for row, item_id in enumerate(item_ids)},
@@ -105,6 +100,12 @@ def read_amazon_raw(files: RawSource, name: str, faults: Faults, progress: Progr
     )
 
 
+def _catalog(metadata: Path | None, item_ids: Sequence[str], faults: Faults, progress: Progress) -> Catalog:
+    facts = {} if metadata is None else read_metadata(Source(metadata, faults, progress), set(item_ids))
+    numbers = [str(number) for number in range(1, len(item_ids) + 1)]
+    return catalog_of(item_ids, numbers, [facts.get(item_id, UNKNOWN_FACTS) for item_id in item_ids])
+
+
 def _read_reviews(source: Source) -> _RawReviews:
     reviews: dict[tuple[int, int, int], _RawReview] = {}
     user_numbers: dict[str, int] = {}
@@ -122,7 +123,7 @@ def _read_reviews(source: Source) -> _RawReviews:
         item = item_numbers.setdefault(item_id, len(item_numbers))
         key = (user, item, int(time))
         if key in reviews:
-            source.fault("the same user has reviewed the same item at the same time before", number)
+            source.fault("the review repeats user, item and time of an earlier one", number)
             continue
         headline = _text(record, "summary")
         reviews[key] = _RawReview(*key, stars=number_of(record.get("overall")), headline=headline)
@@ -130,29 +131,27 @@ def _read_reviews(source: Source) -> _RawReviews:
         if name is not None:
             names.setdefault(user, name)
     if not reviews:
-        raise DatasetError(
-            f"{source.path} has no review with reviewerID, asin and unixReviewTime"
-            f"{': ' if source.faults.counts else ''}{'; '.join(source.faults.descriptions())}"
-        )
+        found = "; ".join(source.faults.descriptions()) or "the file is empty"
+        raise DatasetError(f"{source.path} has no review with reviewerID, asin and unixReviewTime: {found}")
     return _RawReviews(list(reviews.values()), list(user_numbers), list(item_numbers), names)
 
 
 def _chosen(raw: _RawReviews, core: int) -> list[int]:
-    """Places of the reviews in the k-core, by user, then by time, then as in the file."""
+    """Positions of the reviews in the k-core, sorted by user, then by time, then by position."""
     users = np.array([review.user for review in raw.reviews])
     items = np.array([review.item for review in raw.reviews])
     times = np.array([review.time for review in raw.reviews])
     kept = np.flatnonzero(k_core(users, items, core))
     if not len(kept):
         raise DatasetError(
-            f"no review is left where each user and each item has {core} of them; choose a smaller --core"
+            f"the {core}-core is empty: no reviews remain where each user and item has {core}; choose a smaller --core"
         )
     order: list[int] = kept[np.lexsort((times[kept], users[kept]))].tolist()
     return order
 
 
 def k_core(users: NDArray[np.int64], items: NDArray[np.int64], core: int) -> NDArray[np.bool_]:
-    """Which of L interactions are left, [L], once users and items with fewer than `core` are gone, again and again."""
+    """Which interactions remain, [L], after repeatedly removing users and items with fewer than `core` of them."""
     is_kept = np.ones(len(users), dtype=np.bool_)
     while True:
         has_enough = [np.bincount(rows[is_kept], minlength=rows.max(initial=0) + 1) >= core for rows in (users, items)]

@@ -1,7 +1,8 @@
-"""Items that the same users had, under the same branches of a tree; knows nothing of texts and tokens.
+"""Clustering of items by their users into a tree; knows nothing of texts and tokens.
 
-Spectral embedding of the co-occurrence graph, then k-means in a k-means with bounded sizes, as in the collaborative
-indexing of Hua et al. (arXiv 2305.06569) but balanced: every item is equally deep and no node has too many children.
+Spectral embedding of the co-occurrence graph, then recursive k-means with bounded cluster sizes: the collaborative
+indexing of Hua et al. (arXiv 2305.06569), but balanced. All items have the same depth, and the number of children of a
+node is bounded.
 """
 
 # U users, N items, E embedding width, P parts of a node
@@ -26,18 +27,18 @@ from model.progress import Progress
 ItemPath = tuple[int, ...]
 
 _WIDTH = 128
-"""E; on Toys, 128 put a user's next item below the same two nodes more often than 64 did (10.3 % against 9.3 %)."""
+"""E; on Toys, a user's next item has the same first two nodes more often with 128 than with 64 (10.3 %, 9.3 %)."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """How items are divided. No node has more than `branching` children."""
+    """Parameters of the tree: no node has more than `branching` children."""
 
     branching: int
     seed: int
 
     def depth(self, num_items: int) -> int:
-        """Levels that it takes to tell the items apart."""
+        """Levels that this many items need."""
         levels = 1
         while self.branching**levels < num_items:
             levels += 1
@@ -50,16 +51,15 @@ def item_paths(
     tree: Tree,
     progress: Progress,
 ) -> list[ItemPath]:
-    """A path of numbers from 1 for each item, all of one length and no two the same.
+    """A path of numbers, counted from 1, for each item; all have the same length and no two are equal.
 
-    `histories` are the rows of the items that each user had; items in none of them lie where those of their group lie
-    on average.
+    `histories` has the items of each user, as rows. An item in none of them is placed at the mean of its group.
     """
     rng = np.random.default_rng(tree.seed)
     with threadpool_limits(1):  # sums in a fixed order: the same seed gives the same paths
         embeddings = _with_places_for_all(_embeddings(histories, len(groups), tree.seed), groups)
         paths: dict[int, ItemPath] = {}
-        # Rows come in the order of their first appearance in some files, which tells of the future: shuffle it away.
+        # Some files list items by first appearance, which leaks the future: shuffle them.
         todo: list[tuple[ItemPath, NDArray[np.int64]]] = [((), rng.permutation(len(groups)))]
         depth = tree.depth(len(groups))
         while todo:
@@ -77,9 +77,9 @@ def item_paths(
 def _embeddings(histories: Sequence[NDArray[np.int64]], num_items: int, seed: int) -> NDArray[np.float64]:
     """Leading eigenvectors of the normalised co-occurrence graph, [N, E]; rows of unseen items are zero.
 
-    The graph is Bᵀ·B for B = Du^-½·X·Di^-½, the normalised matrix of users and items, so that the right singular
-    vectors of B are its eigenvectors and it need not be multiplied out. They are weighted by their eigenvalues: the
-    weak ones are noise, and there are many of them where items are few.
+    The graph is Bᵀ·B for B = Du^-½·X·Di^-½, the normalised user–item matrix, so its eigenvectors are the right singular
+    vectors of B, and the product is never computed. Eigenvectors are weighted by their eigenvalues, because weak ones
+    are mostly noise.
     """
     had = [np.unique(items) for items in histories]
     offsets = np.concatenate([[0], np.cumsum([len(items) for items in had])]).astype(np.int64)
@@ -98,7 +98,7 @@ def _embeddings(histories: Sequence[NDArray[np.int64]], num_items: int, seed: in
 
 
 def _with_places_for_all(embeddings: NDArray[np.float64], groups: Sequence[str | None]) -> NDArray[np.float64]:
-    """Zero rows become the mean of their group, or of all items where the whole group is unseen."""
+    """Replace zero rows by the mean of their group, or of all items if the whole group is unseen."""
     is_unseen = ~embeddings.any(axis=1)
     if is_unseen.all():
         return embeddings
@@ -112,18 +112,18 @@ def _with_places_for_all(embeddings: NDArray[np.float64], groups: Sequence[str |
 
 
 def _split(embeddings: NDArray[np.float64], levels_left: int, tree: Tree) -> NDArray[np.int64]:
-    """Parts of a node's items, so small that the levels below can tell them apart."""
+    """The part of each of a node's items; every part fits into the levels below."""
     num_parts = int(np.ceil(round(len(embeddings) ** (1 / levels_left), 6)))
     if num_parts == 1:
         return np.zeros(len(embeddings), dtype=np.int64)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # equal embeddings make fewer clusters, which is all right
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer clusters, where embeddings are equal, are fine
         kmeans = KMeans(num_parts, n_init=1, random_state=tree.seed).fit(embeddings)
     return _bounded_assignment(kmeans.transform(embeddings), tree.branching ** (levels_left - 1))
 
 
 def _bounded_assignment(distances: NDArray[np.float64], capacity: int) -> NDArray[np.int64]:
-    """Each row's nearest column that has room, [N]; the closest pairs of a row and a column choose first."""
+    """Assign each row to the nearest column that has room, [N]; the closest pairs are assigned first."""
     num_rows, num_columns = distances.shape
     assert num_rows <= capacity * num_columns, (distances.shape, capacity)
     assigned = np.full(num_rows, -1, dtype=np.int64)

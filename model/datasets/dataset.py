@@ -1,15 +1,15 @@
-"""A prepared dataset: what tuning and evaluation read.
+"""A prepared dataset, which training and evaluation read.
 
     <dataset>/
-      dataset.json             format, name, where it came from, faults met while reading, by rule
+      dataset.json             format, name, source, and the numbers of skipped lines by rule
       items.parquet            a catalog, as in a bundle
       users.parquet            user_id, index, name; as in a bundle
-      interactions.parquet     user, item, timestamp: rows of the two tables; a user's interactions oldest first
+      interactions.parquet     user, item, timestamp: rows of the two tables, each user's interactions oldest first
       reviews.parquet          optional: user, item, split, star_rating, headline, feature, explanation
-      negatives.parquet        optional: user, items: a given sample of items that the user never had
+      negatives.parquet        optional: user, items: a published sample of items that the user never had
       features.safetensors     optional: image embeddings, as in a bundle
 
-A user's last item is the test target, the one before it the validation target; training sees what comes before.
+A user's last item is the test target, the one before it the validation target; training sees the items before those.
 """
 
 # U users, N items, L interactions, R reviews
@@ -31,13 +31,14 @@ from model.bundle.features import ItemFeatures, load_features, write_features
 from model.bundle.tables import read_parquet
 from model.bundle.users import Users
 from model.errors import DatasetError
+from model.prompts.templates import Template
 
 FORMAT_VERSION = 1
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 NUM_HELD_OUT: dict[Split, int] = {"train": 2, "val": 1, "test": 0}
-"""How many of a user's last interactions lie beyond each split."""
+"""How many of a user's last interactions come after each split."""
 
 _INTERACTIONS = pa.schema({"user": pa.int64(), "item": pa.int64(), "timestamp": pa.int64()})
 _REVIEW_FIELDS: list[pa.Field[Any]] = [
@@ -55,7 +56,7 @@ _NEGATIVES = pa.schema({"user": pa.int64(), "items": pa.list_(pa.int64())})
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a dataset came from. `faults` counts what was left out, by rule."""
+    """Where a dataset came from. `faults` counts what the reader skipped, by rule."""
 
     name: str
     source: str
@@ -79,7 +80,7 @@ class Sequences:
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
     def seen(self, user: int, split: Split) -> NDArray[np.int64]:
-        """What may be known of a user in a split: the history before its target, or all there is to train on."""
+        """The items that a split may show: those before its target, or in train all that is not held out."""
         held_out = NUM_HELD_OUT[split] + (split != "train")
         return self.of(user)[: max(len(self.of(user)) - held_out, 0)]
 
@@ -88,13 +89,13 @@ class Sequences:
         return np.flatnonzero(np.diff(self.offsets) >= NUM_HELD_OUT[split] + 2)
 
     def target(self, user: int, split: Literal["val", "test"]) -> int:
-        """The item to be predicted."""
+        """The item to predict."""
         return int(self.of(user)[-1 - NUM_HELD_OUT[split]])
 
 
 @dataclass(frozen=True)
 class Review:
-    """One review; what the source does not say is None. `user` and `item` are rows."""
+    """One review; unknown fields are None. `user` and `item` are rows."""
 
     user: int
     item: int
@@ -104,10 +105,18 @@ class Review:
     feature: str | None
     explanation: str | None
 
+    def can_fill(self, template: Template) -> bool:
+        """Whether the review has all that the template names, and a rating if the answer begins with one."""
+        return (
+            (bool(self.feature) or not template.needs("feature"))
+            and (bool(self.headline) or not template.needs("headline"))
+            and (self.star_rating is not None or not (template.needs("stars") or template.predicts_rating))
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Everything of a dataset, in memory; user and item numbers are rows of `users` and `catalog`."""
+    """A dataset in memory; users and items are rows of `users` and `catalog`."""
 
     provenance: Provenance
     catalog: Catalog
@@ -122,7 +131,7 @@ class Dataset:
 
     @classmethod
     def read(cls, folder: Path) -> Dataset:
-        """Raises DatasetError naming the file and the rule."""
+        """Read a folder; raises DatasetError naming the file and the rule."""
         provenance = _read_provenance(folder)
         users = Users.read(folder / "users.parquet")
         interactions = _read_table(folder / "interactions.parquet", _INTERACTIONS)
@@ -138,7 +147,7 @@ class Dataset:
         )
 
     def write(self, folder: Path) -> None:
-        """Write all files into a folder, which is made if need be."""
+        """Write all files into a folder, creating it if necessary."""
         folder.mkdir(parents=True, exist_ok=True)
         self.catalog.write(folder / "items.parquet")
         self.users.write(folder / "users.parquet")
@@ -169,16 +178,21 @@ FEATURES = "features.safetensors"
 def _check_rows(dataset: Dataset) -> None:
     name = dataset.provenance.name
     if len(dataset.sequences) != len(dataset.users):
-        raise DatasetError(f"{name} has sequences of {len(dataset.sequences)} users, but {len(dataset.users)} users")
+        raise DatasetError(
+            f"{name} has {len(dataset.users)} users, but {len(dataset.sequences)} sequences; prepare the dataset again"
+        )
     items = dataset.sequences.items
     if len(items) and not 0 <= items.min() <= items.max() < len(dataset.catalog):
         raise DatasetError(
-            f"{name}: interactions name items {items.min()} to {items.max()}, but the catalog has rows 0 to "
-            f"{len(dataset.catalog) - 1}; prepare the dataset anew"
+            f"{name}: interactions have items {items.min()} to {items.max()}, but the catalog has rows 0 to "
+            f"{len(dataset.catalog) - 1}; prepare the dataset again"
         )
     for review in dataset.reviews:
         if not (0 <= review.user < len(dataset.users) and 0 <= review.item < len(dataset.catalog)):
-            raise DatasetError(f"{name}: the review {review} names a user or an item that is not there")
+            raise DatasetError(
+                f"{name}: a review has user {review.user} and item {review.item}, but users have rows 0 to "
+                f"{len(dataset.users) - 1} and items 0 to {len(dataset.catalog) - 1}; prepare the dataset again"
+            )
 
 
 def _read_provenance(folder: Path) -> Provenance:
@@ -186,21 +200,21 @@ def _read_provenance(folder: Path) -> Provenance:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DatasetError(f"{folder} has no {DATASET}; make a dataset with vip5 data prepare") from error
+        raise DatasetError(f"{folder} has no {DATASET}; create a dataset with vip5 data prepare") from error
     except ValueError as error:
-        raise DatasetError(f"{path} is not JSON: {error}; prepare the dataset anew") from error
+        raise DatasetError(f"{path} is not JSON: {error}; prepare the dataset again") from error
     if not isinstance(document, dict) or document.pop("format", None) != FORMAT_VERSION:
-        raise DatasetError(f"{path} must say format {FORMAT_VERSION}; prepare the dataset anew with this version")
+        raise DatasetError(f"{path} must have format {FORMAT_VERSION}; prepare the dataset again with this version")
     try:
         return Provenance(**document)
     except TypeError as error:
-        raise DatasetError(f"{path} breaks its form: {error}; prepare the dataset anew") from error
+        raise DatasetError(f"{path} has unexpected keys: {error}; prepare the dataset again") from error
 
 
 def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
     table = read_parquet(path, path.name)
     if not table.schema.equals(schema):
-        raise DatasetError(f"{path} has the columns {table.schema}, it must have {schema}; prepare the dataset anew")
+        raise DatasetError(f"{path} has the columns {table.schema}, not {schema}; prepare the dataset again")
     return table
 
 
@@ -212,7 +226,7 @@ def _sequences(table: pa.Table, num_users: int) -> Sequences:
     users = table.column("user").to_numpy()
     if len(users) and not ((np.diff(users) >= 0).all() and users[0] >= 0 and users[-1] < num_users):
         raise DatasetError(
-            f"interactions.parquet must be in the order of users, rows 0 to {num_users - 1}; prepare the dataset anew"
+            f"interactions.parquet must be sorted by user, with users 0 to {num_users - 1}; prepare the dataset again"
         )
     timestamps = table.column("timestamp")
     return Sequences(
@@ -225,7 +239,7 @@ def _sequences(table: pa.Table, num_users: int) -> Sequences:
 def _reviews(table: pa.Table) -> tuple[Review, ...]:
     unknown = {str(split) for split in table.column("split").unique().to_pylist()} - set(SPLITS)
     if unknown:
-        raise DatasetError(f"reviews.parquet has splits {sorted(unknown)}; it may have {', '.join(SPLITS)}")
+        raise DatasetError(f"reviews.parquet has the splits {sorted(unknown)}; use only {', '.join(SPLITS)}")
     return tuple(Review(**row) for row in table.to_pylist())
 
 

@@ -1,4 +1,4 @@
-"""Files of explanations that someone else extracted from reviews; they are kept as given."""
+"""Reader for explanations that were extracted from reviews elsewhere; their texts are not changed."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ _SPLIT_IN_NAME = re.compile(r"(?:^|[._-])(train|val|test)(?=[._-])")
 
 @dataclass(frozen=True)
 class ReviewRows:
-    """Where the users and items of reviews are found, and how the split of one is told where nothing says it."""
+    """Maps reviews to rows of users and items, and derives a review's split where none is given."""
 
     row_of_user: Mapping[str, int]
     row_of_item: Mapping[str, int]
     sequences: Sequences
 
     def split_of(self, user: int, item: int) -> Split:
-        """By leave-one-out: that of the item's last place in the user's sequence; `train` if it has none."""
+        """By leave-one-out: the split of the item's position in the user's sequence, `train` if it has none."""
         items = self.sequences.of(user)
         if len(items) > 0 and items[-1] == item:
             return "test"
         return "val" if len(items) > 1 and items[-2] == item else "train"
 
     def review_of(self, record: Mapping[str, object], split: Split | None) -> Review | str:
-        """The review that a record gives, or the rule that it breaks."""
+        """The review in a record, or the rule that the record breaks."""
         user = self.row_of_user.get(_name(record, "user", "reviewerID"))
         item = self.row_of_item.get(_name(record, "item", "asin"))
         if user is None:
-            return "the review is of a user without interactions"
+            return "the user of the review has no interactions"
         if item is None:
-            return "the review is of an unknown item"
+            return "the item of the review is unknown"
         return Review(
             user=user,
             item=item,
@@ -54,9 +54,9 @@ class ReviewRows:
 def read_explanations(
     paths: Sequence[Path], rows: ReviewRows, faults: Faults, progress: Progress
 ) -> tuple[Review, ...]:
-    """JSON lines with user, item, explanation and possibly feature, star_rating, headline, split.
+    """Read JSON lines with user, item, explanation and optionally feature, star_rating, headline and split.
 
-    The split is the record's own, else the one in the file's name (`explanations.train.jsonl`), else by leave-one-out.
+    The split is that of the record, else that in the file's name (`explanations.train.jsonl`), else by leave-one-out.
     """
     reviews: list[Review] = []
     for path in paths:
@@ -75,7 +75,7 @@ def read_explanations(
 
 
 def merged(reviews: Sequence[Review], explained: Sequence[Review]) -> tuple[Review, ...]:
-    """Explained reviews, with stars and headline of the other review of the pair, then the others of other pairs."""
+    """`explained`, with missing ratings and headlines filled in from `reviews`, then the other `reviews`."""
     others = {(review.user, review.item): review for review in reviews}
     pairs = {(review.user, review.item) for review in explained}
     return (

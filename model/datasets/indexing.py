@@ -1,4 +1,4 @@
-"""How items are called: the identifiers that a model is trained to generate."""
+"""Choosing item identifiers, the texts that a model is trained to generate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Method = Literal["sequential", "random", "collaborative"]
 
 
 def index_items(dataset: Dataset, method: Method, tree: Tree, progress: Progress = no_progress) -> Dataset:
-    """The same dataset with identifiers made by a method; `tree` has the seed, and the form of collaborative ones."""
+    """The dataset with identifiers made by `method`; `tree` has the seed, and the shape of collaborative ones."""
     num_items = len(dataset.catalog)
     if method == "sequential":
         numbers = _by_appearance(dataset.sequences, num_items)
@@ -35,28 +35,28 @@ def index_items(dataset: Dataset, method: Method, tree: Tree, progress: Progress
 
 
 def give_indices(dataset: Dataset, path: Path) -> Dataset:
-    """The same dataset with the identifiers of a file of lines `item_id<TAB>index`, which must name every item.
+    """The dataset with identifiers from a file of lines `item_id<TAB>index`, one for every item.
 
-    Raises DatasetError, naming the line, for what is not such a line, and for an identifier of two items.
+    Raises DatasetError naming the line for a broken line, and for two items with one identifier.
     """
     index_of = _read_indices(path)
     missing = [item_id for item_id in dataset.catalog.item_ids if item_id not in index_of]
     if missing:
         raise DatasetError(
-            f"{path.name} has no index for {len(missing):,} of {len(dataset.catalog):,} items, {missing[0]!r} the "
-            "first; add a line item_id<TAB>index for each"
+            f"{path.name} has no index for {len(missing):,} of {len(dataset.catalog):,} items, such as {missing[0]!r}; "
+            "add a line item_id<TAB>index for each"
         )
     unknown = index_of.keys() - set(dataset.catalog.item_ids)
     if unknown:
         raise DatasetError(
-            f"{path.name} names {len(unknown):,} items that the dataset does not have, such as {min(unknown)!r}; "
-            "take them out, or check that the ids are the dataset's item_id"
+            f"{path.name} has {len(unknown):,} items that are not in the dataset, such as {min(unknown)!r}; remove "
+            "them, or check that the ids are the dataset's item_id"
         )
     return _with_indices(dataset, [index_of[item_id] for item_id in dataset.catalog.item_ids], "given")
 
 
 def _by_appearance(sequences: Sequences, num_items: int) -> list[int]:
-    """Numbers from 1 in the order in which users, one after the other, first have the items; then the others."""
+    """Numbers from 1 by first appearance in the users' sequences, one user after another; unseen items come last."""
     items, first = np.unique(sequences.items, return_index=True)
     seen = items[np.argsort(first)]
     order = np.concatenate([seen, np.setdiff1d(np.arange(num_items), seen)])
@@ -67,7 +67,7 @@ def _by_appearance(sequences: Sequences, num_items: int) -> list[int]:
 
 
 def _collaborative(dataset: Dataset, tree: Tree, progress: Progress) -> list[str]:
-    """Paths in a tree of what users had to train on, each number a word of its own: `12 3 45`."""
+    """Paths in a tree that is built from training interactions, each number a separate word: `12 3 45`."""
     sequences = dataset.sequences
     histories = [sequences.seen(user, "train") for user in range(len(sequences))]
     paths = item_paths(histories, _categories(dataset.catalog), tree, progress)
@@ -86,9 +86,9 @@ def _read_indices(path: Path) -> Mapping[str, str]:
     for number, line in numbered_lines(Source(path, faults)):
         item_id, _, index = (part.strip() for part in line.partition("\t"))
         if not (item_id and index):
-            raise DatasetError(f"{path.name}:{number}: {line!r} is not item_id<TAB>index; give both")
+            raise DatasetError(f"{path.name}:{number}: {line!r} is not item_id<TAB>index; write both")
         if item_id in index_of:
-            raise DatasetError(f"{path.name}:{number}: item {item_id!r} has had a line before; give it one index")
+            raise DatasetError(f"{path.name}:{number}: item {item_id!r} is listed twice; give it one index")
         index_of[item_id] = " ".join(index.split())
     if faults.counts:
         raise DatasetError(f"{path.name}: {'; '.join(faults.descriptions())}; save it as UTF-8")
@@ -96,7 +96,7 @@ def _read_indices(path: Path) -> Mapping[str, str]:
     if repeated:
         both = [item_id for item_id, index in index_of.items() if index == repeated[0]]
         raise DatasetError(
-            f"{path.name}: the index {repeated[0]!r} is given to {both[0]!r} and {both[1]!r}; an index names one item"
+            f"{path.name}: {both[0]!r} and {both[1]!r} have the same index {repeated[0]!r}; give each item its own"
         )
     return index_of
 

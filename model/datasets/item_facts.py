@@ -1,4 +1,4 @@
-"""What is known of items, from the records that people have: McAuley's metadata, and lines made from it."""
+"""Attributes of items from McAuley's metadata, and from JSON lines with the same names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model.datasets.text_lines import Source, numbered_records
 
 @dataclass(frozen=True)
 class ItemFacts:
-    """What is not known is None, or an empty tuple."""
+    """Unknown facts are None, or an empty tuple."""
 
     title: str | None = None
     image: str | None = None
@@ -26,8 +26,8 @@ class ItemFacts:
     def of_record(cls, record: Mapping[str, object], clean: Callable[[str], str] = html.unescape) -> ItemFacts:
         """From `title`, `categories` (a list, or a list of paths), `category`, `brand`, `price`, `image` or `imUrl`.
 
-        `clean` is done to every text. `category` is the second level of the first path, where a filter has use for it;
-        without a second, the first.
+        `clean` is applied to every text. Without `category`, it is the second level of the first path, which is useful
+        in filters, or the first level if there is no second.
         """
 
         def text_of(value: object) -> str | None:
@@ -52,21 +52,21 @@ UNKNOWN_FACTS = ItemFacts()
 def read_metadata(
     source: Source, wanted: Collection[str], clean: Callable[[str], str] = html.unescape
 ) -> dict[str, ItemFacts]:
-    """Facts by `asin` of the wanted items, from McAuley's metadata; of an item with two lines, the first counts."""
+    """Facts of the wanted items by `asin`; of an item with two lines, the first counts."""
     facts: dict[str, ItemFacts] = {}
     for number, record in numbered_records(source):
         asin = record.get("asin")
         if not isinstance(asin, str) or not asin:
             source.fault("the line has no asin", number)
         elif asin in facts:
-            source.fault("the item has had a line before", number)
+            source.fault("the item is listed twice", number)
         elif asin in wanted:
             facts[asin] = ItemFacts.of_record(record, clean)
     return facts
 
 
 def _paths(categories: object) -> list[list[object]]:
-    """Category paths, of which there may be one without a list around it."""
+    """Category paths; a single path may come without a list around it."""
     if not isinstance(categories, list | tuple):
         return []
     paths = [list(path) for path in categories if isinstance(path, list | tuple)]
@@ -74,12 +74,12 @@ def _paths(categories: object) -> list[list[object]]:
 
 
 def one_line(text: str) -> str | None:
-    """A text with single blanks; None if nothing is left."""
+    """A text with single spaces, or None if it is empty."""
     return " ".join(text.split()) or None
 
 
 def number_of(value: object) -> float | None:
-    """A finite number, else None."""
+    """The value if it is a finite number, else None."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     try:
@@ -90,7 +90,7 @@ def number_of(value: object) -> float | None:
 
 
 def catalog_of(item_ids: Sequence[str], indices: Sequence[str], facts: Sequence[ItemFacts]) -> Catalog:
-    """A catalog with a column for each kind of fact that any item has."""
+    """A catalog with a column for each kind of fact that at least one item has."""
     columns: dict[str, list[object]] = {
         "title": [fact.title for fact in facts],
         "image": [fact.image for fact in facts],

@@ -1,4 +1,4 @@
-"""Plain lines `user item item …`, oldest first, with what else there is beside them."""
+"""Reader for plain lines `user item item …`, oldest first, and optional files beside them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from model.datasets.dataset import Dataset, Provenance
 from model.datasets.explanations import ReviewRows, read_explanations
 from model.datasets.faults import Faults
 from model.datasets.item_facts import UNKNOWN_FACTS, ItemFacts, catalog_of
-from model.datasets.numbering import in_catalog_order, indexing_of, read_item_lines
+from model.datasets.item_lines import in_catalog_order, indexing_of, read_item_lines
 from model.datasets.text_lines import Source, numbered_records, read_json_object
 from model.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
 class LinesSource:
-    """Files of a dataset; all but the sequences may be missing. Each may be gzipped."""
+    """Files of a dataset; only the sequences are required. Each may be gzipped."""
 
     sequences: Path  # user item item …
     items: Path | None = None  # JSON lines: item, item_id or asin, title, categories, …
@@ -37,9 +37,10 @@ class _NamedItem:
 
 
 def read_lines(files: LinesSource, name: str, faults: Faults, progress: Progress = no_progress) -> Dataset:
-    """The dataset of plain lines; broken lines go to `faults`. Identifiers are the items' names in the lines.
+    """Read a dataset from plain lines; broken lines are skipped and counted in `faults`.
 
-    Raises DatasetError for a file that cannot be read at all, CatalogError for two items with one id.
+    An item's identifier is its name in the lines. Raises DatasetError for a file that cannot be read, CatalogError for
+    two items with one id.
     """
     lines = read_item_lines(Source(files.sequences, faults, progress))
     known = {} if files.items is None else _read_items(Source(files.items, faults, progress))
@@ -72,14 +73,14 @@ def read_lines(files: LinesSource, name: str, faults: Faults, progress: Progress
 
 
 def users_of(names: Sequence[str], id_of_user: Mapping[str, str], called: Mapping[str, str]) -> Users:
-    """Users whose index is their name in the lines; `called` has what to call them in prompts."""
+    """Users whose index is their name in the lines; `called` has their names for prompts."""
     return Users.from_rows(
         {"user_id": id_of_user.get(user, user), "index": user, "name": called.get(user)} for user in names
     )
 
 
 def read_datamaps(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """The shop's own ids by the number of items, and of users; empty where the file does not give them."""
+    """The original ids of items and of users by number; empty if the file has none."""
     document = read_json_object(path)
     maps = []
     for forward, backward in (("id2item", "item2id"), ("id2user", "user2id")):
@@ -94,7 +95,7 @@ def read_datamaps(path: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _read_items(source: Source) -> dict[str, _NamedItem]:
-    """Items by their name in the lines: `item`, or where there is none their id."""
+    """Items by their name in the lines, which is `item`, or without it their id."""
     items: dict[str, _NamedItem] = {}
     for number, record in numbered_records(source):
         item_id = next((str(record[key]) for key in ("item_id", "asin") if record.get(key)), None)
@@ -102,7 +103,7 @@ def _read_items(source: Source) -> dict[str, _NamedItem]:
         if item is None or not str(item).strip():
             source.fault("the line has neither item nor item_id nor asin", number)
         elif str(item) in items:
-            source.fault("the item has had a line before", number)
+            source.fault("the item is listed twice", number)
         else:
             items[str(item)] = _NamedItem(item_id, ItemFacts.of_record(record))
     return items

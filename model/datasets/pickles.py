@@ -1,4 +1,4 @@
-"""Reading foreign pickles without running anything in them: plain containers and numpy arrays only."""
+"""Safe reading of foreign pickles: only plain containers and numpy arrays are built, and nothing is executed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model.errors import DatasetError, UnsafeFileError
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How old pickles write bytes."""
+    """Stands for `codecs.encode`, with which old pickles store bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}")
     return text.encode(encoding)
@@ -39,7 +39,7 @@ _ADMITTED: dict[tuple[str, str], object] = {
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Refuses every name but those of containers and arrays, before anything is called."""
+    """Refuses every class and function except those of containers and arrays, before it is called."""
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _ADMITTED:
@@ -48,20 +48,20 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 class _RefusedError(Exception):
-    """The pickle refers to something that is not plain."""
+    """The pickle refers to a class or function that is not admitted."""
 
 
 def read_pickle(path: Path) -> object:
-    """Raises UnsafeFileError for a pickle of anything that could run code, DatasetError for a file that is none."""
+    """Load a pickle; raises UnsafeFileError if it could run code, DatasetError if it cannot be read."""
     try:
         with path.open("rb") as file:
             return _PlainUnpickler(file).load()
     except _RefusedError as error:
         raise UnsafeFileError(
-            f"{path.name} is refused: it refers to {error}, and only plain containers and numpy arrays are read; save "
-            "dicts, lists, texts and numbers alone"
+            f"{path.name} is refused: it refers to {error}, but only plain containers and numpy arrays are read; save "
+            "only dicts, lists, strings, numbers and arrays"
         ) from error
-    except Exception as error:  # a damaged pickle raises whatever its instructions run into
+    except Exception as error:  # a damaged pickle can raise anything
         raise DatasetError(
-            f"{path.name} is not a pickle that can be read ({type(error).__name__}: {error}); fetch the file anew"
+            f"{path.name} is not a readable pickle ({type(error).__name__}: {error}); download the file again"
         ) from error

@@ -1,4 +1,4 @@
-"""What a dataset holds, in numbers."""
+"""Statistics of a dataset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHORTEST = NUM_HELD_OUT["train"] + 1
 
 @dataclass(frozen=True)
 class Lengths:
-    """How many interactions users have. `num_too_short` of them have nothing to train on."""
+    """Numbers of interactions per user. `num_too_short` users have nothing to train on."""
 
     shortest: int
     median: float
@@ -25,7 +25,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class ReviewCounts:
-    """Reviews of one split, and what they have."""
+    """Numbers of reviews in one split, by the fields that they have."""
 
     num_reviews: int
     num_with_explanation: int
@@ -41,7 +41,7 @@ class ReviewCounts:
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """`density` is the share of all pairs of a user and an item that occur; `faults` are counts by rule."""
+    """`density` is the share of user–item pairs that occur; `faults` are counts by rule."""
 
     name: str
     source: str

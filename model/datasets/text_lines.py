@@ -1,4 +1,4 @@
-"""Lines of text files, plain or gzipped, with their numbers; knows nothing of what they say."""
+"""Numbered lines of text files, plain or gzipped; knows nothing of their content."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _LINES_PER_REPORT = 1000
 
 @dataclass(frozen=True)
 class Source:
-    """A file that is being read: where its faults go, and who watches. Steps are bytes on disk."""
+    """A file to read, where its faults are counted, and where progress in bytes is reported."""
 
     path: Path
     faults: Faults
     progress: Progress = no_progress
 
     def fault(self, rule: str, number: int) -> None:
-        """Leave out the line with this number."""
+        """Count the line with this number as a fault."""
         self.faults.add(rule, f"{self.path.name}:{number}")
 
 
 def numbered_lines(source: Source) -> Iterator[tuple[int, str]]:
-    """Numbers, from 1, and texts of the lines that are not blank; one that is not UTF-8 is a fault.
+    """Numbers, counted from 1, and texts of the lines that are not blank; a line that is not UTF-8 is a fault.
 
-    Raises DatasetError for a file that is missing or damaged.
+    Raises DatasetError for a missing or damaged file.
     """
     path = source.path
     try:
@@ -55,13 +55,13 @@ def numbered_lines(source: Source) -> Iterator[tuple[int, str]]:
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist; check the path") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DatasetError(f"{path} cannot be read to its end: {error}; fetch the file anew") from error
+        raise DatasetError(f"{path} cannot be read to the end: {error}; download the file again") from error
 
 
 def numbered_records(source: Source) -> Iterator[tuple[int, dict[str, object]]]:
-    """Numbers and objects of a file with one object per line: JSON, or Python's literals as McAuley's files of 2014.
+    """Numbers and objects of a file with one object per line: JSON, or Python literals as in McAuley's files of 2014.
 
-    Nothing is evaluated: a line that is neither is a fault. Raises DatasetError if every line is.
+    Literals are parsed and never executed. Any other line is a fault; raises DatasetError if all lines are faults.
     """
     num_lines = num_records = 0
     for number, text in numbered_lines(source):
@@ -76,23 +76,23 @@ def numbered_records(source: Source) -> Iterator[tuple[int, dict[str, object]]]:
 
 
 def require_some(source: Source, num_lines: int, num_good: int, form: str) -> None:
-    """Raise DatasetError if there were lines, and all of them are broken."""
+    """Raise DatasetError if there are lines, but no valid one."""
     if num_lines and not num_good:
         first = "; ".join(source.faults.descriptions())
-        raise DatasetError(f"{source.path}: all {num_lines:,} lines are broken; it must have {form}. {first}")
+        raise DatasetError(f"{source.path}: all {num_lines:,} lines are broken; the file must have {form}. {first}")
 
 
 def read_json_object(path: Path) -> dict[str, object]:
-    """A whole file that is one JSON object, plain or gzipped. Raises DatasetError."""
+    """A file that is one JSON object, plain or gzipped; raises DatasetError for any other."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
         document = json.loads(content)
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist; check the path") from error
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is not a JSON file that can be read: {error}; fetch the file anew") from error
+        raise DatasetError(f"{path} is not readable JSON: {error}; download the file again") from error
     if not isinstance(document, dict):
-        raise DatasetError(f"{path} holds a {type(document).__name__}; it must be one JSON object")
+        raise DatasetError(f"{path} is a JSON {type(document).__name__}; it must be an object")
     return document
 
 
@@ -109,7 +109,7 @@ def _literal(text: str) -> object:
         return None
     try:
         with warnings.catch_warnings():
-            for category in (SyntaxWarning, DeprecationWarning):  # texts have backslashes before any letter
+            for category in (SyntaxWarning, DeprecationWarning):  # backslashes before any letter are common in texts
                 warnings.simplefilter("ignore", category)
             return ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):

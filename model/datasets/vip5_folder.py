@@ -1,7 +1,7 @@
-"""The folder of a domain as VIP5 and P5 preprocess it. Only sequential_data.txt must be there.
+"""Reader for a domain's folder as VIP5 and P5 preprocess it; only sequential_data.txt is required.
 
-Users and items are called by their numbers in sequential_data.txt, which are the model's identifiers; texts are left
-as they are found, because checkpoints have been trained on them.
+The numbers of users and items in sequential_data.txt are the model's identifiers. Texts are kept unchanged, because
+checkpoints were trained on them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from model.datasets.explanations import ReviewRows, merged
 from model.datasets.faults import Faults
 from model.datasets.feature_folders import read_feature_folders
 from model.datasets.item_facts import UNKNOWN_FACTS, ItemFacts, catalog_of, read_metadata
+from model.datasets.item_lines import ItemLines, in_catalog_order, indexing_of, read_item_lines
 from model.datasets.lines import read_datamaps, users_of
-from model.datasets.numbering import ItemLines, in_catalog_order, indexing_of, read_item_lines
 from model.datasets.pickles import read_pickle
 from model.datasets.text_lines import Source
 from model.errors import DatasetError
@@ -31,14 +31,14 @@ _NO_IDS: tuple[dict[str, str], dict[str, str]] = ({}, {})
 def read_vip5_folder(
     folder: Path, name: str, faults: Faults, progress: Progress = no_progress, features: Path | None = None
 ) -> Dataset:
-    """The dataset of a folder; what is broken in it goes to `faults`.
+    """Read a dataset from a folder; broken lines and records are skipped and counted in `faults`.
 
-    `features` is where `<asin>.npy` files lie, at any depth; left out, it is the folder's own `features` if there is
-    one. Raises DatasetError for a file that cannot be read at all, UnsafeFileError for a pickle that could run code.
+    `features` is a folder with `<asin>.npy` files at any depth (default: `features` inside the folder, if it exists).
+    Raises DatasetError for a file that cannot be read, UnsafeFileError for a pickle that could run code.
     """
     path = _find(folder, SEQUENCES)
     if path is None:
-        raise DatasetError(f"{folder} has no {SEQUENCES}; give the folder of one domain as VIP5 or P5 preprocess it")
+        raise DatasetError(f"{folder} has no {SEQUENCES}; give the folder of one domain as VIP5 or P5 preprocesses it")
     lines = read_item_lines(Source(path, faults, progress))
     datamaps = _find(folder, "datamaps.json")
     id_of_item, id_of_user = _NO_IDS if datamaps is None else read_datamaps(datamaps)
@@ -75,7 +75,7 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _catalog(folder: Path, item_ids: list[str], names: list[str], faults: Faults, progress: Progress) -> Catalog:
-    """Items with what meta.json says of them."""
+    """Items with their attributes from meta.json."""
     path = _find(folder, "meta.json")
     facts: dict[str, ItemFacts] = {}
     if path is not None:
@@ -86,7 +86,7 @@ def _catalog(folder: Path, item_ids: list[str], names: list[str], faults: Faults
 def _reviews(
     folder: Path, rows: ReviewRows, faults: Faults, progress: Progress
 ) -> tuple[tuple[Review, ...], dict[int, str]]:
-    """Reviews of both files, those with explanations first, and the names of reviewers by the row of the user."""
+    """Reviews of both files, those with explanations first, and reviewers' names by user row."""
     reviewers: dict[int, str] = {}
     found: dict[str, list[Review]] = {}
     for name in ("exp_splits.pkl", "review_splits.pkl"):
@@ -101,7 +101,7 @@ def _read_splits(
     progress(f"reading {path.name}", 0, None)
     splits = read_pickle(path)
     if not _is_splits(splits):
-        raise DatasetError(f"{path.name} must be a dict of lists named {', '.join(SPLITS)}; fetch the file anew")
+        raise DatasetError(f"{path.name} must be a dict with the lists {', '.join(SPLITS)}; download the file again")
     reviews = []
     for split in SPLITS:
         for number, record in enumerate(splits[split]):
@@ -118,7 +118,7 @@ def _read_splits(
             if isinstance(name, str) and name.strip():
                 reviewers.setdefault(review.user, name.strip())
     if not reviews and any(splits[split] for split in SPLITS):
-        raise DatasetError(f"{path.name} has no usable record: {'; '.join(faults.descriptions())}")
+        raise DatasetError(f"{path.name} has no valid record: {'; '.join(faults.descriptions())}; check the file")
     return reviews
 
 
@@ -129,11 +129,11 @@ def _is_splits(found: object) -> TypeGuard[dict[str, list[object]]]:
 def _user_names(
     folder: Path, lines: ItemLines, id_of_user: Mapping[str, str], reviewers: Mapping[int, str]
 ) -> dict[str, str]:
-    """What users are called, by their number: user_id2name.pkl, else the name that they sign reviews with."""
+    """Users' names by number, from user_id2name.pkl, else from their reviews."""
     path = folder / "user_id2name.pkl"
     names = read_pickle(path) if path.is_file() else {}
     if not isinstance(names, dict):
-        raise DatasetError(f"{path.name} holds a {type(names).__name__}; it must be a dict from user to name")
+        raise DatasetError(f"{path.name} is a {type(names).__name__}; it must be a dict from user to name")
     called = {str(user): name.strip() for user, name in names.items() if isinstance(name, str) and name.strip()}
     found = {}
     for row, user in enumerate(lines.users):

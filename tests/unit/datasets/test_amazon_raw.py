@@ -122,7 +122,7 @@ def test_broken_reviews_are_counted_and_named(tmp_path: Path) -> None:
     faults = Faults()
     dataset = read(RawSource(write_lines(tmp_path / "r.json", lines), core=1), faults)
     assert faults.places == {
-        "the same user has reviewed the same item at the same time before": ["r.json:2"],
+        "the review repeats user, item and time of an earlier one": ["r.json:2"],
         "the review has no reviewerID, or no asin": ["r.json:3", "r.json:4"],
         "the review has no unixReviewTime in seconds": ["r.json:5", "r.json:6", "r.json:7"],
         "the line is neither a JSON object nor a Python literal of one": ["r.json:8"],
@@ -138,7 +138,9 @@ def test_filtering_is_repeated_until_everybody_has_enough(tmp_path: Path) -> Non
     dataset = read(RawSource(reviews, core=2))
     assert dataset.users.table["user_id"].to_pylist() == ["U0", "U1"]
     assert dataset.catalog.item_ids == ("A", "B")
-    with refused("invalid_dataset", "no review is left where each user and each item has 5 of them; choose a smaller"):
+    with refused(
+        "invalid_dataset", "the 5-core is empty: no reviews remain where each user and item has 5; choose a smaller"
+    ):
         read(RawSource(reviews))
 
 
@@ -177,7 +179,7 @@ def test_features_are_taken_by_asin(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["x", "y"], "all 2 lines are broken; it must have one JSON object per line"),
+        (["x", "y"], "all 2 lines are broken; the file must have one JSON object per line"),
         ([], "has no review with reviewerID, asin and unixReviewTime"),
         (
             ['{"a": 1}'],

@@ -161,12 +161,12 @@ def test_given_identifiers_are_taken_from_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["i0\ta", "i1\tb"], "ids.tsv has no index for 1 of 3 items, 'i2' the first"),
-        (["i0\ta", "i1\tb", "i2\tc", "i3\td"], "ids.tsv names 1 items that the dataset does not have, such as 'i3'"),
-        (["i0\ta", "i1 b"], "ids.tsv:2: 'i1 b' is not item_id<TAB>index; give both"),
-        (["i0\ta", "i1\t"], "ids.tsv:2: 'i1' is not item_id<TAB>index; give both"),
-        (["i0\ta", "i0\tb"], "ids.tsv:2: item 'i0' has had a line before; give it one index"),
-        (["i0\ta b", "i1\ta  b", "i2\tc"], "the index 'a b' is given to 'i0' and 'i1'; an index names one item"),
+        (["i0\ta", "i1\tb"], "ids.tsv has no index for 1 of 3 items, such as 'i2'"),
+        (["i0\ta", "i1\tb", "i2\tc", "i3\td"], "ids.tsv has 1 items that are not in the dataset, such as 'i3'"),
+        (["i0\ta", "i1 b"], "ids.tsv:2: 'i1 b' is not item_id<TAB>index; write both"),
+        (["i0\ta", "i1\t"], "ids.tsv:2: 'i1' is not item_id<TAB>index; write both"),
+        (["i0\ta", "i0\tb"], "ids.tsv:2: item 'i0' is listed twice; give it one index"),
+        (["i0\ta b", "i1\ta  b", "i2\tc"], "'i0' and 'i1' have the same index 'a b'; give each item its own"),
     ],
 )
 def test_given_identifiers_that_break_a_rule_are_refused(tmp_path: Path, lines: list[str], message: str) -> None:

@@ -98,18 +98,18 @@ def test_broken_lines_are_counted_and_named(tmp_path: Path) -> None:
     dataset = read(LinesSource(path, items), faults)
     assert histories(dataset) == {"1": ["1", "2"], "5": ["2"]}
     assert faults.places == {
-        "the line holds something that is not a number": ["s.txt:3", "s.txt:7", "s.txt:9"],
+        "the line has a value that is not a number": ["s.txt:3", "s.txt:7", "s.txt:9"],
         "the line has a user and no item": ["s.txt:4"],
-        "the user has had a line before": ["s.txt:5"],
+        "the user is listed twice": ["s.txt:5"],
         "the line is not UTF-8": ["s.txt:6"],
         "the line is neither a JSON object nor a Python literal of one": ["i.jsonl:2", "i.jsonl:5"],
         "the line has neither item nor item_id nor asin": ["i.jsonl:3"],
-        "the item has had a line before": ["i.jsonl:4"],
+        "the item is listed twice": ["i.jsonl:4"],
     }
     assert dataset.provenance.faults == faults.counts
-    assert faults.counts["the line holds something that is not a number"] == 4
+    assert faults.counts["the line has a value that is not a number"] == 4
     assert faults.descriptions()[0] == (
-        "4 left out: the line holds something that is not a number (s.txt:3, s.txt:7, s.txt:9, …)"
+        "4 left out: the line has a value that is not a number (s.txt:3, s.txt:7, s.txt:9, …)"
     )
 
 
@@ -144,8 +144,8 @@ def test_explanations_take_their_split_from_record_name_or_place(tmp_path: Path)
     )
     assert faults.places == {
         "the line has no explanation": ["more.jsonl:4"],
-        "the review is of a user without interactions": ["more.jsonl:5"],
-        "the review is of an unknown item": ["more.jsonl:6"],
+        "the user of the review has no interactions": ["more.jsonl:5"],
+        "the item of the review is unknown": ["more.jsonl:6"],
     }
 
 
@@ -179,15 +179,15 @@ def test_what_is_read_comes_back_from_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"1\n2\n", "all 2 lines are broken; it must have lines `user item item"),
+        (b"1\n2\n", "all 2 lines are broken; the file must have lines `user item item"),
         (b"", "s.txt is empty; it must have lines `user item item"),
-        (gzip.compress(b"1 2 3\n" * 4000)[:-9], "cannot be read to its end"),
-        (b"1 2 3\n", "cannot be read to its end: Not a gzipped file"),
+        (gzip.compress(b"1 2 3\n" * 4000)[:-9], "cannot be read to the end"),
+        (b"1 2 3\n", "cannot be read to the end: Not a gzipped file"),
     ],
     ids=["broken", "empty", "cut", "not gzip"],
 )
 def test_a_file_without_a_good_line_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / ("s.txt.gz" if "to its end" in message else "s.txt")
+    path = tmp_path / ("s.txt.gz" if "to the end" in message else "s.txt")
     path.write_bytes(content)
     with refused("invalid_dataset", message):
         read(LinesSource(path))

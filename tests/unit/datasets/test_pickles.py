@@ -58,5 +58,5 @@ def test_a_pickle_that_could_run_code_is_refused_before_it_does(tmp_path: Path, 
 def test_a_file_that_is_no_pickle_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "found.pkl"
     path.write_bytes(content)
-    with refused("invalid_dataset", "found.pkl is not a pickle that can be read"):
+    with refused("invalid_dataset", "found.pkl is not a readable pickle"):
         read_pickle(path)

@@ -146,11 +146,11 @@ def test_broken_features_are_counted_and_left_out(folder: Path) -> None:
     assert dataset.features is not None
     assert dataset.features.item_ids == (ASINS[1], ASINS[2], ASINS[5])
     assert faults.counts == {
-        "the file is not an array that can be read": 1,
+        "the file is not a readable array": 1,
         "the feature has values that are NaN or infinite": 1,
-        "the feature is not as wide as the others": 1,
+        "the feature has a different width than the others": 1,
         "the array is not one vector of floats": 2,
-        "another folder has another feature of the item": 1,
+        "another folder has a different feature of the item": 1,
     }
 
 
@@ -179,9 +179,9 @@ def test_broken_records_are_counted_and_named(folder: Path) -> None:
         "the line is neither a JSON object nor a Python literal of one": ["meta.json.gz:2"],
         "the line has no asin": ["meta.json.gz:3"],
         "the record is not a dict": ["exp_splits.pkl:train[1]"],
-        "the review is of an unknown item": ["exp_splits.pkl:train[2]"],
-        "the review is of a user without interactions": ["exp_splits.pkl:train[3]"],
-        "the line holds something that is not a number": ["negative_samples.txt:3"],
+        "the item of the review is unknown": ["exp_splits.pkl:train[2]"],
+        "the user of the review has no interactions": ["exp_splits.pkl:train[3]"],
+        "the line has a value that is not a number": ["negative_samples.txt:3"],
         "the line has a user and no item": ["negative_samples.txt:4"],
         "the user has no interactions": ["negative_samples.txt: user 8"],
         "the item is unknown": ["negative_samples.txt: user 1, item 99"],
@@ -192,9 +192,9 @@ def test_broken_records_are_counted_and_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("exp_splits.pkl", ["a"], "exp_splits.pkl must be a dict of lists named train, val, test"),
-        ("exp_splits.pkl", {"train": [1], "val": [], "test": []}, "exp_splits.pkl has no usable record"),
-        ("user_id2name.pkl", ["a"], "user_id2name.pkl holds a list; it must be a dict"),
+        ("exp_splits.pkl", ["a"], "exp_splits.pkl must be a dict with the lists train, val, test"),
+        ("exp_splits.pkl", {"train": [1], "val": [], "test": []}, "exp_splits.pkl has no valid record"),
+        ("user_id2name.pkl", ["a"], "user_id2name.pkl is a list; it must be a dict"),
     ],
 )
 def test_a_pickle_of_another_form_is_refused(folder: Path, name: str, content: object, message: str) -> None:

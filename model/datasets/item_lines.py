@@ -1,6 +1,6 @@
-"""Lines `user item item …` in which users and items are called by numbers, or by texts without blanks.
+"""Lines `user item item …`, in which users and items are numbers, or texts without spaces.
 
-VIP5's `sequential_data.txt` and `negative_samples.txt` are such files. A name is kept as a text: `7` for `007`.
+VIP5's `sequential_data.txt` and `negative_samples.txt` are such files. Numbers are kept as texts: `7` for `007`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class ItemLines:
     items: tuple[tuple[str, ...], ...]
 
     def item_names(self) -> list[str]:
-        """All items, each once: numbers rising, or texts in the order of their first appearance."""
+        """The distinct items, in catalog order."""
         return in_catalog_order(chain.from_iterable(self.items))
 
     def rows(self, row_of_item: Mapping[str, int]) -> Sequences:
-        """The interactions as rows of a catalog."""
+        """The interactions, with items as rows of a catalog."""
         lengths = [len(items) for items in self.items]
         flat = np.fromiter((row_of_item[name] for items in self.items for name in items), np.int64, sum(lengths))
         return Sequences(flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
@@ -39,7 +39,7 @@ class ItemLines:
     def by_user_row(
         self, row_of_user: Mapping[str, int], row_of_item: Mapping[str, int], source: Source
     ) -> dict[int, NDArray[np.int64]]:
-        """Rows of the items by the row of their user; what has no row is a fault of the source."""
+        """Item rows by user row; unknown users and items are counted as faults of the source."""
         found: dict[int, NDArray[np.int64]] = {}
         for user, items in zip(self.users, self.items, strict=True):
             row = row_of_user.get(user)
@@ -55,9 +55,9 @@ class ItemLines:
 
 
 def read_item_lines(source: Source) -> ItemLines:
-    """If the first line has numbers only, all lines must; broken ones are left out.
+    """Read all lines and skip broken ones; if the first line has only numbers, all lines must.
 
-    Raises DatasetError if none is good.
+    Raises DatasetError if no line is valid.
     """
     items_of: dict[str, tuple[str, ...]] = {}
     num_lines = 0
@@ -68,13 +68,13 @@ def read_item_lines(source: Source) -> ItemLines:
         if are_numbers is None:
             are_numbers = all(map(_is_number, parts))
         if are_numbers and not all(map(_is_number, parts)):
-            source.fault("the line holds something that is not a number", number)
+            source.fault("the line has a value that is not a number", number)
             continue
         user, *items = [str(int(part)) for part in parts] if are_numbers else parts
         if not items:
             source.fault("the line has a user and no item", number)
         elif user in items_of:
-            source.fault("the user has had a line before", number)
+            source.fault("the user is listed twice", number)
         else:
             items_of[user] = tuple(items)
     if not num_lines:
@@ -84,14 +84,14 @@ def read_item_lines(source: Source) -> ItemLines:
 
 
 def in_catalog_order(names: Iterable[str]) -> list[str]:
-    """Names, each once: numbers rising, then texts in the order of their first appearance."""
+    """The distinct names: numbers in ascending order, then texts by first appearance."""
     distinct = list(dict.fromkeys(names))
     numbers = sorted((name for name in distinct if _is_number(name)), key=int)
     return numbers + [name for name in distinct if not _is_number(name)]
 
 
 def indexing_of(indices: Sequence[str], sequences: Sequences) -> str:
-    """How identifiers were chosen: `sequential` if they count items by first appearance in sequences, else `given`."""
+    """How identifiers were chosen: `sequential` if they number items by first appearance, else `given`."""
     _, first = np.unique(sequences.items, return_index=True)
     by_appearance = sequences.items[np.sort(first)]
     numbers = [indices[row] for row in by_appearance]
