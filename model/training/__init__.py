@@ -1,1 +1,1 @@
-"""Making domains from data: datasets, tuning, evaluation."""
+"""Training the domains of a bundle on prepared datasets, and sweeps over variants of a run."""

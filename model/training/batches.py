@@ -1,4 +1,4 @@
-"""Training samples as padded tensors, in batches of one kind."""
+"""Batches of training samples: drawn by number, and padded to tensors."""
 
 # B samples, S source length, T target length, I images, F feature width
 
@@ -27,7 +27,7 @@ _STREAMS: dict[SampledSplit, int] = {"train": 0, "val": 1}
 
 @dataclass(frozen=True, eq=False)
 class ImageTable:
-    """The image embeddings of a domain by catalog row; zero where there is none."""
+    """A domain's image embeddings by catalog row; zero for items without one."""
 
     features: NDArray[np.float32]  # [N, F]
     missing_share: float
@@ -41,7 +41,7 @@ class ImageTable:
         return cls(rows, missing_share)
 
     def read(self, items: Sequence[int], random: np.random.Generator | None) -> NDArray[np.float32]:
-        """[len(items), F]; with `random`, the share of them that is left out is zero."""
+        """Embeddings of catalog rows, [I, F]; with `random`, `missing_share` of them are zero."""
         rows: NDArray[np.float32] = self.features[np.asarray(items, dtype=np.int64)]
         if random is not None and self.missing_share:
             rows[random.random(len(rows)) < self.missing_share] = 0
@@ -50,7 +50,7 @@ class ImageTable:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A sample with the features of its images, and the domain that it is of."""
+    """A sample with its image embeddings and the number of its domain."""
 
     domain: int
     sample: Sample
@@ -58,7 +58,7 @@ class Example:
 
 
 class Examples(TorchDataset[Example]):
-    """`num_batches` batches of `batch_size` examples, one after another; any of them can be drawn by its number."""
+    """`num_batches` batches of `batch_size` examples each; an example depends on the seed and its number only."""
 
     def __init__(
         self,
@@ -97,14 +97,14 @@ class Examples(TorchDataset[Example]):
 
 @dataclass(frozen=True)
 class Collator:
-    """Examples of one domain to tensors, under the names that `TunedModel.forward` takes."""
+    """Turns examples of one domain into tensors, named as the arguments of `TunedModel.forward`."""
 
     adapter_rows: tuple[dict[Task, int], ...]  # by domain
     feature_dim: int
 
     @classmethod
     def of(cls, network: Vip5Network) -> Collator:
-        """For this network, which is left behind: workers that load batches need no copy of it."""
+        """A collator for a network; it keeps no reference to it, so data loader processes do not copy the weights."""
         slots = range(len(network.layouts))
         rows = tuple({task: network.adapter_row(slot, task) for task in TASKS} for slot in slots)
         return cls(rows, network.feature_dim)

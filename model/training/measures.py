@@ -1,4 +1,4 @@
-"""What a training run costs, and how its loss went."""
+"""Cost and losses of a training run."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Measures:
-    """`peak_memory_bytes` is the GPU allocator's, or on a CPU the most that the process held while it trained.
+    """`peak_memory_bytes` is the GPU allocator's peak, or on a CPU the process's peak while it trained.
 
-    A resumed run counts the steps since it was resumed. Losses are (step, loss).
+    For a resumed run, steps and times are those since it was resumed. Losses are pairs of step and loss.
     """
 
     steps: int
@@ -34,7 +34,7 @@ class Measures:
 
 
 class StepClock(TrainerCallback):
-    """Times the steps of a run, data loading included, validation and checkpoints not."""
+    """Times the steps of a run, including data loading, excluding validation and checkpoints."""
 
     def __init__(self) -> None:
         self._durations: list[float] = []
@@ -72,7 +72,7 @@ def _losses(history: list[dict[str, float]], name: str) -> tuple[tuple[int, floa
 
 
 def _forget_peak_memory() -> None:
-    """From now on, the peak is that of what follows, where the system can count anew."""
+    """Reset the peak memory, where the system can."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     elif _CLEAR.exists():

@@ -1,4 +1,4 @@
-"""A tuned network into a bundle."""
+"""Writing a trained network into a bundle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PACKAGES = ("torch", "transformers", "accelerate", "vip5-serve")
 
 
 def write_result(preparation: Preparation, network: Vip5Network, counts: ParameterCounts, measures: Measures) -> str:
-    """Write the run's domains, and its backbone if that was tuned or is not there yet; returns the bundle's hash."""
+    """Write the run's domains, and the backbone if it was trained or is new; returns the bundle's hash."""
     run, start = preparation.run, preparation.start
     keeps_backbone = start is not None and not run.tunes_backbone
     weights = start.backbone.weights if start is not None and keeps_backbone else backbone_weights(network)

@@ -1,11 +1,10 @@
 """Drawing training samples from a dataset, as VIP5's trainer does.
 
-A sample depends on the run's seed and its own number alone, so that a run that is resumed draws what it would have
-drawn. All samples of a batch are of one kind (a domain and a family of prompts of like length), which keeps padding
-small: a batch that mixed lists of 100 candidates with single items would be mostly padding.
+Target positions, separators, negatives and ratings around a star follow VIP5's published code. A sample depends on the
+run's seed and the sample's number only, so a resumed run draws the same samples. All samples of a batch are of one kind
+(a domain, and prompts of similar length): a batch that mixed lists of 100 candidates with single items would be mostly
+padding.
 """
-
-# The facts are those of VIP5's published code: target positions, separators, negatives, and ratings around a star.
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ from model.prompts.tokenizer import TextTokenizer
 from model.training.config import Prompts
 
 Family: TypeAlias = Literal["history", "candidates", "single", "explanation"]
-"""Prompts of like length: a history, a list of candidates, one item, and those answered by a text."""
+"""Prompts of similar length: with a history, with a list of candidates, with one item, and those answered by a text."""
 
 SampledSplit: TypeAlias = Literal["train", "val"]
 
@@ -39,7 +38,7 @@ _SHORTEST_HISTORY = 2
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt and the tokens that it should be answered with, `</s>` included."""
+    """A prompt and the tokens of its answer, including `</s>`."""
 
     task: Task
     template: str
@@ -49,7 +48,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Kind:
-    """What a batch's samples have in common; drawn with a chance in proportion to `weight`."""
+    """What the samples of a batch have in common; a kind is drawn with a probability proportional to `weight`."""
 
     domain: int
     family: Family
@@ -84,7 +83,7 @@ class DomainSampler:
         self._user_names: list[str | None] = dataset.users.table.column("name").to_pylist()
 
     def kinds(self, domain: int, split: SampledSplit) -> list[Kind]:
-        """Kinds of samples that the dataset can give; a task's share is divided among its families by templates."""
+        """Kinds of samples that the dataset allows; families share a task's weight by their number of templates."""
         kinds = []
         for task, weight in self._prompts.tasks.items():
             usable = [template for template in self._templates(task) if self._can_fill(template, split)]
@@ -94,7 +93,7 @@ class DomainSampler:
         return [kind for kind in kinds if kind.weight > 0]
 
     def draw(self, kind: Kind, split: SampledSplit, random: np.random.Generator) -> Sample:
-        """One sample of a kind, its template drawn uniformly."""
+        """One sample of a kind; the template is drawn uniformly."""
         template = kind.templates[random.integers(len(kind.templates))]
         if template.task == "explanation":
             return self._explanation(kind.templates, split, random)
@@ -115,7 +114,7 @@ class DomainSampler:
     def _history_and_target(
         self, user: int, split: SampledSplit, random: np.random.Generator
     ) -> tuple[NDArray[np.int64], int]:
-        """A stretch of a user's history, and the item after it."""
+        """A slice of a user's history, and the item that follows it."""
         sequences = self.dataset.sequences
         if split == "val":
             return self._cut(sequences.seen(user, "val")), sequences.target(user, "val")
@@ -144,17 +143,17 @@ class DomainSampler:
     def _yes_no(
         self, template: Template, values: PromptValues, user: int, target: int, random: np.random.Generator
     ) -> Sample:
-        """Half of the questions are about an item that the user never had."""
+        """Ask about the target, or, with a probability of one half, about an item that the user never had."""
         is_yes = bool(random.integers(2))
         item = target if is_yes else int(self._negatives(user, 1, random)[0])
         prompt = self._assembler.assemble(template, replace(values, item=item))
         return self._sample(template, prompt, self._tokenizer.words("yes" if is_yes else "no"))
 
     def _explanation(self, templates: Sequence[Template], split: SampledSplit, random: np.random.Generator) -> Sample:
-        """A review, asked for by a template whose places it can fill."""
+        """A review, with one of the templates that it can fill."""
         reviews = self._reviews[split]
         review = reviews[random.integers(len(reviews))]
-        fitting = [template for template in templates if _fills(review, template)]
+        fitting = [template for template in templates if review.can_fill(template)]
         template = fitting[random.integers(len(fitting))]
         values = replace(
             self._user_values(review.user),
@@ -164,7 +163,7 @@ class DomainSampler:
             headline=review.headline or "",
         )
         text = review.explanation or ""
-        if template.target == "rated_explanation":
+        if template.predicts_rating:
             text = f"{rating_around(_given(review.star_rating), random)} , {text}"
         return self._sample(template, self._assembler.assemble(template, values), self._tokenizer.words(text))
 
@@ -173,12 +172,12 @@ class DomainSampler:
         return Sample(template.task, template.template_id, prompt, (*words[:longest], self._tokenizer.eos_id))
 
     def _user_values(self, user: int) -> PromptValues:
-        """A user as the service would speak of them."""
+        """A user's index and name, as the service fills them in."""
         name = self._user_names[user] or self._user_ids[user]
         return PromptValues(user_index=self._user_indices[user], user_name=name)
 
     def _negatives(self, user: int, count: int, random: np.random.Generator) -> NDArray[np.int64]:
-        """Different items that the user never had, uniformly; [count], or as many as there are."""
+        """Distinct items that the user never had, drawn uniformly: [count], or fewer if there are not as many."""
         had = set(self.dataset.sequences.of(user).tolist())
         num_items = len(self.dataset.catalog)
         if count >= num_items - len(had):
@@ -196,7 +195,7 @@ class DomainSampler:
 
     def _can_fill(self, template: Template, split: SampledSplit) -> bool:
         if template.task == "explanation":
-            return any(_fills(review, template) for review in self._reviews[split])
+            return any(review.can_fill(template) for review in self._reviews[split])
         return len(self._users[split]) > 0
 
     @cached_property
@@ -206,44 +205,35 @@ class DomainSampler:
 
     @cached_property
     def _reviews(self) -> dict[SampledSplit, list[Review]]:
-        """Reviews that explain and that some chosen template can ask for."""
+        """Reviews with an explanation that can fill at least one of the templates."""
         templates = self._templates("explanation")
         splits: tuple[SampledSplit, ...] = ("train", "val")
         return {
             split: [
                 review
                 for review in self.dataset.reviews
-                if review.split == split and any(_fills(review, template) for template in templates)
+                if review.split == split and review.explanation and any(map(review.can_fill, templates))
             ]
             for split in splits
         }
 
 
 def rating_around(star: float, random: np.random.Generator) -> float:
-    """A rating with one decimal that rounds to a star, or to its neighbour now and then, as VIP5 draws its targets."""
+    """A rating with one decimal near a star rating, drawn as VIP5 draws its targets."""
     low, high = max(star - 0.5, 1.0), min(star + 0.4, 5.0)
     return float(np.clip(round(random.normal((low + high) / 2, (high - low) / 4), 1), 1.0, 5.0))
 
 
 def all_kinds(samplers: Sequence[DomainSampler], split: SampledSplit) -> list[Kind]:
-    """Kinds of all domains. Raises TrainingError if there is nothing to draw."""
+    """Kinds of all domains. Raises TrainingError if there are none."""
     kinds = [kind for domain, sampler in enumerate(samplers) for kind in sampler.kinds(domain, split)]
     if not kinds:
         names = ", ".join(sampler.dataset.provenance.name for sampler in samplers)
         raise TrainingError(
-            f"{names} has nothing to draw for {split}: no user with enough interactions and no review with an "
-            "explanation fits prompts.tasks and prompts.templates; choose other templates or another dataset"
+            f"{names}: no user with enough interactions and no review with an explanation fits prompts.tasks and "
+            f"prompts.templates in the split {split}; choose other templates or another dataset"
         )
     return kinds
-
-
-def _fills(review: Review, template: Template) -> bool:
-    return (
-        bool(review.explanation)
-        and (not template.needs("feature") or bool(review.feature))
-        and (not template.needs("headline") or bool(review.headline))
-        and (not (template.needs("stars") or template.target == "rated_explanation") or review.star_rating is not None)
-    )
 
 
 def _given(star: float | None) -> float:

@@ -1,7 +1,7 @@
-"""`vip5 sweep`: variants of one run, trained and evaluated one after another, into one table and one plot.
+"""Training and evaluating variants of a run, into one table and one plot, for `vip5 sweep`.
 
-A figure of the paper (reduction factors, visual tokens, where adapters are, encoders, text against pictures) is a sweep
-file: the run file that it starts from, and what each variant sets otherwise.
+A sweep file names the base run file and what each variant changes in it. The paper's figures (reduction factors, visual
+tokens, adapter positions, encoders, text against images) are sweeps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from model.training.tuning import tune
 
 
 class Variant(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A name, what is set otherwise than in the base, and which of the base's tables are left out."""
+    """A name, the keys that differ from the base run, and the base run's tables that are left out."""
 
     name: str
     set: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -40,7 +40,7 @@ class Variant(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class SweepFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The whole of a sweep file. `start` is the bundle that variants begin with, if the base run names none."""
+    """All keys of a sweep file."""
 
     base: str
     out: str
@@ -52,7 +52,7 @@ class SweepFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file that holds together: its runs, each with a folder of its own below `out`."""
+    """A valid sweep file; each run has its own folder below `out`."""
 
     out: Path
     options: EvaluationOptions
@@ -68,14 +68,14 @@ class Sweep:
 
 
 def read_sweep(path: Path) -> Sweep:
-    """Raises TrainingError, naming the file and the variant, if any of the runs does not hold together."""
+    """Read a sweep file and check its runs; raises TrainingError naming the file and the rule."""
     try:
         file = msgspec.convert(read_document(path), SweepFile)
     except msgspec.ValidationError as error:
         raise TrainingError(f"{path}: {error}; see docs/training.md for the keys of a sweep file") from error
     names = [variant.name for variant in file.variants]
     if not names or len(set(names)) != len(names):
-        raise TrainingError(f"{path}: variants are {names}; name at least one, each once")
+        raise TrainingError(f"{path}: [[variants]] are {names}; name at least one, each once")
     base = path.resolve().parent / file.base
     out = path.resolve().parent / file.out
     document = read_document(base)
@@ -87,9 +87,9 @@ def read_sweep(path: Path) -> Sweep:
 def run_sweep(
     sweep: Sweep, *, device: str = "cpu", num_threads: int | None = None, progress: Progress = no_progress
 ) -> None:
-    """Train and evaluate what is not there yet, then write the table and the plot.
+    """Train and evaluate the variants that are not finished yet, then write the table and the plot.
 
-    Each variant is trained in a process of its own, so that its peak memory is its own.
+    Each variant is trained in a separate process, so that its peak memory can be measured.
     """
     results = []
     for number, run in enumerate(sweep.runs):
@@ -105,6 +105,7 @@ def run_sweep(
 
 
 def _run(base: Path, document: Mapping[str, Any], variant: Variant, folder: Path) -> Run:
+    """A variant's run. It starts from the base run's `start`, or if that has none, from its `out`."""
     merged = _merged({key: value for key, value in document.items() if key not in variant.without}, variant.set)
     if merged.get("tune", "adapters") != "from_scratch":
         merged.setdefault("start", merged.get("out"))
@@ -126,11 +127,13 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 
 def _is_trained(run: Run) -> bool:
-    """Raises TrainingError if what is there came of other settings."""
+    """Whether the run's bundle exists; raises TrainingError if it was trained with other settings."""
     if not (run.out / MANIFEST).exists():
         return False
     if _record(run)["run"] != json.loads(msgspec.json.encode(run.file)):
-        raise TrainingError(f"{run.out} was trained with other settings than {run.name} has now; remove its folder")
+        raise TrainingError(
+            f"{run.out} was trained with other settings than {run.name} has now; delete its folder to train it again"
+        )
     return True
 
 
@@ -141,7 +144,7 @@ def _train(run: Run, device: str, num_threads: int | None) -> None:
 
 
 def _evaluate(sweep: Sweep, run: Run, device: str, num_threads: int | None) -> list[Path]:
-    """One result for each domain of a run."""
+    """Evaluate each domain of a run; returns the paths of the results."""
     runtime = load_runtime(run.out, device=device, num_threads=num_threads)
     results = []
     for domain in run.file.domains:
@@ -155,7 +158,7 @@ def _evaluate(sweep: Sweep, run: Run, device: str, num_threads: int | None) -> l
 
 
 def _costs(runs: tuple[Run, ...]) -> str:
-    """What each run cost, as a Markdown table."""
+    """The costs of the runs, as a Markdown table."""
     lines = ["| run | trained | of all | ms a step | peak memory, MiB |", "| --- | ---: | ---: | ---: | ---: |"]
     for run in runs:
         record = _record(run)

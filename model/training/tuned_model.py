@@ -1,4 +1,4 @@
-"""The network as it is tuned: which of its parameters change, and what its loss is."""
+"""The network in training: which of its parameters change, and its loss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from model.training.config import RunFile
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Numbers of parameters; padding of the banks for domains of unlike layouts counts."""
+    """Numbers of parameters, including the banks' padding where the layouts of domains differ."""
 
     trainable: int
     total: int
@@ -30,7 +30,7 @@ class ParameterCounts:
 
 
 class TunedModel(nn.Module):
-    """Gives the loss of a batch. Its state holds what is trainable alone, so checkpoints of adapters are small."""
+    """Computes the loss of a batch. Its state holds trainable parameters only, which keeps checkpoints small."""
 
     def __init__(self, network: Vip5Network, file: RunFile) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class TunedModel(nn.Module):
         else:
             network.requires_grad_(requires_grad=True)
 
-    def forward(  # noqa: PLR0913, PLR0917  # the trainer hands a batch over by its names
+    def forward(  # noqa: PLR0913, PLR0917  # the trainer passes a batch by these names
         self,
         input_ids: Tensor,
         whole_word_ids: Tensor,
@@ -51,7 +51,7 @@ class TunedModel(nn.Module):
         domain: BankIndex,
         adapter: BankIndex,
     ) -> dict[str, Tensor]:
-        """The loss of one batch; shapes as `Collator` makes them."""
+        """The loss of a batch that `Collator` made."""
         batch = EncoderBatch(input_ids, whole_word_ids, category_ids, features, RowIndex(domain, adapter))
         logits = self.network(batch, targets.clamp(min=0))
         if self._loss == "vip5":
@@ -64,7 +64,7 @@ class TunedModel(nn.Module):
         return {name: tensor.detach() for name, tensor in self.named_parameters() if tensor.requires_grad}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> _IncompatibleKeys:  # noqa: ANN401  # likewise
-        """Fill the trainable parameters; the frozen ones are already there. Raises KeyError for one that is missing."""
+        """Load the trainable parameters; raises KeyError for a missing one. Frozen ones are loaded already."""
         with torch.no_grad():
             for name, tensor in self.state_dict().items():
                 tensor.copy_(state_dict[name])
@@ -78,9 +78,9 @@ class TunedModel(nn.Module):
 
 
 def select_adapters(network: Vip5Network, *, with_tables: bool) -> None:
-    """Make the adapters, layer norms and visual mapper trainable and nothing else, as VIP5 does.
+    """Make adapters, layer norms and visual mappers trainable, and freeze everything else, as VIP5 does.
 
-    The tables of whole words and categories stay as they started unless `with_tables`.
+    The whole-word and category embeddings are trained only `with_tables`.
     """
     network.requires_grad_(requires_grad=False)
     for module in network.modules():

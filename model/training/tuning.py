@@ -1,4 +1,4 @@
-"""`vip5 train`: a run file becomes domains of a bundle, on Hugging Face's Trainer."""
+"""Training a run with Hugging Face's Trainer, for `vip5 train`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _RUN_RECORD = "run.json"
 
 @dataclass(frozen=True)
 class TunedBundle:
-    """What came of a run. `bundle_hash` is None in all processes of a distributed run but the first."""
+    """The result of a run. In a distributed run, `bundle_hash` is None in all processes but the first."""
 
     bundle_hash: str | None
     counts: ParameterCounts
@@ -40,9 +40,9 @@ class TunedBundle:
 
 
 def tune(run: Run, *, device: str = "cpu", restart: bool = False, progress: Progress = no_progress) -> TunedBundle:
-    """Train and write the result; a run that was killed goes on from its last checkpoint unless `restart`.
+    """Train and write the result. An interrupted run resumes from its last checkpoint, unless `restart`.
 
-    Raises TrainingError, DatasetError or BundleError for a run that cannot be done.
+    Raises TrainingError, DatasetError or BundleError if the run cannot start.
     """
     checkpoint = _open_work_folder(run, restart=restart)
     set_seed(run.file.seed)
@@ -62,14 +62,14 @@ def tune(run: Run, *, device: str = "cpu", restart: bool = False, progress: Prog
 
 
 def _open_work_folder(run: Run, *, restart: bool) -> str | None:
-    """The checkpoint to go on from. Raises TrainingError if the folder is another run's."""
+    """The checkpoint to resume from, if any. Raises TrainingError if the folder belongs to another run."""
     record = run.work / _RUN_RECORD
     settings = msgspec.to_builtins(run.file)
     if record.exists() and not restart:
         if json.loads(record.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
             raise TrainingError(
-                f"{run.work} holds checkpoints of an unfinished run with other settings; finish it with the run file "
-                "that it was started with, name another folder as work, or start anew with --restart"
+                f"{run.work} holds checkpoints of an unfinished run with other settings; finish that run with its own "
+                "run file, set work to another folder, or discard the checkpoints with --restart"
             )
         checkpoint: str | None = get_last_checkpoint(str(run.work))
         return checkpoint
@@ -81,7 +81,7 @@ def _open_work_folder(run: Run, *, restart: bool) -> str | None:
 
 
 def _clear(work: Path) -> None:
-    """Forget the checkpoints of an earlier run; logs stay."""
+    """Delete the checkpoints of an earlier run, and keep its logs."""
     for checkpoint in work.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 
@@ -135,8 +135,8 @@ def _arguments(run: Run, device: str) -> TrainingArguments:
         label_names=["targets"],
         prediction_loss_only=True,
         remove_unused_columns=False,
-        train_sampling_strategy="sequential",  # an example's number says what it is
-        ddp_find_unused_parameters=True,  # a batch without pictures does not use the visual mapper
+        train_sampling_strategy="sequential",  # an example is drawn from its number
+        ddp_find_unused_parameters=True,  # a batch without images does not use the visual mapper
         eval_strategy="steps" if record.validation_batches else "no",
         eval_steps=min(record.validate_every, optimiser.steps),
         save_steps=record.checkpoint_every,
@@ -148,7 +148,7 @@ def _arguments(run: Run, device: str) -> TrainingArguments:
 
 
 class _Reporter(TrainerCallback):
-    """Tells a progress bar where the run is."""
+    """Reports each step and the latest loss."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -167,5 +167,5 @@ def _headline(counts: ParameterCounts) -> str:
 
 
 def device_of(name: str | None) -> str:
-    """The named device, or a GPU where there is one."""
+    """The named device, or the default: a GPU if there is one."""
     return name or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,7 +1,7 @@
-"""A small vocabulary for a backbone from scratch: the words of prompts, numbers, and a dataset's own words.
+"""A small vocabulary for a backbone trained from scratch: the words of prompts, numbers, and a dataset's own words.
 
-Numbers are cut before their last two digits, `7391` into `▁73` and `91`, so that identifiers have few tokens of which
-each is met often. Every text can be written, if need be character by character.
+Numbers are split before their last two digits, `7391` into `▁73` and `91`, so that identifiers have few tokens and each
+token is frequent. Every text can be encoded, character by character if necessary.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _IMAGE = "<extra_id_0>"
 _LEADS = 1000
 """Numbers below this are one token at the start of a word."""
 
-# A text is cut where the sum is largest: into as few and as well-known pieces as can be.
+# The tokenizer picks the segmentation with the largest sum of scores: few pieces, and frequent ones.
 _NUMBER_SCORE, _WORD_SCORE, _CHARACTER_SCORE = -4.0, -6.0, -8.0
 _WORD = re.compile(r"[^\W\d_]+|[^\w\s]+")
 
 
 def make_tokenizer(datasets: Sequence[Dataset], num_words: int) -> Tokenizer:
-    """A unigram tokenizer after T5's rules, with the `num_words` most frequent words of titles and reviews."""
+    """A unigram tokenizer with T5's rules and the `num_words` most frequent words of titles and reviews."""
     pieces: dict[str, float] = {}
     for character in _characters(datasets):
         pieces[character] = _CHARACTER_SCORE
