@@ -1,1 +1,1 @@
-"""How good a domain is, measured through the engine that serves it."""
+"""Measuring the quality of a domain through the engine that serves it."""

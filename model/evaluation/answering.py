@@ -1,4 +1,4 @@
-"""Puts batches of questions to the engine, as the service does: look images up, run, map leaves back to items."""
+"""Answers batches of questions as the service does: look up images, run the engine, map leaves back to items."""
 
 # I images of a prompt, D width of an embedding
 
@@ -33,7 +33,7 @@ _PROMPTS_TO_SCORE = 32
 
 @dataclass(frozen=True, eq=False)
 class ItemImages:
-    """Image embeddings of a domain's items, zeros where there are none."""
+    """Image embeddings of a domain's items; zeros where one is missing."""
 
     by_row: NDArray[np.floating]  # [F, D]
     row_of: dict[str, int]
@@ -41,7 +41,7 @@ class ItemImages:
 
     @classmethod
     def of(cls, domain: ServedDomain, path: Path | None) -> ItemImages:
-        """Those of a bundle's file; none without one. Raises BundleError."""
+        """Embeddings from a bundle's file, or none without a file. Raises BundleError."""
         if path is None:
             return cls(np.zeros((0, domain.spec.layout.feature_dim), dtype=np.float32), {}, domain)
         found = load_features(path)
@@ -88,7 +88,7 @@ class Respondent:
         return _timed(answers, started_at)
 
     def answer_exactly(self, batch: Sequence[tuple[Question, Plan]]) -> list[Answer]:
-        """The true top of the catalog: certified, or by scoring every identifier where the search proves too little."""
+        """The true top of the catalog: by certified search or, where that does not prove all items, by scoring all."""
         answers: list[Answer] = []
         for question, plan in batch:
             started_at = time.perf_counter()
@@ -161,6 +161,6 @@ class Respondent:
 
 
 def _timed(answers: Sequence[Answer], started_at: float) -> list[Answer]:
-    """The answers, each with its share of the time that they took together."""
+    """The answers, each with an equal share of the batch's time."""
     share = (time.perf_counter() - started_at) / len(answers)
     return [msgspec.structs.replace(answer, seconds=share) for answer in answers]

@@ -1,4 +1,4 @@
-"""Answers as they are kept: one JSON line each, so that a run that was killed goes on where it stopped."""
+"""The journal of answers: one JSON line per answer, from which an interrupted evaluation resumes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORMAT_VERSION = 1
 
 
 class RankedAnswer(msgspec.Struct, frozen=True, tag="ranked"):
-    """The items that were recommended to a user, best first. `seconds` is this answer's share of its batch."""
+    """The items recommended to a user, best first. `seconds` is the answer's share of its batch's time."""
 
     template: str
     user: int
@@ -28,7 +28,7 @@ class RankedAnswer(msgspec.Struct, frozen=True, tag="ranked"):
 
 
 class ExactAnswer(msgspec.Struct, frozen=True, tag="exact"):
-    """The true top of the catalog; certified by the search, or else found by scoring every identifier."""
+    """The true top of the catalog, by certified search or by scoring every identifier."""
 
     template: str
     user: int
@@ -40,7 +40,7 @@ class ExactAnswer(msgspec.Struct, frozen=True, tag="exact"):
 
 
 class TextAnswer(msgspec.Struct, frozen=True, tag="text"):
-    """A generated explanation; `star_rating` is the model's own, where the template asks for one."""
+    """A generated explanation; `star_rating` is the model's prediction, where the template asks for one."""
 
     template: str
     review: int
@@ -55,7 +55,7 @@ Answer: TypeAlias = RankedAnswer | ExactAnswer | TextAnswer
 
 
 class Header(msgspec.Struct, frozen=True):
-    """What the answers of a journal are answers to; a run may go on only with the very same."""
+    """What a journal's answers belong to; only an evaluation of exactly the same may resume from them."""
 
     bundle: str
     domain: str
@@ -66,17 +66,17 @@ class Header(msgspec.Struct, frozen=True):
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """`is_last` is true of the last answer of a batch; batches are kept whole, or answered again."""
+    """`is_last` marks the last answer of a batch; incomplete batches are answered again."""
 
     answer: Answer
     is_last: bool
 
 
 class Journal:
-    """Answers on disk, or in memory where no path is given."""
+    """Answers on disk, or only in memory without a path."""
 
     def __init__(self, path: Path | None, header: Header) -> None:
-        """Read what is there. Raises DatasetError where the file belongs to another run."""
+        """Read an existing file. Raises DatasetError if it belongs to another evaluation."""
         self._path = path
         self.answers: list[Answer] = []
         if path is None:
@@ -90,7 +90,7 @@ class Journal:
             begun.replace(path)
 
     def append(self, batch: Sequence[Answer]) -> None:
-        """Keep the answers of a batch."""
+        """Store the answers of a batch."""
         self.answers += batch
         if self._path is None:
             return
@@ -101,7 +101,7 @@ class Journal:
             os.fsync(file.fileno())
 
     def _read(self, file: BinaryIO, header: Header) -> int:
-        """Take over the whole batches; returns where the last of them ends."""
+        """Read the complete batches; returns the offset at which the last of them ends."""
         self._check_header(file.readline(), header)
         decoder = msgspec.json.Decoder(_Entry)
         batch: list[Answer] = []
@@ -113,7 +113,7 @@ class Journal:
                 entry = decoder.decode(line)
             except msgspec.MsgspecError as error:
                 raise DatasetError(
-                    f"{self._path}: an answer breaks its form ({error}); delete the file to start anew"
+                    f"{self._path}: an answer is malformed ({error}); delete the file to start over"
                 ) from error
             batch.append(entry.answer)
             if entry.is_last:
@@ -126,16 +126,14 @@ class Journal:
         try:
             found = msgspec.json.decode(line, type=Header)
         except msgspec.MsgspecError as error:
-            raise DatasetError(
-                f"{self._path} is not a file of an evaluation's answers ({error}); name another one"
-            ) from error
+            raise DatasetError(f"{self._path} is not a journal of answers ({error}); choose another file") from error
         wanted = msgspec.json.decode(msgspec.json.encode(header), type=Header)
         before, now = _flat(found), _flat(wanted)
         for name in sorted({*before, *now}):
             if before.get(name) != now.get(name):
                 raise DatasetError(
-                    f"{self._path} holds answers of another evaluation: its {name} is {before.get(name)}, now it is "
-                    f"{now.get(name)}; delete the file to start anew, or write the result elsewhere"
+                    f"{self._path} has the answers of another evaluation: its {name} is {before.get(name)}, now it is "
+                    f"{now.get(name)}; delete the file to start over, or write the result elsewhere"
                 )
 
 
@@ -145,9 +143,9 @@ def _flat(header: Header) -> dict[str, object]:
 
 
 def read_answers(path: Path) -> list[Answer]:
-    """All answers of an evaluation that is done. Raises DatasetError for a file that holds none."""
+    """All answers of a finished evaluation. Raises DatasetError for any other file."""
     try:
         _, *lines = path.read_bytes().splitlines()
         return [msgspec.json.decode(line, type=_Entry).answer for line in lines]
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise DatasetError(f"{path} is not a file of an evaluation's answers: {error}") from error
+        raise DatasetError(f"{path} is not a journal of answers: {error}; choose another file") from error

@@ -1,7 +1,7 @@
-"""Recommenders that any model must beat, fitted on training interactions only.
+"""Baseline recommenders, fitted on training interactions only.
 
-They are asked for the users, targets and candidates that the model is asked for, and ranked by the same rules: items
-that are not active are not returned. Ties go to the item that comes first in the catalog.
+They are evaluated on the same users, targets and candidates as the model and by the same rules: inactive items are not
+returned. Ties go to the item that comes first in the catalog.
 """
 
 # N items
@@ -23,7 +23,7 @@ from model.evaluation.options import NUM_ANSWERED
 
 
 class Baseline(Protocol):
-    """Scores of all items for a user, [N]; the higher, the better, and -inf for what cannot be recommended."""
+    """Scores all items for a user, [N]: higher is better, -inf for items that cannot be recommended."""
 
     def scores(self, user: int, /) -> Floats: ...
 
@@ -40,7 +40,7 @@ class RandomOrder:
 
 
 class Popularity:
-    """How many training interactions an item has."""
+    """Scores an item by its number of training interactions."""
 
     def __init__(self, held_out: HeldOut) -> None:
         self._counts = training_counts(held_out.dataset).astype(np.float64)
@@ -50,12 +50,12 @@ class Popularity:
 
 
 class CoOccurrence:
-    """How many training histories hold both an item and the user's last one; the more popular item wins a tie."""
+    """Scores an item by the training histories with both it and the user's last item; popularity breaks ties."""
 
     def __init__(self, held_out: HeldOut) -> None:
         self._held_out = held_out
         counts = training_counts(held_out.dataset)
-        self._tie_break = counts / (counts.max(initial=0) + 1.0)  # below 1, so that it decides ties only
+        self._tie_break = counts / (counts.max(initial=0) + 1.0)  # below 1, so it only breaks ties
         histories = [np.unique(history) for history in training_histories(held_out.dataset)]
         holders = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
         holds = sparse.csr_array(
@@ -74,7 +74,7 @@ class CoOccurrence:
 
 
 def fit_baseline(name: str, held_out: HeldOut) -> Baseline:
-    """Raises TrainingError for one whose library is not installed."""
+    """Fit a baseline by name; raises TrainingError if its library is not installed."""
     makers: dict[str, Callable[[HeldOut], Baseline]] = {
         "random": RandomOrder,
         "popularity": Popularity,
@@ -85,7 +85,7 @@ def fit_baseline(name: str, held_out: HeldOut) -> Baseline:
 
 
 def catalog_ranks(baseline: Baseline, held_out: HeldOut) -> NDArray[np.int64]:
-    """Rank of each user's target in the whole catalog; 0 beyond those that are answered."""
+    """Rank of each user's target in the whole catalog; 0 if it is not among the answered items."""
     ranks = []
     for user in held_out.users.tolist():
         is_eligible = held_out.is_returnable.copy()
@@ -96,7 +96,7 @@ def catalog_ranks(baseline: Baseline, held_out: HeldOut) -> NDArray[np.int64]:
 
 
 def candidate_ranks(baseline: Baseline, held_out: HeldOut) -> NDArray[np.int64]:
-    """Rank of each user's target among the user's candidates; 0 beyond those that are answered."""
+    """Rank of each user's target among the user's candidates; 0 if it is not among the answered items."""
     ranks = []
     for user in held_out.users.tolist():
         is_candidate = np.zeros_like(held_out.is_returnable)
@@ -106,18 +106,18 @@ def candidate_ranks(baseline: Baseline, held_out: HeldOut) -> NDArray[np.int64]:
 
 
 def training_histories(dataset: Dataset) -> list[Rows]:
-    """What training sees of each user."""
+    """The training interactions of each user."""
     return [dataset.sequences.seen(user, "train") for user in range(len(dataset.sequences))]
 
 
 def training_counts(dataset: Dataset) -> NDArray[np.int64]:
-    """Training interactions of each item, [N]."""
+    """The number of training interactions of each item, [N]."""
     seen = np.concatenate([np.zeros(0, dtype=np.int64), *training_histories(dataset)])
     return np.bincount(seen, minlength=len(dataset.catalog))
 
 
 def _rank(scores: Floats, is_eligible: NDArray[np.bool_], target: int) -> int:
-    """From 1; 0 beyond the items that are answered, and for a target that cannot be recommended."""
+    """From 1; 0 if the target is not among the answered items, or cannot be recommended."""
     scores = np.where(is_eligible, scores, -np.inf)
     if scores[target] == -np.inf:
         return 0
@@ -129,10 +129,10 @@ def _rank(scores: Floats, is_eligible: NDArray[np.bool_], target: int) -> int:
 
 def _fit_sasrec(held_out: HeldOut) -> Baseline:
     try:
-        from model.evaluation.sasrec import SelfAttention  # noqa: PLC0415 — its library is optional
+        from model.evaluation.sasrec import SelfAttention  # noqa: PLC0415 — an optional library
     except ImportError as error:
         raise TrainingError(
             f"the baseline sasrec needs RecTools, which is not installed ({error}); install vip5-serve[train,sasrec] "
-            "into an environment of its own, because RecTools needs numpy below 2"
+            "into a separate environment, because RecTools needs numpy below 2"
         ) from error
     return SelfAttention.fit(held_out)

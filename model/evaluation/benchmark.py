@@ -1,4 +1,4 @@
-"""What a bundle's engine takes for batches of each shape, and what each beam width finds; for `vip5 bench`."""
+"""Times of a bundle's engine by batch shape, and times and recall by beam width, for `vip5 bench`."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from model.planning.queries import OfflineSequential
 from model.planning.rankings import plan_sequential
 from model.progress import Progress
 
-_MANY_TOKENS = 256  # longer prompts may hold more items than a short list of exclusions has room for
+_MANY_TOKENS = 256  # longer prompts may have more items than fit into a short list of exclusions
 _LONGEST_HISTORY = 400
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What is measured."""
+    """What to measure."""
 
     rows: tuple[int, ...]
     tokens: tuple[int, ...]
-    beams: tuple[int, ...]  # ascending; the last is what the others are compared with
-    num_beams: int  # of the measurements by rows and tokens
+    beams: tuple[int, ...]  # ascending; the last is the reference for recall
+    num_beams: int  # for the measurements by rows and tokens
     k: int
-    num_requests: int  # different ones of each length
+    num_requests: int  # distinct requests of each length
     repeats: int
 
 
 @dataclass(frozen=True)
 class ShapeTime:
-    """Batches of so many requests whose prompts have up to so many tokens."""
+    """Times of batches of `num_rows` requests with prompts of at most `num_tokens` tokens."""
 
     num_rows: int
     num_tokens: int
@@ -47,17 +47,17 @@ class ShapeTime:
 
 @dataclass(frozen=True)
 class BeamTime:
-    """One request at a time with so many beams."""
+    """Time and recall of single requests with `num_beams` beams."""
 
     num_beams: int
     latency_ms: float  # median
-    recall: float  # share of the widest search's best 10 that this one finds
-    share_exact: float  # of answers that are proven to be the true top
+    recall: float  # share of the widest search's best 10 that are found
+    share_exact: float  # share of answers that are proven to be the true top
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """By shape in the order of tokens and rows, by width in ascending order."""
+    """Times by shape, ordered by tokens and rows, and by beam width, ascending."""
 
     shapes: tuple[ShapeTime, ...]
     beams: tuple[BeamTime, ...]
@@ -65,11 +65,11 @@ class Measurements:
 
     @property
     def best(self) -> ShapeTime:
-        """The shape that answers most requests a second."""
+        """The shape with the highest throughput."""
         return max(self.shapes, key=lambda each: each.requests_per_s)
 
     def to_json(self, num_beams: int) -> dict[str, object]:
-        """The form of `vip5 bench --write`: buckets to capture, largest first, and the beam table."""
+        """The content of `vip5 bench --write`: buckets to capture, largest first, and the beam table."""
         buckets = [
             Bucket(each.num_rows, each.num_tokens, num_beams, _listed(each), self.is_mixed and each.num_rows > 1)
             for each in self.shapes
@@ -88,7 +88,7 @@ def _listed(shape: ShapeTime) -> int:
 
 
 def measure(engine: Engine, domains: Sequence[ServedDomain], options: BenchOptions, progress: Progress) -> Measurements:
-    """Time searches over histories drawn at random from the domains' own catalogs, with images left out as zeros."""
+    """Time searches for random histories from the domains' catalogs; image embeddings are zeros."""
     requests = {tokens: _plans(domains, tokens, options) for tokens in options.tokens}
     steps = len(options.rows) * len(options.tokens) + len(options.beams)
     done = iter(range(1, steps + 1))
@@ -148,7 +148,7 @@ def _batch(plans: Sequence[RankingPlan], rows: int, turn: int) -> list[RankingPl
 
 
 def _plans(domains: Sequence[ServedDomain], tokens: int, options: BenchOptions) -> list[RankingPlan]:
-    """The longest prompts of up to `tokens` tokens, the domains taking turns."""
+    """The longest prompts of at most `tokens` tokens, from the domains in turn."""
     generator = np.random.default_rng(tokens)
     chosen = [domains[number % len(domains)] for number in range(options.num_requests)]
     return [_longest(domain, tokens, options, generator) for domain in chosen]
@@ -177,5 +177,8 @@ def _plan(domain: ServedDomain, rows: Sequence[int], options: BenchOptions) -> R
     query = OfflineSequential(history=history, k=options.k, num_beams=options.num_beams)
     plan = plan_sequential(domain, query)
     if not isinstance(plan, RankingPlan):
-        raise EngineError(f"the usual template of {domain.name} asks yes or no; only rankings can be measured")
+        raise EngineError(
+            f"the default template of {domain.name} asks yes or no, but only rankings can be measured; choose a domain "
+            "whose default template ranks items"
+        )
     return plan

@@ -1,4 +1,4 @@
-"""Several evaluations side by side: one table and one plot."""
+"""Comparison of several evaluations in one table and one plot."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _BAR_GROUP = 0.8
 
 
 def write_comparison(results: Sequence[Path], table: Path, plot: Path) -> None:
-    """Write a Markdown table and a plot (by its suffix PNG, SVG or PDF) of several results of `vip5 evaluate`.
+    """Write a Markdown table and a plot (PNG, SVG or PDF, by its suffix) of several results of `vip5 evaluate`.
 
-    Raises DatasetError for files that are no results.
+    Raises DatasetError for files that are not results.
     """
     reports = read_reports(results)
     table.write_text(comparison_table(reports), encoding="utf-8")
@@ -27,18 +27,18 @@ def write_comparison(results: Sequence[Path], table: Path, plot: Path) -> None:
 
 
 def read_reports(results: Sequence[Path]) -> dict[str, Report]:
-    """Reports by a short name: the file's, with its folder's where two are alike."""
+    """Reports by file name, with the folder's name where two file names are equal."""
     if not results:
-        raise DatasetError("there is nothing to compare; name at least one result of vip5 evaluate")
+        raise DatasetError("no results to compare; give at least one result of vip5 evaluate")
     stems = [path.stem for path in results]
     names = [path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}/{path.stem}" for path in results]
     if len(set(names)) < len(names):
-        raise DatasetError(f"two of the results are called {max(names, key=names.count)}; give them other names")
+        raise DatasetError(f"two results have the name {max(names, key=names.count)}; rename one of the files")
     return {name: Report.read(path) for name, path in zip(names, results, strict=True)}
 
 
 def comparison_table(reports: Mapping[str, Report]) -> str:
-    """A Markdown table with a line for each template or baseline and run; intervals stand in brackets."""
+    """A Markdown table with a line for each run and template or baseline; intervals are in brackets."""
     lines = [line for task in TASKS for line in _lines(reports, task)]
     used = [metric for metric in METRICS if any(metric in result.metrics for _, _, result in lines)]
     head = ["task", "by", "run", "data", "users", *(metric.upper() for metric in used)]
@@ -52,7 +52,7 @@ def comparison_table(reports: Mapping[str, Report]) -> str:
 
 
 def write_plot(reports: Mapping[str, Report], path: Path) -> None:
-    """Bars of one figure of each task, with intervals; baselines are dashed lines."""
+    """Plot one metric per task as bars with intervals; baselines are dashed lines."""
     tasks = [task for task in TASKS if any(True for _ in _lines(reports, task))]
     drawing = Figure(figsize=(2 + 4 * len(tasks), 4.5), layout="constrained")
     for axes, task in zip(drawing.subplots(1, max(len(tasks), 1), squeeze=False)[0], tasks, strict=False):
@@ -60,7 +60,9 @@ def write_plot(reports: Mapping[str, Report], path: Path) -> None:
     try:
         drawing.savefig(path, dpi=150)
     except ValueError as error:
-        raise DatasetError(f"{path} cannot be drawn ({error}); end it in .png, .svg or .pdf") from error
+        raise DatasetError(
+            f"{path} cannot be written ({error}); give a path that ends in .png, .svg or .pdf"
+        ) from error
 
 
 def _draw(axes: Axes, reports: Mapping[str, Report], task: Task) -> None:
@@ -72,7 +74,7 @@ def _draw(axes: Axes, reports: Mapping[str, Report], task: Task) -> None:
         drawn = [(runs.index(run), result.metrics[metric]) for run, result in results if result.name == template]
         places = [place - _BAR_GROUP / 2 + (number + 0.5) * width for place, _ in drawn]
         values = [estimate.value for _, estimate in drawn]
-        # Where a figure is skewed, the interval of resamples may lie beside it.
+        # For a skewed metric, the bootstrap interval may not contain the value.
         below = [max(estimate.value - estimate.low, 0) for _, estimate in drawn]
         above = [max(estimate.high - estimate.value, 0) for _, estimate in drawn]
         axes.bar(places, values, width, yerr=[below, above], capsize=2, label=template)
@@ -88,7 +90,7 @@ def _draw(axes: Axes, reports: Mapping[str, Report], task: Task) -> None:
 
 
 def _lines(reports: Mapping[str, Report], task: Task) -> Iterable[tuple[str, str, Result]]:
-    """Run, data and result, template by template; a baseline that is the same in all runs stands once."""
+    """Run, data and result by template; a baseline with equal results in all runs is listed once."""
     found = [
         (run, f"{report.dataset} {report.options.split}", result)
         for run, report in reports.items()

@@ -1,4 +1,4 @@
-"""Measures a domain through the engine that serves it."""
+"""Evaluation of a domain through the engine that serves it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def evaluate(
     journal: Path | None = None,
     progress: Progress = no_progress,
 ) -> Report:
-    """Ask for everything that the options say, and measure the answers.
+    """Ask all questions that the options select, and measure the answers.
 
-    Answers are appended to `journal`; a run that finds
-    some of its own there goes on where they end, to the same result. Raises UnknownDomainError, DatasetError for data
-    that does not fit the domain or the options, and TrainingError for a baseline that cannot be had.
+    Answers are appended to `journal`; an evaluation that finds its own answers there resumes after them, with the same
+    result. Raises UnknownDomainError, DatasetError for data that does not fit the domain or the options, and
+    TrainingError for a baseline whose library is not installed.
     """
     options = options or EvaluationOptions()
     if domain not in runtime.domains:
@@ -43,7 +43,8 @@ def evaluate(
     held_out = HeldOut.of(dataset, served, options)
     questionnaire = Questionnaire(held_out, served)
     data = fingerprint(dataset)
-    asked = {name: value for name, value in asdict(options).items() if name != "baselines"}  # no answers of the engine
+    asked = asdict(options)
+    del asked["baselines"]  # they do not change the engine's answers
     header = Header(runtime.bundle_hash, domain, dataset.provenance.name, data, asked)
     templates = questionnaire.templates
     answers = Journal(journal, header)
@@ -67,7 +68,7 @@ def evaluate(
 
 
 def _answer_all(questionnaire: Questionnaire, respondent: Respondent, journal: Journal, progress: Progress) -> None:
-    """Answer what the journal does not hold yet, in an order that is always the same."""
+    """Answer the questions that are not in the journal yet; their order is always the same."""
     steps = list(_steps(questionnaire))
     total = sum(len(questions) for _, questions, _ in steps)
     num_answered = len(journal.answers)
@@ -81,7 +82,7 @@ def _answer_all(questionnaire: Questionnaire, respondent: Respondent, journal: J
 
 
 def _steps(questionnaire: Questionnaire) -> Iterator[tuple[str, list[Question], bool]]:
-    """What is being done, the questions, and whether they are to be answered exactly."""
+    """A description, the questions, and whether to answer them exactly."""
     for template in questionnaire.templates:
         yield f"asking by {template.template_id}", questionnaire.questions(template), False
     for template in questionnaire.templates:

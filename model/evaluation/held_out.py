@@ -1,6 +1,6 @@
-"""Who is asked for what: the users of a dataset, what is known of them, and what they are to be recommended.
+"""The held-out part of a dataset: its users, their histories, targets and candidates.
 
-The model and all baselines are asked for the same users and targets, among the same candidates.
+The model and all baselines get the same users, targets and candidates.
 """
 
 # N items of the dataset
@@ -26,7 +26,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """The held-out part of a dataset. Users and items are rows of it."""
+    """Users and items are rows of the dataset."""
 
     dataset: Dataset
     options: EvaluationOptions
@@ -35,26 +35,26 @@ class HeldOut:
 
     @classmethod
     def of(cls, dataset: Dataset, domain: ServedDomain, options: EvaluationOptions) -> HeldOut:
-        """Raises DatasetError if items of the dataset are not in the domain's catalog."""
+        """Raises DatasetError if an item of the dataset is not in the domain's catalog."""
         rows = [domain.catalog.row_of(item_id) for item_id in dataset.catalog.item_ids]
         missing = [item_id for item_id, row in zip(dataset.catalog.item_ids, rows, strict=True) if row is None]
         if missing:
             named = ", ".join(missing[:_NAMED_IN_ERROR]) + (", …" if len(missing) > _NAMED_IN_ERROR else "")
             raise DatasetError(
                 f"{len(missing)} of {len(rows)} items of {dataset.provenance.name} are not in the catalog of "
-                f"{domain.name}: {named}; evaluate with the data that the domain was made from"
+                f"{domain.name}: {named}; evaluate with the dataset that the domain was trained on"
             )
         for user, given in dataset.negatives.items():
             if len(given) and not 0 <= given.min() <= given.max() < len(rows):
                 raise DatasetError(
                     f"{dataset.provenance.name}: the negatives of user {user} are items {given.min()} to "
-                    f"{given.max()}, but the catalog has rows 0 to {len(rows) - 1}; prepare the dataset anew"
+                    f"{given.max()}, but the catalog has rows 0 to {len(rows) - 1}; prepare the dataset again"
                 )
         return cls(dataset, options, domain.catalog.is_active[np.asarray(rows, dtype=np.int64)])
 
     @cached_property
     def users(self) -> Rows:
-        """Users with a history before their target, or a sample of them; in order."""
+        """Users with a history and a target, or a sample of them, in ascending order."""
         users = self.dataset.sequences.users(self.options.split)
         if not len(users):
             raise DatasetError(
@@ -65,12 +65,12 @@ class HeldOut:
 
     @cached_property
     def exact_users(self) -> Rows:
-        """Those of the users who are ranked exactly, too."""
+        """The users whose ranking is also computed exactly."""
         return self._sample(self.users, self.options.num_exact)
 
     @cached_property
     def reviews(self) -> tuple[Review, ...]:
-        """Reviews of the split with an explanation, of all users who wrote one or of a sample of them."""
+        """Reviews of the split with an explanation, by all users or a sample of them."""
         reviews = [
             review for review in self.dataset.reviews if review.split == self.options.split and review.explanation
         ]
@@ -79,17 +79,17 @@ class HeldOut:
         return tuple(review for review in reviews if review.user in chosen)
 
     def history(self, user: int) -> Rows:
-        """What is known of the user, oldest first."""
+        """The user's items before the target, oldest first."""
         return self.dataset.sequences.seen(user, self.options.split)
 
     def target(self, user: int) -> int:
         return self.dataset.sequences.target(user, self.options.split)
 
     def candidates(self, user: int) -> Rows:
-        """The target among items that the user never had, in an order drawn from the seed and the user.
+        """The target and negatives, in an order that is drawn from the seed and the user.
 
-        The negatives are those that the dataset gives, else a uniform sample of the items that can be returned. There
-        are fewer where the user has had nearly everything.
+        Negatives are the dataset's own, else a uniform sample of the returnable items that the user never had; there
+        are fewer if the user has had almost all items.
         """
         if user not in self._candidates:
             self._candidates[user] = self._draw_candidates(user)
@@ -115,7 +115,7 @@ class HeldOut:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 of everything that an evaluation reads of a dataset."""
+    """SHA-256 of everything that an evaluation reads from a dataset."""
     digest = hashlib.sha256()
     digest.update(dataset.sequences.items.astype(np.int64).tobytes())
     digest.update(dataset.sequences.offsets.astype(np.int64).tobytes())

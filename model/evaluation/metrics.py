@@ -1,7 +1,7 @@
-"""Measures of rankings, and how sure they are.
+"""Ranking metrics with confidence intervals.
 
-A rank counts from 1; 0 stands for a target that is not among the items that were answered. Each question has one
-target, so the hit rate is the recall, and the ideal ranking has it first.
+Ranks count from 1; 0 means that the target is not among the answered items. Each question has one target, so the hit
+rate equals the recall, and the ideal ranking has the target first.
 """
 
 # Q questions, U users that were asked, M statistics, R resamples
@@ -22,12 +22,12 @@ NUM_RESAMPLES = 1000
 
 Floats = NDArray[np.float64]
 Measure = Callable[[Floats], Mapping[str, Floats]]
-"""From summed statistics [..., M] to named figures [...]."""
+"""Computes named metrics [...] from summed statistics [..., M]."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % confidence interval."""
+    """A metric with its 95 % confidence interval."""
 
     value: float
     low: float
@@ -40,7 +40,7 @@ class Estimate:
 
 
 def ranking_statistics(ranks: NDArray[np.int64]) -> dict[str, Floats]:
-    """What each of Q questions adds to the means: hits and gains at every cutoff, and the reciprocal rank."""
+    """Hits and gains at every cutoff, and the reciprocal rank, of each of Q questions."""
     is_found = ranks > 0
     gain = np.where(is_found, 1.0 / np.log2(np.maximum(ranks, 1) + 1.0), 0.0)
     columns: dict[str, Floats] = {}
@@ -54,7 +54,7 @@ def ranking_statistics(ranks: NDArray[np.int64]) -> dict[str, Floats]:
 
 
 def mean_estimates(columns: Mapping[str, Floats], users: NDArray[np.int64], seed: int) -> dict[str, Estimate]:
-    """Means over all questions, with intervals from resampled users."""
+    """Means over all questions, with intervals from resampling users."""
 
     def means(sums: Floats) -> Mapping[str, Floats]:
         return {name: sums[..., place] / sums[..., -1] for place, name in enumerate(columns)}
@@ -64,9 +64,9 @@ def mean_estimates(columns: Mapping[str, Floats], users: NDArray[np.int64], seed
 
 
 def estimates(measure: Measure, statistics: Floats, users: NDArray[np.int64], seed: int) -> dict[str, Estimate]:
-    """Figures of all questions, with intervals of the percentile bootstrap over users.
+    """Metrics over all questions, with intervals from the percentile bootstrap over users.
 
-    Users are resampled and not questions, because the answers to one user's questions are not independent.
+    Users are resampled rather than questions, because the answers to one user's questions are not independent.
     """
     by_user = _summed_by_user(statistics, users)
     values = measure(by_user.sum(0))

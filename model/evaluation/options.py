@@ -1,4 +1,4 @@
-"""What an evaluation is to measure."""
+"""Options of an evaluation."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ HELD_OUT_SPLITS: tuple[HeldOutSplit, ...] = ("val", "test")
 
 BASELINES = ("random", "popularity", "co-occurrence", "sasrec")
 NUM_ANSWERED = 10
-"""Items that each question asks for; what lies further down counts as not found."""
+"""Items that each question asks for; a target beyond them counts as not found."""
 
 DEFAULT_TEMPLATES: dict[Task, tuple[str, ...]] = {
     "sequential": ("A-3", "A-9"),
     "direct": ("B-5", "B-8", "B-1"),
     "explanation": ("C-3", "C-8", "C-12"),
 }
-"""Those that VIP5's authors report, and one for each other kind of answer."""
+"""The templates that VIP5's authors report, and one for each other kind of answer."""
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
     """Raises InputError, naming the option and the rule.
 
-    `tasks` left out: all that the data has something to ask for. `templates` left out: the default ones of the tasks.
-    `num_users` draws so many users at random from those that a task has; `num_exact` of these are ranked exactly, too.
-    `exclude_history` is False because VIP5's own evaluation excludes nothing. With `with_images` False every image
-    embedding reads as missing, as when a service's feature store is down. `device` is where the engine runs, for the
-    record.
+    `tasks` defaults to all tasks that the dataset has questions for, `templates` to the default templates of the tasks.
+    `num_users` samples the users of each task; `num_exact` of them are also ranked exactly. `exclude_history` is False
+    because VIP5's evaluation excludes nothing. With `with_images` False, all image embeddings are missing, as when the
+    feature store is down. `device` is only recorded.
     """
 
     split: HeldOutSplit = "test"
@@ -70,20 +69,20 @@ class EvaluationOptions:
         for template in self.templates or ():
             if self.tasks is not None and TEMPLATES[template].task not in self.tasks:
                 raise InputError(
-                    f"template {template} is of the task {TEMPLATES[template].task}, the tasks to evaluate are "
-                    f"{', '.join(self.tasks)}; leave one of them out",
+                    f"template {template} is of the task {TEMPLATES[template].task}, but the tasks to evaluate are "
+                    f"{', '.join(self.tasks)}; remove the template or add its task",
                     field="templates",
                 )
 
     @property
     def asked_tasks(self) -> tuple[Task, ...]:
-        """Tasks that were asked for by name, or by a template of theirs."""
+        """Tasks that were selected by name, or by one of their templates."""
         if self.templates is not None:
             return tuple(task for task in TASKS if any(TEMPLATES[name].task == task for name in self.templates))
         return self.tasks or ()
 
     def templates_of(self, task: Task) -> tuple[str, ...]:
-        """Templates to ask by, in the order given."""
+        """The selected templates of a task, in the given order."""
         if self.templates is not None:
             return tuple(dict.fromkeys(name for name in self.templates if TEMPLATES[name].task == task))
         return DEFAULT_TEMPLATES[task] if self.tasks is None or task in self.tasks else ()
@@ -92,4 +91,4 @@ class EvaluationOptions:
 def _check_among(what: str, values: tuple[str, ...] | None, known: tuple[str, ...]) -> None:
     for value in values or ():
         if value not in known:
-            raise InputError(f"{value!r} is not a {what}; there are {', '.join(known)}", field=what)
+            raise InputError(f"{value!r} is not a {what}; choose from {', '.join(known)}", field=what)

@@ -1,4 +1,4 @@
-"""What the engine is asked: a query for each user, or review, and template, as a client of the service would ask it."""
+"""Questions to the engine: for each template and user, or review, the query that a client would send."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Query = OfflineSequential | OfflineDirect | OfflineExplanation
 
 @dataclass(frozen=True)
 class Question:
-    """`subject` is a user's row or, for an explanation, the place of a review in `HeldOut.reviews`."""
+    """`subject` is a user's row or, for an explanation, a position in `HeldOut.reviews`."""
 
     template: Template
     subject: int
@@ -33,16 +33,16 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Questionnaire:
-    """All questions to a domain about the held-out part of a dataset."""
+    """All questions about the held-out part of a dataset."""
 
     held_out: HeldOut
     domain: ServedDomain
 
     @cached_property
     def templates(self) -> tuple[Template, ...]:
-        """Templates of all tasks that the data has something to ask for.
+        """The selected templates that the dataset has questions for.
 
-        Raises DatasetError where a task or a template was asked for by name and the data has nothing for it.
+        Raises DatasetError if a task or template was selected by name and the dataset has no questions for it.
         """
         options = self.held_out.options
         chosen: list[Template] = []
@@ -52,14 +52,14 @@ class Questionnaire:
             unusable = [template.template_id for template in templates if template not in usable]
             if unusable and (options.templates is not None or (task in options.asked_tasks and not usable)):
                 raise DatasetError(
-                    f"{self.held_out.dataset.provenance.name} has no review in the split {options.split} that has what "
-                    f"{', '.join(unusable)} asks for; leave that out, or prepare a dataset with explanations"
+                    f"no review of {self.held_out.dataset.provenance.name} in the split {options.split} can fill "
+                    f"{', '.join(unusable)}; remove these templates, or prepare a dataset with explanations"
                 )
             chosen += usable
         return tuple(chosen)
 
     def questions(self, template: Template) -> list[Question]:
-        """Short histories first, so that the prompts of a batch are of about one length."""
+        """All questions of a template, short histories first, so that the prompts of a batch have similar lengths."""
         if template.task == "explanation":
             return [
                 Question(template, place, self._explanation_query(template, review))
@@ -71,14 +71,14 @@ class Questionnaire:
         return [Question(template, user, self._ranking_query(template, user)) for user in users]
 
     def exact_questions(self, template: Template) -> list[Question]:
-        """Those that are to be answered exactly, too; none for a template that does not ask about the whole catalog."""
+        """The questions to answer exactly as well; none for a template that does not rank the whole catalog."""
         if template.task != "sequential" or template.target != "item":
             return []
         users = self.held_out.exact_users.tolist()
         return [Question(template, user, self._ranking_query(template, user)) for user in users]
 
     def batches(self, questions: Sequence[Question]) -> Iterator[list[tuple[Question, Plan]]]:
-        """Consecutive questions whose prompts have as many tokens as fit, padding included, or one question alone."""
+        """Batches of consecutive questions within the token budget, including padding, or of a single question."""
         batch: list[tuple[Question, Plan]] = []
         num_prompts = longest = 0
         for question in questions:
@@ -133,7 +133,7 @@ class Questionnaire:
         )
 
     def _reviews(self, template: Template) -> list[tuple[int, Review]]:
-        """Places and reviews that have all that the template names, and a rating where the answer gives one."""
+        """Positions and reviews with all that the template names, and a rating if the answer begins with one."""
         return [
             (place, review)
             for place, review in enumerate(self.held_out.reviews)
@@ -146,7 +146,7 @@ class Questionnaire:
         ]
 
     def _user(self, user: int) -> tuple[str, str | None]:
-        """What a client calls the user: a domain without a table of users takes the model's index, and a name."""
+        """The user's id and name in a query; a domain without a table of users takes the model's index and a name."""
         known = self._users[user]
         return (known.user_id, None) if self.domain.users is not None else (known.index, known.name)
 
@@ -160,7 +160,7 @@ class Questionnaire:
 
 
 def plan_of(query: Query, domain: ServedDomain) -> Plan:
-    """Raises InputError kinds."""
+    """Plan a query; raises InputError or a subclass."""
     match query:
         case OfflineSequential():
             return plan_sequential(domain, query)

@@ -1,4 +1,4 @@
-"""The result of an evaluation, as it is written to disk."""
+"""The result of an evaluation, and its JSON file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ METRICS = (
     *("hr@1", "hr@5", "ndcg@5", "hr@10", "ndcg@10", "mrr@10"),
     *("bleu-1", "bleu-4", "rouge-1", "rouge-2", "rouge-l", "rmse", "mae"),
 )
-"""In the order of a table's columns; NDCG@1 is HR@1."""
+"""In the order of the table's columns; NDCG@1 equals HR@1."""
 
 _NUM_DIGITS = {"bleu": 2, "rouge": 2, "rmse": 3, "mae": 3}
 
@@ -29,7 +29,7 @@ _NUM_DIGITS = {"bleu": 2, "rouge": 2, "rmse": 3, "mae": 3}
 class Proofs:
     """How much of the answers is proven to be the true top under the model.
 
-    `mean` is the mean length of the proven prefix; `share_by_length` the share of answers that are proven so far.
+    `mean` is the mean length of the proven prefix, `share_by_length` the share of answers with at least that prefix.
     """
 
     mean: float
@@ -38,10 +38,10 @@ class Proofs:
 
 @dataclass(frozen=True)
 class Result:
-    """What one template of the model, or one baseline, achieved.
+    """The metrics of one template of the model, or of one baseline.
 
-    Ranked among so many candidates in the mean; None for texts. `degraded` counts answers by what they lacked, under
-    the service's names. `seconds` is the time that all answers took together.
+    `num_candidates` is the mean number of ranked items, None for texts. `degraded` counts answers by kind of
+    degradation. `seconds` is the total time of the answers.
     """
 
     task: Task
@@ -54,15 +54,15 @@ class Result:
     num_candidates: float | None = None
     proofs: Proofs | None = None
     degraded: dict[str, int] = field(default_factory=dict)
-    num_unrated: int | None = None  # texts that should have begun with a rating and did not
+    num_unrated: int | None = None  # texts that do not begin with the rating that the template asks for
 
 
 @dataclass(frozen=True)
 class ExactComparison:
-    """Beams against the exact ranking of the whole catalog, for the same users.
+    """Beam search compared with the exact ranking of the whole catalog, for the same users.
 
-    The shares speak of the items that are answered: how often they are the same in the same order, how often the same
-    in any order, and how many of the true ones the beams found. `metrics` are the beams' figures minus the exact ones.
+    `same_order` and `same_items` are the shares of answers with the same items in the same or in any order, `recall` is
+    the share of the true items that beam search found, and `differences` are its metrics minus the exact ones.
     """
 
     name: str
@@ -80,7 +80,7 @@ class ExactComparison:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole evaluation; `options` and `dataset` say of what, `seconds` how long the answers took."""
+    """The result of an evaluation; `seconds` is the total time of the answers."""
 
     bundle: str
     domain: str
@@ -99,14 +99,14 @@ class Report:
 
     @classmethod
     def read(cls, path: Path) -> Report:
-        """Raises DatasetError for a file that is not an evaluation's result."""
+        """Read a result; raises DatasetError for any other file."""
         try:
             return msgspec.json.decode(path.read_bytes(), type=cls)
         except (OSError, msgspec.MsgspecError) as error:
-            raise DatasetError(f"{path} is not the result of vip5 evaluate: {error}") from error
+            raise DatasetError(f"{path} is not a result of vip5 evaluate: {error}; choose another file") from error
 
     def of(self, task: Task, name: str) -> Result:
-        """The result of one template or baseline; raises KeyError."""
+        """The result of one template or baseline; raises KeyError if there is none."""
         for result in self.results:
             if (result.task, result.name) == (task, name):
                 return result
@@ -114,7 +114,7 @@ class Report:
 
 
 def digits_of(metric: str) -> int:
-    """How many digits a figure deserves after its point."""
+    """The number of decimals to show for a metric."""
     return _NUM_DIGITS.get(metric.partition("-")[0], 4)
 
 
@@ -125,7 +125,7 @@ def interval(metric: str, estimate: Estimate) -> str:
 
 
 def hardware(device: str) -> str:
-    """One line for a person."""
+    """The hardware and the torch version, in one line."""
     if device.startswith("cuda"):
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -26,7 +26,7 @@ _USERS_AT_A_TIME = 128
 
 
 class SelfAttention:
-    """Scores items by a transformer over the user's history; what training never saw gets -inf."""
+    """Scores items with a transformer over the user's history; items without training interactions get -inf."""
 
     def __init__(self, model: SASRecModel, held_out: HeldOut) -> None:
         self._model = model
@@ -35,12 +35,12 @@ class SelfAttention:
 
     @classmethod
     def fit(cls, held_out: HeldOut) -> SelfAttention:
-        """Fit to what training sees of all users."""
+        """Fit to the training interactions of all users."""
         histories = training_histories(held_out.dataset)
         seed_everything(held_out.options.seed, verbose=False)
         model = SASRecModel(**SIZE, **FITTING, deterministic=True)
         model.fit(_interactions(range(len(histories)), histories))
-        torch.use_deterministic_algorithms(mode=False)  # the library leaves it on
+        torch.use_deterministic_algorithms(mode=False)  # the library leaves them on
         return cls(model, held_out)
 
     def scores(self, user: int, /) -> Floats:
@@ -49,7 +49,7 @@ class SelfAttention:
         return self._scores[user]
 
     def _scores_from(self, user: int) -> dict[int, Floats]:
-        """Those of this user and of some that come next, [N] each."""
+        """Scores for this user and the users after it, [N] each."""
         users = self._held_out.users
         start = int(np.searchsorted(users, user))
         chunk = users[start : start + _USERS_AT_A_TIME].tolist()
@@ -68,7 +68,7 @@ class SelfAttention:
 
 
 def _interactions(users: Sequence[int], histories: Sequence[Rows]) -> Interactions:
-    """Histories in the library's form; an item's place stands for its time."""
+    """Histories in the library's format; positions serve as timestamps."""
     lengths = [len(history) for history in histories]
     places = np.concatenate([np.arange(length) for length in lengths])
     table = {

@@ -1,4 +1,4 @@
-"""From answers to figures."""
+"""Metrics of answers."""
 
 # Q questions
 
@@ -23,7 +23,7 @@ from model.prompts.templates import Template
 
 
 def ranked_result(held_out: HeldOut, template: Template, answers: Sequence[RankedAnswer]) -> Result:
-    """What a template of the model achieved."""
+    """The metrics of a template that ranks items."""
     users = np.array([answer.user for answer in answers])
     columns = ranking_statistics(_ranks(held_out, answers))
     proven = np.array([answer.exact_prefix for answer in answers])
@@ -44,7 +44,7 @@ def ranked_result(held_out: HeldOut, template: Template, answers: Sequence[Ranke
 
 
 def text_result(held_out: HeldOut, template: Template, answers: Sequence[TextAnswer]) -> Result:
-    """What a template of the model achieved in writing explanations."""
+    """The metrics of a template that generates explanations."""
     texts = [_scored(held_out, answer) for answer in answers]
     seed = held_out.options.seed
     metrics = text_estimates(texts, seed)
@@ -66,7 +66,7 @@ def text_result(held_out: HeldOut, template: Template, answers: Sequence[TextAns
 
 
 def baseline_results(held_out: HeldOut, name: str, tasks: Iterable[Task]) -> list[Result]:
-    """What a baseline achieves at the ranking tasks; fitting is part of the first one's time."""
+    """The metrics of a baseline by ranking task; the time of the first task includes fitting."""
     started_at = time.perf_counter()
     baseline = fit_baseline(name, held_out)
     results = []
@@ -92,7 +92,7 @@ def baseline_results(held_out: HeldOut, name: str, tasks: Iterable[Task]) -> lis
 def exact_comparison(
     held_out: HeldOut, template: Template, ranked: Sequence[RankedAnswer], exact: Sequence[ExactAnswer]
 ) -> ExactComparison:
-    """Beams against the exact ranking, for the users who have both."""
+    """Compare beam search with the exact ranking, for the users that have both."""
     by_user = {answer.user: answer for answer in ranked}
     beams = [by_user[answer.user] for answer in exact]
     pairs = [(beam.item_ids, true.item_ids) for beam, true in zip(beams, exact, strict=True)]
@@ -114,7 +114,7 @@ def exact_comparison(
 
 
 def _ranks(held_out: HeldOut, answers: Sequence[RankedAnswer] | Sequence[ExactAnswer]) -> NDArray[np.int64]:
-    """Rank of each answer's target; 0 where it is not among the items."""
+    """Rank of each answer's target; 0 if it is not among the items."""
     item_ids = held_out.dataset.catalog.item_ids
     ranks = []
     for answer in answers:

@@ -1,7 +1,7 @@
-"""Measures of generated explanations: BLEU and ROUGE against what the user wrote, and errors of predicted ratings.
+"""Metrics of generated explanations: BLEU and ROUGE against the user's own text, and errors of predicted ratings.
 
-BLEU is that of the whole corpus, as VIP5 reports it: n-gram matches are summed over all texts before precisions are
-taken. ROUGE is the mean of the texts' F measures.
+BLEU is corpus BLEU, as in VIP5: n-gram matches are summed over all texts before precisions are computed. ROUGE is the
+mean F measure of the texts.
 """
 
 # Q texts
@@ -24,7 +24,7 @@ _NUM_BLEU = 2 * max(_ORDERS) + 2
 
 @dataclass(frozen=True)
 class ScoredText:
-    """A generated text beside the true one; ratings are None where there is none."""
+    """A generated text and its reference; a missing rating is None."""
 
     user: int
     text: str
@@ -41,7 +41,7 @@ def text_estimates(texts: Sequence[ScoredText], seed: int) -> dict[str, Estimate
 
 
 def rating_estimates(texts: Sequence[ScoredText], seed: int) -> dict[str, Estimate]:
-    """RMSE and MAE in stars, of the texts that gave a rating where the true one is known; empty if none did."""
+    """RMSE and MAE in stars, over texts with a predicted and a true rating; empty if there are none."""
     rated = [
         (text.user, text.star_rating - text.true_rating)
         for text in texts
@@ -76,7 +76,7 @@ def _bleu_statistics(texts: Sequence[ScoredText]) -> Floats:
 
 
 def _bleu(sums: Floats, order: int) -> Floats:
-    """Corpus BLEU as sacrebleu has it, from summed statistics, [..., 10] → [...]."""
+    """Corpus BLEU by sacrebleu from summed statistics, [..., 10] → [...]."""
     highest = max(_ORDERS)
     scores = [
         BLEU.compute_bleu(
@@ -94,7 +94,7 @@ def _bleu(sums: Floats, order: int) -> Floats:
 
 def _rouge(texts: Sequence[ScoredText]) -> NDArray[np.float64]:
     """F measures, [Q, 3]."""
-    from rouge_score.rouge_scorer import RougeScorer  # noqa: PLC0415 — brings NLTK, which takes seconds to load
+    from rouge_score.rouge_scorer import RougeScorer  # noqa: PLC0415 — imports NLTK, which takes seconds
 
     scorer = RougeScorer(list(_ROUGE), use_stemmer=False)
     scored = [scorer.score(text.reference, text.text) for text in texts]

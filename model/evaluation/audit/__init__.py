@@ -1,1 +1,1 @@
-"""What may make a bundle's figures better than they should be, or keep items from being recommended."""
+"""Audits of a bundle: leaks that inflate its metrics, and items that cannot be recommended."""

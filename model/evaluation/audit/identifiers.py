@@ -1,4 +1,4 @@
-"""Identifiers that cannot be generated, told apart or read back."""
+"""Audit of identifiers: which cannot be generated, distinguished or decoded."""
 
 # N items
 
@@ -16,12 +16,12 @@ from model.prompts.tokenizer import TextTokenizer
 class IdentifierAudit:
     """Shares of the catalog's items; examples are item ids."""
 
-    colliding: Share  # tokens are another item's, too
-    not_generated: Share  # no token at all, or one that is never generated
-    not_round_trip: Share  # tokens decode to another text
-    prefixes: Share  # tokens begin another item's: fine, where `</s>` may end a search inside the trie
-    inactive: Share  # never returned by wish of the catalog
-    unreachable: Share  # for one of these reasons but the wish, no search can return the item for sure
+    colliding: Share  # another item has the same tokens
+    not_generated: Share  # no tokens, or one that is never generated
+    not_round_trip: Share  # the tokens decode to a different text
+    prefixes: Share  # the tokens begin another item's; allowed, because `</s>` can end an identifier inside the trie
+    inactive: Share  # marked inactive in the catalog, so never returned
+    unreachable: Share  # colliding or not generated, so no search returns the item reliably
 
 
 def audit_identifiers(catalog: Catalog, tokenizer: TextTokenizer) -> IdentifierAudit:

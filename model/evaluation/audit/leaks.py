@@ -1,4 +1,4 @@
-"""What training and the identifiers tell of the test targets."""
+"""Audit of leaks: what training data and identifiers reveal about the test targets."""
 
 # U users, N items of the dataset
 
@@ -17,21 +17,21 @@ from model.evaluation.audit.share import Share
 
 @dataclass(frozen=True)
 class LeakAudit:
-    """Shares of the test targets, one per user with a history, if not said otherwise; examples are user ids."""
+    """Unless noted, shares of the test targets, one per user with a history; examples are user ids."""
 
-    next_number_test: Share | None  # the target's number is the history's largest plus one; None: no numbers
-    next_number_val: Share | None  # the same of validation targets
-    in_own_training: Share  # the target stands in the user's own training interactions
-    in_own_history: Share  # the target stands in the history that the prompt shows
-    in_training_reviews: Share  # a review of the target by the user is in split train: an explanation prompt has both
-    test_reviews_in_training: Share  # of test reviews: the same user and item are in split train
-    negatives_had: Share  # of given negatives: items that the user had
-    never_trained_targets: Share  # the target is in no training interaction and no training review of anybody
+    next_number_test: Share | None  # the target's number is the history's largest plus one; None without numbers
+    next_number_val: Share | None  # the same for validation targets
+    in_own_training: Share  # the target is among the user's own training interactions
+    in_own_history: Share  # the target is in the history that the prompt shows
+    in_training_reviews: Share  # the user's review of the target is in the split train, as an explanation prompt
+    test_reviews_in_training: Share  # of test reviews: the same user and item are in the split train
+    negatives_had: Share  # of the dataset's negatives: items that the user had
+    never_trained_targets: Share  # the target is in no user's training interactions or training reviews
     never_trained_items: Share  # of all items of the dataset: the same; examples are item ids
 
 
 def audit_leaks(dataset: Dataset, numbers: NDArray[np.int64]) -> LeakAudit:
-    """`numbers` has the items' identifiers as numbers, [N], and -1 for items whose identifier is none."""
+    """`numbers` are the items' identifiers, [N], or -1 for identifiers that are not numbers."""
     sequences = dataset.sequences
     tested = sequences.users("test").tolist()
     targets = {user: sequences.target(user, "test") for user in tested}
@@ -64,7 +64,7 @@ def audit_leaks(dataset: Dataset, numbers: NDArray[np.int64]) -> LeakAudit:
 
 
 def _trained_items(dataset: Dataset) -> NDArray[np.bool_]:
-    """Items that a training prompt may hold as something that a user had, [N]."""
+    """Items in the training interactions or training reviews of any user, [N]."""
     is_trained = np.zeros(len(dataset.catalog), dtype=np.bool_)
     for user in range(len(dataset.sequences)):
         is_trained[dataset.sequences.seen(user, "train")] = True
@@ -75,7 +75,7 @@ def _trained_items(dataset: Dataset) -> NDArray[np.bool_]:
 def _next_numbers(
     sequences: Sequences, numbers: NDArray[np.int64], split: Split, user_ids: Sequence[str]
 ) -> Share | None:
-    """Of users whose target has a number and who have one in their history."""
+    """Of the users whose target is numbered and whose history has a number."""
     assert split != "train"
     num_users, found = 0, []
     for user in range(len(sequences)):

@@ -1,6 +1,6 @@
-"""An audit of a domain in a bundle against the dataset that it was trained on, or is evaluated with.
+"""Audit of a bundle's domain against the dataset that it was trained on or is evaluated with.
 
-Reads the catalog and the tokenizer alone, so that a bundle whose identifiers break the rules can be audited, too.
+Reads only the catalog and the tokenizer, so a bundle with invalid identifiers can be audited as well.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class CoverageAudit:
 
     only_in_bundle: Share  # of the bundle's items
     only_in_data: Share  # of the dataset's items
-    targets_not_in_bundle: Share  # of test targets: no answer can hold them; examples are item ids
-    other_index: Share  # of items in both: the identifier is another one
+    targets_not_in_bundle: Share  # of test targets: they cannot be recommended
+    other_index: Share  # of items in both: their identifiers differ
 
 
 @dataclass(frozen=True)
 class AuditReport:
-    """Everything that `vip5 bundle audit` says."""
+    """The result of `vip5 bundle audit`."""
 
     bundle_hash: str
     domain: str
@@ -46,11 +46,11 @@ class AuditReport:
 
 
 def audit_domain(root: Path, domain: str, dataset: Dataset) -> AuditReport:
-    """Raise IntegrityError for a bundle that is not whole, UnknownDomainError for a domain that it does not have."""
+    """Raises IntegrityError for an incomplete or modified bundle, UnknownDomainError for a domain that it lacks."""
     manifest = verify_files(root)
     if domain not in manifest.domains:
         names = ", ".join(manifest.domains) or "none"
-        raise UnknownDomainError(f"{root} has no domain {domain!r}; its domains are: {names}")
+        raise UnknownDomainError(f"{root} has no domain {domain!r}; choose from: {names}")
     where = str(domain_file(domain, CATALOG))
     catalog = Catalog.read(root / where, where)
     return AuditReport(
@@ -65,7 +65,7 @@ def audit_domain(root: Path, domain: str, dataset: Dataset) -> AuditReport:
 
 
 def _numbers(catalog: Catalog, dataset: Dataset) -> NDArray[np.int64]:
-    """The bundle's identifiers of the dataset's items, -1 for those that are no numbers or not in the bundle."""
+    """The bundle's identifiers of the dataset's items; -1 if not a number, or not in the bundle."""
     index_of = dict(zip(catalog.item_ids, catalog.indices, strict=True))
     indices = [index_of.get(item_id, "") for item_id in dataset.catalog.item_ids]
     return np.array([int(index) if _is_number(index) else -1 for index in indices], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""How many of how many."""
+"""Counts with their totals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NUM_NAMED = 3
 
 @dataclass(frozen=True)
 class Share:
-    """A count, of what it is a part, and the first few that were counted, where they have names."""
+    """A count, its total, and the first names that were counted."""
 
     count: int
     of: int
@@ -18,10 +18,10 @@ class Share:
 
     @classmethod
     def named(cls, names: Sequence[str], of: int) -> Share:
-        """The share of those that have these names."""
+        """The share of the items or users with these names."""
         return cls(len(names), of, tuple(names[:_NUM_NAMED]))
 
     @property
     def ratio(self) -> float | None:
-        """None of nothing is no number."""
+        """None if the total is 0."""
         return self.count / self.of if self.of else None

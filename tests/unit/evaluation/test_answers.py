@@ -66,7 +66,7 @@ def test_answers_of_another_evaluation_are_refused_and_kept(
     path = tmp_path / "answers.jsonl"
     Journal(path, HEADER).append([RANKED])
     before = path.read_bytes()
-    with pytest.raises(DatasetError, match=f"holds answers of another evaluation: {named}; delete the file"):
+    with pytest.raises(DatasetError, match=f"has the answers of another evaluation: {named}; delete the file"):
         Journal(path, msgspec.structs.replace(HEADER, **changes))
     assert path.read_bytes() == before
 
@@ -75,7 +75,7 @@ def test_answers_of_another_evaluation_are_refused_and_kept(
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "diary.txt"
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match="is not a file of an evaluation's answers"):
+    with pytest.raises(DatasetError, match="is not a journal of answers"):
         Journal(path, HEADER)
     assert path.read_bytes() == content
 
@@ -84,7 +84,7 @@ def test_a_broken_answer_within_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     Journal(path, HEADER).append([RANKED])
     path.write_bytes(path.read_bytes() + b'{"answer": 1, "is_last": true}\n')
-    with pytest.raises(DatasetError, match="an answer breaks its form"):
+    with pytest.raises(DatasetError, match="an answer is malformed"):
         Journal(path, HEADER)
-    with pytest.raises(DatasetError, match="is not a file of an evaluation's answers"):
+    with pytest.raises(DatasetError, match="is not a journal of answers"):
         read_answers(path)

@@ -52,7 +52,7 @@ def test_a_run_that_was_cut_off_goes_on_and_another_one_is_refused(
     assert evaluate(folder, *options, "--num-beams", 30) == 1
     refusal = capsys.readouterr().err
     assert refusal.startswith(
-        f"error: {journal} holds answers of another evaluation: its num_beams is 20, now it is 30"
+        f"error: {journal} has the answers of another evaluation: its num_beams is 20, now it is 30"
     )
 
 
@@ -79,7 +79,7 @@ def test_bad_input_is_one_clear_line(folder: Path, tmp_path: Path, capsys: pytes
     assert refusal("--split", "val", data=tmp_path / "short").startswith("no user of toys has the 3 interactions")
     assert refusal(data=tmp_path / "empty").startswith(f"{tmp_path / 'empty'} has no dataset.json")
     assert refusal("--templates", "C-13").startswith("'C-13' is not a template")
-    assert refusal("--tasks", "explanation").startswith("toys has no review in the split test")
+    assert refusal("--tasks", "explanation").startswith("no review of toys in the split test")
 
 
 def test_what_is_missing_to_evaluate_is_one_line_too(

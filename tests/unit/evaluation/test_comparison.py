@@ -90,15 +90,17 @@ def test_results_of_one_name_are_told_apart_by_their_folders(files: list[Path], 
     folder.mkdir()
     files[0].rename(folder / "large.json")
     assert list(read_reports([files[1], folder / "large.json"])) == [f"{tmp_path.name}/large", "again/large"]
-    with pytest.raises(DatasetError, match="two of the results are called"):
+    with pytest.raises(DatasetError, match="two results have the name"):
         read_reports([files[1], files[1]])
 
 
 def test_what_cannot_be_compared_is_named(files: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="there is nothing to compare"):
+    with pytest.raises(DatasetError, match="no results to compare"):
         read_reports([])
-    with pytest.raises(DatasetError, match=r"plot\.docx cannot be drawn .* end it in \.png, \.svg or \.pdf"):
+    with pytest.raises(
+        DatasetError, match=r"plot\.docx cannot be written .* give a path that ends in \.png, \.svg or \.pdf"
+    ):
         write_comparison(files, tmp_path / "table.md", tmp_path / "plot.docx")
     (tmp_path / "small.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(DatasetError, match=r"small\.json is not the result of vip5 evaluate"):
+    with pytest.raises(DatasetError, match=r"small\.json is not a result of vip5 evaluate"):
         read_reports(files)

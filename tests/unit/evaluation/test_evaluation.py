@@ -281,7 +281,7 @@ def test_reports_come_back_as_they_were_written(whole: tuple[Report, list[Answer
     whole[0].write(path)
     assert Report.read(path) == whole[0]
     path.write_text('{"bundle": 1}')
-    with pytest.raises(DatasetError, match="is not the result of vip5 evaluate"):
+    with pytest.raises(DatasetError, match="is not a result of vip5 evaluate"):
         Report.read(path)
 
 

@@ -119,7 +119,7 @@ def test_fingerprints_tell_data_apart() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "train"}, "'train' is not a split; there are val, test"),
+        ({"split": "train"}, "'train' is not a split; choose from val, test"),
         ({"tasks": ("guess",)}, "'guess' is not a task"),
         ({"templates": ("A-77",)}, "'A-77' is not a template"),
         ({"baselines": ("oracle",)}, "'oracle' is not a baseline"),

@@ -86,7 +86,7 @@ def test_templates_are_those_that_the_data_has_something_for() -> None:
 def test_explanations_that_were_asked_for_and_cannot_be_had_are_an_error(
     options: dict[str, object], names: str
 ) -> None:
-    with pytest.raises(DatasetError, match=f"toys has no review in the split test that has what {names} asks for"):
+    with pytest.raises(DatasetError, match=f"no review of toys in the split test can fill {names}; remove"):
         _ = asking(toys_dataset(HISTORIES), TOYS, **options).templates
 
 
