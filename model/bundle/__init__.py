@@ -1,1 +1,1 @@
-"""What is on disk: backbone, domains, catalogs, manifest. Loading, verifying, importing."""
+"""Bundles on disk: backbone, domains, catalogs and manifest; loading, verifying, writing and importing them."""

@@ -22,7 +22,7 @@ from model.prompts.tokenizer import TextTokenizer
 class Backbone:
     """Dimensions and weights of a T5; `sha256` is the digest of the weights' file.
 
-    It has layer norms if it was imported from a T5, none if from a VIP5 or P5 checkpoint, whose norms are the domain's.
+    A backbone that was imported from a T5 has layer norms. In a VIP5 or P5 checkpoint they belong to the domain.
     """
 
     config: BackboneConfig
@@ -35,7 +35,7 @@ class Backbone:
 
 
 def read_backbone(root: Path, sha256: str | None = None) -> Backbone:
-    """Raise BundleError if config and weights do not fit. A digest already known is not computed again."""
+    """Raises BundleError if config and weights do not match. A known digest is not computed again."""
     config = read_backbone_config(root / BACKBONE_CONFIG)
     weights = read_tensors(root / BACKBONE_WEIGHTS)
     check_backbone(config, weights, str(BACKBONE_WEIGHTS))
@@ -52,7 +52,7 @@ def write_backbone(root: Path, config: BackboneConfig, weights: Mapping[str, tor
 
 
 def check_backbone(config: BackboneConfig, weights: Mapping[str, torch.Tensor], where: str) -> None:
-    """Raise BundleError unless the tensors are a T5's, with all of its layer norms or with none."""
+    """Raise BundleError unless the tensors are those of a T5, with all or none of its layer norms."""
     norms = expected_norm_shapes(config)
     expected = expected_shapes(config)
     if weights.keys() & norms.keys():
@@ -61,14 +61,14 @@ def check_backbone(config: BackboneConfig, weights: Mapping[str, torch.Tensor], 
 
 
 def require_same_backbone(stored: Backbone, config: BackboneConfig, weights: Mapping[str, torch.Tensor]) -> None:
-    """Raise BackboneMismatchError, naming the first difference, unless the frozen weights are those of `stored`."""
+    """Raise BackboneMismatchError, naming the first difference, unless the frozen weights equal those of `stored`."""
     for field in fields(BackboneConfig):
         ours, theirs = getattr(stored.config, field.name), getattr(config, field.name)
-        # Dropout is a matter of training, not of the weights.
+        # Dropout affects training only, not the weights.
         if ours != theirs and field.name != "dropout_rate":
             raise BackboneMismatchError(
-                f"the bundle's backbone has {field.name} {ours}, the checkpoint has {theirs}; domains of one bundle "
-                "share one backbone, so import this one into a bundle of its own"
+                f"the bundle's backbone has {field.name} {ours}, the checkpoint has {theirs}; the domains of a bundle "
+                "share its backbone, so import this one into another bundle"
             )
     first, largest, num_different = "", 0.0, 0
     for name in expected_shapes(config):
@@ -80,18 +80,20 @@ def require_same_backbone(stored: Backbone, config: BackboneConfig, weights: Map
         largest = max(largest, float((ours.double() - theirs.double()).abs().max()))
     if first:
         raise BackboneMismatchError(
-            f"the checkpoint was not tuned on the bundle's backbone: {first} is the first of {num_different} frozen "
-            f"parameters that differ, the largest difference is {largest:.3g}; import it into a bundle of its own"
+            f"the checkpoint was not tuned on the bundle's backbone: {num_different} frozen parameters differ by up to "
+            f"{largest:.3g}, the first is {first}; import it into another bundle"
         )
 
 
 def check_tokenizer(tokenizer: TextTokenizer, config: BackboneConfig, where: str) -> None:
-    """Raise BundleError for a tokenizer that is not a T5's, or is too large for the embedding."""
+    """Raise BundleError for a tokenizer that is not T5's, or has more tokens than the embedding has rows."""
     for name, token_id, due in (("<pad>", tokenizer.pad_id, 0), ("</s>", tokenizer.eos_id, 1)):
         if token_id != due:
-            raise BundleError(f"{where}: {name} has id {token_id}; in a T5's tokenizer it has {due}")
+            raise BundleError(
+                f"{where}: {name} has id {token_id}, in T5's tokenizer {due}; use the model's own tokenizer"
+            )
     if tokenizer.vocab_size > config.vocab_size:
         raise BundleError(
             f"{where} has {tokenizer.vocab_size} tokens, but the embedding has {config.vocab_size} rows; "
-            "give the tokenizer that the model was trained with"
+            "use the tokenizer that the model was trained with"
         )

@@ -1,4 +1,4 @@
-"""Opening a bundle: every rule is checked before anything of it is served."""
+"""Opening bundles, which checks every rule before anything is served."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from model.prompts.tokenizer import TextTokenizer
 
 @dataclass(frozen=True, eq=False)
 class DomainFiles:
-    """What a bundle holds of one domain."""
+    """The files of one domain, loaded."""
 
     spec: DomainSpec
     adapter: dict[str, torch.Tensor]
@@ -50,7 +50,7 @@ class DomainFiles:
 
 @dataclass(frozen=True, eq=False)
 class Foundation:
-    """What all domains of an engine stand on, told apart by digests; the backbone's weights are not needed for it."""
+    """What all domains of an engine share, compared by digest; the backbone's weights themselves are not needed."""
 
     config: BackboneConfig
     backbone_sha256: str
@@ -60,7 +60,7 @@ class Foundation:
 
 @dataclass(frozen=True, eq=False)
 class OpenedDomain:
-    """One domain of a bundle, and the bundle's hash."""
+    """One domain, and the hash of its bundle."""
 
     files: DomainFiles
     bundle_hash: str
@@ -68,7 +68,7 @@ class OpenedDomain:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A verified bundle, loaded into memory but for its image features."""
+    """A verified bundle in memory, except for its image features."""
 
     root: Path
     hash: str
@@ -78,14 +78,14 @@ class Bundle:
     domains: dict[str, DomainFiles]
 
     def network(self) -> Vip5Network:
-        """The frozen network of the backbone with all domains, in the order of their names."""
+        """The frozen network of the backbone and all domains, in the order of their names."""
         domains = [self.domains[name] for name in sorted(self.domains)]
         layouts, adapters = [files.spec.layout for files in domains], [files.adapter for files in domains]
         return build_network(self.backbone.config, layouts, self.backbone.weights, adapters)
 
 
 def open_bundle(root: Path) -> Bundle:
-    """Verify and load a bundle. Raises BundleError or one of its kinds, naming the file and the rule."""
+    """Verify and load a bundle. Raises BundleError or a subclass, naming the file and the rule."""
     manifest = verify_files(root)
     backbone = read_backbone(root, manifest.files[BACKBONE_WEIGHTS].sha256)
     tokenizer = TextTokenizer.from_file(root / TOKENIZER)
@@ -96,10 +96,9 @@ def open_bundle(root: Path) -> Bundle:
 
 
 def open_domain(root: Path, name: str, foundation: Foundation) -> OpenedDomain:
-    """Verify and load one domain of a bundle whose backbone is loaded already, without reading that once more.
+    """Verify and load one domain of a bundle whose backbone is loaded already, without reading the backbone again.
 
-    Raises BackboneMismatchError for a bundle with another backbone or tokenizer, BundleError or one of its kinds for
-    anything else that does not hold.
+    Raises BackboneMismatchError for another backbone or tokenizer, BundleError or a subclass for any other broken rule.
     """
     manifest = verify_domain(root, name)
     if name not in manifest.domains:
@@ -111,17 +110,17 @@ def open_domain(root: Path, name: str, foundation: Foundation) -> OpenedDomain:
 def check_domain(
     spec: DomainSpec, adapter: dict[str, torch.Tensor], config: BackboneConfig, backbone_sha256: str
 ) -> None:
-    """Raise BackboneMismatchError or BundleError unless the domain belongs to the backbone and its tensors fit."""
+    """Raise BackboneMismatchError or BundleError unless the domain and its tensors match the backbone."""
     if spec.backbone_sha256 != backbone_sha256:
         raise BackboneMismatchError(
             f"{domain_file(spec.name, DOMAIN_SPEC)}: the domain was tuned on the backbone with sha256 "
-            f"{spec.backbone_sha256}, the bundle has {backbone_sha256}; import it into a bundle of its own"
+            f"{spec.backbone_sha256}, the bundle has {backbone_sha256}; import it into another bundle"
         )
     if 0 < spec.layout.whole_word_rows < spec.prompts.max_tokens:
         raise BundleError(
-            f"{domain_file(spec.name, DOMAIN_SPEC)}: prompts.max_tokens is {spec.prompts.max_tokens}, the table of "
-            f"whole-word embeddings has {spec.layout.whole_word_rows} rows, one for each word; set max_tokens to "
-            f"at most {spec.layout.whole_word_rows}"
+            f"{domain_file(spec.name, DOMAIN_SPEC)}: prompts.max_tokens is {spec.prompts.max_tokens}, but the table of "
+            f"whole-word embeddings has {spec.layout.whole_word_rows} rows, one per word; set max_tokens to at most "
+            f"{spec.layout.whole_word_rows}"
         )
     where = domain_file(spec.name, ADAPTER_WEIGHTS)
     check_tensors(adapter, expected_domain_shapes(config, spec.layout), str(where))
@@ -133,14 +132,14 @@ def _require_foundation(root: Path, manifest: Manifest, foundation: Foundation) 
         found = manifest.files[path].sha256
         if found != due:
             raise BackboneMismatchError(
-                f"{root.name}: {path} has the sha256 {found}, what is served has {due}; all that is served together "
-                "shares one backbone and one tokenizer, so serve this bundle by a service of its own"
+                f"{root.name}: {path} has the sha256 {found}, but the served one has {due}; all domains of a service "
+                "share one backbone and tokenizer, so serve this bundle from another service"
             )
     config = read_backbone_config(root / BACKBONE_CONFIG)
     if replace(config, dropout_rate=foundation.config.dropout_rate) != foundation.config:
         raise BackboneMismatchError(
-            f"{root.name}: {BACKBONE_CONFIG} has other dimensions than the backbone that is served; serve this bundle "
-            "by a service of its own"
+            f"{root.name}: {BACKBONE_CONFIG} has other dimensions than the served backbone; serve this bundle from "
+            "another service"
         )
 
 

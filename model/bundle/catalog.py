@@ -1,6 +1,6 @@
-"""The items of a domain: their names, the identifiers that the model generates, and what is known of them."""
+"""The items of a domain: their ids, the identifiers that the model generates, and their attributes."""
 
-# N items; a row is an item's place in the catalog.
+# N items; a row is an item's position in the catalog.
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ _DERIVED = {
     "images": "image",
     "is_active": "active",
 }
-"""What is kept once it was made, and the column that it is made of."""
+"""Cached properties, and the columns that they are computed from."""
 
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
-    """Items in a fixed order. Make one with `from_rows`, `from_table` or `read`, which check the columns."""
+    """Items in a fixed order. Create one with `from_rows`, `from_table` or `read`, which check the columns."""
 
     table: pa.Table
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, object]]) -> Catalog:
-        """One mapping per item, with at least `item_id` and `index`."""
+        """From one mapping per item, with at least `item_id` and `index`."""
         return cls.from_table(table_of(rows, "the catalog"), "the catalog")
 
     @classmethod
     def from_table(cls, table: pa.Table, where: str) -> Catalog:
-        """Bring columns into the stored form; raises CatalogError, naming `where`, the column and the rule."""
+        """Convert columns to their stored types; raises CatalogError naming `where`, the column and the rule."""
         if table.num_rows == 0:
-            raise CatalogError(f"{where} has no items; a domain needs at least one")
+            raise CatalogError(f"{where} has no items; give at least one")
         columns = {name: name_column(table, name, where) for name in ("item_id", "index")}
         require_unique(columns["item_id"], "item_id", where)
         for name in ("title", "image"):
@@ -71,7 +71,7 @@ class Catalog:
 
     @classmethod
     def read(cls, path: Path, where: str = "catalog.parquet") -> Catalog:
-        """Read catalog.parquet; errors call it `where`."""
+        """Read catalog.parquet; error messages call it `where`."""
         return cls.from_table(read_bundled_parquet(path, where), where)
 
     def write(self, path: Path) -> None:
@@ -99,17 +99,17 @@ class Catalog:
 
     @cached_property
     def is_active(self) -> NDArray[np.bool_]:
-        """[N]; items that are not active are never returned, but may stand in a history."""
+        """[N]; inactive items are never returned, but may be in a history."""
         is_active: NDArray[np.bool_] = self.table.column("active").to_numpy()
         return is_active
 
     @cached_property
     def attribute_columns(self) -> tuple[str, ...]:
-        """Columns that can be filtered by, `category` included."""
+        """Columns to filter by, including `category`."""
         return tuple(name for name in self.table.column_names if name not in STANDARD_COLUMNS)
 
     def with_columns(self, columns: Mapping[str, Column]) -> Catalog:
-        """The same items with other columns; what was made of the rest is kept. Types are the caller's to hold."""
+        """The same items with some columns replaced, of the same types; cached properties of other columns are kept."""
         table = self.table
         for name, column in columns.items():
             table = table.set_column(table.column_names.index(name), name, column)
@@ -122,33 +122,33 @@ class Catalog:
         return self._rows.get(item_id)
 
     def attributes(self, row: int) -> dict[str, AttributeValue]:
-        """What else is known of an item: all columns but the standard ones, lists as tuples."""
+        """An item's values in all attribute columns, lists as tuples."""
         values = {name: column[row].as_py() for name, column in self._attributes.items()}
         return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
     def mask(self, where: Mapping[str, tuple[Scalar, ...]]) -> NDArray[np.bool_]:
-        """Items that have one of the given values in each of the given columns, [N].
+        """Items with one of the given values in each of the given columns, [N].
 
         A list matches if any of its elements does; a missing value never matches. Raises UnknownColumnError, and
-        InputError for a value of another type than the column's.
+        InputError for a value of a different type than the column's.
         """
         is_member = np.ones(len(self), dtype=np.bool_)
         for column, values in where.items():
             if column not in self.attribute_columns:
                 known = ", ".join(self.attribute_columns) or "none"
                 raise UnknownColumnError(
-                    f"the catalog has no column {column!r} to filter by; there are: {known}", field=f"where.{column}"
+                    f"the catalog has no column {column!r} to filter by; choose from: {known}", field=f"where.{column}"
                 )
             is_member &= self._column_mask(column, values)
         return is_member
 
     def search(self, text: str, offset: int, limit: int) -> tuple[list[int], int]:
-        """Rows of one page of the items whose item_id or title contains `text` in any case, and how many there are."""
+        """One page of the rows whose item_id or title contains `text`, ignoring case, and the number of all."""
         return matching_rows(self.table, ("item_id", "title"), text, offset, limit)
 
     @cached_property
     def _attributes(self) -> dict[str, pa.Array[Any]]:
-        """In one piece each: looking rows up is a third of the time that it takes in a table's columns."""
+        """In one chunk each, in which looking up a row takes a third of the time."""
         return {name: self.table.column(name).combine_chunks() for name in self.attribute_columns}
 
     @cached_property
@@ -167,8 +167,8 @@ class Catalog:
 
 
 def _active_column(table: pa.Table, where: str) -> Column:
-    """Items are active unless the table says otherwise."""
+    """Items are active by default."""
     column = column_or_nulls(table, "active")
     if not (pa.types.is_boolean(column.type) or pa.types.is_null(column.type)):
-        raise CatalogError(f"{where}: column active has type {column.type}; it must hold true or false")
+        raise CatalogError(f"{where}: column active has type {column.type}; it must be boolean")
     return column.cast(pa.bool_()).fill_null(pa.scalar(value=True))

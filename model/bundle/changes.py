@@ -1,9 +1,9 @@
-"""Changes of a catalog that is being served: what is in stock, what is known of items, and new items.
+"""Changes of a catalog while it is served: which items are active, their values, and new items.
 
-Changes add up: those of a domain are kept as a whole and put over whatever bundle it is served from.
+Changes accumulate: all changes of a domain are kept together and applied to whatever bundle it is served from.
 """
 
-# N items; a row is an item's place in the catalog.
+# N items; a row is an item's position in the catalog.
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ FIXED_COLUMNS = ("item_id", "index", "active")
 
 @dataclass(frozen=True)
 class CatalogChanges:
-    """What is to hold of some items; everything else is as the bundle has it."""
+    """New values of some items; everything else is as in the bundle."""
 
     active: Mapping[str, bool] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, Cell]] = field(default_factory=dict)  # by item, then by column
     added: tuple[Row, ...] = ()
 
     def then(self, later: CatalogChanges) -> CatalogChanges:
-        """Both; where they speak of the same, the later ones hold."""
+        """Both changes combined; where they overlap, the later ones apply."""
         values = dict(self.values)
         for item_id, cells in later.values.items():
             values[item_id] = {**values.get(item_id, {}), **cells}
@@ -51,9 +51,9 @@ class CatalogChanges:
 
 
 def check_changes(files: DomainFiles, catalog: Catalog, changes: CatalogChanges, tokenizer: TextTokenizer) -> None:
-    """Raise an error naming the item, the column and the rule unless all of the changes fit a catalog.
+    """Raise UnknownItemError, InputError or CatalogError, naming item, column and rule, unless the changes fit.
 
-    `files` are those of the catalog's items. Raises UnknownItemError, InputError and CatalogError.
+    `files` are those of the catalog's items.
     """
     added = {str(row.get("item_id")) for row in changes.added}
     for where, item_ids in (("active", changes.active), ("set", changes.values)):
@@ -72,10 +72,10 @@ def check_changes(files: DomainFiles, catalog: Catalog, changes: CatalogChanges,
 
 
 def with_added(files: DomainFiles, changes: CatalogChanges, tokenizer: TextTokenizer) -> DomainFiles:
-    """A domain that has the added items, too.
+    """The domain with the added items.
 
-    What a bundle has by itself stays as it is there, and what does not fit it (an index that names another item in it,
-    say) is left out and logged: a change that was made to one bundle must not keep another from being served.
+    Items that the bundle has already stay as they are. Items that do not fit, such as one whose index the bundle uses
+    for another item, are skipped and logged: a change made to one bundle must not prevent another from being served.
     """
     rows = [row for row in changes.added if files.catalog.row_of(str(row["item_id"])) is None]
     try:
@@ -91,7 +91,7 @@ def with_added(files: DomainFiles, changes: CatalogChanges, tokenizer: TextToken
 
 
 def with_values(catalog: Catalog, changes: CatalogChanges) -> Catalog:
-    """The same items, with whatever the changes say of those that the catalog has and of columns that it has."""
+    """The catalog with the changes of its own items and columns; changes of others are skipped."""
     columns: dict[str, Column] = {}
     by_column: dict[str, dict[int, Cell]] = {}
     for item_id, cells in changes.values.items():
@@ -104,7 +104,7 @@ def with_values(catalog: Catalog, changes: CatalogChanges) -> Catalog:
     for name, cell_of_row in by_column.items():
         try:
             columns[name] = _with_cells(catalog, name, cell_of_row)
-        except InputError as error:  # the column is of another type in this bundle
+        except InputError as error:  # the column has a different type in this bundle
             logger.warning("values_left_out", extra={"column": name, "reason": str(error)})
     found = [(catalog.row_of(item_id), is_active) for item_id, is_active in changes.active.items()]
     active_of_row = {row: is_active for row, is_active in found if row is not None}
@@ -121,7 +121,7 @@ def _extended(files: DomainFiles, rows: list[Row] | tuple[Row, ...], tokenizer: 
         for name in ("item_id", "index"):
             value = row.get(name)
             if not isinstance(value, str) or not value.strip():
-                raise CatalogError(f"add: row {number} has no {name}; each row must have one, a string")
+                raise CatalogError(f"add: row {number} has no {name}; give each row one, a string")
         for name in row:
             if name not in STANDARD_COLUMNS:
                 _check_settable(catalog, name, f"add: row {number}")
@@ -143,19 +143,21 @@ def _cell(row: Row, name: str) -> Cell:
 
 def _check_settable(catalog: Catalog, name: str, where: str) -> None:
     if name in FIXED_COLUMNS:
-        raise InputError(f"{where}: {name} cannot be set; an item keeps its names, and has activate and deactivate")
+        raise InputError(
+            f"{where}: {name} cannot be set; item_id and index are fixed, and active has activate and deactivate"
+        )
     if name not in catalog.table.column_names:
         known = ", ".join(each for each in catalog.table.column_names if each not in FIXED_COLUMNS)
-        raise InputError(f"{where}: the catalog has no column {name!r}; there are: {known}")
+        raise InputError(f"{where}: the catalog has no column {name!r}; choose from: {known}")
 
 
 def _cells(catalog: Catalog, name: str, cells: list[Cell], where: str) -> Values:
-    """Values in a column's own type. Raises InputError naming the column and its type."""
+    """Values converted to a column's type. Raises InputError naming the column and its type."""
     kind = catalog.table.column(name).type
     try:
         values: Values = pa.array(cells, type=kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise InputError(f"{where}: {name} takes {kind}: {error}") from error
+        raise InputError(f"{where}: a value of {name} is not of the type {kind}: {error}") from error
     return values
 
 

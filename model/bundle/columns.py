@@ -1,4 +1,4 @@
-"""Columns of catalog.parquet and users.parquet: the types there are, and how foreign ones become them."""
+"""Columns of catalog.parquet and users.parquet: their types, and conversion from other types."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Column: TypeAlias = "pa.ChunkedArray[Any]"
 Values: TypeAlias = "pa.Array[Any]"
 AttributeValue: TypeAlias = Scalar | tuple[Scalar, ...] | None
 
-_KIND_NAMES = {str: "strings", int: "whole numbers", float: "numbers", bool: "true or false"}
+_KIND_NAMES = {str: "strings", int: "integers", float: "numbers", bool: "booleans"}
 
 
 def text_column(table: pa.Table, name: str, where: str) -> Column:
-    """A column as strings; whole numbers are accepted as names. Raises CatalogError for other types."""
+    """A column as strings; integers are accepted. Raises CatalogError for other types."""
     column = _plain(table.column(name))
     kind = column.type
     if not (pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
-        raise CatalogError(f"{where}: column {name} has type {kind}; it must hold strings")
+        raise CatalogError(f"{where}: column {name} has type {kind}; it must be strings")
     return column.cast(pa.string())
 
 
 def optional_text_column(table: pa.Table, name: str, where: str) -> Column:
-    """As `text_column`, all null where the table has no such column."""
+    """Like `text_column`, but all null if the table has no such column."""
     return (
         text_column(table, name, where)
         if name in table.column_names
@@ -42,12 +42,12 @@ def column_or_nulls(table: pa.Table, name: str) -> Column:
 
 
 def strings(column: Column) -> list[str]:
-    """Values of a column of strings without nulls."""
+    """The values of a string column without nulls."""
     return cast("list[str]", column.to_pylist())
 
 
 def filled(column: Column) -> Column:
-    """A column of strings, empty ones in the place of nulls."""
+    """A string column with nulls replaced by empty strings."""
     return column.cast(pa.string()).fill_null(pa.scalar(""))
 
 
@@ -58,28 +58,28 @@ def name_column(table: pa.Table, name: str, where: str) -> Column:
     column = text_column(table, name, where)
     row = pc.index(pc.utf8_trim_whitespace(filled(column)), "").as_py()
     if row >= 0:
-        raise CatalogError(f"{where}: row {row + 1} has no {name}; each row must have one")
+        raise CatalogError(f"{where}: row {row + 1} has no {name}; give each row one")
     return column
 
 
 def require_unique(column: Column, name: str, where: str) -> None:
-    """Raise CatalogError naming a value that stands in two rows."""
+    """Raise CatalogError naming a value that occurs in two rows."""
     if pc.count_distinct(column).as_py() == len(column):
         return
     ((repeated, count),) = Counter(column.to_pylist()).most_common(1)
-    raise CatalogError(f"{where}: {name} {repeated!r} stands in {count} rows; it must be in one only")
+    raise CatalogError(f"{where}: {name} {repeated!r} occurs in {count} rows; it must be unique")
 
 
 def attribute_column(table: pa.Table, name: str, where: str) -> Column:
-    """A column of strings, whole numbers, numbers or booleans, or of lists of one of them."""
+    """A column of strings, integers, floats or booleans, or of lists of one of them."""
     column = _plain(table.column(name))
     kind = column.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     element = _stored_type(kind.value_type if is_list else kind)
     if element is None:
         raise CatalogError(
-            f"{where}: column {name} has type {kind}; columns hold strings, numbers, true or false, or lists of one of "
-            "them, so convert it or leave it out"
+            f"{where}: column {name} has type {kind}; columns are strings, numbers, booleans, or lists of one of them: "
+            "convert the column or remove it"
         )
     try:
         return column.cast(pa.list_(element) if is_list else element)
@@ -88,13 +88,13 @@ def attribute_column(table: pa.Table, name: str, where: str) -> Column:
 
 
 def value_set(column: str, kind: pa.DataType, values: Sequence[Scalar]) -> Values:
-    """Values to look for in a column. Raises InputError for one of another type than the column's."""
+    """Values to look for in a column. Raises InputError for a value of a different type than the column's."""
     due = _python_type(kind)
     accepted = (int, float) if due is float else (due,)
     for value in values:
         if type(value) not in accepted:
             raise InputError(
-                f"where.{column}: {value!r} does not fit; the column holds {_KIND_NAMES[due]}",
+                f"where.{column}: {value!r} has the wrong type; the column has {_KIND_NAMES[due]}",
                 field=f"where.{column}",
             )
     try:
@@ -104,7 +104,7 @@ def value_set(column: str, kind: pa.DataType, values: Sequence[Scalar]) -> Value
 
 
 def _plain(column: Column) -> Column:
-    """Without dictionary encoding, and with the ordinary kind of strings."""
+    """Without dictionary encoding, and with Arrow's default string type."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):

@@ -1,6 +1,6 @@
-"""domain.json and backbone/config.json to and from their dataclasses, strictly.
+"""Strict conversion of domain.json and backbone/config.json to and from dataclasses.
 
-Strict: a missing or unknown key, or a value of another type than the dataclass says, is an error that names it.
+A missing or unknown key, and a value of the wrong type, is an error that names the key.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _T5_CONSTANTS: dict[str, object] = {
     "model_type": "t5",
     "pad_token_id": 0,
 }
-"""What every backbone has in common; written so that Hugging Face's T5Config reads the file as it is."""
+"""Values that are the same in every backbone, with which Hugging Face's T5Config can read the file."""
 
 
 def write_json(path: Path, content: object) -> None:
-    """The same content gives the same bytes."""
+    """Equal contents give equal bytes."""
     path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -38,9 +38,9 @@ def read_json_object(path: Path) -> dict[str, object]:
     try:
         content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path.name} is not JSON that can be read: {error}") from error
+        raise BundleError(f"{path.name} is not readable JSON: {error}; get the file again from its source") from error
     if not isinstance(content, dict):
-        raise BundleError(f"{path.name} holds a JSON {type(content).__name__}; it must be an object")
+        raise BundleError(f"{path.name} is a JSON {type(content).__name__}; it must be an object")
     return content
 
 
@@ -49,19 +49,19 @@ def write_domain_spec(path: Path, spec: DomainSpec) -> None:
 
 
 def read_domain_spec(path: Path, name: str) -> DomainSpec:
-    """Raise BundleError if the file breaks a rule; `name` is the folder that the domain lies in."""
+    """Raises BundleError if the file breaks a rule; `name` is the domain's folder."""
     where = f"domains/{name}/{path.name}"
     spec = dataclass_from(DomainSpec, read_json_object(path), where)
     if spec.name != name:
-        raise BundleError(f"{where}: the domain calls itself {spec.name!r}, but its folder is {name!r}; import it anew")
+        raise BundleError(f"{where}: the domain's name is {spec.name!r}, but its folder is {name!r}; import it again")
     _check_layout(spec.layout, where)
     if spec.encoder is not None and spec.encoder.dim != spec.layout.feature_dim:
         raise BundleError(
             f"{where}: encoder.dim is {spec.encoder.dim}, but layout.feature_dim is {spec.layout.feature_dim}; "
-            "the visual mapper reads what the encoder makes, so they must be equal"
+            "the visual mapper reads the encoder's output, so they must be equal"
         )
     if spec.prompts.max_tokens < 1:
-        raise BundleError(f"{where}: prompts.max_tokens is {spec.prompts.max_tokens}; a prompt has at least one token")
+        raise BundleError(f"{where}: prompts.max_tokens is {spec.prompts.max_tokens}; it must be at least 1")
     return spec
 
 
@@ -70,35 +70,35 @@ def write_backbone_config(path: Path, config: BackboneConfig) -> None:
 
 
 def read_backbone_config(path: Path) -> BackboneConfig:
-    """Raise BundleError if the file breaks a rule."""
+    """Raises BundleError if the file breaks a rule."""
     content, where = read_json_object(path), str(BACKBONE_CONFIG)
     for key, value in _T5_CONSTANTS.items():
         if content.pop(key, None) != value:
-            raise BundleError(f"{where}: {key} must be {json.dumps(value)}; import the backbone anew")
+            raise BundleError(f"{where}: {key} must be {json.dumps(value)}; import the backbone again")
     config = dataclass_from(BackboneConfig, content, where)
     check_backbone_config(config, where)
     return config
 
 
 def check_backbone_config(config: BackboneConfig, where: str) -> None:
-    """Raise BundleError if a dimension cannot be."""
+    """Raise BundleError for an impossible dimension."""
     for field in fields(config):
         value = getattr(config, field.name)
         if type(value) is int and value < 1:
             raise BundleError(f"{where}: {field.name} is {value}; it must be at least 1")
     if config.layer_norm_epsilon <= 0:
-        raise BundleError(f"{where}: layer_norm_epsilon is {config.layer_norm_epsilon}; it must be above 0")
+        raise BundleError(f"{where}: layer_norm_epsilon is {config.layer_norm_epsilon}; it must be greater than 0")
 
 
 def dataclass_from(kind: type[T], content: object, where: str) -> T:
-    """Build a dataclass from JSON, nested ones included."""
+    """Build a dataclass from JSON, including nested dataclasses."""
     if not isinstance(content, dict):
-        raise BundleError(f"{where}: {_shown(content)} stands where an object must be")
+        raise BundleError(f"{where} is {_shown(content)}; it must be an object")
     hints = get_type_hints(kind)
     missing = sorted(hints.keys() - content.keys())
     unknown = sorted(content.keys() - hints.keys())
     if missing or unknown:
-        faults = [f"{text} {', '.join(keys)}" for text, keys in (("misses", missing), ("has unknown", unknown)) if keys]
+        faults = [f"{text} {', '.join(keys)}" for text, keys in (("lacks", missing), ("has unknown", unknown)) if keys]
         raise BundleError(f"{where} {' and '.join(faults)}; it must have exactly {', '.join(sorted(hints))}")
     return kind(**{name: _value(hint, content[name], f"{where}: {name}") for name, hint in hints.items()})
 
@@ -128,7 +128,9 @@ def _check_layout(layout: DomainLayout, where: str) -> None:
         if type(value) is int and value < 0:
             raise BundleError(f"{where}: layout.{field.name} is {value}; it must not be negative")
     if layout.visual_tokens and not layout.feature_dim:
-        raise BundleError(f"{where}: layout.feature_dim is 0 although images become {layout.visual_tokens} tokens each")
+        raise BundleError(
+            f"{where}: layout.feature_dim is 0 and visual_tokens {layout.visual_tokens}; set both, or neither"
+        )
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Folders that appear and are replaced as a whole, even if the machine stops in between."""
+"""Atomic creation and replacement of folders, which a crash cannot leave half-done."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def temporary_sibling(target: Path) -> Path:
-    """A new empty folder on the target's file system, hidden from those who list bundles."""
+    """A new empty folder next to the target, hidden from listings of bundles."""
     target.parent.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Hard links where the file system has them, copies where not; links in `source` become plain files."""
+    """Copy a tree with hard links, or with copies if links are not supported; symbolic links become files."""
     shutil.copytree(source, target, copy_function=_link_or_copy, dirs_exist_ok=True)
 
 
 def publish(folder: Path, target: Path) -> None:
-    """Make `folder` be `target`; what was there before is removed.
+    """Move `folder` to `target`, replacing what was there.
 
-    Everything reaches the disk first, readable by whoever runs the service. Where the system can exchange two folders,
-    there is no moment without `target`.
+    All files are synced to disk first and made readable for other users. If the system can exchange two folders,
+    `target` exists at every moment.
     """
     _sync_tree(folder)
     if not target.exists():

@@ -1,4 +1,4 @@
-"""The rules for item identifiers: the token sequences that the model generates."""
+"""Tokenising and checking item identifiers, the token sequences that the model generates."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def tokenise_identifiers(
 ) -> TokenRows:
     """Token rows of the items' index texts, without `</s>`.
 
-    Raises CatalogError, naming the first item at fault, unless every identifier can be generated and told apart: it has
-    at least one token, none that is unknown, padding, `</s>` or the image's, and its tokens are no other item's.
+    Raises CatalogError, naming the first invalid item, unless every identifier can be generated and is unique: it has a
+    token, no unknown, padding, `</s>` or image token, and no other item has the same tokens.
     """
     sequences = tokenizer.identifiers(indices)
     rows = TokenRows.of(sequences)
     lengths = np.diff(rows.offsets)
     if not lengths.all():
         item_id = item_ids[int(np.argmin(lengths))]
-        raise CatalogError(f"{where}: the index of item {item_id!r} has no token; give the text that names it")
+        raise CatalogError(f"{where}: the index of item {item_id!r} has no tokens; give it a non-empty text")
     forbidden = (tokenizer.unk_id, tokenizer.pad_id, tokenizer.eos_id, tokenizer.image_id)
     is_forbidden = np.isin(rows.flat, forbidden)
     if is_forbidden.any():
@@ -41,14 +41,13 @@ def tokenise_identifiers(
 def append_identifiers(
     rows: TokenRows, indices: Sequence[str], item_ids: Sequence[str], tokenizer: TextTokenizer, where: str
 ) -> TokenRows:
-    """The identifiers of more items after those that there are. Raises CatalogError as `tokenise_identifiers` does."""
+    """Append the identifiers of more items. Raises CatalogError as `tokenise_identifiers` does."""
     more = tokenise_identifiers(indices, item_ids, tokenizer, where)
     present = {rows.row(row).tobytes() for row in range(len(rows))}
     for row, item_id in enumerate(item_ids):
         if more.row(row).tobytes() in present:
             raise CatalogError(
-                f"{where}: the index {indices[row]!r} of item {item_id!r} names another item already; choose one that "
-                "is not used"
+                f"{where}: the index {indices[row]!r} of item {item_id!r} belongs to another item; choose an unused one"
             )
     return TokenRows(
         flat=np.concatenate([rows.flat, more.flat]),
@@ -65,5 +64,5 @@ def _check_unique(
         if other != row:
             raise CatalogError(
                 f"{where}: items {item_ids[other]!r} and {item_ids[row]!r} have the same tokens as index "
-                f"({indices[other]!r} and {indices[row]!r}); an index names one item only"
+                f"({indices[other]!r} and {indices[row]!r}); give each item a unique index"
             )

@@ -1,4 +1,4 @@
-"""Names of the files of a bundle, and the content of domain.json."""
+"""File names of a bundle, and the content of domain.json."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TRAINING_RECORD = "training.json"
 
 @dataclass(frozen=True)
 class ImageEncoder:
-    """The CLIP image tower that made the embeddings; the name is the paper's, such as `vitb32`."""
+    """The CLIP image tower that made the embeddings; the name is as in the paper, such as `vitb32`."""
 
     name: str
     dim: int
@@ -38,7 +38,7 @@ class ImageEncoder:
 
 @dataclass(frozen=True)
 class PromptDefaults:
-    """Templates used where a request names none, and the longest prompt in tokens, `</s>` included."""
+    """Templates for requests that name none, and the maximum length of a prompt in tokens, including `</s>`."""
 
     sequential: str = DEFAULT_SEQUENTIAL
     direct: str = DEFAULT_DIRECT
@@ -49,7 +49,7 @@ class PromptDefaults:
 class DomainSpec:
     """domain.json: everything about a domain that is not a tensor or a table.
 
-    `trained` is False for weights that were never tuned; answers say so. `backbone_sha256` is the digest of the
+    `trained` is False for untrained weights, which answers report. `backbone_sha256` is the digest of the
     backbone/model.safetensors that the domain was tuned on.
     """
 

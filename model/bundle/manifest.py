@@ -1,4 +1,4 @@
-"""manifest.json: what files a bundle has, and their digests. The bundle's hash is the SHA-256 of this file's bytes."""
+"""manifest.json lists a bundle's files and their digests; its own SHA-256 is the bundle's hash."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MOST_BYTES = {
     USERS: 4 << 30,
     FEATURES: 256 << 30,
 }
-"""Largest file of each name, in bytes; what is larger is not even hashed. Far beyond what models of this kind need."""
+"""Size limits in bytes by file name, far above what models of this kind need; larger files are not even hashed."""
 
 _BACKBONE_FILES = (BACKBONE_CONFIG, BACKBONE_WEIGHTS, TOKENIZER)
 _DOMAIN_FILES = (DOMAIN_SPEC, ADAPTER_WEIGHTS, CATALOG)
@@ -47,7 +47,7 @@ _OPTIONAL_DOMAIN_FILES = (USERS, FEATURES, TRAINING_RECORD)
 
 @dataclass(frozen=True)
 class FileRecord:
-    """Digest and size of one file; the size is in bytes."""
+    """Digest and size in bytes of one file."""
 
     sha256: str
     size: int
@@ -55,7 +55,7 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The files of a bundle, without manifest.json itself."""
+    """The files of a bundle, except manifest.json itself."""
 
     files: dict[PurePosixPath, FileRecord]
     hash: str
@@ -66,11 +66,11 @@ class Manifest:
 
 
 def check_domain_name(name: str) -> None:
-    """Raise BundleError for a name that cannot be a folder, a part of a URL and a label at once."""
+    """Raise BundleError for a name that cannot be a folder, a URL segment and a metric label."""
     if not DOMAIN_NAME.fullmatch(name):
         raise BundleError(
-            f"{name!r} cannot name a domain; take up to 64 letters, digits, hyphens and underscores, "
-            "a letter or digit first"
+            f"{name!r} cannot name a domain; use up to 64 letters, digits, hyphens and underscores, starting with a "
+            "letter or digit"
         )
 
 
@@ -91,9 +91,9 @@ def write_manifest(root: Path) -> str:
 
 
 def verify_files(root: Path) -> Manifest:
-    """Check that `root` holds exactly the files that its manifest lists, each of them untouched.
+    """Check that `root` has exactly the files that its manifest lists, all of them unmodified.
 
-    Raises IntegrityError, naming the first file at fault.
+    Raises IntegrityError naming the first file that is missing, modified or not listed.
     """
     manifest = read_manifest(root)
     _check_complete(manifest)
@@ -102,12 +102,12 @@ def verify_files(root: Path) -> Manifest:
         _verify_file(root, path, record)
     extra = sorted(present - manifest.files.keys() - {MANIFEST})
     if extra:
-        raise IntegrityError(f"{extra[0]} is not in manifest.json; remove it, or import the bundle anew")
+        raise IntegrityError(f"{extra[0]} is not in manifest.json; remove it, or import the bundle again")
     return manifest
 
 
 def verify_domain(root: Path, domain: str) -> Manifest:
-    """Check one domain's files, and those of the backbone that are not its weights. Raises IntegrityError."""
+    """Check one domain's files, and the backbone's except its weights. Raises IntegrityError."""
     manifest = read_manifest(root)
     _check_complete(manifest)
     for path, record in manifest.files.items():
@@ -117,20 +117,21 @@ def verify_domain(root: Path, domain: str) -> Manifest:
 
 
 def read_manifest(root: Path) -> Manifest:
-    """Read and check the manifest alone, without looking at the files that it lists."""
+    """Read and check only the manifest, not the files that it lists."""
     if not (root / MANIFEST).is_file():
-        raise IntegrityError(f"{root} has no manifest.json, so it is not a bundle; name the folder that has one")
+        raise IntegrityError(f"{root} has no manifest.json, so it is not a bundle; give a bundle's folder")
     _require_inside(root, MANIFEST)
     _check_size(MANIFEST, (root / MANIFEST).stat().st_size)
     content = read_json_object(root / MANIFEST)
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise BundleError(
-            f"manifest.json: format_version is {version!r}, this program reads {FORMAT_VERSION}; import the bundle anew"
+            f"manifest.json: format_version is {version!r}, but this program reads {FORMAT_VERSION}; import the bundle "
+            "again"
         )
     files = content.get("files")
     if not isinstance(files, dict) or content.keys() != {"format_version", "files"}:
-        raise IntegrityError("manifest.json must have exactly format_version and files; import the bundle anew")
+        raise IntegrityError("manifest.json must have exactly format_version and files; import the bundle again")
     records: dict[PurePosixPath, FileRecord] = {}
     for name, record in files.items():
         _check_place(name)
@@ -141,10 +142,10 @@ def read_manifest(root: Path) -> Manifest:
 
 
 def _check_place(name: str) -> None:
-    """A bundle's files have fixed places, so no name can lead out of it."""
+    """A bundle's files have fixed paths, so no name can point outside it."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise IntegrityError(f"manifest.json lists {name!r}, which leads out of the bundle; do not trust its source")
+        raise IntegrityError(f"manifest.json lists {name!r}, which is outside the bundle; do not trust its source")
     is_domain_file = (
         len(path.parts) == 3
         and path.parts[0] == "domains"
@@ -152,7 +153,7 @@ def _check_place(name: str) -> None:
         and path.parts[2] in _DOMAIN_FILES + _OPTIONAL_DOMAIN_FILES
     )
     if str(path) != name or not (is_domain_file or path in _BACKBONE_FILES):
-        raise IntegrityError(f"{name} has no place in a bundle; remove it, or import the bundle anew")
+        raise IntegrityError(f"{name} does not belong in a bundle; remove it, or import the bundle again")
 
 
 def _check_complete(manifest: Manifest) -> None:
@@ -160,38 +161,38 @@ def _check_complete(manifest: Manifest) -> None:
     needed += [PurePosixPath("domains") / domain / name for domain in manifest.domains for name in _DOMAIN_FILES]
     missing = [path for path in needed if path not in manifest.files]
     if missing:
-        raise IntegrityError(f"manifest.json does not list {missing[0]}, which every bundle needs; import it anew")
+        raise IntegrityError(f"manifest.json does not list {missing[0]}, which every bundle needs; import it again")
 
 
 def _verify_file(root: Path, path: PurePosixPath, record: FileRecord) -> None:
     file = root / path
     _require_inside(root, path)
     if not file.is_file():
-        raise IntegrityError(f"{path} is missing; copy the bundle anew from its source")
+        raise IntegrityError(f"{path} is missing; copy the bundle again from its source")
     size = file.stat().st_size
     if size != record.size:
-        raise IntegrityError(f"{path} has {size} bytes, the manifest says {record.size}; copy the bundle anew")
+        raise IntegrityError(f"{path} has {size} bytes, the manifest says {record.size}; copy the bundle again")
     digest = file_record(file).sha256
     if digest != record.sha256:
         raise IntegrityError(
-            f"{path} was changed: its sha256 is {digest}, the manifest says {record.sha256}; copy the bundle anew"
+            f"{path} was modified: its sha256 is {digest}, the manifest says {record.sha256}; copy the bundle again"
         )
 
 
 def _require_inside(root: Path, path: PurePosixPath) -> None:
-    # Not Path.resolve, which raises for links that lead to themselves.
+    # Not Path.resolve, which raises for circular links.
     if not Path(os.path.realpath(root / path)).is_relative_to(root.resolve()):
-        raise IntegrityError(f"{path} is a link that leads out of the bundle; copy the file to its place")
+        raise IntegrityError(f"{path} is a link to a file outside the bundle; replace it with a copy")
 
 
 def _check_size(path: PurePosixPath, size: int) -> None:
     most = MOST_BYTES[path.name]
     if size > most:
-        raise IntegrityError(f"{path} has {size} bytes, of which at most {most} are read; do not trust its source")
+        raise IntegrityError(f"{path} has {size} bytes, the limit is {most}; do not trust its source")
 
 
 def _files_below(root: Path) -> set[PurePosixPath]:
-    """Links count as files, and are not followed."""
+    """Links count as files and are not followed."""
     found = set()
     for folder, folders, files in os.walk(root):
         links = [name for name in folders if (Path(folder) / name).is_symlink()]

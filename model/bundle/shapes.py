@@ -1,4 +1,4 @@
-"""Which tensors a backbone and a domain consist of, by VIP5's checkpoint names. Knows no files."""
+"""Names and shapes of the tensors of a backbone and a domain, as in VIP5's checkpoints. Knows no files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STACKS: tuple[Stack, ...] = ("encoder", "decoder")
 
 
 def expected_shapes(config: BackboneConfig) -> dict[str, Shape]:
-    """The frozen tensors of a backbone: all of a T5 but its layer norms."""
+    """The frozen tensors of a backbone: those of a T5 except its layer norms."""
     shapes: dict[str, Shape] = {SHARED: (config.vocab_size, config.d_model)}
     for stack in _STACKS:
         for block in range(_num_blocks(config, stack)):
@@ -31,7 +31,7 @@ def expected_shapes(config: BackboneConfig) -> dict[str, Shape]:
 
 
 def expected_norm_shapes(config: BackboneConfig) -> dict[str, Shape]:
-    """The layer norms, which every domain holds, and a backbone that was imported from a T5 as well."""
+    """The layer norms, which every domain has, and also a backbone that was imported from a T5."""
     width = (config.d_model,)
     shapes: dict[str, Shape] = {}
     for stack in _STACKS:
@@ -45,7 +45,7 @@ def expected_norm_shapes(config: BackboneConfig) -> dict[str, Shape]:
 def expected_domain_shapes(config: BackboneConfig, layout: DomainLayout) -> dict[str, Shape]:
     """The tensors of a domain: layer norms, adapters, visual mapper and embedding tables.
 
-    One adapter for all tasks stands under the name of the first task only.
+    A single adapter for all tasks has the name of the first task.
     """
     shapes = expected_norm_shapes(config)
     if layout.bottleneck:
@@ -63,7 +63,7 @@ def expected_domain_shapes(config: BackboneConfig, layout: DomainLayout) -> dict
 
 
 def adapter_places(config: BackboneConfig, layout: DomainLayout) -> Iterator[str]:
-    """Prefixes of the sub-layers that have adapters, such as `encoder.block.0.layer.0.attn_adapter`."""
+    """Prefixes of the adapters' names, such as `encoder.block.0.layer.0.attn_adapter`."""
     for stack in _STACKS:
         last = _num_layers(stack) - 1
         for block in range(_num_blocks(config, stack)):
@@ -79,7 +79,7 @@ def _num_blocks(config: BackboneConfig, stack: Stack) -> int:
 
 
 def _num_layers(stack: Stack) -> int:
-    """Sub-layers of a block: the decoder has cross-attention between self-attention and feed-forward."""
+    """Sub-layers of a block; the decoder has cross-attention between self-attention and feed-forward."""
     return 2 if stack == "encoder" else 3
 
 

@@ -1,4 +1,4 @@
-"""What a bundle holds, in numbers."""
+"""Statistics of a bundle."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BackboneSummary:
 
 @dataclass(frozen=True)
 class DomainSummary:
-    """Sizes are in bytes; `num_users` is None without a table of users, `has_features` speaks of embedded ones."""
+    """Sizes are in bytes; `num_users` is None without a table of users, `has_features` is for the bundle's own file."""
 
     name: str
     trained: bool
@@ -44,7 +44,7 @@ class DomainSummary:
 
 @dataclass(frozen=True)
 class BundleSummary:
-    """Everything that `vip5 bundle show` shows; the size is in bytes."""
+    """The content of `vip5 bundle show`; the size is in bytes."""
 
     hash: str
     size: int

@@ -1,4 +1,4 @@
-"""Tables from files and rows, and searching in them."""
+"""Reading tables from files and rows, and searching in them."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from model.errors import CatalogError
 
 _BLOCK_BYTES = 16 << 20  # a JSON line must fit into one block
 MOST_TABLE_BYTES = 4 << 30
-"""Largest table of a bundle in memory; a catalog of ten million items takes less."""
+"""Size limit of a bundle's table in memory; a catalog of ten million items is smaller."""
 _JSON_SUFFIXES = (".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz", ".ndjson.gz")
 
 
 def table_of(rows: Iterable[Mapping[str, object]], where: str) -> pa.Table:
-    """Rows may have different keys; a missing one is null."""
+    """A table from rows, which may have different keys; a missing key is null."""
     listed = list(rows)
     names = list(dict.fromkeys(name for row in listed for name in row))
     try:
         return pa.table({name: [row.get(name) for row in listed] for name in names})
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise CatalogError(f"{where}: the values of a column are of different types: {error}") from error
+        raise CatalogError(f"{where}: a column has values of different types ({error}); give it one type") from error
 
 
 def read_source(path: Path) -> pa.Table:
-    """JSON lines, plain or gzipped, or Parquet, told apart by the file's name."""
+    """Read JSON lines, plain or gzipped, or Parquet, by the file's suffix."""
     if path.name.endswith(".parquet"):
         return read_parquet(path, path.name)
     if path.name.endswith(_JSON_SUFFIXES):
         return _read_json_lines(path)
     raise CatalogError(
-        f"{path.name} is of an unknown kind; it must be JSON lines (.jsonl or .jsonl.gz) or Parquet (.parquet)"
+        f"{path.name} has an unknown suffix; give JSON lines (.jsonl or .jsonl.gz) or Parquet (.parquet)"
     )
 
 
 def read_parquet(path: Path, where: str) -> pa.Table:
-    """Raise CatalogError, naming `where`, for a file of another format."""
+    """Read a Parquet file; raises CatalogError, naming `where`, for any other file."""
     try:
         return pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise CatalogError(f"{where} is not a Parquet file that can be read: {error}") from error
+        raise CatalogError(f"{where} is not a readable Parquet file: {error}") from error
 
 
 def read_bundled_parquet(path: Path, where: str) -> pa.Table:
-    """Like `read_parquet`, for a file that others may have made to unpack into more than the memory holds.
+    """Like `read_parquet`, but safe for a file that was crafted to unpack into more than the memory can hold.
 
-    Texts are read as the dictionaries that Parquet keeps of them, and unpacked once their size is known: a value that
-    is repeated a billion times costs a file next to nothing.
+    Strings are read as Parquet's dictionaries and unpacked only once their size is known, because a value that is
+    repeated a billion times hardly takes space in the file.
     """
     try:
         file = pq.ParquetFile(path)
@@ -65,11 +65,11 @@ def read_bundled_parquet(path: Path, where: str) -> pa.Table:
         _check_unpacked(where, sum(_unpacked_bytes(column) for column in packed.columns))
         return packed.cast(file.schema_arrow)
     except (pa.ArrowException, OSError) as error:
-        raise CatalogError(f"{where} is not a Parquet file that can be read: {error}") from error
+        raise CatalogError(f"{where} is not a readable Parquet file: {error}") from error
 
 
 def matching_rows(table: pa.Table, columns: Sequence[str], text: str, offset: int, limit: int) -> tuple[list[int], int]:
-    """One page of the rows that contain `text` in one of the columns, in any case, and the number of all such rows."""
+    """One page of the rows with `text` in one of the columns, ignoring case, and the number of all such rows."""
     pattern = text.strip().encode("utf-8", "replace").decode("utf-8")
     if not pattern:
         return list(range(offset, min(offset + limit, table.num_rows))), int(table.num_rows)
@@ -84,12 +84,12 @@ def matching_rows(table: pa.Table, columns: Sequence[str], text: str, offset: in
 def _check_unpacked(where: str, num_bytes: int) -> None:
     if num_bytes > MOST_TABLE_BYTES:
         raise CatalogError(
-            f"{where} unpacks to {num_bytes} bytes, the limit is {MOST_TABLE_BYTES}; take columns or rows away"
+            f"{where} unpacks to {num_bytes} bytes, the limit is {MOST_TABLE_BYTES}; remove columns or rows"
         )
 
 
 def _declared_bytes(metadata: pq.FileMetaData) -> int:
-    """What the pages hold before dictionaries are looked up, as the file says."""
+    """The size of the pages before dictionaries are unpacked, as declared in the file."""
     groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
     chunks = [group.column(place) for group in groups for place in range(group.num_columns)]
     return sum(max(chunk.total_uncompressed_size, 8 * chunk.num_values) for chunk in chunks)
@@ -111,11 +111,11 @@ def _unpacked_bytes_of(chunk: Values) -> int:
 def _read_json_lines(path: Path) -> pa.Table:
     try:
         table = _parse_json(path, None)
-        # Arrow takes texts that look like dates for timestamps; they are texts.
+        # Arrow reads strings that look like dates as timestamps; keep them as strings.
         dated = [field.name for field in table.schema if pa.types.is_timestamp(field.type)]
         return _parse_json(path, pa.schema([(name, pa.string()) for name in dated])) if dated else table
     except (pa.ArrowException, OSError) as error:
-        raise CatalogError(f"{path.name} is not JSON lines that can be read: {error}") from error
+        raise CatalogError(f"{path.name} is not readable JSON lines: {error}; correct the file") from error
 
 
 def _parse_json(path: Path, schema: pa.Schema | None) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The known users of a domain: the shop's ids, the model's indices, and names for prompts that speak of a person."""
+"""The known users of a domain: the shop's ids, the model's indices, and names for prompts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model.errors import CatalogError
 
 @dataclass(frozen=True)
 class User:
-    """`index` is what the model calls the user; `name` is for prompts, if one is known."""
+    """`index` is the model's identifier of the user; `name` is for prompts, None if unknown."""
 
     user_id: str
     index: str
@@ -27,29 +27,29 @@ class User:
 
 @dataclass(frozen=True, eq=False)
 class Users:
-    """Make one with `from_rows`, `from_table` or `read`, which check the columns."""
+    """Create one with `from_rows`, `from_table` or `read`, which check the columns."""
 
     table: pa.Table
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, object]]) -> Users:
-        """One mapping per user, with `user_id`, `index` and possibly `name`."""
+        """From one mapping per user, with `user_id`, `index` and optionally `name`."""
         return cls.from_table(table_of(rows, "the users' table"), "the users' table")
 
     @classmethod
     def from_table(cls, table: pa.Table, where: str) -> Users:
-        """Raise CatalogError, naming `where`, the column and the rule, if the columns do not hold."""
+        """Convert and check the columns; raises CatalogError naming `where`, the column and the rule."""
         columns = {name: name_column(table, name, where) for name in ("user_id", "index")}
         require_unique(columns["user_id"], "user_id", where)
         unknown = sorted(set(table.column_names) - {"user_id", "index", "name"})
         if unknown:
-            raise CatalogError(f"{where} has unknown columns {', '.join(unknown)}; it may have user_id, index and name")
+            raise CatalogError(f"{where} has unknown columns {', '.join(unknown)}; keep only user_id, index and name")
         columns["name"] = optional_text_column(table, "name", where)
         return cls(pa.table(columns))
 
     @classmethod
     def read(cls, path: Path, where: str = "users.parquet") -> Users:
-        """Read users.parquet; errors call it `where`."""
+        """Read users.parquet; error messages call it `where`."""
         return cls.from_table(read_bundled_parquet(path, where), where)
 
     def write(self, path: Path) -> None:
@@ -69,7 +69,7 @@ class Users:
         return name
 
     def search(self, text: str, offset: int, limit: int) -> tuple[list[User], int]:
-        """One page of the users whose user_id or name contains `text` in any case, and how many there are."""
+        """One page of the users whose user_id or name contains `text`, ignoring case, and the number of all."""
         rows, total = matching_rows(self.table, ("user_id", "name"), text, offset, limit)
         return [self._user(row) for row in rows], total
 
@@ -79,7 +79,7 @@ class Users:
 
     @cached_property
     def _columns(self) -> dict[str, pa.Array[Any]]:
-        """In one piece each, which is faster to look rows up in than a table's columns."""
+        """In one chunk each, in which looking up a row is faster."""
         return {name: self.table.column(name).combine_chunks() for name in ("user_id", "index", "name")}
 
     def _user(self, row: int) -> User:

@@ -1,12 +1,12 @@
-"""Writing bundles: all of it, or nothing.
+"""Atomic writing of bundles.
 
     with BundleWriter(root) as writer:
         writer.share_backbone(config, weights, tokenizer)
         writer.add_domain(spec, adapter, catalog)
         digest = writer.seal()
 
-The work happens in a hidden folder beside the target, which takes the target's place when the bundle is sealed; without
-that, nothing remains.
+Files are written to a hidden folder beside the target, which replaces the target when the bundle is sealed. Without
+`seal`, nothing remains.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from model.prompts.tokenizer import TextTokenizer
 
 
 class BundleWriter:
-    """Writes a new bundle, or adds to the one that is at `root`, which is verified first."""
+    """Writes a new bundle, or adds to the bundle at `root`, which is verified first."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
@@ -83,20 +83,20 @@ class BundleWriter:
 
     @property
     def backbone(self) -> Backbone | None:
-        """The bundle's backbone, if it has one already."""
+        """The bundle's backbone, or None if it has none yet."""
         return self._backbone
 
     @property
     def domains(self) -> frozenset[str]:
-        """Names of the domains that the bundle has so far."""
+        """Names of the domains in the bundle so far."""
         return frozenset(folder.name for folder in (self._folder / "domains").glob("*"))
 
     def share_backbone(
         self, config: BackboneConfig, weights: Mapping[str, torch.Tensor], tokenizer: Tokenizer | None
     ) -> Backbone:
-        """Make this the bundle's backbone, or check that it is.
+        """Set the bundle's backbone, or check that it is the same if there is one already.
 
-        A bundle that has a backbone needs no tokenizer. Raises BackboneMismatchError if weights or tokenizer differ.
+        An existing bundle needs no tokenizer. Raises BackboneMismatchError if weights or tokenizer differ.
         """
         if self._backbone is not None:
             require_same_backbone(self._backbone, config, weights)
@@ -121,26 +121,26 @@ class BundleWriter:
         features: ItemFeatures | None = None,
         training_record: Mapping[str, object] | None = None,
     ) -> None:
-        """Add a domain, or put it in the place of the one with its name. `spec.backbone_sha256` is filled in here.
+        """Add a domain, or replace the one with its name. `spec.backbone_sha256` is filled in here.
 
-        `training_record` says how the domain was tuned; it is kept as training.json and read by people alone.
+        `training_record` describes how the domain was trained; it is written to training.json for people to read.
         """
         check_domain_name(spec.name)
         if self._backbone is None or self._tokenizer is None:
-            raise BundleError("a bundle needs its backbone before its first domain")
+            raise BundleError("a bundle needs its backbone before its first domain; call share_backbone first")
         spec = replace(spec, backbone_sha256=self._backbone.sha256)
         check_domain(spec, adapter, self._backbone.config, self._backbone.sha256)
         place = domain_file(spec.name, CATALOG)
         tokenise_identifiers(catalog.indices, catalog.item_ids, self._tokenizer, str(place))
         if features is not None and features.dim != spec.layout.feature_dim:
             raise BundleError(
-                f"the features are {features.dim} wide, but the model reads {spec.layout.feature_dim}; "
-                "give those of the encoder that the model was tuned with"
+                f"the features are {features.dim} wide, but the model reads {spec.layout.feature_dim}; give features "
+                "of the encoder that the model was tuned with"
             )
         if features is not None and spec.encoder is not None and features.encoder not in {None, spec.encoder.name}:
             raise BundleError(
                 f"the features were made by {features.encoder}, but the model was tuned with {spec.encoder.name}; "
-                "encode the pictures with the latter"
+                f"encode the images with {spec.encoder.name}"
             )
         folder = (self._folder / place).parent
         shutil.rmtree(folder, ignore_errors=True)
@@ -156,21 +156,21 @@ class BundleWriter:
             write_json(folder / TRAINING_RECORD, training_record)
 
     def seal(self) -> str:
-        """Write the manifest and put the bundle in its place; returns its hash.
+        """Write the manifest and move the bundle to its target; returns its hash.
 
-        Raises BundleError if another writer has been there meanwhile, whose work would be lost.
+        Raises BundleError if another writer has changed the target meanwhile, whose work would be lost.
         """
         digest = write_manifest(self._folder)
         present = read_manifest(self._root).hash if (self._root / MANIFEST).exists() else None
         if present != self._hash:
-            raise BundleError(f"{self._root.name} was changed by somebody else meanwhile; do it again")
+            raise BundleError(f"{self._root.name} was changed by another process meanwhile; repeat the command")
         publish(self._folder, self._root)
         return digest
 
     def _take_over(self, manifest: Manifest) -> None:
         self._hash = manifest.hash
         link_tree(self._root, self._folder)
-        # The manifest is written anew; through its hard link the old one would change, too.
+        # The manifest will be rewritten, and through the hard link that would change the original.
         (self._folder / MANIFEST).unlink()
         self._backbone = read_backbone(self._folder, manifest.files[BACKBONE_WEIGHTS].sha256)
         self._tokenizer = TextTokenizer.from_file(self._folder / TOKENIZER)
@@ -181,6 +181,6 @@ class BundleWriter:
         stored = Tokenizer.from_file(str(self._folder / TOKENIZER))
         if stored.get_vocab(with_added_tokens=True) != tokenizer.get_vocab(with_added_tokens=True):
             raise BackboneMismatchError(
-                "the tokenizer's vocabulary is not that of the bundle's; domains of one bundle share one tokenizer, "
-                "so leave it out or import into a bundle of its own"
+                "the tokenizer's vocabulary differs from that of the bundle's; the domains of a bundle share its "
+                "tokenizer, so leave the tokenizer out, or import into another bundle"
             )

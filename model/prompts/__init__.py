@@ -1,1 +1,1 @@
-"""The 29 templates, and the assembly of a prompt into ids and image slots. Knows no torch."""
+"""The 29 templates, and the assembly of prompts into ids and image slots. Knows no torch."""

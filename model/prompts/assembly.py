@@ -1,7 +1,7 @@
-"""Assembly of prompts by concatenating pieces that were tokenised when the domain was loaded.
+"""Assembly of prompts from pieces that were tokenised when the domain was loaded.
 
-Only what a request itself brings (a user's name, a headline) is tokenised on the way. The result equals tokenising the
-whole text, because T5's pieces never cross a blank and every cut here is at one.
+Only a request's own texts (a user's name, a headline) are tokenised per request. The result equals tokenising the whole
+text, because T5's pieces never cross a space and all pieces are split at spaces.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TokenRows:
 
 @dataclass(frozen=True)
 class PromptValues:
-    """What fills a template's places; items are catalog rows. Only what the template needs must be given."""
+    """Arguments of a template; items are catalog rows. Only those that the template needs are required."""
 
     user_index: str = ""
     user_name: str = ""
@@ -63,7 +63,7 @@ class PromptValues:
 
 @dataclass(frozen=True)
 class _Place:
-    """An argument, with the text that it is glued to on either side."""
+    """The position of an argument, with the text that is attached to it on either side."""
 
     name: str
     prefix: str
@@ -73,8 +73,8 @@ class _Place:
 class PromptAssembler:
     """Assembles the prompts of one domain.
 
-    `indices` and `titles` are the items' texts, in catalog order; `identifiers` the token rows of the indices, for who
-    has them already.
+    `indices` and `titles` are the items' texts in catalog order, `identifiers` the token rows of the indices, if they
+    are known already.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class PromptAssembler:
         self._take_titles(titles)
 
     def with_titles(self, titles: Sequence[str | None]) -> Self:
-        """An assembler of the same items under other titles."""
+        """An assembler of the same items with other titles."""
         renamed = copy.copy(self)
-        renamed._take_titles(titles)  # noqa: SLF001 - a copy of its own
+        renamed._take_titles(titles)  # noqa: SLF001 - a copy of this very class
         return renamed
 
     def assemble(self, template: Template, values: PromptValues, separator: Separator = "comma") -> Prompt:
-        """Fill a template; the text's end is cut at the domain's longest prompt, as VIP5 does."""
+        """Fill a template; a prompt that exceeds the domain's maximum is cut at the end, as in VIP5."""
         tokens: list[Ids] = []
         images: list[int] = []
         for piece in self._compiled[template.template_id]:
@@ -187,5 +187,5 @@ def _ids(ids: Sequence[int]) -> Ids:
 
 
 def _given(item: int | None) -> int:
-    assert item is not None, "a template with an item was assembled without one"
+    assert item is not None, "the template needs an item"
     return item

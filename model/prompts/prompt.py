@@ -13,10 +13,10 @@ Ids: TypeAlias = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the encoder reads, but for the image features.
+    """What the encoder reads, except image features.
 
-    S is the number of tokens, `</s>` included. `image_items` are catalog rows, one per image in the order of the text;
-    there may be more of them than fit into the S tokens (the text is cut at the end, the images never are).
+    S is the number of tokens, including `</s>`. `image_items` are catalog rows, one per image in the order of the text;
+    there may be more images than fit into the S tokens, because a long text is cut at the end, but its images are not.
     """
 
     input_ids: Ids  # [S]

@@ -1,8 +1,8 @@
-"""The classic T5 tokenizer, word by word.
+"""T5's tokenizer, word by word.
 
-T5's pieces never cross a blank, so a text's tokens are those of its words, one after the other, and text can be
-tokenised in parts wherever it is cut at blanks. Special tokens count as text here (they are placed by the assembly, by
-id), except in identifiers, which may be made of a model's own extra tokens.
+T5's pieces never cross a space, so the tokens of a text are those of its words in order, and a text can be tokenised in
+parts that are split at spaces. Names of special tokens in texts are removed, because the assembly places special tokens
+by id. Identifiers keep them, because they may consist of a model's extra tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from model.errors import BundleError
 PAD, EOS, UNK, IMAGE = "<pad>", "</s>", "<unk>", "<extra_id_0>"
 WORD_START = "▁"
 
-# What Hugging Face's tokenizers close up when they decode, in their order.
+# Spaces that Hugging Face's tokenizers remove when decoding, in their order.
 _JOINED = (
     (" .", "."),
     (" ?", "?"),
@@ -38,7 +38,7 @@ _TEXT_SPECIALS = re.compile(r"<pad>|</s>|<unk>|<extra_id_\d+>")
 
 
 class TextTokenizer:
-    """Tokenises words and decodes ids; raises BundleError for a vocabulary that is not T5's kind."""
+    """Tokenises words and decodes ids; raises BundleError for a vocabulary without T5's special tokens."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -56,28 +56,28 @@ class TextTokenizer:
     def from_file(cls, path: Path) -> TextTokenizer:
         try:
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for any fault in the file
-            raise BundleError(f"{path.name} is not a tokenizer file that can be read: {error}") from error
+        except Exception as error:  # the library raises Exception itself
+            raise BundleError(f"{path.name} is not a readable tokenizer file: {error}") from error
         return cls(tokenizer)
 
     def words(self, text: str) -> list[int]:
-        """Ids of a text without `</s>`; the names of special tokens in it are taken out."""
+        """Ids of a text without `</s>`; names of special tokens in it are removed."""
         return self._text_ids(self._tokenizer.encode(without_specials(text), add_special_tokens=False))
 
     def identifiers(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of item identifiers without `</s>`; special tokens in them are kept as such."""
+        """Ids of item identifiers without `</s>`; special tokens in them are kept."""
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [list(encoding.ids) for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, without special tokens and without the blanks that T5's targets have before punctuation."""
+        """Text of ids, without special tokens and without the spaces before punctuation in T5's targets."""
         text = str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
         for spaced, joined in _JOINED:
             text = text.replace(spaced, joined)
         return text.strip()
 
     def token(self, token_id: int) -> str:
-        """The piece behind an id, `▁` included."""
+        """The piece with an id, including `▁`."""
         return self._tokenizer.id_to_token(token_id) or ""
 
     def starts_word(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -86,11 +86,11 @@ class TextTokenizer:
         return is_start
 
     def _text_ids(self, encoding: Encoding) -> list[int]:
-        # Normalisation (full-width letters, control characters) may bring forth a name that the text did not hold.
+        # Normalisation (full-width letters, control characters) can produce a name that was not in the text.
         return [token_id for token_id in encoding.ids if token_id not in self._not_text]
 
     def _special_ids(self) -> frozenset[int]:
-        """Ids that text cannot stand for; of unknown words `<unk>` can."""
+        """Ids of special tokens, except `<unk>`, which stands for unknown words."""
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         return frozenset(vocabulary[token] for token in vocabulary if _TEXT_SPECIALS.fullmatch(token)) - {self.unk_id}
 
@@ -98,7 +98,7 @@ class TextTokenizer:
         token_id = self._tokenizer.token_to_id(token)
         if token_id is None:
             raise BundleError(
-                f"the tokenizer has no token {token}, which T5's prompts need; import the model's own one"
+                f"the tokenizer has no token {token}, which T5's prompts need; use the model's own tokenizer"
             )
         return int(token_id)
 
@@ -112,5 +112,5 @@ class TextTokenizer:
 
 
 def without_specials(text: str) -> str:
-    """The text with the names of T5's special tokens blanked, so that it cannot forge image slots or an end."""
+    """The text without names of T5's special tokens, so that it cannot forge image slots or an end."""
     return _TEXT_SPECIALS.sub(" ", text)

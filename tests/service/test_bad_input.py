@@ -76,14 +76,14 @@ async def test_unknown_names_are_not_found(
             ASK | {"where": {"colour": "red"}},
             "unknown_column",
             "where.colour",
-            "no column 'colour' to filter by; there are: category, price, tags",
+            "no column 'colour' to filter by; choose from: category, price, tags",
         ),
         (
             SEQUENTIAL,
             ASK | {"where": {"price": "red"}},
             "invalid_input",
             "where.price",
-            "'red' does not fit; the column holds numbers",
+            "'red' has the wrong type; the column has numbers",
         ),
         (
             SEQUENTIAL,

@@ -52,4 +52,4 @@ def test_numbers_that_are_none_are_wrong_usage(root: Path, text: str) -> None:
 
 def test_tokens_too_few_for_any_prompt_are_refused_with_a_remedy(root: Path) -> None:
     ran = CliRunner().invoke(app, ["bench", "--bundle", str(root), "--tokens", "2"])
-    assert "give --tokens larger numbers" in str(ran.exception)
+    assert "give larger --tokens" in str(ran.exception)

@@ -1,1 +1,1 @@
-"""Foreign checkpoints into bundles: VIP5, P5, and plain T5s."""
+"""Importing checkpoints of VIP5, P5 and plain T5 into bundles."""

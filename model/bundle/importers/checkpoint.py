@@ -1,4 +1,4 @@
-"""State dicts of foreign checkpoints: read without running anything in them, and brought to one tensor per name."""
+"""State dicts of foreign checkpoints: read without executing anything, and reduced to one name per tensor."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from model.network.config import TASKS
 
 _DDP_PREFIX = "module."
 _SHARED_ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-# T5 conversions from TensorFlow carry it; cross-attention has no position bias, and no implementation reads it.
+# T5 conversions from TensorFlow have it; cross-attention has no position bias, and no implementation reads it.
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict saved by torch, without DDP's prefix. Only tensors and plain containers are ever built.
+    """Read a state dict saved by torch, without DDP's prefix; only tensors and plain containers are built.
 
-    Raises UnsafeFileError for a pickle that holds anything else, BundleError for a file that is no state dict.
+    Raises UnsafeFileError for a pickle with anything else, BundleError for a file that is not a state dict.
     """
     try:
         with warnings.catch_warnings():
-            # An unusual pickle protocol is no concern of ours: what cannot be read raises.
+            # An unusual pickle protocol is not a problem: what cannot be read raises.
             warnings.simplefilter("ignore", UserWarning)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise UnsafeFileError(
-            f"{path.name} is refused: it holds more than tensors and plain containers ({_reason(error)}) and could run "
-            "code; save the model's state_dict() alone, and import that"
+            f"{path.name} is refused: it has more than tensors and plain containers ({_reason(error)}) and could "
+            "execute code; save and import only the model's state_dict()"
         ) from error
-    except Exception as error:  # the library raises all kinds for a file that is none of its own
+    except Exception as error:  # the library can raise anything for other files
         raise BundleError(f"{path.name} is not a checkpoint that torch can read: {_first_line(error)}") from error
     return _tensors_of(content, path.name)
 
 
 def drop_aliases(tensors: dict[str, torch.Tensor], *, tied_head: bool, where: str) -> dict[str, torch.Tensor]:
-    """Without the second names of the shared embedding, and without what no T5 reads.
+    """The tensors without aliases of the shared embedding, and without those that no T5 reads.
 
-    Raises BundleError if an alias is not the tensor that it stands for.
+    Raises BundleError if an alias differs from the tensor that it stands for.
     """
     kept = dict(tensors)
     kept.pop(_UNUSED, None)
@@ -54,7 +54,7 @@ def drop_aliases(tensors: dict[str, torch.Tensor], *, tied_head: bool, where: st
 
 
 def drop_task_copies(tensors: dict[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
-    """One adapter instead of the same one under every task's name."""
+    """The tensors with a single adapter, instead of the same one under each task's name."""
     kept = dict(tensors)
     for name in tensors:
         for task in TASKS[1:]:
@@ -70,18 +70,18 @@ def _drop_copy(tensors: dict[str, torch.Tensor], alias: str, original: str, wher
         return
     if copy.shape != tensor.shape or not torch.equal(copy, tensor):
         raise BundleError(
-            f"{where}: {alias} differs from {original}, but by {reason} they are one tensor; "
-            "check that the configuration is that of the checkpoint"
+            f"{where}: {alias} differs from {original}, but by {reason} they are the same tensor; check that the "
+            "configuration belongs to the checkpoint"
         )
     del tensors[alias]
 
 
 def _tensors_of(content: object, where: str) -> dict[str, torch.Tensor]:
     if not isinstance(content, Mapping) or not content:
-        raise BundleError(f"{where} holds a {type(content).__name__}, not a state dict; save the model's state_dict()")
+        raise BundleError(f"{where} is a {type(content).__name__}, not a state dict; save the model's state_dict()")
     others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
     if others:
-        raise BundleError(f"{where}: {named(others)} is not a tensor; save the model's state_dict() alone")
+        raise BundleError(f"{where}: {named(others)} is not a tensor; save only the model's state_dict()")
     tensors = {str(name): value.detach() for name, value in content.items()}
     check_finite(tensors, where)
     if all(name.startswith(_DDP_PREFIX) for name in tensors):
@@ -90,9 +90,9 @@ def _tensors_of(content: object, where: str) -> dict[str, torch.Tensor]:
 
 
 def _reason(error: UnpicklingError) -> str:
-    """The forbidden name, such as posix.system, without the library's advice to load the file all the same."""
+    """The forbidden name, such as posix.system, without the library's advice to load the file anyway."""
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return f"it refers to {found[1]}" if found else "its pickle has instructions beyond those of a state dict"
+    return f"it refers to {found[1]}" if found else "its pickle has instructions that a state dict does not need"
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""config.json of a foreign checkpoint, under the names of Hugging Face's T5 and of VIP5's trainer."""
+"""config.json of a foreign checkpoint, with the names of Hugging Face's T5 and of VIP5's trainer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from model.network.config import TASKS, BackboneConfig, DomainLayout, FeedForwar
 
 T = TypeVar("T", int, str, bool)
 
-_TYPE_NAMES = {int: "a whole number", str: "a string", bool: "true or false"}
+_TYPE_NAMES = {int: "an integer", str: "a string", bool: "true or false"}
 
 
 class ConfigFile:
-    """Typed access to the values of a config.json; each fault is a BundleError naming the key."""
+    """Typed access to the values of a config.json; raises BundleError naming the key."""
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
@@ -29,7 +29,7 @@ class ConfigFile:
     def get(self, key: str, kind: type[T], default: T | None = None) -> T:
         value = self._values.get(key, default)
         if value is None:
-            raise BundleError(f"{self.name} misses {key}; it must be {_TYPE_NAMES[kind]}")
+            raise BundleError(f"{self.name} has no {key}; it must be {_TYPE_NAMES[kind]}")
         if type(value) is not kind:
             raise BundleError(f"{self.name}: {key} is {value!r}; it must be {_TYPE_NAMES[kind]}")
         return value
@@ -41,7 +41,7 @@ class ConfigFile:
         return float(value)
 
     def section(self, key: str) -> Mapping[str, object]:
-        """A nested object, empty if there is none."""
+        """A nested object, or an empty one."""
         value = self._values.get(key)
         if value is None:
             return {}
@@ -51,7 +51,7 @@ class ConfigFile:
 
 
 def backbone_config(config: ConfigFile, tensors: Mapping[str, torch.Tensor]) -> BackboneConfig:
-    """A T5's dimensions. The vocabulary's size is that of the embedding, which trainers resize."""
+    """A T5's dimensions. The vocabulary's size is taken from the embedding, because trainers resize it."""
     if SHARED not in tensors:
         raise BundleError(
             f"the checkpoint has no {SHARED}, so it is not a T5's; give the state dict of the whole model"
@@ -85,7 +85,7 @@ def backbone_config(config: ConfigFile, tensors: Mapping[str, torch.Tensor]) -> 
 
 
 def vip5_layout(config: ConfigFile, tensors: Mapping[str, torch.Tensor]) -> DomainLayout:
-    """What VIP5's trainer added to the T5; raises BundleError for an option that this network does not have."""
+    """What VIP5's trainer added to the T5; raises BundleError for an option that this network does not support."""
     _check_adapters(config)
     visual_tokens = config.get("n_vis_tokens", int)
     has_adapters = config.get("use_adapter", bool)
@@ -116,7 +116,7 @@ def vip5_encoder(config: ConfigFile, layout: DomainLayout) -> ImageEncoder | Non
 def table_rows(tensors: Mapping[str, torch.Tensor], name: str) -> int:
     if name not in tensors:
         raise BundleError(
-            f"the checkpoint misses {name}, which its configuration asks for; check that both belong together"
+            f"the checkpoint has no {name}, which its configuration requires; check that both belong together"
         )
     return len(tensors[name])
 
@@ -133,7 +133,7 @@ def _check_adapters(config: ConfigFile) -> None:
     for key in ("add_layer_norm_before_adapter", "add_layer_norm_after_adapter"):
         if adapter.get(key):
             raise BundleError(
-                f"{config.name}: adapter.{key} is true; adapters with norms of their own are not supported"
+                f"{config.name}: adapter.{key} is true; adapters with their own layer norms are not supported"
             )
     if config.get("use_lm_head_adapter", bool, default=False):
         raise BundleError(f"{config.name}: use_lm_head_adapter is true; adapters of the head are not supported")

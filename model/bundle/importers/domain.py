@@ -1,4 +1,4 @@
-"""What importing is for all kinds of checkpoints alike: sharing the backbone, and the domain's tables."""
+"""The common part of importing: writing the backbone and the domain's tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from model.progress import Progress
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """Files of a foreign model. A bundle that has a backbone needs no tokenizer."""
+    """Files of a foreign model. An existing bundle needs no tokenizer."""
 
     checkpoint: Path
     config: Path
@@ -34,18 +34,18 @@ class CheckpointSource:
 
 @dataclass(frozen=True)
 class DomainSource:
-    """Files of a domain, and what it is called in the bundle."""
+    """Files of a domain, and its name in the bundle."""
 
     name: str
     catalog: Path
     users: Path | None = None
     features: Path | None = None
-    replace: bool = False  # whether a domain of this name may be in the bundle already
+    replace: bool = False  # whether to replace an existing domain of this name
 
 
 @dataclass(frozen=True, eq=False)
 class ForeignModel:
-    """A checkpoint that was read: one tensor per name, of the backbone and of the domain together."""
+    """A checkpoint that was read, with the tensors of the backbone and of the domain together."""
 
     name: str
     config: BackboneConfig
@@ -63,7 +63,7 @@ def write_domain(model: ForeignModel, spec: DomainSpec, source: DomainSource, ou
     features = None
     if source.features is not None:
         if not spec.layout.visual_tokens:
-            raise BundleError(f"{model.name} is a model without images; leave the features out")
+            raise BundleError(f"{model.name} is a model without images; remove the features")
         features = read_features(source.features, catalog, partial(progress, "reading features"))
     progress("writing the bundle", 0, None)
     with BundleWriter(out) as writer:

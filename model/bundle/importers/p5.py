@@ -1,4 +1,4 @@
-"""P5's checkpoints: a whole T5 that was tuned together with whole-word embeddings, without images and adapters."""
+"""Importing P5 checkpoints: a T5 that was tuned with whole-word embeddings, without images and adapters."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from model.progress import Progress
 
 
 def import_p5(source: CheckpointSource, domain: DomainSource, out: Path, progress: Progress) -> str:
-    """Add a P5 to the bundle at `out`, which is made if need be; returns the bundle's hash.
+    """Add a P5 checkpoint to the bundle at `out`, creating it if necessary; returns the bundle's hash.
 
-    All of its T5 was tuned, so the backbone is this domain's alone unless another checkpoint has the very same weights.
-    Raises as `import_vip5` does.
+    P5 tunes the whole T5, so a bundle with another backbone cannot take it. Raises as `import_vip5` does.
     """
     config = ConfigFile(source.config)
     progress("reading the checkpoint", 0, None)
@@ -41,7 +40,7 @@ def import_p5(source: CheckpointSource, domain: DomainSource, out: Path, progres
     num_users, num_items = (config.get(key, int, 0) for key in ("user_extra_ids", "item_extra_ids"))
     if min(num_users, num_items) < 0:
         raise BundleError(
-            f"{config.name}: user_extra_ids and item_extra_ids are {num_users} and {num_items}; none may be < 0"
+            f"{config.name}: user_extra_ids and item_extra_ids are {num_users} and {num_items}; both must be at least 0"
         )
     tokenizer = None if source.tokenizer is None else read_tokenizer(source.tokenizer)
     if tokenizer is not None:

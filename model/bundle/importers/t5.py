@@ -1,4 +1,4 @@
-"""Folders of Hugging Face's T5: the backbone of a bundle without domains, to be tuned."""
+"""Importing a T5 of Hugging Face as the backbone of a new bundle, to be tuned."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ INDEX = "model.safetensors.index.json"
 
 
 def import_t5(folder: Path, out: Path, progress: Progress) -> str:
-    """Make a bundle of a T5's backbone, layer norms included; returns its hash.
+    """Create a bundle with a T5's backbone, including layer norms; returns its hash.
 
-    `folder` holds config.json, tokenizer.json and model.safetensors, possibly sharded. Raises BundleError or one of its
-    kinds for files that break a rule.
+    `folder` has config.json, tokenizer.json and model.safetensors, which may be sharded. Raises BundleError or a
+    subclass for files that break a rule.
     """
     config = ConfigFile(folder / "config.json")
     progress("reading the model", 0, None)
@@ -45,10 +45,10 @@ def import_t5(folder: Path, out: Path, progress: Progress) -> str:
 
 
 def _with_head(tensors: dict[str, torch.Tensor], *, is_scaled: bool, where: str) -> dict[str, torch.Tensor]:
-    """With a head of its own if its input is not scaled, else without.
+    """The tensors with a separate head if the decoder's output is not scaled, else without one.
 
-    Whether the decoder's output is scaled, and whether the head is the shared embedding, are two things to Hugging Face
-    and one to this network. A head that is shared and not scaled becomes one of its own.
+    Hugging Face has separate options for scaling the output and for sharing the embedding with the head; this network
+    has one for both. A shared head without scaling is stored as a separate head.
     """
     is_tied = HEAD not in tensors or torch.equal(tensors[HEAD], tensors[SHARED])
     if is_scaled and not is_tied:
@@ -71,10 +71,10 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
         )
     places = read_json_object(folder / INDEX).get("weight_map")
     if not isinstance(places, dict):
-        raise BundleError(f"{INDEX} has no weight_map, so it does not say which file holds what; save the model anew")
+        raise BundleError(f"{INDEX} has no weight_map, which lists the file of each tensor; save the model again")
     tensors: dict[str, torch.Tensor] = {}
     for shard in sorted({str(place) for place in places.values()}):
         if Path(shard).name != shard:
-            raise BundleError(f"{INDEX} names {shard!r}; shards lie beside it, so it must be the name of a file")
+            raise BundleError(f"{INDEX} names {shard!r}; a shard must be the name of a file in the same folder")
         tensors |= read_tensors(folder / shard)
     return tensors

@@ -1,4 +1,4 @@
-"""VIP5's checkpoints: a frozen T5, adapters, a visual mapper, and the config.json of its trainer."""
+"""Importing VIP5 checkpoints: a frozen T5, adapters, a visual mapper, and the trainer's config.json."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from model.progress import Progress
 
 
 def import_vip5(source: CheckpointSource, domain: DomainSource, out: Path, progress: Progress) -> str:
-    """Add a tuned VIP5 to the bundle at `out`, which is made if need be; returns the bundle's hash.
+    """Add a VIP5 checkpoint to the bundle at `out`, creating it if necessary; returns the bundle's hash.
 
-    Raises BackboneMismatchError if the checkpoint's frozen weights are not those of the bundle, BundleError or another
-    of its kinds for files that break a rule; the bundle then stays as it was.
+    Raises BackboneMismatchError if the checkpoint's frozen weights differ from the bundle's, BundleError or another
+    subclass for files that break a rule; the bundle is then unchanged.
     """
     config = ConfigFile(source.config)
     progress("reading the checkpoint", 0, None)

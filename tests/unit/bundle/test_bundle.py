@@ -86,15 +86,15 @@ def test_a_domain_of_another_backbone_is_refused(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("encoder.final_layer_norm.weight"), "misses encoder.final_layer_norm.weight"),
+        (lambda t: t.pop("encoder.final_layer_norm.weight"), "lacks encoder.final_layer_norm.weight"),
         (lambda t: t.update(extra=torch.zeros(2)), "has unknown extra; check that its configuration"),
         (
             lambda t: t.update({"encoder.category_embeddings.weight": torch.zeros(15, 16)}),
-            "encoder.category_embeddings.weight has shape (15, 16), by the configuration it must be (16, 16)",
+            "encoder.category_embeddings.weight has shape (15, 16), but by the configuration it is (16, 16)",
         ),
         (
             lambda t: t.update({"encoder.final_layer_norm.weight": torch.zeros(16, dtype=torch.int64)}),
-            "encoder.final_layer_norm.weight is of type torch.int64; weights must be floating-point",
+            "encoder.final_layer_norm.weight has type torch.int64; weights must be floating-point",
         ),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_backbone_with_some_of_its_layer_norms_is_refused(root: Path) -> None:
     name = "encoder.final_layer_norm.weight"
     with_tensors(root / "backbone/model.safetensors", lambda t: t.update({name: torch.ones(16)}))
     write_manifest(root)
-    with refused("invalid_bundle", "backbone/model.safetensors misses decoder.block.0.layer.0.layer_norm.weight"):
+    with refused("invalid_bundle", "backbone/model.safetensors lacks decoder.block.0.layer.0.layer_norm.weight"):
         open_bundle(root)
 
 
@@ -119,7 +119,7 @@ def test_a_truncated_safetensors_file_is_refused_even_if_listed_so(root: Path) -
     path = root / "domains/toys/adapter.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
     write_manifest(root)
-    with refused("invalid_bundle", "adapter.safetensors is not a safetensors file that can be read"):
+    with refused("invalid_bundle", "adapter.safetensors is not a readable safetensors file"):
         open_bundle(root)
 
 
@@ -153,14 +153,14 @@ def test_a_tokenizer_with_its_special_tokens_elsewhere_is_refused(root: Path) ->
     swapped = path.read_text().replace("<pad>", "<swap>").replace("<unk>", "<pad>").replace("<swap>", "<unk>")
     path.write_text(swapped)
     write_manifest(root)
-    with refused("invalid_bundle", "backbone/tokenizer.json: <pad> has id 2; in a T5's tokenizer it has 0"):
+    with refused("invalid_bundle", "backbone/tokenizer.json: <pad> has id 2, in T5's tokenizer 0"):
         open_bundle(root)
 
 
 def test_a_file_that_is_no_tokenizer_is_refused(root: Path) -> None:
     (root / "backbone/tokenizer.json").write_text("{}")
     write_manifest(root)
-    with refused("invalid_bundle", "tokenizer.json is not a tokenizer file that can be read"):
+    with refused("invalid_bundle", "tokenizer.json is not a readable tokenizer file"):
         open_bundle(root)
 
 
@@ -189,20 +189,20 @@ def test_an_identifier_that_cannot_be_generated_or_told_apart_is_refused(root: P
 
 def test_an_empty_index_is_refused(root: Path) -> None:
     with_catalog(root, index=["  ", *(str(number) for number in range(2, 121))])
-    with refused("invalid_catalog", "row 1 has no index; each row must have one"):
+    with refused("invalid_catalog", "row 1 has no index; give each row one"):
         open_bundle(root)
 
 
 def test_an_item_that_stands_twice_is_refused(root: Path) -> None:
     with_catalog(root, item_id=["item-2", *(f"item-{number}" for number in range(2, 121))])
-    with refused("invalid_catalog", "domains/toys/catalog.parquet: item_id 'item-2' stands in 2 rows"):
+    with refused("invalid_catalog", "domains/toys/catalog.parquet: item_id 'item-2' occurs in 2 rows"):
         open_bundle(root)
 
 
 def test_a_file_that_is_no_parquet_is_refused(root: Path) -> None:
     (root / "domains/toys/catalog.parquet").write_bytes(b"PAR1 and no more")
     write_manifest(root)
-    with refused("invalid_catalog", "catalog.parquet is not a Parquet file that can be read"):
+    with refused("invalid_catalog", "catalog.parquet is not a readable Parquet file"):
         open_bundle(root)
 
 
@@ -254,7 +254,7 @@ def test_prompts_longer_than_the_whole_word_table_are_refused(root: Path) -> Non
     write_manifest(root)
     with refused(
         "invalid_bundle",
-        "domains/toys/domain.json: prompts.max_tokens is 1025, the table of whole-word embeddings has 1024 rows, one "
-        "for each word; set max_tokens to at most 1024",
+        "domains/toys/domain.json: prompts.max_tokens is 1025, but the table of whole-word embeddings has 1024 rows, "
+        "one per word; set max_tokens to at most 1024",
     ):
         open_bundle(root)

@@ -102,12 +102,12 @@ def test_a_list_matches_if_any_of_its_elements_does(lists: list[list[str] | None
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("category", 1, "where.category: 1 does not fit; the column holds strings"),
-        ("size", 1.0, "where.size: 1.0 does not fit; the column holds whole numbers"),
-        ("size", True, "where.size: True does not fit"),
-        ("price", "1", "where.price: '1' does not fit; the column holds numbers"),
-        ("new", 1, "where.new: 1 does not fit; the column holds true or false"),
-        ("tags", 1, "where.tags: 1 does not fit; the column holds strings"),
+        ("category", 1, "where.category: 1 has the wrong type; the column has strings"),
+        ("size", 1.0, "where.size: 1.0 has the wrong type; the column has integers"),
+        ("size", True, "where.size: True has the wrong type"),
+        ("price", "1", "where.price: '1' has the wrong type; the column has numbers"),
+        ("new", 1, "where.new: 1 has the wrong type; the column has booleans"),
+        ("tags", 1, "where.tags: 1 has the wrong type; the column has strings"),
         ("size", 2**70, "where.size: a value is out of range"),
         ("price", 10**400, "where.price: a value is out of range"),
         ("category", "\ud800", "where.category: a value is out of range"),
@@ -120,7 +120,7 @@ def test_a_value_of_another_type_is_refused(column: str, value: Scalar, message:
 
 @pytest.mark.parametrize("column", ["colour", "item_id", "title", "active", ""])
 def test_a_column_that_cannot_be_filtered_by_is_refused_naming_those_that_can(column: str) -> None:
-    message = f"the catalog has no column {column!r} to filter by; there are: category, size, price, new, tags"
+    message = f"the catalog has no column {column!r} to filter by; choose from: category, size, price, new, tags"
     with refused("unknown_column", message):
         CATALOG.mask({column: ("x",)})
     with pytest.raises(InputError) as raised:
@@ -147,16 +147,16 @@ def test_searching_finds_titles_and_items_in_any_case_page_by_page() -> None:
         ([{"index": "a"}], "the catalog has no column item_id"),
         ([{"item_id": "a", "index": "1"}, {"item_id": "b"}], "the catalog: row 2 has no index"),
         ([{"item_id": " ", "index": "1"}], "the catalog: row 1 has no item_id"),
-        ([{"item_id": "a", "index": "1"}] * 2, "the catalog: item_id 'a' stands in 2 rows; it must be in one only"),
-        ([{"item_id": "a", "index": 1.5}], "the catalog: column index has type double; it must hold strings"),
+        ([{"item_id": "a", "index": "1"}] * 2, "the catalog: item_id 'a' occurs in 2 rows; it must be unique"),
+        ([{"item_id": "a", "index": 1.5}], "the catalog: column index has type double; it must be strings"),
         ([{"item_id": "a", "index": "1", "title": ["t"]}], "column title has type list<item: string>"),
         (
             [{"item_id": "a", "index": "1", "active": "yes"}],
-            "column active has type string; it must hold true or false",
+            "column active has type string; it must be boolean",
         ),
         ([{"item_id": "a", "index": "1", "size": {"w": 1}}], "column size has type struct<w: int64>"),
         ([{"item_id": "a", "index": "1", "paths": [["x"]]}], "column paths has type list<item: list<item: string>>"),
-        ([{"item_id": "a", "index": 1}, {"item_id": "b", "index": "x"}], "values of a column are of different types"),
+        ([{"item_id": "a", "index": 1}, {"item_id": "b", "index": "x"}], "a column has values of different types"),
     ],
 )
 def test_a_catalog_that_breaks_a_rule_is_refused(rows: list[dict[str, object]], message: str) -> None:

@@ -75,11 +75,15 @@ def test_values_that_another_bundle_does_not_take_are_left_out(files: DomainFile
     ("changes", "kind", "words"),
     [
         (CatalogChanges(active={"x": True}), UnknownItemError, "'x' is not in the catalog"),
-        (CatalogChanges(values={"item-1": {"price": "x"}}), InputError, "set.item-1: price takes double"),
+        (
+            CatalogChanges(values={"item-1": {"price": "x"}}),
+            InputError,
+            "set.item-1: a value of price is not of the type double",
+        ),
         (CatalogChanges(values={"item-1": {"active": True}}), InputError, "active cannot be set"),
         (CatalogChanges(added=({**NEW, "index": " "},)), CatalogError, "row 1 has no index"),
         (CatalogChanges(added=({**NEW, "colour": "red"},)), InputError, "no column 'colour'"),
-        (CatalogChanges(added=({**NEW, "index": "5"},)), CatalogError, "names another item already"),
+        (CatalogChanges(added=({**NEW, "index": "5"},)), CatalogError, "belongs to another item"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_rule(

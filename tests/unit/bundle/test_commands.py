@@ -86,7 +86,7 @@ def test_a_tampered_bundle_does_not_verify(tmp_path: Path, capsys: pytest.Captur
     (root / "domains/toys/users.parquet").unlink()
     assert run("bundle", "verify", root) == 1
     captured = capsys.readouterr()
-    assert captured.err == "error: domains/toys/users.parquet is missing; copy the bundle anew from its source\n"
+    assert captured.err == "error: domains/toys/users.parquet is missing; copy the bundle again from its source\n"
 
 
 def test_show_as_json_says_what_the_bundle_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,17 +78,17 @@ def test_hugging_face_reads_the_backbone_config(config_json: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.pop("layout"), "domains/toys/domain.json misses layout; it must have exactly backbone_sha256"),
+        (lambda d: d.pop("layout"), "domains/toys/domain.json lacks layout; it must have exactly backbone_sha256"),
         (lambda d: d.update(speed=1), "domains/toys/domain.json has unknown speed"),
-        (lambda d: d.update(name="games"), "the domain calls itself 'games', but its folder is 'toys'"),
+        (lambda d: d.update(name="games"), "the domain's name is 'games', but its folder is 'toys'"),
         (lambda d: d.update(trained=1), "domains/toys/domain.json: trained is 1; it must be of type bool"),
         (lambda d: d["layout"].update(bottleneck=True), "layout: bottleneck is true; it must be of type int"),
         (lambda d: d["layout"].update(bottleneck=-4), "layout.bottleneck is -4; it must not be negative"),
-        (lambda d: d["layout"].pop("category_rows"), "domains/toys/domain.json: layout misses category_rows"),
-        (lambda d: d.update(encoder=[]), "domains/toys/domain.json: encoder: [] stands where an object must be"),
+        (lambda d: d["layout"].pop("category_rows"), "domains/toys/domain.json: layout lacks category_rows"),
+        (lambda d: d.update(encoder=[]), "domains/toys/domain.json: encoder is []; it must be an object"),
         (lambda d: d["encoder"].update(dim=9), "encoder.dim is 9, but layout.feature_dim is 8"),
-        (lambda d: d["prompts"].update(max_tokens=0), "prompts.max_tokens is 0; a prompt has at least one token"),
-        (lambda d: d.update(length_penalty=float("nan")), "domain.json is not JSON that can be read"),
+        (lambda d: d["prompts"].update(max_tokens=0), "prompts.max_tokens is 0; it must be at least 1"),
+        (lambda d: d.update(length_penalty=float("nan")), "domain.json is not readable JSON"),
     ],
 )
 def test_a_faulty_domain_spec_is_refused(
@@ -101,10 +101,10 @@ def test_a_faulty_domain_spec_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.pop("d_kv"), "backbone/config.json misses d_kv"),
+        (lambda d: d.pop("d_kv"), "backbone/config.json lacks d_kv"),
         (lambda d: d.update(model_type="bert"), 'backbone/config.json: model_type must be "t5"'),
         (lambda d: d.update(num_heads=0), "backbone/config.json: num_heads is 0; it must be at least 1"),
-        (lambda d: d.update(layer_norm_epsilon=0), "layer_norm_epsilon is 0.0; it must be above 0"),
+        (lambda d: d.update(layer_norm_epsilon=0), "layer_norm_epsilon is 0.0; it must be greater than 0"),
         (
             lambda d: d.update(feed_forward_proj="silu"),
             'feed_forward_proj is "silu"; it must be one of relu, gated-gelu',
@@ -122,10 +122,10 @@ def test_a_faulty_backbone_config_is_refused(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "domain.json is not JSON that can be read"),
-        (b"\xff\xfe\x00", "domain.json is not JSON that can be read"),
-        (b"[1]", "domain.json holds a JSON list; it must be an object"),
-        (b"[" * 100_000, "domain.json is not JSON that can be read"),
+        (b"", "domain.json is not readable JSON"),
+        (b"\xff\xfe\x00", "domain.json is not readable JSON"),
+        (b"[1]", "domain.json is a JSON list; it must be an object"),
+        (b"[" * 100_000, "domain.json is not readable JSON"),
     ],
 )
 def test_a_file_that_is_no_json_object_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

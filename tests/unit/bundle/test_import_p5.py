@@ -106,7 +106,7 @@ def test_a_missing_whole_word_table_is_refused_only_if_it_is_asked_for(tmp_path:
 
     checkpoint.config.update(whole_word_embed=True)
     source, domain = saved(tmp_path, checkpoint, ["1"])
-    with refused("invalid_bundle", "the checkpoint misses encoder.whole_word_embeddings.weight"):
+    with refused("invalid_bundle", "the checkpoint has no encoder.whole_word_embeddings.weight"):
         import_p5(source, domain, tmp_path / "other", silent)
 
 

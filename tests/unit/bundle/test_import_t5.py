@@ -142,10 +142,10 @@ def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
         ({}, "model.safetensors.index.json has no weight_map"),
         (
             {"weight_map": {"shared.weight": "../secret.safetensors"}},
-            "names '../secret.safetensors'; shards lie beside",
+            "names '../secret.safetensors'; a shard must be",
         ),
-        ({"weight_map": {"shared.weight": "gone.safetensors"}}, "gone.safetensors is not a safetensors file that can"),
-        ({"weight_map": {"shared.weight": 3}}, "3 is not a safetensors file that can be read"),
+        ({"weight_map": {"shared.weight": "gone.safetensors"}}, "gone.safetensors is not a readable safetensors file"),
+        ({"weight_map": {"shared.weight": 3}}, "3 is not a readable safetensors file"),
     ],
 )
 def test_an_index_that_leads_nowhere_is_refused(tmp_path: Path, index: dict[str, object], message: str) -> None:

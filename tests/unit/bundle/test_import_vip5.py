@@ -119,8 +119,8 @@ def test_a_domain_of_another_backbone_is_refused_naming_the_first_difference(fil
     other = tiny_checkpoint(domain_seed=2)
     other.state_dict["encoder.block.1.layer.0.SelfAttention.k.weight"][0, 0] += 0.125
     message = (
-        "the checkpoint was not tuned on the bundle's backbone: encoder.block.1.layer.0.SelfAttention.k.weight is the "
-        "first of 1 frozen parameters that differ, the largest difference is 0.125; import it into a bundle of its own"
+        "the checkpoint was not tuned on the bundle's backbone: 1 frozen parameters differ by up to 0.125, the first "
+        "is encoder.block.1.layer.0.SelfAttention.k.weight; import it into another bundle"
     )
     with refused("backbone_mismatch", message):
         import_vip5(files.save(other), files.domain("games"), files.out, silent)
@@ -145,7 +145,7 @@ Change = Callable[[TinyCheckpoint], object]
     [
         (
             lambda c: c.state_dict.pop("encoder.final_layer_norm.weight"),
-            "tiny.pth misses encoder.final_layer_norm.weight",
+            "tiny.pth lacks encoder.final_layer_norm.weight",
         ),
         (
             lambda c: c.state_dict.update(extra=torch.zeros(1)),
@@ -154,25 +154,25 @@ Change = Callable[[TinyCheckpoint], object]
         (lambda c: c.state_dict.pop("shared.weight"), "the checkpoint has no shared.weight, so it is not a T5's"),
         (
             lambda c: c.state_dict.update({"lm_head.weight": c.state_dict["shared.weight"] + 1}),
-            "tiny.pth: lm_head.weight differs from shared.weight, but by tie_word_embeddings they are one tensor",
+            "tiny.pth: lm_head.weight differs from shared.weight, but by tie_word_embeddings they are the same tensor",
         ),
         (
             lambda c: c.state_dict.update({"decoder.embed_tokens.weight": torch.zeros(3, 3)}),
-            "tiny.pth: decoder.embed_tokens.weight differs from shared.weight, but by T5 they are one tensor",
+            "tiny.pth: decoder.embed_tokens.weight differs from shared.weight, but by T5 they are the same tensor",
         ),
         (
             lambda c: c.state_dict.update(
                 {"encoder.block.0.layer.0.attn_adapter.adapters.direct.down_sampler.bias": torch.ones(4)}
             ),
-            "adapters.sequential.down_sampler.bias, but by use_single_adapter they are one tensor",
+            "adapters.sequential.down_sampler.bias, but by use_single_adapter they are the same tensor",
         ),
         (lambda c: c.state_dict["shared.weight"].fill_(torch.nan), "shared.weight has values that are NaN or infinite"),
-        (lambda c: c.state_dict.update(step=3), "tiny.pth: step is not a tensor; save the model's state_dict() alone"),
-        (lambda c: c.state_dict.clear(), "tiny.pth holds a dict, not a state dict"),
-        (lambda c: c.config.pop("d_kv"), "tiny.json misses d_kv; it must be a whole number"),
-        (lambda c: c.config.pop("use_single_adapter"), "tiny.json misses use_single_adapter; it must be true or false"),
-        (lambda c: c.config.update(d_model="16"), "tiny.json: d_model is '16'; it must be a whole number"),
-        (lambda c: c.config.update(d_model=True), "tiny.json: d_model is True; it must be a whole number"),
+        (lambda c: c.state_dict.update(step=3), "tiny.pth: step is not a tensor; save only the model's state_dict()"),
+        (lambda c: c.state_dict.clear(), "tiny.pth is a dict, not a state dict"),
+        (lambda c: c.config.pop("d_kv"), "tiny.json has no d_kv; it must be an integer"),
+        (lambda c: c.config.pop("use_single_adapter"), "tiny.json has no use_single_adapter; it must be true or false"),
+        (lambda c: c.config.update(d_model="16"), "tiny.json: d_model is '16'; it must be an integer"),
+        (lambda c: c.config.update(d_model=True), "tiny.json: d_model is True; it must be an integer"),
         (lambda c: c.config.update(num_heads=0), "tiny.json: num_heads is 0; it must be at least 1"),
         (lambda c: c.config.update(dropout_rate="x"), "tiny.json: dropout_rate is 'x'; it must be a number"),
         (
@@ -188,18 +188,18 @@ Change = Callable[[TinyCheckpoint], object]
         (lambda c: c.config.update(adapter={"non_linearity": "relu"}), "adapter.non_linearity is 'relu'; it must be"),
         (
             lambda c: c.config.update(adapter={"add_layer_norm_before_adapter": True}),
-            "adapter.add_layer_norm_before_adapter is true; adapters with norms of their own are not supported",
+            "adapter.add_layer_norm_before_adapter is true; adapters with their own layer norms are not supported",
         ),
         (lambda c: c.config.update(use_lm_head_adapter=True), "adapters of the head are not supported"),
         (
             lambda c: c.state_dict.pop("encoder.whole_word_embeddings.weight"),
-            "the checkpoint misses encoder.whole_word_embeddings.weight, which its configuration asks for",
+            "the checkpoint has no encoder.whole_word_embeddings.weight, which its configuration requires",
         ),
         (
             lambda c: c.config.update(category_embed=False),
             "tiny.pth has unknown encoder.category_embeddings.weight",
         ),
-        (lambda c: c.config.update(n_vis_tokens=3), "has shape (16, 8), by the configuration it must be (24, 8)"),
+        (lambda c: c.config.update(n_vis_tokens=3), "has shape (16, 8), but by the configuration it is (24, 8)"),
     ],
 )
 def test_a_checkpoint_that_its_configuration_does_not_describe_is_refused(
@@ -230,7 +230,7 @@ def test_a_checkpoint_that_runs_code_is_refused_and_runs_none(files: Files, form
         torch.save(content, source.checkpoint, pickle_protocol=protocol)
     else:
         source.checkpoint.write_bytes(pickle.dumps(content, protocol=protocol))
-    with refused("unsafe_file", "tiny.pth is refused: it holds more than tensors and plain containers"):
+    with refused("unsafe_file", "tiny.pth is refused: it has more than tensors and plain containers"):
         import_vip5(source, files.domain(), files.out, silent)
     assert not proof.exists()
     assert not files.out.exists()
@@ -259,7 +259,7 @@ def test_a_damaged_checkpoint_is_refused(files: Files, damage: Callable[[bytes],
 def test_features_for_a_model_without_images_are_refused(files: Files) -> None:
     plain = replace(TINY_LAYOUT, visual_tokens=0, feature_dim=0, visual_norm=False)
     domain = replace(files.domain(), features=files.folder)
-    with refused("invalid_bundle", "tiny.pth is a model without images; leave the features out"):
+    with refused("invalid_bundle", "tiny.pth is a model without images; remove the features"):
         import_vip5(files.save(tiny_checkpoint(layout=plain)), domain, files.out, silent)
 
 

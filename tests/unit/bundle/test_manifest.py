@@ -38,7 +38,7 @@ def test_the_same_content_gives_the_same_hash(root: Path, tmp_path: Path) -> Non
 
 def test_a_missing_file_is_named(root: Path) -> None:
     (root / "domains/toys/catalog.parquet").unlink()
-    with refused("bundle_integrity", "domains/toys/catalog.parquet is missing; copy the bundle anew"):
+    with refused("bundle_integrity", "domains/toys/catalog.parquet is missing; copy the bundle again"):
         verify_files(root)
 
 
@@ -57,7 +57,7 @@ def test_a_flipped_bit_is_found(root: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with refused("bundle_integrity", "domains/games/adapter.safetensors was changed: its sha256 is"):
+    with refused("bundle_integrity", "domains/games/adapter.safetensors was modified: its sha256 is"):
         verify_files(root)
 
 
@@ -72,7 +72,7 @@ def test_a_file_that_is_not_listed_is_named(root: Path) -> None:
 )
 def test_a_path_that_leaves_the_bundle_is_refused(root: Path, path: str) -> None:
     relist(root, "domains/toys/users.parquet", path)
-    with refused("bundle_integrity", f"manifest.json lists {path!r}, which leads out of the bundle"):
+    with refused("bundle_integrity", f"manifest.json lists {path!r}, which is outside the bundle"):
         verify_files(root)
 
 
@@ -82,7 +82,7 @@ def test_a_path_that_leaves_the_bundle_is_refused(root: Path, path: str) -> None
 )
 def test_only_the_files_of_a_bundle_have_a_place(root: Path, path: str) -> None:
     relist(root, "domains/toys/users.parquet", path)
-    with refused("bundle_integrity", f"{path} has no place in a bundle"):
+    with refused("bundle_integrity", f"{path} does not belong in a bundle"):
         verify_files(root)
 
 
@@ -99,14 +99,14 @@ def test_a_link_out_of_the_bundle_is_refused(root: Path, tmp_path: Path) -> None
     path = root / "domains/toys/users.parquet"
     path.rename(tmp_path / "users.parquet")
     path.symlink_to(tmp_path / "users.parquet")
-    with refused("bundle_integrity", "domains/toys/users.parquet is a link that leads out of the bundle"):
+    with refused("bundle_integrity", "domains/toys/users.parquet is a link to a file outside the bundle"):
         verify_files(root)
 
 
 def test_a_linked_folder_out_of_the_bundle_is_refused(root: Path, tmp_path: Path) -> None:
     (root / "domains/toys").rename(tmp_path / "toys")
     (root / "domains/toys").symlink_to(tmp_path / "toys")
-    with refused("bundle_integrity", "is a link that leads out of the bundle"):
+    with refused("bundle_integrity", "is a link to a file outside the bundle"):
         verify_files(root)
 
 
@@ -125,7 +125,7 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
 def test_another_format_is_refused(root: Path, version: object) -> None:
     manifest = json.loads((root / "manifest.json").read_text())
     (root / "manifest.json").write_text(json.dumps({**manifest, "format_version": version}))
-    with refused("invalid_bundle", f"format_version is {version!r}, this program reads 1"):
+    with refused("invalid_bundle", f"format_version is {version!r}, but this program reads 1"):
         verify_files(root)
 
 

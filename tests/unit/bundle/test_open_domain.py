@@ -67,6 +67,6 @@ def test_a_domain_that_it_does_not_have_is_named(served: Bundle, root: Path, nam
 def test_a_file_of_the_domain_that_was_changed_is_refused(served: Bundle, root: Path) -> None:
     path = root / "domains" / "toys" / "adapter.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(IntegrityError, match=r"adapter\.safetensors was changed"):
+    with pytest.raises(IntegrityError, match=r"adapter\.safetensors was modified"):
         open_domain(root, "toys", served.foundation)
     assert open_domain(root, "garments", served.foundation).files.spec.name == "garments"

@@ -40,12 +40,12 @@ def test_json_lines_and_parquet_give_the_same_catalog(tmp_path: Path, name: str)
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("items.csv", b"item_id,index\n", "items.csv is of an unknown kind; it must be JSON lines"),
-        ("items.jsonl", b"", "items.jsonl is not JSON lines that can be read"),
-        ("items.jsonl", b'{"item_id": "a"\n', "items.jsonl is not JSON lines that can be read"),
+        ("items.csv", b"item_id,index\n", "items.csv has an unknown suffix; give JSON lines"),
+        ("items.jsonl", b"", "items.jsonl is not readable JSON lines"),
+        ("items.jsonl", b'{"item_id": "a"\n', "items.jsonl is not readable JSON lines"),
         ("items.jsonl", b'{"index": "a"}\n{"index": 1}\n', "Column(/index) changed from string to number in row 1"),
-        ("items.jsonl.gz", b"not gzip", "items.jsonl.gz is not JSON lines that can be read"),
-        ("items.parquet", b"PAR1", "items.parquet is not a Parquet file that can be read"),
+        ("items.jsonl.gz", b"not gzip", "items.jsonl.gz is not readable JSON lines"),
+        ("items.parquet", b"PAR1", "items.parquet is not a readable Parquet file"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -31,10 +31,10 @@ def test_searching_finds_names_and_ids_page_by_page() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"user_id": "a", "index": "1"}] * 2, "the users' table: user_id 'a' stands in 2 rows"),
+        ([{"user_id": "a", "index": "1"}] * 2, "the users' table: user_id 'a' occurs in 2 rows"),
         ([{"user_id": "a"}], "the users' table has no column index"),
         ([{"user_id": "a", "index": "1", "email": "e"}], "the users' table has unknown columns email"),
-        ([{"user_id": "a", "index": "1", "name": 1.5}], "column name has type double; it must hold strings"),
+        ([{"user_id": "a", "index": "1", "name": 1.5}], "column name has type double; it must be strings"),
     ],
 )
 def test_a_table_of_users_that_breaks_a_rule_is_refused(rows: list[dict[str, object]], message: str) -> None:

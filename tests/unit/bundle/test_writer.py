@@ -142,7 +142,7 @@ def test_of_two_writers_at_once_the_second_has_to_do_it_again(root: Path) -> Non
     with BundleWriter(root) as late:
         late.add_domain(spec("late"), toys.adapter, tiny_catalog(3))
         add_games(root, open_bundle(root))
-        with refused("invalid_bundle", "bundle was changed by somebody else meanwhile; do it again"):
+        with refused("invalid_bundle", "bundle was changed by another process meanwhile; repeat the command"):
             late.seal()
     assert open_bundle(root).domains.keys() == {"toys", "games"}
 
@@ -163,8 +163,7 @@ def test_the_same_backbone_is_shared_and_another_refused(root: Path) -> None:
         changed["decoder.block.1.layer.2.DenseReluDense.wo.weight"][0, 0] += 0.25
         changed["decoder.block.0.layer.1.EncDecAttention.o.weight"][1, 2] -= 0.5
         message = (
-            "decoder.block.0.layer.1.EncDecAttention.o.weight is the first of 2 frozen parameters that differ, "
-            "the largest difference is 0.5;"
+            "2 frozen parameters differ by up to 0.5, the first is decoder.block.0.layer.1.EncDecAttention.o.weight;"
         )
         with refused("backbone_mismatch", message):
             writer.share_backbone(backbone.config, changed, None)
@@ -175,7 +174,7 @@ def test_the_same_backbone_is_shared_and_another_refused(root: Path) -> None:
 
         tokenizer = tiny_tokenizer()
         tokenizer.add_special_tokens([AddedToken("<more>")])
-        with refused("backbone_mismatch", "the tokenizer's vocabulary is not that of the bundle's"):
+        with refused("backbone_mismatch", "the tokenizer's vocabulary differs from that of the bundle's"):
             writer.share_backbone(backbone.config, backbone.weights, tokenizer)
 
 
@@ -202,7 +201,7 @@ def test_a_domain_that_breaks_a_rule_is_not_written(root: Path) -> None:
     with BundleWriter(root) as writer:
         with refused("invalid_bundle", "'../up' cannot name a domain"):
             writer.add_domain(spec("../up"), toys.adapter, toys.catalog)
-        with refused("invalid_bundle", "domains/games/adapter.safetensors misses"):
+        with refused("invalid_bundle", "domains/games/adapter.safetensors lacks"):
             writer.add_domain(spec("games"), {}, toys.catalog)
         with refused("invalid_catalog", "domains/games/catalog.parquet: items 'a' and 'b' have the same tokens"):
             same = Catalog.from_rows([{"item_id": "a", "index": "7"}, {"item_id": "b", "index": " 7"}])

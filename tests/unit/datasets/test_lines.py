@@ -196,7 +196,7 @@ def test_a_file_without_a_good_line_is_refused(tmp_path: Path, content: bytes, m
 def test_two_items_of_one_id_are_refused(tmp_path: Path) -> None:
     sequences = write_lines(tmp_path / "s.txt", ["1 1 2"])
     items = write_json_lines(tmp_path / "i.jsonl", [{"item": 1, "asin": "A"}, {"item": 2, "asin": "A"}])
-    with refused("invalid_catalog", "item_id 'A' stands in 2 rows"):
+    with refused("invalid_catalog", "item_id 'A' occurs in 2 rows"):
         read(LinesSource(sequences, items))
 
 

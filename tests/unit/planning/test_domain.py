@@ -67,7 +67,7 @@ def test_values_that_python_calls_equal_are_still_checked_by_type(domain: Served
 def test_an_unknown_column_is_refused_naming_those_there_are(domain: ServedDomain) -> None:
     with pytest.raises(UnknownColumnError) as raised:
         domain.eligible({"colour": ("red",)})
-    assert str(raised.value) == ("the catalog has no column 'colour' to filter by; there are: category, price, tags")
+    assert str(raised.value) == ("the catalog has no column 'colour' to filter by; choose from: category, price, tags")
 
 
 def test_decoded_text_has_no_special_tokens(domain: ServedDomain) -> None:

@@ -93,8 +93,8 @@ def test_wrong_usage_says_what_is_missing(
     [
         ('{"image": "a.jpg"}', "items.jsonl has no column item_id"),
         ('{"item_id": "a"}', "no item of the catalog names a picture"),
-        ('{"item_id": "a", "image": "a"}\n{"item_id": "a", "image": "b"}', "'a' stands in 2 rows"),
-        ("{", "is not JSON lines"),
+        ('{"item_id": "a", "image": "a"}\n{"item_id": "a", "image": "b"}', "'a' occurs in 2 rows"),
+        ("{", "is not readable JSON lines"),
     ],
 )
 def test_a_catalog_that_breaks_a_rule_is_one_line_and_status_1(
