@@ -1,1 +1,1 @@
-"""The torch modules: T5, adapters, visual mapper. Knows nothing of text, items or requests."""
+"""The torch modules: T5, adapters and visual mapper. Knows nothing of text, items or requests."""

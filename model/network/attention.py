@@ -15,7 +15,7 @@ from model.network.projection import Projection
 
 
 class SelfAttention(nn.Module):
-    """Projections of self-attention; queries, keys and values come from one matrix product."""
+    """Projections of self-attention; one matrix product computes queries, keys and values."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Projections of cross-attention; keys and values are made once for an encoder output."""
+    """Projections of cross-attention; keys and values are computed once per encoder output."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class CrossAttention(nn.Module):
         return k.transpose(1, 2), v.transpose(1, 2)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-        """X [B, N, D]: N positions of a target, or the N beams of a row, all reading the row's one memory."""
+        """X [B, N, D]: N positions of a target, or N beams of a row, which all read the row's single memory."""
         q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         attended = attend(q, keys, values, mask, dropout)
         output: Tensor = self.o(attended.transpose(1, 2).flatten(-2))
@@ -68,13 +68,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float 
 
 
 def padding_mask(is_token: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive mask [B, 1, 1, M] that is exactly zero weight after the softmax; is_token: [B, M]."""
+    """Additive mask [B, 1, 1, M] that gives padding exactly zero weight after the softmax; is_token: [B, M]."""
     mask = torch.zeros(is_token.shape, dtype=dtype, device=is_token.device)
     return mask.masked_fill_(~is_token, torch.finfo(dtype).min)[:, None, None, :]
 
 
 class RelativePositions(nn.Module):
-    """T5's bias by bucketed distance; the table lives in a stack's first block and serves all of its layers."""
+    """T5's bias by bucketed distance; a stack's first block holds the table for all of its layers."""
 
     def __init__(self, config: BackboneConfig, *, is_bidirectional: bool) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class RelativePositions(nn.Module):
         self.is_bidirectional = is_bidirectional
 
     def forward(self, length: int) -> Tensor:
-        """Bias of every query position against every key position: [1, H, length, length]."""
+        """Bias of every pair of query and key positions: [1, H, length, length]."""
         positions = torch.arange(length, device=self.table.device)
         distances = torch.arange(1 - length, length, device=self.table.device)
         buckets = relative_buckets(
@@ -97,7 +97,7 @@ class RelativePositions(nn.Module):
 
 
 def relative_buckets(distances: Tensor, *, num_buckets: int, max_distance: int, is_bidirectional: bool) -> Tensor:
-    """Bucket of each distance (key position minus query position): exact when near, logarithmic up to max_distance."""
+    """Bucket of each distance (key minus query position): exact for small ones, logarithmic up to max_distance."""
     first = torch.zeros_like(distances)
     if is_bidirectional:
         num_buckets //= 2

@@ -1,7 +1,7 @@
-"""Weights that differ by domain, stacked; each batch row reads its own domain's.
+"""Banks: the weights of all domains stacked, of which each batch row reads its own domain's.
 
-A domain whose layout is smaller than the bank's is padded with zeros, which is exact: a bottleneck unit with zero
-weights contributes gelu(0) = 0, a missing adapter is one that adds nothing.
+A domain with a smaller layout than the bank is padded with zeros, which is exact: a bottleneck unit with zero weights
+contributes gelu(0) = 0, and an adapter with zero weights adds nothing.
 """
 
 # B rows, N positions (tokens or beams), D width, R bottleneck, C domains in the bank, A adapters in the bank
@@ -19,17 +19,17 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class PackedBanks:
-    """Banks that lie side by side in one tensor: one gather fetches all that a row needs."""
+    """Banks side by side in one tensor, so that one gather fetches all that a row needs."""
 
     data: Tensor  # [C, W], or [A, W]
-    places: Mapping[int, tuple[int, int]]  # by identity of a bank: where in W its entries begin and end
+    places: Mapping[int, tuple[int, int]]  # by a bank's id(): its start and end in W
 
 
 class BankRows:
-    """Entries of packed banks, fetched once however often they are read."""
+    """Entries of packed banks, which are fetched once and read any number of times."""
 
     def __init__(self, packed: PackedBanks, entries: Tensor) -> None:
-        """Fetch entries [B], or [1] for one that all rows read."""
+        """Fetch entries [B], or [1] if all rows read the same one."""
         self.entries = entries
         self._places = packed.places
         self._fetched = packed.data.index_select(0, entries)
@@ -44,11 +44,11 @@ class BankRows:
 
 
 BankIndex: TypeAlias = int | Tensor | BankRows
-"""Which entry of a bank each row reads: [B], one number where all rows read the same, or what was fetched before."""
+"""The entry of a bank that each row reads: [B], one number if all rows read the same, or fetched entries."""
 
 
 def bank_index(numbers: Sequence[int], device: torch.device | None = None) -> int | Tensor:
-    """The index of rows that read these entries; one number where they agree, which spares the gathering."""
+    """The index of rows that read these entries; one number if all are equal, which avoids a gather."""
     if len(set(numbers)) == 1:
         return numbers[0]
     return torch.tensor(numbers, device=device)
@@ -56,21 +56,21 @@ def bank_index(numbers: Sequence[int], device: torch.device | None = None) -> in
 
 @dataclass(frozen=True)
 class RowIndex:
-    """Where the rows of a batch find their weights."""
+    """The weights of each row of a batch."""
 
     domain: BankIndex
-    adapter: BankIndex  # domain and task together
+    adapter: BankIndex  # by domain and task
 
 
 def select(bank: Tensor, index: BankIndex) -> Tensor:
-    """Entries of a bank [C, ...] by row: [B, ...], or [...] or [1, ...] for one entry shared by all rows."""
+    """Entries of a bank [C, ...] by row: [B, ...], or [...] or [1, ...] if all rows share one entry."""
     if isinstance(index, int):
         return bank[index]
     return index.of(bank) if isinstance(index, BankRows) else bank.index_select(0, index)
 
 
 def entries(index: Tensor | BankRows) -> Tensor:
-    """Numbers of the entries: [B] or [1]."""
+    """The numbers of the entries: [B] or [1]."""
     return index.entries if isinstance(index, BankRows) else index
 
 
@@ -92,7 +92,7 @@ class RMSNormBank(nn.Module):
 
 
 class AdapterBank(nn.Module):
-    """Bottleneck adapters with a residual of their own: a + up(gelu_new(down(a))). VIP5, §3.2."""
+    """Bottleneck adapters with an internal residual: a + up(gelu_new(down(a))). VIP5, §3.2."""
 
     def __init__(self, num_adapters: int, width: int, bottleneck: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class AdapterBank(nn.Module):
 
 
 def banked_linear(x: Tensor, weight: Tensor, bias: Tensor, index: BankIndex) -> Tensor:
-    """X [B, N, in] through each row's own weight [C, out, in] and bias [C, out]: [B, N, out]."""
+    """Apply each row's weight [C, out, in] and bias [C, out] to x [B, N, in]: [B, N, out]."""
     if isinstance(index, int):
         return functional.linear(x, weight[index], bias[index])
     weights, biases = select(weight, index), select(bias, index)

@@ -11,25 +11,25 @@ from torch import Tensor
 
 
 class StepCache(Protocol):
-    """Where the decoder's layers put the keys and values of a step, and find those of all steps before."""
+    """Where the decoder's layers write the keys and values of a step and read those of all steps."""
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write one token's keys and values [B, n, H, E]; returns all so far, each [B·n, H, t + 1, E]."""
         ...
 
     def advance(self) -> None:
-        """Close a step, once all layers have written."""
+        """End a step, after all layers have written."""
         ...
 
 
 class KeyValueCache:
     """Keys and values of the decoded tokens of every beam, in one tensor of fixed size.
 
-    The first step may run one beam a row: `reorder` then spreads it over all K.
+    The first step may run with one beam per row; `reorder` then copies it to all K.
     """
 
     def __init__(self, data: Tensor) -> None:
-        """Take room of shape [L, 2, B, K, H, T, E]; its content does not matter."""
+        """Use a tensor of shape [L, 2, B, K, H, T, E] with any content."""
         self._data = data
         self.length = 0
 
@@ -50,11 +50,11 @@ class KeyValueCache:
         return keys, values
 
     def advance(self) -> None:
-        """Close a step, once all layers have written."""
+        """End a step, after all layers have written."""
         self.length += 1
 
     def reorder(self, parents: Tensor) -> None:
-        """Beam k of row b goes on from beam parents[b, k]; parents: [B, n], int64, for the first n beams."""
+        """Make beam k of row b continue beam parents[b, k]; parents: [B, n], int64, for the first n beams."""
         num_rows, num_beams = self._data.shape[2:4]
         first = torch.arange(num_rows, device=parents.device).unsqueeze(1) * num_beams
         written = self._data[:, :, :, :, :, : self.length].flatten(2, 3)

@@ -1,4 +1,4 @@
-"""Dimensions of a backbone and of what a domain adds to it."""
+"""Dimensions of a backbone, and of a domain's additions to it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ FeedForward = Literal["relu", "gated-gelu"]
 class BackboneConfig:
     """Dimensions of a T5, under Hugging Face's names.
 
-    `num_layers` counts encoder blocks. A tied head reads the shared embedding scaled by d_model^-0.5; an untied one has
-    weights of its own and no scale.
+    `num_layers` counts encoder blocks. A tied head uses the shared embedding and scales its input by d_model^-0.5; an
+    untied one has separate weights and no scaling.
     """
 
     vocab_size: int
@@ -43,9 +43,8 @@ class BackboneConfig:
 class DomainLayout:
     """What a domain adds to the backbone: sizes of its adapters, visual mapper and embedding tables.
 
-    `bottleneck` is d_model // reduction_factor, 0 for a domain without adapters. `visual_tokens` is the number of
-    tokens an image becomes, 0 for text-only prompts. Table sizes are numbers of rows, 0 where the model has no such
-    table.
+    `bottleneck` is d_model // reduction_factor, 0 without adapters. `visual_tokens` is the number of tokens per image,
+    0 for text-only prompts. Table sizes are numbers of rows, 0 for a table that the model does not have.
     """
 
     bottleneck: int
@@ -58,12 +57,12 @@ class DomainLayout:
     category_rows: int
 
     def adapter_of(self, task: Task) -> int:
-        """Row of `task` in the domain's stack of adapters."""
+        """Index of a task's adapter among the domain's adapters."""
         return 0 if self.one_adapter_for_all_tasks else TASKS.index(task)
 
     @property
     def adapter_tasks(self) -> tuple[Task, ...]:
-        """Tasks whose adapters are stored; one for all of them goes under the first task's name."""
+        """Tasks whose adapters are stored; a single adapter for all tasks is stored as the first task's."""
         return TASKS[:1] if self.one_adapter_for_all_tasks else TASKS
 
     @property
@@ -72,7 +71,7 @@ class DomainLayout:
 
 
 def capacity_of(layouts: Sequence[DomainLayout]) -> DomainLayout:
-    """The smallest layout that has room for each of the given ones."""
+    """The smallest layout with room for each of the given ones."""
     return DomainLayout(
         bottleneck=max(layout.bottleneck for layout in layouts),
         cross_attention_adapter=any(layout.cross_attention_adapter for layout in layouts),

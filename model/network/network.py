@@ -1,4 +1,4 @@
-"""The whole network: embedding of multimodal prompts, encoder, decoder, head; for training and serving alike."""
+"""The whole network, for training and serving: embedding of multimodal prompts, encoder, decoder and head."""
 
 # B rows, S source length, T target length, K beams, I images, F feature width, D width, V vocabulary
 
@@ -46,16 +46,16 @@ class EncoderBatch:
     category_ids: Tensor  # [B, S]
     features: Tensor  # [B, I, F], zero rows where a prompt has fewer images
     rows: RowIndex
-    is_padded: bool = True  # False where no row has padding, which saves the mask
+    is_padded: bool = True  # False if no row has padding, which saves the mask
 
 
 class Vip5Network(nn.Module):
-    """T5 with the additions of any number of domains; each row of a batch uses its own domain's."""
+    """T5 with the additions of any number of domains; each row of a batch uses those of its own domain."""
 
     def __init__(
         self, config: BackboneConfig, layouts: Sequence[DomainLayout], *, room_for: DomainLayout = NO_ADDITIONS
     ) -> None:
-        """Make banks with a slot for each layout, as wide as the widest of them and of `room_for`."""
+        """Create banks with a slot for each layout, as large as the largest of the layouts and `room_for`."""
         super().__init__()
         self.config = config
         self.layouts = tuple(layouts) or (NO_ADDITIONS,)
@@ -84,21 +84,21 @@ class Vip5Network(nn.Module):
 
     @property
     def feature_dim(self) -> int:
-        """Width F that image features are padded to; 0 where no domain has images."""
+        """Width F to which image features are padded; 0 if no domain has images."""
         return 0 if self.visual is None else self.visual.feature_dim
 
     def adapter_row(self, slot: int, task: Task) -> int:
-        """Where a domain's adapter for a task lies in the adapter banks."""
+        """Index of a domain's adapter for a task in the adapter banks."""
         return slot * self.adapters_per_domain + self.layouts[slot].adapter_of(task)
 
     def set_layout(self, slot: int, layout: DomainLayout) -> None:
-        """Say what a slot holds from now on; its weights are another matter."""
+        """Set the layout of a slot, without changing its weights."""
         self.layouts = (*self.layouts[:slot], layout, *self.layouts[slot + 1 :])
         if self.visual is not None:
             self.visual.set_layout(slot, layout)
 
     def embed(self, batch: EncoderBatch) -> Tensor:
-        """Token embeddings with the images in their places, plus whole-word and category embeddings: [B, S, D]."""
+        """Token and image embeddings, plus whole-word and category embeddings: [B, S, D]."""
         x = functional.embedding(batch.input_ids, self.shared)
         domain = batch.rows.domain
         if self.visual is not None and batch.features.shape[1]:
@@ -113,14 +113,14 @@ class Vip5Network(nn.Module):
     def encode(self, batch: EncoderBatch, positions: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Encoder states [B, S, D] and the additive padding mask [B, 1, 1, S].
 
-        `positions` is the encoder's bias of S positions, where it is at hand.
+        `positions` is the encoder's bias for S positions, if it is known already.
         """
         x = self.embed(batch)
         mask = padding_mask(batch.input_ids != PAD_ID, x.dtype) if batch.is_padded else None
         return self.encoder(x, mask, batch.rows, positions), mask
 
     def memorise(self, batch: EncoderBatch, positions: Tensor | None = None) -> Memory:
-        """What the decoder reads of the prompts."""
+        """What the decoder reads from the prompts."""
         states, mask = self.encode(batch, positions)
         return self.decoder.memorise(states, mask)
 
@@ -136,34 +136,34 @@ class Vip5Network(nn.Module):
         return self.logits(self.decoder(x, memory, rows))
 
     def step(self, tokens: Tensor, bias: Tensor, cache: StepCache, memory: Memory, rows: RowIndex) -> Tensor:
-        """Logits [B, K, V] after one more token of every beam, tokens [B, K]; bias: `step_biases`' row of this step."""
+        """Logits [B, K, V] after one more token per beam, tokens [B, K]; bias: the step's entry of `step_biases`."""
         x = functional.embedding(tokens, self.shared)
         return self.logits(self.decoder.step(x, bias, cache, memory, rows))
 
     def grow(self, tokens: Tensor, tree: BeamTree, memory: Memory, rows: RowIndex) -> Tensor:
-        """Logits [B, K, V] after one more token of every beam of a tree that has branched, tokens [B, K]."""
+        """Logits [B, K, V] after one more token per beam of a tree, tokens [B, K]; call `branch` first."""
         x = functional.embedding(tokens, self.shared)
         return self.logits(self.decoder.grow(x, tree, memory, rows))
 
     def step_biases(self, max_length: int) -> list[Tensor]:
-        """Position bias of each step t of a decode loop: [1, H, 1, t + 1]."""
+        """The position bias of each step t of a decode loop: [1, H, 1, t + 1]."""
         bias = self.decoder.positions(max_length).to(self.shared.dtype)
         return [bias[:, :, t : t + 1, : t + 1] for t in range(max_length)]
 
     def new_cache(self, num_rows: int, num_beams: int, max_length: int) -> KeyValueCache:
-        """Room for the keys and values of `max_length` tokens of every beam."""
+        """A cache for the keys and values of `max_length` tokens per beam."""
         config = self.config
         shape = (config.num_decoder_layers, 2, num_rows, num_beams, config.num_heads, max_length, config.d_kv)
         return KeyValueCache(torch.zeros(shape, dtype=self.shared.dtype, device=self.shared.device))
 
     def new_tree_data(self, num_rows: int, plan: TreePlan) -> Tensor:
-        """Room for the keys and values of a tree of beams: zeros [L, B, P, 2, H, E]."""
+        """Storage for the keys and values of a beam tree: zeros [L, B, P, 2, H, E]."""
         config = self.config
         shape = (config.num_decoder_layers, num_rows, plan.num_places, 2, config.num_heads, config.d_kv)
         return torch.zeros(shape, dtype=self.shared.dtype, device=self.shared.device)
 
     def forward(self, batch: EncoderBatch, target_ids: Tensor) -> Tensor:
-        """Logits [B, T, V] of targets under teacher forcing; targets may be padded with any valid id."""
+        """Logits [B, T, V] of targets by teacher forcing; targets may be padded with any valid id."""
         return self.decode(target_ids, self.memorise(batch), batch.rows)
 
     def _tables(self, num_rows: int) -> nn.Parameter | None:
@@ -173,7 +173,7 @@ class Vip5Network(nn.Module):
 
 
 def _look_up(tables: Tensor, ids: Tensor, index: BankIndex) -> Tensor:
-    """Rows `ids` [B, S] of each batch row's own table, tables [C, R, D]: [B, S, D]."""
+    """Look up ids [B, S] in each batch row's own table, tables [C, R, D]: [B, S, D]."""
     if isinstance(index, int):
         return functional.embedding(ids, tables[index])
     return functional.embedding(ids + entries(index).unsqueeze(1) * tables.shape[1], tables.flatten(0, 1))

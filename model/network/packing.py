@@ -1,4 +1,4 @@
-"""Laying a network's banks side by side, for devices on which many small gathers cost more than one large one."""
+"""Packing a network's banks side by side, for devices on which one large gather is faster than many small ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from model.network.network import Vip5Network
 from model.network.visual import VisualMapperBank
 
 _ALIGNMENT = 64
-"""Elements to whose multiples banks are put, so that matrix products read them as fast as weights of their own."""
+"""Alignment of banks in elements, with which matrix products read them as fast as separate weights."""
 
 
 @dataclass(frozen=True)
 class PackedNetwork:
-    """A network whose banks were moved into two tensors, which its parameters are views of."""
+    """A network whose banks were moved into two tensors; its parameters are views of them."""
 
     network: Vip5Network
     by_domain: PackedBanks
@@ -26,7 +26,7 @@ class PackedNetwork:
 
     @classmethod
     def of(cls, network: Vip5Network) -> PackedNetwork:
-        """Move the banks of a frozen network; its tables of embeddings stay, since single rows are read from them."""
+        """Move the banks of a frozen network, except its embedding tables, of which only single rows are read."""
         num_domains = len(network.layouts)
         return cls(
             network,
@@ -35,7 +35,7 @@ class PackedNetwork:
         )
 
     def rows(self, domains: Tensor, adapters: Tensor) -> RowIndex:
-        """Fetch what rows read: entries [B], or [1] where all rows read the same."""
+        """Fetch the entries that rows read: [B], or [1] if all rows read the same."""
         return RowIndex(domain=BankRows(self.by_domain, domains), adapter=BankRows(self.by_adapter, adapters))
 
 

@@ -1,8 +1,8 @@
-"""Matrix products with frozen weights, which on a CPU may be laid out anew for the processor.
+"""Matrix products with frozen weights, which can be packed for the processor on a CPU.
 
-The plain product of a few rows with a large weight reads the weight in an order that suits neither the caches nor the
-vector units; oneDNN's packed layout does (figures in benchmarks/RESULTS.md). The packed product is an operator that
-torch's own compiler emits; where a build of torch does not have it, the plain product is used.
+The plain product of a few rows with a large weight reads the weight in an order that is slow for caches and vector
+units; oneDNN's packed layout is faster (figures in benchmarks/RESULTS.md). The packed product is an operator that
+torch's compiler emits; a torch build without it falls back to the plain product.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _ROWS_HINT = 64
-"""Number of rows that weights are packed for; measured to be good from 1 row to 8,000."""
+"""Number of rows that weights are packed for; fast from 1 to 8,000 rows in measurements."""
 
 _SMALLEST_PACKED = 2**17
-"""Number of elements below which the plain product is as good or better."""
+"""Number of elements below which the plain product is as fast or faster."""
 
 
 class Projection(nn.Module):
@@ -28,7 +28,7 @@ class Projection(nn.Module):
 
     @classmethod
     def empty(cls, num_outputs: int, num_inputs: int) -> Projection:
-        """A projection whose weight is yet to be filled."""
+        """A projection with an uninitialised weight."""
         return cls(nn.Parameter(torch.empty(num_outputs, num_inputs)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,10 +41,10 @@ class Projection(nn.Module):
         return product
 
     def in_float32(self, x: Tensor) -> Tensor:
-        """Multiply x [..., in] to float32 [..., out], which a narrower weight's own precision does not round."""
+        """Multiply x [..., in] to float32 [..., out] without rounding to a narrower weight's precision."""
         if self.weight.dtype == torch.float32:
             product: Tensor = self(x)
-            return product.float()  # where torch casts by itself, it is not yet
+            return product.float()  # under autocast, it is not float32 yet
         if not x.is_cuda:
             plain: Tensor = functional.linear(x.float(), self.weight.float())
             return plain
@@ -53,14 +53,14 @@ class Projection(nn.Module):
         return wide
 
     def pack(self) -> None:
-        """Lay the weight out for this processor; it must not change any more."""
+        """Pack the weight for this processor; it must not change afterwards."""
         self._packed = torch.ops.mkldnn._reorder_linear_weight(  # noqa: SLF001  # likewise
             self.weight.detach(), _ROWS_HINT
         )
 
 
 def pack_projections(network: nn.Module) -> None:
-    """Pack the large projections of a frozen float32 network on a CPU, where torch can; the others stay as they are."""
+    """Pack the large projections of a frozen float32 network on a CPU, if torch supports it."""
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         return
     for module in network.modules():

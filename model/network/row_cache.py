@@ -1,6 +1,6 @@
-"""What the decoder keeps of texts that share a batch but neither a beginning nor a position.
+"""The decoder's cache for texts that share a batch but start at different times and are at different positions.
 
-Buffers grow by doubling; on a GPU every step runs over all of them, elsewhere over what is used.
+Buffers grow by doubling. On a GPU every step runs over whole buffers, elsewhere only over the part in use.
 """
 
 # L layers, R rows there is room for, n rows of a step, H heads, T room for tokens, S room for source, E head width
@@ -26,7 +26,7 @@ _FEWEST_SOURCE_TOKENS = 64
 
 @dataclass(frozen=True)
 class RowSelection:
-    """The rows of one step, in buffers that are not moved while it lasts."""
+    """The rows of a step; valid until the buffers are moved."""
 
     rows: tuple[int, ...]
     selector: Selector
@@ -34,10 +34,10 @@ class RowSelection:
 
 
 class RowCache:
-    """Keys and values of each row's own tokens and of its source, in tensors of [L, 2, R, H, T or S, E]."""
+    """Keys and values of each row's tokens and source, in tensors of [L, 2, R, H, T or S, E]."""
 
     def __init__(self, network: Vip5Network, *, is_static: bool) -> None:
-        """`is_static` runs every step over all rows and positions there is room for."""
+        """With `is_static`, every step runs over all rows and positions of the buffers."""
         config = network.config
         self._heads = (config.num_heads, config.d_kv)
         self._num_layers = config.num_decoder_layers
@@ -47,7 +47,7 @@ class RowCache:
         self.release()
 
     def release(self) -> None:
-        """Forget all rows and give their memory back."""
+        """Remove all rows and free their memory."""
         self._lengths: list[int] = []
         self._source_lengths: list[int] = []
         self._own = self._room(0, 0)
@@ -56,11 +56,11 @@ class RowCache:
 
     @property
     def num_rows(self) -> int:
-        """Rows that there is room for now."""
+        """The number of rows that the buffers have room for."""
         return self._own.shape[2]
 
     def occupy(self, rows: Sequence[int], memory: Memory, source_lengths: Sequence[int]) -> None:
-        """Begin a text in each row, from a batch's memory [n, H, S, E] whose rows have these lengths."""
+        """Start a text in each row, from a batch's memory [n, H, S, E] with these source lengths."""
         width = memory.keys[0].shape[2]
         self._reserve(max(rows) + 1, 1, width)
         index = torch.tensor(list(rows), device=self._like.device)
@@ -74,7 +74,7 @@ class RowCache:
         self._lengths[row] = self._source_lengths[row] = 0
 
     def select(self, rows: Sequence[int]) -> RowSelection:
-        """Prepare steps of these rows; holds until `occupy`, `reserve_step` moves the buffers, or other rows step."""
+        """Prepare steps of these rows; valid until `occupy`, until the buffers are moved, or until other rows step."""
         chosen = tuple(range(self.num_rows)) if self._is_static else tuple(rows)
         selector = _selector(chosen, self._like.device)
         width = self._source.shape[4] if self._is_static else max(self._source_lengths[row] for row in chosen)
@@ -88,11 +88,11 @@ class RowCache:
         return RowSelection(chosen, selector, Memory(keys.unbind(0), values.unbind(0), mask))
 
     def reserve_step(self) -> bool:
-        """Make room for one more token of every row; returns whether the buffers had to move."""
+        """Make room for one more token per row; returns whether the buffers were moved."""
         return self._reserve(0, max(self._lengths) + 1, 0)
 
     def at_step(self, selection: RowSelection) -> StepRows:
-        """The selected rows' caches, about to take one more token each."""
+        """The selected rows' caches for one more token each."""
         positions = [self._lengths[row] for row in selection.rows]
         length = self._own.shape[4] if self._is_static else max(positions) + 1
         return StepRows(
@@ -103,17 +103,17 @@ class RowCache:
         )
 
     def past(self, selection: RowSelection) -> tuple[Tensor, Tensor]:
-        """What the selected rows hold so far, [L, 2, n, H, t, E] for the longest of them, and their lengths [n]."""
+        """The selected rows' keys and values so far, [L, 2, n, H, t, E] for the longest, and their lengths [n]."""
         lengths = [self._lengths[row] for row in selection.rows]
         return self._own[:, :, selection.selector, :, : max(lengths)], torch.tensor(lengths, device=self._like.device)
 
     def biases(self, positions: Tensor, length: int) -> Tensor:
-        """Position bias [n, H, 1, length] of tokens at positions [n]; the future, which is not theirs, is masked."""
+        """Position bias [n, H, 1, length] of tokens at positions [n], with the future masked."""
         bias: Tensor = self._biases.index_select(0, positions)
         return bias[:, :, None, :length]
 
     def advance(self, rows: Sequence[int]) -> None:
-        """Close a step of these rows."""
+        """End a step of these rows."""
         for row in rows:
             self._lengths[row] += 1
 
@@ -137,21 +137,21 @@ class RowCache:
 
     def _room(self, num_rows: int, length: int) -> Tensor:
         num_heads, width = self._heads
-        # Zeros: what is masked is multiplied by a weight of nought, which must not meet a NaN.
+        # Zeros, because masked values are multiplied by zero and must not be NaN.
         return self._like.new_zeros((self._num_layers, 2, num_rows, num_heads, length, width))
 
     def _bias_table(self, length: int) -> Tensor:
-        """Bias of the token at each position against all others, the future masked: [T, H, T]."""
+        """Position bias between each position and all others, with the future masked: [T, H, T]."""
         bias: Tensor = self._positions(length)[0].to(self._like.dtype)  # [H, T, T]
         future = torch.ones(length, length, dtype=torch.bool, device=bias.device).triu(1)
         return bias.masked_fill(future, torch.finfo(bias.dtype).min).transpose(0, 1).contiguous()
 
 
 class StepRows:
-    """A step's window on a RowCache, which the decoder's layers write to and read from."""
+    """The view of a RowCache that the decoder's layers use in one step."""
 
     def __init__(self, own: Tensor, selector: Selector, rows: Tensor, positions: Tensor) -> None:
-        """Own: [L, 2, R, H, t, E], of which the rows [n] take a token at positions [n]."""
+        """Own: [L, 2, R, H, t, E]; each of the rows [n] takes a token at its position of positions [n]."""
         self._own = own
         self._selector = selector
         self._rows = rows
@@ -162,23 +162,23 @@ class StepRows:
         return self._own.shape[4]
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write each row's token, k and v [n, 1, H, E]; returns what there is of the rows, each [n, H, t, E]."""
+        """Write each row's token, k and v [n, 1, H, E]; returns all of the rows' keys and values, each [n, H, t, E]."""
         own = self._own[layer]
         own[0, self._rows, :, self.positions] = k[:, 0]
         own[1, self._rows, :, self.positions] = v[:, 0]
         return own[0, self._selector], own[1, self._selector]
 
     def advance(self) -> None:
-        """Lengths are the RowCache's to keep: a step that failed on the way leaves no trace."""
+        """Does nothing: the RowCache updates lengths, so a step that fails has no effect."""
 
 
 def _grown(room: int, needed: int, fewest: int) -> int:
-    """Room for `needed`: what there is, or the next power of two."""
+    """The current size if it suffices, else the next power of two."""
     return room if needed <= room else max(fewest, 1 << (needed - 1).bit_length())
 
 
 def _selector(rows: tuple[int, ...], device: torch.device) -> Selector:
-    """Rows that lie side by side are a slice, which copies nothing."""
+    """A slice for consecutive rows, which copies nothing, else their numbers."""
     if rows == tuple(range(rows[0], rows[0] + len(rows))):
         return slice(rows[0], rows[0] + len(rows))
     return torch.tensor(rows, device=device)

@@ -1,6 +1,6 @@
-"""Domains that come and go: filling a slot of a network's banks, and making room for wider ones.
+"""Placing domains into slots of a network's banks, and enlarging the banks for larger domains.
 
-Other slots are not touched, so batches of other domains may run meanwhile.
+Other slots are not touched, so batches of other domains can run meanwhile.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def fits(network: Vip5Network, slot: int, layout: DomainLayout) -> bool:
 
 @torch.no_grad()
 def place_domain(network: Vip5Network, slot: int, layout: DomainLayout, weights: Weights) -> None:
-    """Put a domain into a slot that `fits` it. `weights` must hold its layer norms too."""
-    assert fits(network, slot, layout), "make room first"
+    """Load a domain into a slot that `fits` it. `weights` must include its layer norms."""
+    assert fits(network, slot, layout), "enlarge the network with with_layout first"
     _empty(network, slot)
     network.set_layout(slot, layout)
     load_domain(network, slot, weights)
@@ -37,9 +37,9 @@ def place_domain(network: Vip5Network, slot: int, layout: DomainLayout, weights:
 
 @torch.no_grad()
 def with_layout(network: Vip5Network, slot: int, layout: DomainLayout) -> Vip5Network:
-    """A network with room for a domain of this layout in a slot, and all other slots as they were.
+    """A network with room for this layout in a slot, and with all other slots unchanged.
 
-    The backbone is shared, not copied; the slot itself is empty.
+    The backbone is shared, not copied; the slot itself is not filled.
     """
     layouts = list(network.layouts)
     layouts += [NO_ADDITIONS] * (slot + 1 - len(layouts))
@@ -56,7 +56,7 @@ def with_layout(network: Vip5Network, slot: int, layout: DomainLayout) -> Vip5Ne
 
 
 def _empty(network: Vip5Network, slot: int) -> None:
-    """Make a slot's weights those of a domain that adds nothing."""
+    """Reset a slot's weights to those of a domain without additions."""
     adapters = slice(slot * network.adapters_per_domain, (slot + 1) * network.adapters_per_domain)
     for module in network.modules():
         if isinstance(module, RMSNormBank):
@@ -73,7 +73,7 @@ def _empty(network: Vip5Network, slot: int) -> None:
 
 
 def _share_backbone(source: nn.Module, target: nn.Module) -> None:
-    """Make the target's frozen parts the very same as the source's, packed weights included."""
+    """Use the source's frozen parts in the target, including packed weights."""
     for name, child in source.named_children():
         if isinstance(child, Projection):
             setattr(target, name, child)

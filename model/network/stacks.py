@@ -1,4 +1,4 @@
-"""Encoder and decoder: pre-norm T5 blocks, an adapter inside each residual branch."""
+"""Encoder and decoder: pre-norm T5 blocks with an adapter inside each residual branch."""
 
 # B rows, S source length, T target length, N positions or beams, L layers, H heads, E head width, D width
 
@@ -22,7 +22,7 @@ from model.network.projection import Projection
 
 @dataclass(frozen=True)
 class BankSizes:
-    """How many domains and adapters the banks hold, and how wide the widest adapter is."""
+    """Numbers of domains and adapters in the banks, and the width of the widest adapter."""
 
     num_domains: int
     num_adapters: int
@@ -32,15 +32,15 @@ class BankSizes:
 
 @dataclass(frozen=True)
 class Memory:
-    """What the decoder reads of the encoder: keys and values of each layer [B, H, S, E], and the padding's mask."""
+    """What the decoder reads from the encoder: keys and values of each layer [B, H, S, E], and the padding mask."""
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
-    mask: Tensor | None  # [B, 1, 1, S], None where no row is padded
+    mask: Tensor | None  # [B, 1, 1, S], None if no row is padded
 
 
 class Branch(nn.Module):
-    """The parts around a sub-layer that belong to the domain: its norm before, its adapter after."""
+    """The domain's parts around a sub-layer: the norm before it and the adapter after it."""
 
     def __init__(self, config: BackboneConfig, sizes: BankSizes, *, has_adapter: bool) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Branch(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """relu(x·wi)·wo, or gelu_new(x·wi_0)·(x·wi_1)·wo with both halves of wi in one matrix."""
+    """relu(x·wi)·wo, or gelu_new(x·wi_0)·(x·wi_1)·wo with wi_0 and wi_1 in one matrix."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class DecoderBlock(nn.Module):
         return self._read_and_feed(x, memory, layer, rows)
 
     def step(self, x: Tensor, bias: Tensor, cache: StepCache, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
-        """One new token of every beam: x [B, K, D], bias [1 or B, H, 1, t + 1] of the token at position t."""
+        """One new token per beam: x [B, K, D], bias [1 or B, H, 1, t + 1] of the token at position t."""
         q, k, v = self.attention.project(self.attention_branch.before(x, rows))  # [B, K, H, E]
         keys, values = cache.append(layer, k, v)  # [B·K, H, t + 1, E]
         attended = attend(q.flatten(0, 1).unsqueeze(2), keys, values, bias)  # [B·K, H, 1, E]
@@ -132,7 +132,7 @@ class DecoderBlock(nn.Module):
         return self._read_and_feed(x, memory, layer, rows)
 
     def grow(self, x: Tensor, tree: BeamTree, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
-        """One new token of every beam, as `step`, over a tree that holds all beams of a row side by side."""
+        """Like `step`, over a tree that has all beams of a row side by side."""
         q, pairs = self.attention.project_pairs(self.attention_branch.before(x, rows))
         keys, values = tree.append(layer, pairs)
         attended = attend(q.transpose(1, 2), keys, values, tree.bias).transpose(1, 2)  # [B, K, H, E]
@@ -164,7 +164,7 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None, rows: RowIndex, positions: Tensor | None = None) -> Tensor:
         """X [B, S, D], mask [B, 1, 1, S] or None → encoder states [B, S, D].
 
-        `positions` is the bias of S positions, [1, H, S, S], where it is at hand.
+        `positions` is the bias for S positions, [1, H, S, S], if it is known already.
         """
         bias = (self.positions(x.shape[1]) if positions is None else positions).to(x.dtype)
         bias = bias if mask is None else bias + mask
@@ -189,7 +189,7 @@ class Decoder(nn.Module):
         return cast("Iterable[DecoderBlock]", self.blocks)
 
     def memorise(self, states: Tensor, mask: Tensor | None) -> Memory:
-        """Keys and values of encoder states [B, S, D], made once for all steps and beams."""
+        """Keys and values of encoder states [B, S, D], computed once for all steps and beams."""
         pairs = [block.cross.memorise(states) for block in self.layers]
         return Memory(keys=tuple(k for k, _ in pairs), values=tuple(v for _, v in pairs), mask=mask)
 
@@ -204,7 +204,7 @@ class Decoder(nn.Module):
         return functional.dropout(self.final_norm(x, rows.domain), self.dropout, self.training)
 
     def step(self, x: Tensor, bias: Tensor, cache: StepCache, memory: Memory, rows: RowIndex) -> Tensor:
-        """The next token of every beam, x [B, K, D], bias [1 or B, H, 1, t + 1] → states [B, K, D]; the cache grows."""
+        """The next token of every beam, x [B, K, D], bias [1 or B, H, 1, t + 1] → states [B, K, D]."""
         for layer, block in enumerate(self.layers):
             x = block.step(x, bias, cache, memory, layer, rows)
         cache.advance()
@@ -212,7 +212,7 @@ class Decoder(nn.Module):
         return states
 
     def grow(self, x: Tensor, tree: BeamTree, memory: Memory, rows: RowIndex) -> Tensor:
-        """The next token of every beam of a tree that has branched, x [B, K, D] → states [B, K, D]."""
+        """The next token of every beam of a tree, x [B, K, D] → states [B, K, D]."""
         for layer, block in enumerate(self.layers):
             x = block.grow(x, tree, memory, layer, rows)
         states: Tensor = self.final_norm(x, rows.domain)

@@ -1,4 +1,4 @@
-"""The visual mapper: an image embedding becomes a few tokens of the prompt (VIP5, §3.1)."""
+"""The visual mapper, which turns an image embedding into visual tokens of the prompt (VIP5, §3.1)."""
 
 # B rows, I images, F feature width, D model width, V visual tokens, W = V·D, C domains in the bank
 
@@ -14,7 +14,7 @@ from model.network.config import DomainLayout
 
 
 class VisualMapperBank(nn.Module):
-    """RMSNorm(W2·tanh(W1·f + b1) + b2), the norm over all V·D values of an image together, for each domain its own."""
+    """RMSNorm(W2·tanh(W1·f + b1) + b2) for each domain; the norm is over all V·D values of an image."""
 
     def __init__(self, layouts: Sequence[DomainLayout], capacity: DomainLayout, d_model: int, eps: float) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class VisualMapperBank(nn.Module):
     def forward(self, features: Tensor, index: BankIndex) -> Tensor:
         """Features [B, I, F], padded with zeros beyond a domain's own width → [B, I, V, D].
 
-        A domain with fewer than V tokens an image uses the first ones.
+        A domain with fewer than V tokens per image uses the first ones.
         """
         hidden = torch.tanh(banked_linear(features, self.hidden_weight, self.hidden_bias, index))
         values = banked_linear(hidden, self.output_weight, self.output_bias, index)
@@ -50,7 +50,7 @@ class VisualMapperBank(nn.Module):
         return mapped
 
     def _normalise(self, values: Tensor, index: BankIndex) -> Tensor:
-        # The mean runs over the domain's own values; those that pad it are zero and do not count.
+        # The mean is over the domain's own values; the padding is zero and not counted.
         width = _per_row(self.tokens_of, index) * self.d_model
         mean_square = values.float().square().sum(-1, keepdim=True) / width.clamp(min=1)
         weight = select(self.norm_weight, index)
@@ -70,5 +70,5 @@ class VisualMapperBank(nn.Module):
 
 
 def _per_row(values: Tensor, index: BankIndex) -> Tensor:
-    """A fact of each domain [C] as [B, 1, 1], or [1, 1, 1] for one domain."""
+    """A value of each domain, [C], by row: [B, 1, 1], or [1, 1, 1] for a single domain."""
     return select(values, index).reshape(-1, 1, 1)

@@ -1,4 +1,4 @@
-"""Between the names of checkpoints (Hugging Face's T5, VIP5) and the network's parameters."""
+"""Loading and saving the network's parameters under the names of checkpoints (Hugging Face's T5 and VIP5)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class _Entry:
-    """A checkpoint's tensor and where it lives: a view of a parameter, into whose leading corner it goes."""
+    """The name of a checkpoint's tensor, and the view of a parameter that it is loaded into."""
 
     name: str
     target: Tensor
@@ -27,7 +27,7 @@ class _Entry:
 def build_network(
     config: BackboneConfig, layouts: Sequence[DomainLayout], backbone: Weights, adapters: Sequence[Weights]
 ) -> Vip5Network:
-    """A frozen network of a backbone and its domains: layout and adapter i belong to slot i.
+    """A frozen network of a backbone and its domains; layout i and adapter i are for slot i.
 
     Raises BundleError for a missing tensor or a wrong shape.
     """
@@ -40,20 +40,20 @@ def build_network(
 
 
 def load_backbone(network: Vip5Network, weights: Weights) -> None:
-    """Fill the frozen part from a backbone's tensors. Raises BundleError for a missing tensor or a wrong shape."""
+    """Load the backbone's tensors. Raises BundleError for a missing tensor or a wrong shape."""
     _fill(_backbone_entries(network), weights)
 
 
 def load_domain(network: Vip5Network, slot: int, weights: Weights) -> None:
-    """Fill one domain's entries of the banks; smaller layouts than the bank's leave zeros around.
+    """Load one domain's tensors into its slot of the banks; a smaller layout than the bank's stays padded with zeros.
 
-    `weights` holds the domain's tensors over the backbone's (a T5's own layer norms serve a domain without any).
+    `weights` has the domain's tensors over the backbone's: a domain without layer norms uses the T5's.
     """
     _fill(_domain_entries(network, slot), weights)
 
 
 def backbone_weights(network: Vip5Network) -> dict[str, Tensor]:
-    """The frozen part's tensors, under the names of Hugging Face's T5."""
+    """The backbone's tensors, under the names of Hugging Face's T5."""
     return {entry.name: entry.target.detach().clone() for entry in _backbone_entries(network)}
 
 
@@ -66,12 +66,14 @@ def domain_weights(network: Vip5Network, slot: int) -> dict[str, Tensor]:
 def _fill(entries: Iterator[_Entry], weights: Weights) -> None:
     for entry in entries:
         if entry.name not in weights:
-            raise BundleError(f"the tensor {entry.name} is missing; it must have the shape {list(entry.target.shape)}")
+            raise BundleError(
+                f"the tensor {entry.name} of shape {list(entry.target.shape)} is missing; check the checkpoint"
+            )
         tensor = weights[entry.name]
         if tensor.shape != entry.target.shape:
             raise BundleError(
-                f"the tensor {entry.name} has the shape {list(tensor.shape)}, the configuration asks for "
-                f"{list(entry.target.shape)}"
+                f"the tensor {entry.name} has shape {list(tensor.shape)}, but by the configuration it is "
+                f"{list(entry.target.shape)}; check that both describe the same model"
             )
         entry.target.copy_(tensor)
 
@@ -164,5 +166,5 @@ def _last_layer(block: EncoderBlock | DecoderBlock) -> int:
 
 
 def freeze(network: nn.Module) -> nn.Module:
-    """Make a network ready to serve: no dropout, no gradients."""
+    """Prepare a network for serving: no dropout, no gradients."""
     return network.eval().requires_grad_(requires_grad=False)

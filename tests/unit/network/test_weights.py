@@ -32,7 +32,7 @@ def test_a_missing_tensor_of_the_backbone_is_named_with_its_shape(name: str) -> 
     shape = list(tensors.pop(name).shape)
     with pytest.raises(BundleError) as raised:
         load_backbone(unfilled(["all"]), tensors)
-    assert str(raised.value) == f"the tensor {name} is missing; it must have the shape {shape}"
+    assert str(raised.value) == f"the tensor {name} of shape {shape} is missing; check the checkpoint"
 
 
 def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
@@ -40,8 +40,8 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
     with pytest.raises(BundleError) as raised:
         load_backbone(unfilled(["all"]), tensors)
     assert str(raised.value) == (
-        "the tensor decoder.block.0.layer.2.DenseReluDense.wo.weight has the shape [16, 23], "
-        "the configuration asks for [16, 24]"
+        "the tensor decoder.block.0.layer.2.DenseReluDense.wo.weight has shape [16, 23], but by the configuration it "
+        "is [16, 24]; check that both describe the same model"
     )
 
 
@@ -51,14 +51,17 @@ def test_a_missing_tensor_of_a_domain_is_named_with_the_domains_own_shape(name: 
     del tensors[name]
     with pytest.raises(BundleError) as raised:
         load_domain(unfilled(["larger", "all"]), 1, tensors)
-    assert str(raised.value) == f"the tensor {name} is missing; it must have the shape {shape}"
+    assert str(raised.value) == f"the tensor {name} of shape {shape} is missing; check the checkpoint"
 
 
 def test_an_adapter_as_wide_as_the_bank_but_not_as_the_layout_is_refused() -> None:
     tensors = domain_tensors(LAYOUTS["all"], seed=1) | {ADAPTER: torch.zeros(16, 6)}
     with pytest.raises(BundleError) as raised:
         load_domain(unfilled(["larger", "all"]), 1, tensors)
-    assert str(raised.value) == f"the tensor {ADAPTER} has the shape [16, 6], the configuration asks for [16, 4]"
+    assert str(raised.value) == (
+        f"the tensor {ADAPTER} has shape [16, 6], but by the configuration it is [16, 4]; "
+        "check that both describe the same model"
+    )
 
 
 def test_tensors_that_a_domain_does_not_have_are_not_asked_for() -> None:
