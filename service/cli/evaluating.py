@@ -12,6 +12,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from model.evaluation.options import DEFAULT_TEMPLATES
 from service.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ EXAMPLE = (
 COMPARE_EXAMPLE = "Example: vip5 compare results/a.json results/b.json --out table.md --plot plot.png"
 
 _LISTED = "comma-separated"
+_DEFAULT_TEMPLATES = ",".join(name for names in DEFAULT_TEMPLATES.values() for name in names)
 
 
 def evaluate(
@@ -38,7 +40,7 @@ def evaluate(
     ] = None,
     templates: Annotated[
         str | None,
-        typer.Option(help=f"Templates to ask by ({_LISTED}).", show_default="A-3,A-9,B-5,B-8,B-1,C-3,C-8,C-12"),
+        typer.Option(help=f"Templates to ask by ({_LISTED}).", show_default=_DEFAULT_TEMPLATES),
     ] = None,
     users: Annotated[int | None, typer.Option(help="Draw so many users at random.", show_default="all")] = None,
     seed: Annotated[int, typer.Option(help="Of the users drawn, of negatives, and of the intervals.")] = 0,
