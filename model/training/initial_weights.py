@@ -21,7 +21,7 @@ class InitialWeights:
     seed: int
 
     def tensors(self, shapes: Mapping[str, Shape], stream: str) -> dict[str, Tensor]:
-        """One tensor per name; each domain draws from a `stream` of its own."""
+        """One tensor per name; each domain draws from its own `stream`."""
         generator = torch.Generator().manual_seed(_seed_of(self.seed, stream))
         return {name: self._tensor(name, shapes[name], generator) for name in sorted(shapes)}
 
