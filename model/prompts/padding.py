@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from model.prompts.prompt import Ids, Prompt
 
-
 PROMPT_IDS = ("input_ids", "whole_word_ids", "category_ids")
 
 
