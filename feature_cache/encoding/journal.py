@@ -79,10 +79,6 @@ class Journal:
         return frozenset(self._entries)
 
     @property
-    def num_rows(self) -> int:
-        return sum(len(entry.places) for entry in self._entries.values())
-
-    @property
     def faults(self) -> list[Fault]:
         """Of all batches, in their order."""
         return [fault for number in sorted(self._entries) for fault in self._entries[number].faults]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from urllib.parse import quote
@@ -142,6 +142,3 @@ class Edition:
     def bucket_keys(self, item_ids: Sequence[str]) -> list[str]:
         """For each item the key of the bucket that holds it."""
         return [self.bucket_key(self.bucket_of(item_id)) for item_id in item_ids]
-
-    def all_bucket_keys(self) -> Iterator[str]:
-        return map(self.bucket_key, range(self.num_buckets))
