@@ -122,9 +122,11 @@ async def _measure(port: int, num_items: int, num_lookups: int) -> dict[str, Any
         )
     latency: dict[str, dict[str, object]] = {}
     async with (
-        open_tiered(RedisAddress.parse(url), {"toys": SPACE}, LIMITS, NoObserver(), tier_bytes=0) as plain,
-        open_tiered(RedisAddress.parse(url), {"toys": SPACE}, LIMITS, NoObserver(), tier_bytes=10**9) as kept,
+        open_tiered(RedisAddress.parse(url), LIMITS, NoObserver(), tier_bytes=0) as plain,
+        open_tiered(RedisAddress.parse(url), LIMITS, NoObserver(), tier_bytes=10**9) as kept,
     ):
+        await plain.watch(SPACE)
+        await kept.watch(SPACE)
         await _check(plain, source)
         for size in SIZES:
             for name, times in (await _in_turn(plain, kept, client, source, size, num_lookups)).items():
@@ -145,16 +147,16 @@ async def _in_turn(
         return [await client.get(_key(each)) for each in item_ids]
 
     contenders: dict[str, Lookup] = {
-        "packed": lambda item_ids: plain.get_many("toys", item_ids),
+        "packed": lambda item_ids: plain.get_many(SPACE, item_ids),
         "MGET": lambda item_ids: client.mget([_key(each) for each in item_ids]),
         "one GET each": one_get_each,
-        "process": lambda item_ids: kept.get_many("toys", item_ids),
+        "process": lambda item_ids: kept.get_many(SPACE, item_ids),
     }
     times: dict[str, list[float]] = {name: [] for name in contenders}
     picks = np.random.default_rng(1).integers(0, len(source.item_ids), (num_lookups + 20, size))
     for number, pick in enumerate(picks.tolist()):
         item_ids = [source.item_ids[place] for place in pick]
-        await kept.get_many("toys", item_ids)  # the process is asked for what it has
+        await kept.get_many(SPACE, item_ids)  # the process is asked for what it has
         order = [*contenders.items()]
         for name, lookup in (*order[number % len(order) :], *order[: number % len(order)]):
             if name == "one GET each" and number // 4 % 4:  # it takes its time
@@ -168,7 +170,7 @@ async def _in_turn(
 
 async def _check(store: TieredStore, source: RandomSource) -> None:
     places = np.arange(0, len(source.item_ids), max(1, len(source.item_ids) // 1000))
-    batch = await store.get_many("toys", [source.item_ids[place] for place in places.tolist()])
+    batch = await store.get_many(SPACE, [source.item_ids[place] for place in places.tolist()])
     if not batch.is_present.all() or not np.array_equal(batch.features, source.rows(places).astype(np.float32)):
         raise SystemExit("what was read is not what was loaded")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from feature_cache.errors import FeatureFileError
-from feature_cache.store import EMBEDDED_TIER, FeatureBatch, FeatureObserver, NoObserver
+from feature_cache.store import EMBEDDED_TIER, FeatureBatch, FeatureObserver
 
 FLOATS = ("F16", "F32")
 
@@ -99,47 +99,34 @@ class FeatureFile:
 
 
 class EmbeddedStore:
-    """A feature store over one file per namespace; a namespace without a file has no embedding at all."""
+    """A feature store over a bundle's file; without a file, no item has an embedding."""
 
-    def __init__(
-        self, files: Mapping[str, FeatureFile], dims: Mapping[str, int], observer: FeatureObserver | None = None
-    ) -> None:
-        """`dims` gives the width for every namespace. Raises FeatureFileError where a file has another one."""
-        for namespace, file in files.items():
-            if file.dim != dims[namespace]:
-                raise FeatureFileError(
-                    f"the embeddings of {namespace} are {file.dim} wide, but its model reads {dims[namespace]}; encode"
-                    " them with the image encoder that the domain was tuned on"
-                )
-        self._files = dict(files)
-        self._dims = dict(dims)
-        self._observer = observer or NoObserver()
+    def __init__(self, file: FeatureFile | None, dim: int, observer: FeatureObserver) -> None:
+        """`dim` is the width that the model reads. Raises FeatureFileError where the file has another one."""
+        if file is not None and file.dim != dim:
+            raise FeatureFileError(
+                f"the embeddings are {file.dim} wide, but the model reads {dim}; encode the pictures with the image"
+                " encoder that the domain was tuned on"
+            )
+        self._file = file
+        self._dim = dim
+        self._observer = observer
 
-    @classmethod
-    def open(
-        cls, paths: Mapping[str, Path], dims: Mapping[str, int], observer: FeatureObserver | None = None
-    ) -> EmbeddedStore:
-        return cls({namespace: FeatureFile.open(path) for namespace, path in paths.items()}, dims, observer)
-
-    async def get_many(self, namespace: str, item_ids: Sequence[str]) -> FeatureBatch:
+    async def get_many(self, item_ids: Sequence[str]) -> FeatureBatch:
         started_at = time.perf_counter()
-        batch = self._read(namespace, item_ids)
+        batch = self._read(item_ids)
         num_present = int(batch.is_present.sum())
         duration_s = time.perf_counter() - started_at
         self._observer.observe_features(EMBEDDED_TIER, num_present, len(item_ids) - num_present, duration_s)
         return batch
 
-    def _read(self, namespace: str, item_ids: Sequence[str]) -> FeatureBatch:
-        file = self._files.get(namespace)
-        if file is None:
+    def _read(self, item_ids: Sequence[str]) -> FeatureBatch:
+        if self._file is None:
             return FeatureBatch(
-                features=np.zeros((len(item_ids), self._dims[namespace]), dtype=np.float32),
+                features=np.zeros((len(item_ids), self._dim), dtype=np.float32),
                 is_present=np.zeros(len(item_ids), dtype=np.bool_),
             )
-        return file.read(item_ids)
-
-    def dim(self, namespace: str) -> int:
-        return self._dims[namespace]
+        return self._file.read(item_ids)
 
 
 def _item_ids(path: Path, id_bytes: NDArray[np.uint8], id_offsets: NDArray[np.int64]) -> list[str]:

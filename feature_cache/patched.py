@@ -20,11 +20,8 @@ class PatchedStore:
         self._below = below
         self._rows = rows
 
-    def dim(self, namespace: str) -> int:
-        return self._below.dim(namespace)
-
-    async def get_many(self, namespace: str, item_ids: Sequence[str]) -> FeatureBatch:
-        batch = await self._below.get_many(namespace, item_ids)
+    async def get_many(self, item_ids: Sequence[str]) -> FeatureBatch:
+        batch = await self._below.get_many(item_ids)
         places = [place for place, item_id in enumerate(item_ids) if item_id in self._rows]
         if not places:
             return batch

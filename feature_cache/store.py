@@ -37,14 +37,10 @@ class FeatureBatch:
 
 
 class FeatureStore(Protocol):
-    """Looks image embeddings up. `namespace` names the domain that the items belong to."""
+    """Looks up the image embeddings of one domain's items."""
 
-    async def get_many(self, namespace: str, item_ids: Sequence[str]) -> FeatureBatch:
-        """Fetch the embeddings of all items in one round trip; what is missing is marked, never raised."""
-        ...
-
-    def dim(self, namespace: str) -> int:
-        """Width D of the namespace's embeddings."""
+    async def get_many(self, item_ids: Sequence[str]) -> FeatureBatch:
+        """Fetch the embeddings of all items in one round trip; missing ones are marked, and nothing is raised."""
         ...
 
 

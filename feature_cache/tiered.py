@@ -1,4 +1,4 @@
-"""The store of a service with Redis: rows kept in this process, then Redis, then a store of last resort."""
+"""The store of a service with Redis: rows kept in this process, then Redis, then the bundle's own embeddings."""
 
 # N items asked for, D width
 
@@ -29,37 +29,25 @@ class _Rows:
 
 
 class TieredStore:
-    """Looks embeddings up in this process, in Redis and, if there is one, in `last_resort`.
+    """Looks embeddings up in this process, then in Redis, for every space that is watched.
 
-    Answers differ from what Redis holds for as long as the watcher takes to hear of a change. While Redis is away, what
-    is kept here goes on being used.
+    Answers lag behind Redis for as long as the watcher takes to hear of a change. While Redis is away, rows that are
+    kept here are still used.
     """
 
-    def __init__(
-        self,
-        reader: RemoteReader,
-        tier: ProcessTier | None,
-        observer: FeatureObserver,
-        last_resort: FeatureStore | None = None,
-    ) -> None:
+    def __init__(self, reader: RemoteReader, tier: ProcessTier | None, observer: FeatureObserver) -> None:
         self._reader = reader
         self._tier = tier
         self._observer = observer
-        self._last_resort = last_resort
         if tier is not None:
             reader.watcher.on_change(tier.drop)
 
-    def dim(self, namespace: str) -> int:
-        return self._reader.spaces[namespace].dim
-
     async def watch(self, space: FeatureSpace) -> None:
-        """Let one more space be read, by the namespace that `namespace_of` gives."""
-        self._reader.spaces[namespace_of(space)] = space
-        await self._reader.watcher.watch(namespace_of(space), space)
+        """Follow one more space, so that it can be read."""
+        await self._reader.watcher.watch(space)
 
     def forget(self, space: FeatureSpace) -> None:
-        self._reader.spaces.pop(namespace_of(space), None)
-        self._reader.watcher.forget(namespace_of(space))
+        self._reader.watcher.forget(space)
 
     @property
     def is_up(self) -> bool:
@@ -70,15 +58,12 @@ class TieredStore:
     def problems(self) -> list[str]:
         return self._reader.watcher.problems
 
-    async def get_many(self, namespace: str, item_ids: Sequence[str]) -> FeatureBatch:
-        known = self._reader.watcher.known(namespace)
-        found = await self._rows(namespace, known, item_ids)
-        batch = _batch(known, found, len(item_ids), self.dim(namespace))
-        if self._last_resort is None or batch.is_present.all():
-            return batch
-        return await _completed(batch, self._last_resort, namespace, item_ids)
+    async def get_many(self, space: FeatureSpace, item_ids: Sequence[str]) -> FeatureBatch:
+        known = self._reader.watcher.known(space)
+        found = await self._rows(space, known, item_ids)
+        return _batch(known, found, len(item_ids), space.dim)
 
-    async def _rows(self, namespace: str, known: Known, item_ids: Sequence[str]) -> _Rows:
+    async def _rows(self, space: FeatureSpace, known: Known, item_ids: Sequence[str]) -> _Rows:
         if self._tier is None or known.edition is None:
             fetched = await self._reader.fetch(known, item_ids)
             return _Rows(fetched.rows, fetched.shortfall)
@@ -94,7 +79,7 @@ class TieredStore:
             return _Rows(rows)
         fetched = await self._reader.fetch(known, [item_ids[place] for place in missing])
         # What was read before an item was put must not be kept after it: the watcher has told of it already.
-        now = self._reader.watcher.known(namespace)
+        now = self._reader.watcher.known(space)
         may_keep = (now.token, now.changes) == (known.token, known.changes)
         for place, row, is_absent in zip(missing, fetched.rows, fetched.is_absent, strict=True):
             rows[place] = row
@@ -104,26 +89,18 @@ class TieredStore:
 
 
 class SpaceStore:
-    """The embeddings of one space, and a store of last resort of its own."""
+    """The embeddings of one space; `fallback`, if there is one, is asked for what the tiers do not have."""
 
-    def __init__(self, tiered: TieredStore, space: FeatureSpace, last_resort: FeatureStore | None) -> None:
+    def __init__(self, tiered: TieredStore, space: FeatureSpace, fallback: FeatureStore | None) -> None:
         self._tiered = tiered
         self._space = space
-        self._last_resort = last_resort
+        self._fallback = fallback
 
-    def dim(self, _: str) -> int:
-        return self._space.dim
-
-    async def get_many(self, namespace: str, item_ids: Sequence[str]) -> FeatureBatch:
-        batch = await self._tiered.get_many(namespace_of(self._space), item_ids)
-        if self._last_resort is None or batch.is_present.all():
+    async def get_many(self, item_ids: Sequence[str]) -> FeatureBatch:
+        batch = await self._tiered.get_many(self._space, item_ids)
+        if self._fallback is None or batch.is_present.all():
             return batch
-        return await _completed(batch, self._last_resort, namespace, item_ids)
-
-
-def namespace_of(space: FeatureSpace) -> str:
-    """Names a space among those that a store was told to watch."""
-    return f"{space.domain}/{space.encoder}/{space.dim}"
+        return await _completed(batch, self._fallback, item_ids)
 
 
 def _batch(known: Known, found: _Rows, num_items: int, dim: int) -> FeatureBatch:
@@ -137,12 +114,10 @@ def _batch(known: Known, found: _Rows, num_items: int, dim: int) -> FeatureBatch
     return FeatureBatch(features, is_present, found.shortfall)
 
 
-async def _completed(
-    batch: FeatureBatch, last_resort: FeatureStore, namespace: str, item_ids: Sequence[str]
-) -> FeatureBatch:
-    """The batch with what the last resort holds of what it misses."""
+async def _completed(batch: FeatureBatch, fallback: FeatureStore, item_ids: Sequence[str]) -> FeatureBatch:
+    """The batch with its missing rows taken from the fallback, as far as that has them."""
     places = np.flatnonzero(~batch.is_present)
-    more = await last_resort.get_many(namespace, [item_ids[place] for place in places.tolist()])
+    more = await fallback.get_many([item_ids[place] for place in places.tolist()])
     features, is_present = batch.features.copy(), batch.is_present.copy()
     features[places], is_present[places] = more.features, more.is_present
     return FeatureBatch(features, is_present, "" if is_present.all() else batch.shortfall)
@@ -150,18 +125,12 @@ async def _completed(
 
 @asynccontextmanager
 async def open_tiered(
-    address: RedisAddress,
-    spaces: dict[str, FeatureSpace],
-    limits: ReadLimits,
-    observer: FeatureObserver,
-    *,
-    tier_bytes: int,
-    last_resort: FeatureStore | None = None,
+    address: RedisAddress, limits: ReadLimits, observer: FeatureObserver, *, tier_bytes: int
 ) -> AsyncIterator[TieredStore]:
     """A store whose watcher runs. It has polled once, whether or not Redis answered."""
     link = connect(address)
-    reader = RemoteReader(link, spaces, limits, observer)
-    store = TieredStore(reader, ProcessTier(tier_bytes) if tier_bytes else None, observer, last_resort)
+    reader = RemoteReader(link, limits, observer)
+    store = TieredStore(reader, ProcessTier(tier_bytes) if tier_bytes else None, observer)
     await reader.watcher.poll()
     watching = asyncio.create_task(reader.watcher.run())
     try:

@@ -15,7 +15,7 @@ from feature_cache.remote.layout import Edition
 from feature_cache.remote.link import FAULTS, Link, Reply
 from feature_cache.remote.timing import in_time
 from feature_cache.remote.watcher import Known, Watcher
-from feature_cache.store import REDIS_TIER, FeatureObserver, FeatureSpace
+from feature_cache.store import REDIS_TIER, FeatureObserver
 
 logger = logging.getLogger(__name__)
 
@@ -47,15 +47,12 @@ class RemoteReader:
     """Fetches raw values of the edition that is current."""
 
     link: Link
-    spaces: dict[str, FeatureSpace]
     limits: ReadLimits
     observer: FeatureObserver
     breakers: Breakers = field(default_factory=Breakers)
 
     def __post_init__(self) -> None:
-        self.watcher = Watcher(
-            self.link, self.spaces, self.breakers, refresh_s=self.limits.refresh_s, budget_s=self.limits.budget_s
-        )
+        self.watcher = Watcher(self.link, self.breakers, refresh_s=self.limits.refresh_s, budget_s=self.limits.budget_s)
         self._turns = asyncio.Semaphore(self.limits.max_concurrent)
 
     async def fetch(self, known: Known, item_ids: Sequence[str]) -> Fetched:

@@ -46,40 +46,29 @@ class Known:
 class Watcher:
     """Polls Redis, and probes the nodes that requests have stopped asking."""
 
-    def __init__(
-        self,
-        link: Link,
-        spaces: Mapping[str, FeatureSpace],
-        breakers: Breakers,
-        *,
-        refresh_s: float,
-        budget_s: float,
-    ) -> None:
+    def __init__(self, link: Link, breakers: Breakers, *, refresh_s: float, budget_s: float) -> None:
         self._link = link
-        self._spaces = {namespace: SpaceKeys(space) for namespace, space in spaces.items()}
         self._breakers = breakers
         self._refresh_s = refresh_s
         self._budget_s = budget_s
         self._backoff = ExponentialWithJitterBackoff(base=refresh_s / 4, cap=refresh_s)
-        self._known = {namespace: Known(problem="Redis has not answered since the start") for namespace in self._spaces}
+        self._known: dict[FeatureSpace, Known] = {}
         self._tokens = itertools.count(1)
         self._num_failures = 0
         self._has_answered = False
         self._listeners: list[ItemChanged] = []
         self._turn = asyncio.Lock()
 
-    async def watch(self, namespace: str, space: FeatureSpace) -> None:
-        """Keep up with one more space from now on; it has been asked for once, whether or not Redis answered."""
-        self._known[namespace] = Known(problem="Redis has not answered since the start")
-        self._spaces = {**self._spaces, namespace: SpaceKeys(space)}
+    async def watch(self, space: FeatureSpace) -> None:
+        """Follow one more space from now on, and poll once, whether or not Redis answers."""
+        self._known[space] = Known(problem="Redis has not answered since the start")
         await self.poll()
 
-    def forget(self, namespace: str) -> None:
-        self._spaces = {name: keys for name, keys in self._spaces.items() if name != namespace}
-        self._known.pop(namespace, None)
+    def forget(self, space: FeatureSpace) -> None:
+        self._known.pop(space, None)
 
-    def known(self, namespace: str) -> Known:
-        return self._known.get(namespace) or Known(problem="the domain's model reads no images")
+    def known(self, space: FeatureSpace) -> Known:
+        return self._known.get(space) or Known(problem="this version of the domain is no longer served")
 
     def on_change(self, listener: ItemChanged) -> None:
         self._listeners.append(listener)
@@ -139,49 +128,49 @@ class Watcher:
 
     async def _learn_all(self) -> None:
         commands: list[Sequence[str | int]] = []
-        spaces = {name: keys for name, keys in self._spaces.items() if name in self._known}
-        for namespace, keys in spaces.items():
-            known = self._known[namespace].edition
-            version, revision = (known.version, known.revision) if known else ("", 0)
+        spaces = list(self._known)
+        for space in spaces:
+            keys, edition = SpaceKeys(space), self._known[space].edition
+            version, revision = (edition.version, edition.revision) if edition else ("", 0)
             commands.append(("HGETALL", keys.current))
             commands.append(("XRANGE", keys.changes(version), f"({revision}-0", "+", "COUNT", MOST_CHANGES))
         replies = await self._link.run_all(commands) if commands else []
         faults = []
-        for place, namespace in enumerate(spaces):
-            if namespace not in self._spaces:  # forgotten meanwhile
+        for place, space in enumerate(spaces):
+            if space not in self._known:  # forgotten meanwhile
                 continue
             record, changes = replies[2 * place : 2 * place + 2]
             if isinstance(record, FAULTS) or isinstance(changes, FAULTS):
                 faults.append(record if isinstance(record, FAULTS) else changes)
             else:
-                self._learn(namespace, record, changes)
+                self._learn(space, record, changes)
         if faults:
             raise faults[0]
 
-    def _learn(self, namespace: str, record: Mapping[bytes, bytes], changes: Reply) -> None:
-        space, known = self._spaces[namespace].space, self._known[namespace]
+    def _learn(self, space: FeatureSpace, record: Mapping[bytes, bytes], changes: Reply) -> None:
+        known = self._known[space]
         if not record:
-            self._known[namespace] = Known(
+            self._known[space] = Known(
                 problem=f"Redis holds no embeddings of {space.domain} by {space.encoder}; load them"
             )
             return
         try:
             edition = Edition.parse(space, record)
         except EditionError as error:
-            self._known[namespace] = Known(problem=str(error))
+            self._known[space] = Known(problem=str(error))
             return
         old = known.edition
         if old is None or replace(old, num_items=0, revision=0) != replace(edition, num_items=0, revision=0):
             logger.info("features_switched", extra={"domain": space.domain, "version": edition.version})
-            self._known[namespace] = Known(edition, next(self._tokens))
+            self._known[space] = Known(edition, next(self._tokens))
             return
         put = [fields[b"item_id"].decode() for _, fields in changes]
         if edition.revision > old.revision + len(put) or edition.revision < old.revision:
             # Some changes are not in the stream any more, or more of them than are read at once.
-            self._known[namespace] = Known(edition, next(self._tokens))
+            self._known[space] = Known(edition, next(self._tokens))
             return
         # An item put between the two commands is in the stream already, and told by the next record only.
-        self._known[namespace] = Known(
+        self._known[space] = Known(
             replace(edition, revision=old.revision + len(put)), known.token, known.changes + len(put)
         )
         for item_id in put:

@@ -17,5 +17,5 @@ async def fetch_features(version: DomainVersion, plan: P) -> P:
     if not rows:
         return plan
     domain = version.domain
-    batch = await version.features.get_many(domain.name, [domain.catalog.item_ids[row] for row in rows])
+    batch = await version.features.get_many([domain.catalog.item_ids[row] for row in rows])
     return with_features(plan, batch.features, batch.is_present, batch.shortfall)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from feature_cache.embedded import EmbeddedStore
+from feature_cache.embedded import EmbeddedStore, FeatureFile
 from feature_cache.errors import FeatureFileError
 from feature_cache.remote.reader import ReadLimits
 from feature_cache.store import FeatureSpace, FeatureStore
@@ -23,10 +23,10 @@ UNNAMED_ENCODER = "unknown"
 class Features:
     """The bundles' own files, under a Redis if there is one."""
 
-    def __init__(self, metrics: Metrics, tiered: TieredStore | None, *, has_last_resort: bool) -> None:
+    def __init__(self, metrics: Metrics, tiered: TieredStore | None, *, has_fallback: bool) -> None:
         self._metrics = metrics
         self._tiered = tiered
-        self._has_last_resort = has_last_resort
+        self._has_fallback = has_fallback
         self._num_readers: Counter[FeatureSpace] = Counter()
 
     @property
@@ -50,7 +50,7 @@ class Features:
         self._num_readers[space] += 1
         if self._num_readers[space] == 1:
             await self._tiered.watch(space)
-        return SpaceStore(self._tiered, space, embedded if self._has_last_resort and path is not None else None)
+        return SpaceStore(self._tiered, space, embedded if self._has_fallback and path is not None else None)
 
     def drop(self, domain: ServedDomain) -> None:
         """A store of this domain is needed no more."""
@@ -61,23 +61,23 @@ class Features:
                 self._tiered.forget(space)
 
     def _embedded(self, domain: ServedDomain, path: Path | None) -> EmbeddedStore:
-        paths = {} if path is None else {domain.name: path}
         try:
-            return EmbeddedStore.open(paths, {domain.name: domain.spec.layout.feature_dim}, self._metrics)
+            file = None if path is None else FeatureFile.open(path)
+            return EmbeddedStore(file, domain.spec.layout.feature_dim, self._metrics)
         except FeatureFileError as error:
-            raise BundleError(str(error)) from error
+            raise BundleError(f"domain {domain.name}: {error}") from error
 
 
 @asynccontextmanager
 async def open_features(options: FeatureOptions, metrics: Metrics) -> AsyncIterator[Features]:
     """Stores may be opened inside the block."""
     if options.redis is None:
-        yield Features(metrics, None, has_last_resort=True)
+        yield Features(metrics, None, has_fallback=True)
         return
     limits = ReadLimits(options.timeout_s, options.max_concurrent, options.refresh_s)
-    async with open_tiered(options.redis, {}, limits, metrics, tier_bytes=options.tier_bytes) as tiered:
+    async with open_tiered(options.redis, limits, metrics, tier_bytes=options.tier_bytes) as tiered:
         metrics.watch_redis(lambda: tiered.is_up)
-        yield Features(metrics, tiered, has_last_resort=options.has_last_resort)
+        yield Features(metrics, tiered, has_fallback=options.has_last_resort)
 
 
 def _space(domain: ServedDomain) -> FeatureSpace:

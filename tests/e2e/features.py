@@ -13,7 +13,7 @@ from feature_cache.remote.address import RedisAddress
 from feature_cache.remote.link import Link, linked
 from feature_cache.remote.loading import FeatureSource, Loaded, LoadOptions, load
 from feature_cache.remote.reader import ReadLimits
-from feature_cache.store import FeatureObserver, FeatureSpace, FeatureStore, NoObserver
+from feature_cache.store import FeatureObserver, FeatureSpace, NoObserver
 from feature_cache.tiered import TieredStore, open_tiered
 
 DIM = 8
@@ -62,13 +62,11 @@ async def store_of(
     *,
     tier_bytes: int = 0,
     limits: ReadLimits = UNHURRIED,
-    last_resort: FeatureStore | None = None,
     observer: FeatureObserver | None = None,
 ) -> AsyncIterator[TieredStore]:
     address = RedisAddress.parse(url)
-    async with open_tiered(
-        address, {"toys": TOYS}, limits, observer or NoObserver(), tier_bytes=tier_bytes, last_resort=last_resort
-    ) as store:
+    async with open_tiered(address, limits, observer or NoObserver(), tier_bytes=tier_bytes) as store:
+        await store.watch(TOYS)
         yield store
 
 

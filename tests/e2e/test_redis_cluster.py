@@ -34,12 +34,12 @@ async def test_a_cluster_gives_every_item_exactly(nodes: list[RedisServer], tier
     await load_into(url_of(nodes), SOURCE)
     async with store_of(url_of(nodes[1:2]), tier_bytes=tier_bytes) as store, link_to(url_of(nodes)) as link:
         for _ in range(2):
-            batch = await store.get_many("toys", [*SOURCE.item_ids, "nobody"])
+            batch = await store.get_many(TOYS, [*SOURCE.item_ids, "nobody"])
             assert batch.is_present.tolist() == [True] * 2000 + [False]
             np.testing.assert_array_equal(batch.features[:2000], SOURCE.features.astype(np.float32))
         await put(link, TOYS, ["new"], np.ones((1, DIM)))
         await hear(store)
-        assert (await store.get_many("toys", ["new"])).features.tolist() == [[1.0] * DIM]
+        assert (await store.get_many(TOYS, ["new"])).features.tolist() == [[1.0] * DIM]
         assert (await verify(link, TOYS, SOURCE, 2000, silent)).faults == ()
     sizes = []
     for node in nodes:
@@ -56,13 +56,13 @@ async def test_a_node_that_hangs_costs_its_own_items_only_and_is_asked_again_whe
     async with store_of(url_of(nodes), limits=limits) as store:
         nodes[2].pause()
         try:
-            during = [await store.get_many("toys", SOURCE.item_ids[:300]) for _ in range(FAILURES_TO_OPEN)]
-            is_up, skipped = store.is_up, await store.get_many("toys", SOURCE.item_ids[:300])
+            during = [await store.get_many(TOYS, SOURCE.item_ids[:300]) for _ in range(FAILURES_TO_OPEN)]
+            is_up, skipped = store.is_up, await store.get_many(TOYS, SOURCE.item_ids[:300])
         finally:
             nodes[2].resume()
         while not store.is_up:
             await hear(store)
-        while not (after := await store.get_many("toys", SOURCE.item_ids[:300])).is_present.all():
+        while not (after := await store.get_many(TOYS, SOURCE.item_ids[:300])).is_present.all():
             await hear(store)
 
     assert not is_up
@@ -78,13 +78,13 @@ async def test_a_node_that_hangs_costs_its_own_items_only_and_is_asked_again_whe
 async def test_a_slot_that_moved_is_found_again(nodes: list[RedisServer]) -> None:
     loaded = await load_into(url_of(nodes), SOURCE)
     async with store_of(url_of(nodes)) as store, link_to(url_of(nodes)) as link:
-        await store.get_many("toys", SOURCE.item_ids)
+        await store.get_many(TOYS, SOURCE.item_ids)
         key = loaded.edition.bucket_key(loaded.edition.bucket_of("item-1"))
         _move_slot_of(key, nodes)
-        moved = await store.get_many("toys", SOURCE.item_ids)
+        moved = await store.get_many(TOYS, SOURCE.item_ids)
         while not moved.is_present.all():
             await hear(store)
-            moved = await store.get_many("toys", SOURCE.item_ids)
+            moved = await store.get_many(TOYS, SOURCE.item_ids)
         assert (await verify(link, TOYS, SOURCE, 2000, silent)).faults == ()
 
     np.testing.assert_array_equal(moved.features, SOURCE.features.astype(np.float32))
@@ -116,16 +116,16 @@ async def test_after_a_fail_over_the_replica_is_asked(tmp_path: Path) -> None:
         with group.servers[0].client as client:
             assert client.wait(1, 10_000) == 1  # the replica has it all
         async with store_of(group.url, limits=UNHURRIED) as store:
-            before = await store.get_many("toys", SOURCE.item_ids)
+            before = await store.get_many(TOYS, SOURCE.item_ids)
             group.servers[0].kill()
-            lost = await store.get_many("toys", SOURCE.item_ids)
+            lost = await store.get_many(TOYS, SOURCE.item_ids)
             while group.master_port() != group.servers[1].port:
                 pass
             await hear(store)
-            after = await store.get_many("toys", SOURCE.item_ids)
+            after = await store.get_many(TOYS, SOURCE.item_ids)
             while not after.is_present.all():
                 await hear(store)
-                after = await store.get_many("toys", SOURCE.item_ids)
+                after = await store.get_many(TOYS, SOURCE.item_ids)
         newer = ArraySource.random(50, seed=4)
         await load_into(group.url, newer)
         async with link_to(group.servers[1].url) as link:
@@ -155,11 +155,11 @@ async def test_a_user_over_tls_and_a_socket_reach_the_same_server(tmp_path: Path
         await load_into(urls[0], SOURCE)
         for url in urls:
             async with store_of(url) as store:
-                assert (await store.get_many("toys", SOURCE.item_ids)).is_present.all()
+                assert (await store.get_many(TOYS, SOURCE.item_ids)).is_present.all()
         async with store_of(f"rediss://shop:s%40cret@{HOST}:{tls_port}") as store:
-            untrusted = await store.get_many("toys", ["item-1"])
+            untrusted = await store.get_many(TOYS, ["item-1"])
         async with store_of(f"rediss://shop:wrong@{HOST}:{tls_port}{options}") as store:
-            unknown = await store.get_many("toys", ["item-1"])
+            unknown = await store.get_many(TOYS, ["item-1"])
 
     for batch in (untrusted, unknown):
         assert not batch.is_present.any()

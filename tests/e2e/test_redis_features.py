@@ -36,7 +36,7 @@ class Counting:
 async def test_rows_come_in_the_order_asked_for_and_missing_ones_are_zero_and_marked(server: RedisServer) -> None:
     await load_into(server.url, SOURCE)
     async with store_of(server.url) as store:
-        batch = await store.get_many("toys", ["item-9", "nobody", "item-3", "item-9"])
+        batch = await store.get_many(TOYS, ["item-9", "nobody", "item-3", "item-9"])
 
     assert batch.features.dtype == np.float32
     np.testing.assert_array_equal(batch.features[[0, 2, 3]], SOURCE.features[[8, 2, 8]].astype(np.float32))
@@ -54,7 +54,7 @@ async def test_every_item_comes_back_exactly(server: RedisServer, dtype: DType) 
     for tier_bytes in (0, 1_000_000):
         async with store_of(server.url, tier_bytes=tier_bytes) as store:
             for _ in range(2):
-                batch = await store.get_many("toys", source.item_ids)
+                batch = await store.get_many(TOYS, source.item_ids)
                 assert batch.is_present.all()
                 np.testing.assert_array_equal(batch.features, features.astype(np.float32))
 
@@ -62,22 +62,22 @@ async def test_every_item_comes_back_exactly(server: RedisServer, dtype: DType) 
 async def test_no_items_give_an_empty_batch(server: RedisServer) -> None:
     await load_into(server.url, SOURCE)
     async with store_of(server.url, tier_bytes=1000) as store:
-        assert (await store.get_many("toys", [])).features.shape == (0, DIM)
+        assert (await store.get_many(TOYS, [])).features.shape == (0, DIM)
 
 
 async def test_the_process_answers_what_it_was_asked_before(server: RedisServer) -> None:
     await load_into(server.url, SOURCE)
     counts = Counting()
     async with store_of(server.url, tier_bytes=1_000_000, observer=counts) as store:
-        await store.get_many("toys", ["item-1", "item-2", "nobody"])
-        await store.get_many("toys", ["item-2", "item-1", "nobody", "item-3"])
+        await store.get_many(TOYS, ["item-1", "item-2", "nobody"])
+        await store.get_many(TOYS, ["item-2", "item-1", "nobody", "item-3"])
 
     assert counts.found == {"process": [3, 4], "redis": [3, 1]}
 
 
 async def test_nothing_loaded_is_said(server: RedisServer) -> None:
     async with store_of(server.url) as store:
-        batch = await store.get_many("toys", ["item-1"])
+        batch = await store.get_many(TOYS, ["item-1"])
 
         assert store.is_up
         assert batch.shortfall == "Redis holds no embeddings of toys by vitb32; load them"
@@ -89,10 +89,10 @@ async def test_a_switch_gives_all_of_the_new_version_once_it_is_heard_of(server:
     newer = ArraySource.random(200, seed=5)
     await load_into(server.url, SOURCE)
     async with store_of(server.url, tier_bytes=tier_bytes) as store:
-        before = await store.get_many("toys", SOURCE.item_ids)
+        before = await store.get_many(TOYS, SOURCE.item_ids)
         await load_into(server.url, newer)
         await hear(store)
-        after = await store.get_many("toys", SOURCE.item_ids)
+        after = await store.get_many(TOYS, SOURCE.item_ids)
 
     np.testing.assert_array_equal(before.features, SOURCE.features.astype(np.float32))
     np.testing.assert_array_equal(after.features, newer.features.astype(np.float32))
@@ -102,10 +102,10 @@ async def test_an_item_that_is_put_is_there_once_it_is_heard_of(server: RedisSer
     await load_into(server.url, SOURCE)
     changed, added = np.full((2, DIM), [[2.0], [3.0]])
     async with store_of(server.url, tier_bytes=1_000_000) as store, link_to(server.url) as link:
-        before = await store.get_many("toys", ["item-1", "new", "item-2"])
+        before = await store.get_many(TOYS, ["item-1", "new", "item-2"])
         await put(link, TOYS, ["item-1", "new"], np.stack([changed, added]))
         await hear(store)
-        after = await store.get_many("toys", ["item-1", "new", "item-2"])
+        after = await store.get_many(TOYS, ["item-1", "new", "item-2"])
         edition = await current_edition(link, TOYS)
 
     assert before.is_present.tolist() == [True, False, True]
@@ -120,10 +120,10 @@ async def test_more_changes_than_are_read_at_once_drop_all_that_was_kept(
     monkeypatch.setattr("feature_cache.remote.watcher.MOST_CHANGES", 2)
     await load_into(server.url, SOURCE)
     async with store_of(server.url, tier_bytes=1_000_000) as store, link_to(server.url) as link:
-        await store.get_many("toys", SOURCE.item_ids)
+        await store.get_many(TOYS, SOURCE.item_ids)
         await put(link, TOYS, SOURCE.item_ids, np.ones((200, DIM)))
         await hear(store)
-        batch = await store.get_many("toys", SOURCE.item_ids)
+        batch = await store.get_many(TOYS, SOURCE.item_ids)
 
     assert (batch.features == 1).all()
 
@@ -141,9 +141,9 @@ async def test_what_was_read_before_a_put_is_not_kept_after_it(server: RedisServ
             return fetched
 
         reader.fetch = fetch_while_it_changes  # type: ignore[method-assign, assignment]
-        stale = await store.get_many("toys", ["item-1"])
+        stale = await store.get_many(TOYS, ["item-1"])
         reader.fetch = fetch  # type: ignore[method-assign]
-        fresh = await store.get_many("toys", ["item-1"])
+        fresh = await store.get_many(TOYS, ["item-1"])
 
     np.testing.assert_array_equal(stale.features[0], SOURCE.features[0].astype(np.float32))
     assert (fresh.features == 1).all()
@@ -166,7 +166,7 @@ async def test_a_value_that_is_no_embedding_of_the_item_is_a_counted_miss(server
         client.hset(bucket("item-4"), "item-4", other.codec.encode(["item-4"], np.ones((1, DIM)))[0])
     counts = Counting()
     async with store_of(server.url, observer=counts) as store:
-        batch = await store.get_many("toys", [f"item-{number}" for number in range(1, 6)])
+        batch = await store.get_many(TOYS, [f"item-{number}" for number in range(1, 6)])
 
     assert batch.is_present.tolist() == [False, False, False, False, True]
     assert not batch.features[:4].any()
@@ -182,7 +182,7 @@ async def test_a_key_of_another_type_costs_its_own_items_only(server: RedisServe
         client.delete(key)
         client.set(key, "something else")
     async with store_of(server.url) as store:
-        batch = await store.get_many("toys", SOURCE.item_ids)
+        batch = await store.get_many(TOYS, SOURCE.item_ids)
         is_up = store.is_up
 
     in_bucket = [loaded.edition.bucket_key(loaded.edition.bucket_of(each)) == key for each in SOURCE.item_ids]
@@ -207,7 +207,7 @@ async def test_an_edition_that_does_not_fit_is_not_read(
     with server.client as client:
         client.hset(loaded.edition.keys.current, field, value)
     async with store_of(server.url) as store:
-        batch = await store.get_many("toys", ["item-1"])
+        batch = await store.get_many(TOYS, ["item-1"])
 
     assert not batch.is_present.any()
     assert words in batch.shortfall

@@ -38,13 +38,13 @@ async def test_a_load_that_stops_half_way_leaves_the_old_version_and_the_next_on
         with pytest.raises(StoppedError):
             await load(link, TOYS, newer, LoadOptions(grace_s=0.0), stop)
         await hear(store)
-        between = await store.get_many("toys", SOURCE.item_ids)
+        between = await store.get_many(TOYS, SOURCE.item_ids)
         states = [each.state for each in await list_versions(link, TOYS)]
         num_keys = await link.run("DBSIZE")
 
         last = await load(link, TOYS, newer, LoadOptions(grace_s=0.0), silent)
         await hear(store)
-        after = await store.get_many("toys", SOURCE.item_ids)
+        after = await store.get_many(TOYS, SOURCE.item_ids)
         keys = await link.run("KEYS", "*")
 
     np.testing.assert_array_equal(between.features, SOURCE.features.astype(np.float32))
@@ -107,7 +107,7 @@ async def test_items_put_while_a_load_runs_are_carried_over(server: RedisServer)
         link.run = run_after_putting  # type: ignore[method-assign]
         loaded = await load(link, TOYS, newer, LoadOptions(grace_s=0.0), put_now)
         await hear(store)
-        batch = await store.get_many("toys", ["item-1", "new", "item-2"])
+        batch = await store.get_many(TOYS, ["item-1", "new", "item-2"])
         found = await verify(link, TOYS, None, 0, silent)
 
     assert (loaded.num_carried_over, loaded.num_lost) == (2, 0)
@@ -123,7 +123,7 @@ async def test_a_full_redis_refuses_a_load_and_serves_on(server: RedisServer) ->
     with pytest.raises(RedisUnavailableError, match="used memory > 'maxmemory'"):
         await load_into(server.url, ArraySource.random(2000, seed=5))
     async with store_of(server.url) as store:
-        batch = await store.get_many("toys", SOURCE.item_ids)
+        batch = await store.get_many(TOYS, SOURCE.item_ids)
 
     np.testing.assert_array_equal(batch.features, SOURCE.features.astype(np.float32))
 
@@ -145,7 +145,7 @@ async def test_a_dropped_version_leaves_nothing_behind(server: RedisServer) -> N
         await put(link, TOYS, ["new"], np.ones((1, DIM)))
         await drop_version(link, TOYS, loaded.edition.version)
         await hear(store)
-        batch = await store.get_many("toys", ["item-1"])
+        batch = await store.get_many(TOYS, ["item-1"])
         assert await link.run("DBSIZE") == 0
         with pytest.raises(NotLoadedError, match="no version 'x'"):
             await drop_version(link, TOYS, "x")

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from feature_cache.embedded import EmbeddedStore, FeatureFile
 from feature_cache.errors import FeatureFileError
+from feature_cache.store import NoObserver
 
 
 def write(path: Path, features: NDArray[np.generic], item_ids: list[str]) -> Path:
@@ -32,26 +33,17 @@ async def test_rows_come_in_the_order_asked_for_and_missing_ones_are_zero_and_ma
 ) -> None:
     features = np.arange(12, dtype=dtype).reshape(4, 3)
     path = write(tmp_path / "f.safetensors", features, ["a", "bé", "", "d"])
-    store = EmbeddedStore.open({"toys": path}, {"toys": 3})
+    store = EmbeddedStore(FeatureFile.open(path), 3, NoObserver())
 
-    batch = await store.get_many("toys", ["d", "x", "bé", "d"])
+    batch = await store.get_many(["d", "x", "bé", "d"])
 
     assert batch.features.dtype == np.float32
     np.testing.assert_array_equal(batch.features, [[9, 10, 11], [0, 0, 0], [3, 4, 5], [9, 10, 11]])
     assert batch.is_present.tolist() == [True, False, True, True]
 
 
-async def test_namespaces_do_not_see_each_other(tmp_path: Path) -> None:
-    toys = write(tmp_path / "t.safetensors", np.ones((1, 2), dtype=np.float32), ["a"])
-    books = write(tmp_path / "b.safetensors", np.full((1, 2), 2, dtype=np.float32), ["a"])
-    store = EmbeddedStore.open({"toys": toys, "books": books}, {"toys": 2, "books": 2})
-
-    assert (await store.get_many("toys", ["a"])).features.tolist() == [[1, 1]]
-    assert (await store.get_many("books", ["a"])).features.tolist() == [[2, 2]]
-
-
-async def test_a_namespace_without_a_file_has_nothing() -> None:
-    batch = await EmbeddedStore.open({}, {"toys": 5}).get_many("toys", ["a", "b"])
+async def test_without_a_file_there_is_nothing() -> None:
+    batch = await EmbeddedStore(None, 5, NoObserver()).get_many(["a", "b"])
 
     assert batch.features.shape == (2, 5)
     assert not batch.is_present.any()
@@ -60,14 +52,16 @@ async def test_a_namespace_without_a_file_has_nothing() -> None:
 async def test_no_items_give_an_empty_batch(tmp_path: Path) -> None:
     path = write(tmp_path / "f.safetensors", np.ones((1, 3), dtype=np.float32), ["a"])
 
-    assert (await EmbeddedStore.open({"toys": path}, {"toys": 3}).get_many("toys", [])).features.shape == (0, 3)
+    store = EmbeddedStore(FeatureFile.open(path), 3, NoObserver())
+
+    assert (await store.get_many([])).features.shape == (0, 3)
 
 
 def test_another_width_than_the_models_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "f.safetensors", np.ones((1, 3), dtype=np.float32), ["a"])
 
-    with pytest.raises(FeatureFileError, match="embeddings of toys are 3 wide, but its model reads 4"):
-        EmbeddedStore.open({"toys": path}, {"toys": 4})
+    with pytest.raises(FeatureFileError, match="embeddings are 3 wide, but the model reads 4"):
+        EmbeddedStore(FeatureFile.open(path), 4, NoObserver())
 
 
 def test_a_row_too_few_is_refused(tmp_path: Path) -> None:
