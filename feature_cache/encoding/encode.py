@@ -19,9 +19,7 @@ from feature_cache.encoding.journal import EncodedBatch, Journal
 from feature_cache.encoding.preparation import Batch, PictureReader, PreparedBatch, cut_batches, prepare_batches
 from feature_cache.encoding.sources import Fault, Listing
 from feature_cache.encoding.towers import Encoder
-
-Report = Callable[[str, int, int | None], None]
-"""Told what is being done, steps done, and steps in all."""
+from feature_cache.progress import Progress
 
 BatchEncoder = Callable[[Iterable[Batch]], Iterator[EncodedBatch]]
 """Encodes batches, in any order."""
@@ -63,7 +61,7 @@ def encode_catalog(
     encode: BatchEncoder,
     destination: Destination,
     options: EncodingOptions,
-    report: Report,
+    progress: Progress,
 ) -> EncodingSummary:
     """Encode what is not done yet, then write embeddings and faults in the listing's order.
 
@@ -77,19 +75,19 @@ def encode_catalog(
         ]
         num_resumed = len(listing.pictures) - sum(len(batch.pictures) for batch in pending)
         done = num_resumed
-        report("encoding", done, len(listing.pictures))
+        progress("encoding", done, len(listing.pictures))
         for batch in encode(pending):
             journal.add(batch)
             done += len(batch.places) + len(batch.faults)
             rate = (done - num_resumed) / max(time.monotonic() - started, 1e-9)
-            report(f"encoding, {rate:.1f} items/s", done, len(listing.pictures))
+            progress(f"encoding, {rate:.1f} items/s", done, len(listing.pictures))
         faults = [*listing.faults, *journal.faults]
         _write_faults(destination.report, faults)
         places = journal.places()
         if not len(places):
             journal.remove()  # to read them again when they are there
             raise EncodingError(f"none of {len(listing.pictures)} pictures can be read; {destination.report} says why")
-        report("writing", 0, None)
+        progress("writing", 0, None)
         item_ids = [listing.pictures[place].item_id for place in places.tolist()]
         metadata = {"encoder": encoder.name, "weights_sha256": encoder.weights_sha256}
         write_feature_file(destination.out, item_ids, journal.pieces(), encoder.tower.dim, metadata)

@@ -13,15 +13,16 @@ import asyncio
 import json
 import secrets
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_cache.codec import DType
+from feature_cache.progress import Progress
 from feature_cache.remote.layout import Edition, SpaceKeys
 from feature_cache.remote.link import Link, Reply, checked
 from feature_cache.remote.locking import LoadLock
@@ -40,9 +41,6 @@ redis.call('HSET', KEYS[1], unpack(ARGV, 5))
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
 return 1
 """
-
-Report: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 class FeatureSource(Protocol):
@@ -74,7 +72,9 @@ class LoadOptions:
     grace_s: float = 2.0
 
 
-async def load(link: Link, space: FeatureSpace, source: FeatureSource, options: LoadOptions, report: Report) -> Loaded:
+async def load(
+    link: Link, space: FeatureSpace, source: FeatureSource, options: LoadOptions, progress: Progress
+) -> Loaded:
     """Load all embeddings of a source. Raises FeatureCacheError kinds; what was served is served on then."""
     keys = SpaceKeys(space)
     version = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
@@ -82,14 +82,14 @@ async def load(link: Link, space: FeatureSpace, source: FeatureSource, options: 
     async with LoadLock(link, keys.loading) as lock:
         before = await current_edition(link, space)
         await _run(link, "HSET", keys.versions, version, _entry(planned, "loading"))
-        await _write(link, planned, source, lock, report)
+        await _write(link, planned, source, lock, progress)
         edition, num_carried, num_lost = await _switch(link, planned, before, lock)
-        report("dropping older versions", 0, None)
+        progress("dropping older versions", 0, None)
         dropped = await _drop_others(link, space, version, options.grace_s, lock)
     return Loaded(edition, num_carried, num_lost, dropped)
 
 
-async def _write(link: Link, edition: Edition, source: FeatureSource, lock: LoadLock, report: Report) -> None:
+async def _write(link: Link, edition: Edition, source: FeatureSource, lock: LoadLock, progress: Progress) -> None:
     """All items, bucket by bucket, so that each bucket is written by one command."""
     item_ids, num_done = source.item_ids, 0
     for places in _batches(edition, item_ids):
@@ -102,7 +102,7 @@ async def _write(link: Link, edition: Edition, source: FeatureSource, lock: Load
         await lock.hold()
         await _run_all(link, commands)
         num_done += len(places)
-        report("loading embeddings", num_done, len(item_ids))
+        progress("loading embeddings", num_done, len(item_ids))
 
 
 def _batches(edition: Edition, item_ids: Sequence[str]) -> Iterator[NDArray[np.int64]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 
+from feature_cache.progress import Progress
 from feature_cache.remote.layout import Edition
 from feature_cache.remote.link import Link, checked
 from feature_cache.remote.loading import FeatureSource
@@ -17,8 +17,6 @@ from feature_cache.store import FeatureSpace
 
 BUCKETS_PER_BATCH = 64
 MOST_NAMED = 5
-
-Report: TypeAlias = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class _Seen:
 
 
 async def verify(
-    link: Link, space: FeatureSpace, source: FeatureSource | None, num_compared: int, report: Report
+    link: Link, space: FeatureSpace, source: FeatureSource | None, num_compared: int, progress: Progress
 ) -> Verified:
     """Read everything, and compare `num_compared` items with the source. Raises FeatureCacheError kinds."""
     edition = await loaded_edition(link, space)
@@ -50,7 +48,7 @@ async def verify(
     put = {fields[b"item_id"].decode() for _, fields in changes}
     places = {} if source is None else {each: place for place, each in enumerate(source.item_ids) if each not in put}
     sample = set(random.Random(0).sample(sorted(places), min(num_compared, len(places))))  # noqa: S311 - no secret
-    seen = await _read_all(link, edition, sample, report)
+    seen = await _read_all(link, edition, sample, progress)
     faults = [*_count_faults(edition, seen)]
     if source is not None:
         faults += _source_faults(edition, seen, source, {each: places[each] for each in sample})
@@ -59,14 +57,14 @@ async def verify(
     return Verified(edition, len(seen.item_ids), len(put), len(sample), tuple(faults))
 
 
-async def _read_all(link: Link, edition: Edition, sample: Collection[str], report: Report) -> _Seen:
+async def _read_all(link: Link, edition: Edition, sample: Collection[str], progress: Progress) -> _Seen:
     seen = _Seen()
     for begin in range(0, edition.num_buckets, BUCKETS_PER_BATCH):
         buckets = range(begin, min(begin + BUCKETS_PER_BATCH, edition.num_buckets))
         contents = checked(await link.run_all([("HGETALL", edition.bucket_key(bucket)) for bucket in buckets]))
         for bucket, content in zip(buckets, contents, strict=True):
             _take(edition, bucket, content, sample, seen)
-        report("reading embeddings", buckets[-1] + 1, edition.num_buckets)
+        progress("reading embeddings", buckets[-1] + 1, edition.num_buckets)
     return seen
 
 
