@@ -33,7 +33,6 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from benchmarks.commit import commit
-from feature_cache.embedded import FeatureFile
 from feature_cache.encoding.downloads import Downloads
 from feature_cache.encoding.encode import Destination, EncodingOptions, encode_batch, encode_catalog
 from feature_cache.encoding.journal import EncodedBatch
@@ -42,6 +41,7 @@ from feature_cache.encoding.opening import OnnxSource, TorchSource
 from feature_cache.encoding.preparation import Batch, PictureReader, prepare_batches
 from feature_cache.encoding.sources import Listing, Picture
 from feature_cache.encoding.towers import Encoder
+from model.bundle.features import load_features, write_feature_pieces
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT.parent / "shared" / "data" / "images"
@@ -78,7 +78,7 @@ class Ours:
         self._reader = PictureReader(PICTURES, Downloads(folder / "cache"), encoder.preprocessing)
         self._listing = Listing(tuple(Picture(str(n), path.name) for n, path in enumerate(pictures)), ())
         self._num_workers = num_workers
-        self._destination = Destination(folder / "features.safetensors", folder / "report.jsonl")
+        self._destination = Destination(folder / "features.safetensors", folder / "report.jsonl", write_feature_pieces)
         self._started = 0.0
 
     def __call__(self) -> tuple[float, Features]:
@@ -86,8 +86,9 @@ class Ours:
         options = EncodingOptions(BATCH_SIZE)
         encode_catalog(self._listing, self._encoder, self._encode, self._destination, options, lambda *_: None)
         seconds = time.perf_counter() - self._started
-        item_ids = [picture.item_id for picture in self._listing.pictures]
-        return seconds, FeatureFile.open(self._destination.out).read(item_ids).features
+        found = load_features(self._destination.out)
+        assert found.item_ids == tuple(picture.item_id for picture in self._listing.pictures)
+        return seconds, found.features.astype(np.float32)
 
     def _encode(self, batches: Iterable[Batch]) -> Iterator[EncodedBatch]:
         """Empty batches go first, as many as are read ahead: when the first is back, no picture has been read."""

@@ -32,11 +32,11 @@ import torch
 from pydantic import SecretStr
 
 from benchmarks.own_redis import OwnRedis, hurtable_redis
-from feature_cache.embedded import FeatureFile
 from feature_cache.remote.address import RedisAddress
 from feature_cache.remote.link import linked
 from feature_cache.remote.loading import LoadOptions, load
 from feature_cache.store import FeatureSpace
+from model.bundle.features import ItemFeatures, load_features
 from model.planning.runtime import Runtime, load_runtime
 from service.http.app import create_app
 from service.settings import Settings
@@ -65,7 +65,7 @@ class Ground:
 
     redis: OwnRedis
     proxy: Proxy
-    source: FeatureFile
+    source: ItemFeatures
     client: httpx.AsyncClient
     samples: list[Sample] = field(default_factory=list)
 
@@ -153,7 +153,7 @@ async def _measure(redis: OwnRedis, bundle: Path, runtime: Runtime, seconds: flo
             redis_url=SecretStr(proxy.url),
         )
         async with client_of(create_app(settings, lambda _: runtime)) as client:
-            ground = Ground(redis, proxy, FeatureFile.open(runtime.feature_files["toys"]), client)
+            ground = Ground(redis, proxy, load_features(runtime.feature_files["toys"]), client)
             await ground.fill()
             clients = [asyncio.create_task(_ask(ground, number)) for number in range(NUM_CLIENTS)]
             await _until_full(ground)

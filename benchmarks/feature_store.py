@@ -78,6 +78,10 @@ class RandomSource:
     def item_ids(self) -> Sequence[str]:
         return self._item_ids
 
+    @property
+    def dim(self) -> int:
+        return DIM
+
     def rows(self, places: NDArray[np.int64]) -> NDArray[np.floating]:
         return self._pool[places % len(self._pool)]
 

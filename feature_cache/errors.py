@@ -1,7 +1,6 @@
 """Errors of the feature cache that are meant for a user.
 
 FeatureCacheError
-├── FeatureFileError       a file of embeddings that breaks its format
 ├── RedisAddressError      a URL that names no Redis
 ├── RedisUnavailableError  Redis does not answer, or refuses
 ├── NotLoadedError         Redis holds no embeddings of the domain and encoder
@@ -13,10 +12,6 @@ Each message names the value, the rule and the remedy.
 
 class FeatureCacheError(Exception):
     """Base of all errors of the feature cache."""
-
-
-class FeatureFileError(FeatureCacheError):
-    """A file of embeddings that breaks its format."""
 
 
 class RedisAddressError(FeatureCacheError):

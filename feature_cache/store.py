@@ -36,6 +36,20 @@ class FeatureBatch:
     shortfall: str = ""
 
 
+class FeatureSource(Protocol):
+    """Embeddings [N, D] of a known set of items, such as a file's; each item is there once."""
+
+    @property
+    def item_ids(self) -> Sequence[str]: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def rows(self, places: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Embeddings [len(places), D] of the items at these places of `item_ids`."""
+        ...
+
+
 class FeatureStore(Protocol):
     """Looks up the image embeddings of one domain's items."""
 

@@ -7,19 +7,22 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feature_cache.encoding.errors import EncodingError
-from feature_cache.encoding.feature_writing import write_feature_file
 from feature_cache.encoding.journal import EncodedBatch, Journal
 from feature_cache.encoding.preparation import Batch, PictureReader, PreparedBatch, cut_batches, prepare_batches
 from feature_cache.encoding.sources import Fault, Listing
 from feature_cache.encoding.towers import Encoder
 from feature_cache.progress import Progress
+
+FeatureWriter = Callable[[Path, Sequence[str], Iterable[NDArray[np.float16]], str, str], None]
+"""Writes a file; called with its path, the item ids, pieces [n, D] of their embeddings, encoder and weights' sha256."""
 
 BatchEncoder = Callable[[Iterable[Batch]], Iterator[EncodedBatch]]
 """Encodes batches, in any order."""
@@ -27,10 +30,11 @@ BatchEncoder = Callable[[Iterable[Batch]], Iterator[EncodedBatch]]
 
 @dataclass(frozen=True)
 class Destination:
-    """Where results go. The work folder beside `out` is removed at the end."""
+    """Where results go, and who writes the file of embeddings. The work folder beside `out` is removed at the end."""
 
     out: Path
     report: Path
+    write: FeatureWriter
 
     @property
     def work(self) -> Path:
@@ -89,8 +93,7 @@ def encode_catalog(
             raise EncodingError(f"none of {len(listing.pictures)} pictures can be read; {destination.report} says why")
         progress("writing", 0, None)
         item_ids = [listing.pictures[place].item_id for place in places.tolist()]
-        metadata = {"encoder": encoder.name, "weights_sha256": encoder.weights_sha256}
-        write_feature_file(destination.out, item_ids, journal.pieces(), encoder.tower.dim, metadata)
+        destination.write(destination.out, item_ids, journal.pieces(), encoder.name, encoder.weights_sha256)
         journal.remove()
     return EncodingSummary(len(item_ids), len(faults), num_resumed, time.monotonic() - started)
 

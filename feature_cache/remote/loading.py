@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from feature_cache.remote.layout import Edition, SpaceKeys
 from feature_cache.remote.link import Link, Reply, checked
 from feature_cache.remote.locking import LoadLock
 from feature_cache.remote.versions import current_edition, drop_version, list_versions
-from feature_cache.store import FeatureSpace
+from feature_cache.store import FeatureSource, FeatureSpace
 
 BATCH_BYTES = 2_000_000
 LONGEST_BATCH_S = 30.0
@@ -41,17 +40,6 @@ redis.call('HSET', KEYS[1], unpack(ARGV, 5))
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
 return 1
 """
-
-
-class FeatureSource(Protocol):
-    """Where embeddings come from."""
-
-    @property
-    def item_ids(self) -> Sequence[str]: ...
-
-    def rows(self, places: NDArray[np.int64]) -> NDArray[np.floating]:
-        """Embeddings [len(places), D] of the items at these places of `item_ids`."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ import numpy as np
 from feature_cache.progress import Progress
 from feature_cache.remote.layout import Edition
 from feature_cache.remote.link import Link, checked
-from feature_cache.remote.loading import FeatureSource
 from feature_cache.remote.versions import loaded_edition
-from feature_cache.store import FeatureSpace
+from feature_cache.store import FeatureSource, FeatureSpace
 
 BUCKETS_PER_BATCH = 64
 MOST_NAMED = 5

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.bundle.catalog import Catalog
-from model.bundle.features import read_features
+from model.bundle.importers.features import read_features
 from model.bundle.users import Users
 from model.datasets.dataset import Dataset, Provenance, Review, Sequences, Split
 from model.datasets.explanations import ReviewRows, merged, read_explanations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from model.bundle.features import read_features
+from model.bundle.importers.features import read_features
 from model.bundle.users import Users
 from model.datasets.dataset import Dataset, Provenance
 from model.datasets.explanations import ReviewRows, read_explanations

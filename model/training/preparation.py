@@ -9,7 +9,8 @@ import torch
 from tokenizers import Tokenizer
 
 from model.bundle.bundle import Bundle, open_bundle
-from model.bundle.features import ItemFeatures, read_features
+from model.bundle.features import ItemFeatures
+from model.bundle.importers.features import read_features
 from model.bundle.layout import MANIFEST, TOKENIZER, DomainSpec, ImageEncoder, PromptDefaults
 from model.bundle.manifest import check_domain_name
 from model.bundle.shapes import expected_shapes

@@ -115,11 +115,12 @@ def encode(
     from feature_cache.encoding.downloads import Downloads
     from feature_cache.encoding.encode import Destination, EncodingOptions, encode_catalog, encode_here
     from feature_cache.encoding.preparation import PictureReader
+    from model.bundle.features import write_feature_pieces
 
     source = _source(model, onnx, encoder, image_size, device, num_threads)
     listing = _listing(images, catalog)
     root = images if images is not None else (catalog or Path()).parent
-    destination = Destination(out, report or out.with_suffix(".report.jsonl"))
+    destination = Destination(out, report or out.with_suffix(".report.jsonl"), write_feature_pieces)
     with progress_bar() as progress:
         progress("loading the encoder", 0, None)
         loaded = source.load()

@@ -18,9 +18,9 @@ from service.cli import encoding
 from service.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
-    from feature_cache.embedded import FeatureFile
     from feature_cache.remote.link import Link
     from feature_cache.store import FeatureSpace
+    from model.bundle.features import ItemFeatures
 
 
 CONNECT_S = 5.0
@@ -83,7 +83,7 @@ def load(
             with progress_bar() as report:
                 loaded = await load_all(link, target.space, source, LoadOptions(chosen, grace_s), report)
             typer.echo(
-                f"loaded {len(source)} embeddings of {domain} by {target.space.encoder} as version "
+                f"loaded {len(source.item_ids)} embeddings of {domain} by {target.space.encoder} as version "
                 f"{loaded.edition.version}"
             )
             if loaded.num_carried_over:
@@ -142,14 +142,14 @@ def put(
     """Put one item's embedding, new or changed; services use it within their refresh time."""
     import numpy as np
 
-    from feature_cache.errors import FeatureFileError
+    from feature_cache.errors import FeatureValueError
     from feature_cache.remote.changes import put as put_all
 
     target = _target(bundle, domain, encoder, None)
     try:
         row = np.load(feature, allow_pickle=False).astype(np.float32).reshape(1, -1)
     except (OSError, ValueError, EOFError) as error:
-        raise FeatureFileError(f"{feature} is no array of numbers that can be read: {error}") from error
+        raise FeatureValueError(f"{feature} is no array of numbers that can be read: {error}") from error
 
     async def run() -> None:
         async with _redis(redis_url) as link:
@@ -208,9 +208,9 @@ class _Target:
     """What a command is about; the width is 0 where only Redis knows it."""
 
     space: FeatureSpace
-    source: FeatureFile | None
+    source: ItemFeatures | None
 
-    def require_source(self) -> FeatureFile:
+    def require_source(self) -> ItemFeatures:
         if self.source is None:
             raise typer.BadParameter("give --features, or a --bundle that holds the domain's embeddings")
         return self.source
@@ -224,9 +224,9 @@ class _Target:
 
 
 def _target(bundle: Path | None, domain: str, encoder: str | None, features: Path | None) -> _Target:
-    from feature_cache.embedded import FeatureFile
-    from feature_cache.errors import FeatureFileError
+    from feature_cache.errors import FeatureValueError
     from feature_cache.store import FeatureSpace
+    from model.bundle.features import load_features
 
     dim = 0
     if bundle is not None:
@@ -236,9 +236,9 @@ def _target(bundle: Path | None, domain: str, encoder: str | None, features: Pat
         features = features or own
     if encoder is None:
         raise typer.BadParameter("give --bundle, or the name of the encoder", param_hint="--encoder")
-    source = None if features is None else FeatureFile.open(features)
+    source = None if features is None else load_features(features, str(features))
     if source is not None and source.encoder not in {None, encoder}:
-        raise FeatureFileError(
+        raise FeatureValueError(
             f"{features}: the embeddings were made by {source.encoder}, the model was tuned with {encoder}; encode the"
             " pictures with the latter"
         )

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from feature_cache.embedded import EmbeddedStore, FeatureFile
-from feature_cache.errors import FeatureFileError
+import numpy as np
+
+from feature_cache.embedded import EmbeddedStore
 from feature_cache.remote.reader import ReadLimits
 from feature_cache.store import FeatureSpace, FeatureStore
 from feature_cache.tiered import SpaceStore, TieredStore, open_tiered
-from model.errors import BundleError
+from model.bundle.features import ItemFeatures, load_features
 from model.planning.domain import ServedDomain
 from service.observability.metrics import Metrics
 from service.settings import FeatureOptions
@@ -61,11 +62,10 @@ class Features:
                 self._tiered.forget(space)
 
     def _embedded(self, domain: ServedDomain, path: Path | None) -> EmbeddedStore:
-        try:
-            file = None if path is None else FeatureFile.open(path)
-            return EmbeddedStore(file, domain.spec.layout.feature_dim, self._metrics)
-        except FeatureFileError as error:
-            raise BundleError(f"domain {domain.name}: {error}") from error
+        dim = domain.spec.layout.feature_dim
+        if path is None:
+            return EmbeddedStore(ItemFeatures((), np.zeros((0, dim), dtype=np.float32)), self._metrics)
+        return EmbeddedStore(load_features(path, f"{path.name} of {domain.name}", dim), self._metrics)
 
 
 @asynccontextmanager

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from feature_cache.codec import DType
 from feature_cache.remote.address import RedisAddress
 from feature_cache.remote.link import Link, linked
-from feature_cache.remote.loading import FeatureSource, Loaded, LoadOptions, load
+from feature_cache.remote.loading import Loaded, LoadOptions, load
 from feature_cache.remote.reader import ReadLimits
-from feature_cache.store import FeatureObserver, FeatureSpace, NoObserver
+from feature_cache.store import FeatureObserver, FeatureSource, FeatureSpace, NoObserver
 from feature_cache.tiered import TieredStore, open_tiered
 
 DIM = 8
@@ -38,6 +38,10 @@ class ArraySource:
     @property
     def item_ids(self) -> Sequence[str]:
         return self._item_ids
+
+    @property
+    def dim(self) -> int:
+        return int(self.features.shape[1])
 
     def rows(self, places: NDArray[np.int64]) -> NDArray[np.floating]:
         return self.features[places]

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_cache.embedded import FeatureFile
 from feature_cache.encoding.opening import TorchSource
 from feature_cache.encoding.pictures import decode, read_file
+from model.bundle.features import load_features
 from service.cli import main
 from tests.clips import draw_folder, picture, tiny_clip
 from tests.e2e.processes import COMMAND, environment
@@ -105,8 +105,9 @@ def test_encoded_pictures_are_in_the_prompts_of_a_bundle(clip: Path, tmp_path: P
     assert len(without["degraded"]) == 2, "the picture that could not be read is named"
     encoder = TorchSource(clip, "tiny").load()
     pixels = encoder.preprocessing.pixels(decode(read_file(pictures / "item-1.png")))
-    stored = FeatureFile.open(bundle / "domains" / "toys" / "features.safetensors").read(["item-1"]).features
-    assert np.allclose(stored, encoder.tower.embed(pixels[None]), rtol=2e-3)
+    stored = load_features(bundle / "domains" / "toys" / "features.safetensors")
+    assert stored.item_ids[0] == "item-1"
+    assert np.allclose(stored.features[0], encoder.tower.embed(pixels[None]), rtol=2e-3)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray, of the extra ray, is not installed")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from feature_cache.embedded import FeatureFile
+from model.bundle.features import load_features
 from tests.e2e.collector import Collector, collector
 from tests.e2e.features import load_into
 from tests.e2e.processes import Server, serving
@@ -115,7 +115,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     delay.write_text(CALM_S)
     with ExitStack() as stack:
         redis = stack.enter_context(redis_server(folder))
-        asyncio.run(load_into(redis.url, FeatureFile.open(bundles["first"] / "domains/toys/features.safetensors")))
+        asyncio.run(load_into(redis.url, load_features(bundles["first"] / "domains/toys/features.safetensors")))
         collecting = stack.enter_context(collector())
         settings = {
             "VIP5_TRACES_ENDPOINT": collecting.endpoint,

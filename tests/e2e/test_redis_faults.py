@@ -11,7 +11,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from feature_cache.embedded import FeatureFile
+from model.bundle.features import ItemFeatures, load_features
 from model.planning.runtime import Runtime, load_runtime
 from service.http.app import create_app
 from service.settings import Settings
@@ -45,7 +45,7 @@ class Ground:
 
     server: RedisServer
     proxy: Proxy
-    source: FeatureFile
+    source: ItemFeatures
     client: httpx.AsyncClient
 
     async def fill(self) -> None:
@@ -70,7 +70,7 @@ async def ground_of(
             feature_timeout_ms=100,
             redis_url=SecretStr(proxy.url),
         )
-        source = FeatureFile.open(runtime.feature_files["toys"])
+        source = load_features(runtime.feature_files["toys"])
         if fills:
             await load_into(server.url, source, dtype="float32")
         async with client_of(create_app(settings, lambda _: runtime)) as client:

@@ -122,8 +122,7 @@ async def test_images_change_the_answer(client: httpx.AsyncClient, runtime: Runt
     app = client._transport.app  # type: ignore[attr-defined]  # the app under test
     store = state_of(app).service.domains.version("toys").features
     assert isinstance(store, EmbeddedStore)
-    assert store._file is not None
-    rows = store._file._row_of
+    rows = store._place_of
     before = await scores("item-2")
     rows["item-2"], kept = rows["item-3"], rows["item-2"]
     assert await scores("item-2") != before

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from model.bundle.catalog import Catalog
-from model.bundle.features import read_features
+from model.bundle.importers.features import read_features
 from model.bundle.layout import DomainSpec
 from model.bundle.manifest import check_domain_name
 from model.bundle.shapes import expected_domain_shapes, expected_shapes

@@ -1,145 +1,191 @@
+"""features.safetensors comes back as it was written, and a file that breaks the format is refused."""
+
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from model.bundle.catalog import Catalog
-from model.bundle.features import ItemFeatures, check_features, read_features, write_features
+from model.bundle.features import ItemFeatures, check_features, load_features, write_feature_pieces, write_features
 from tests.tiny import tiny_catalog
 from tests.unit.bundle.refusals import refused
 
 CATALOG = tiny_catalog(5)
+Tensors = dict[str, NDArray[np.generic]]
 
 
-def vector(seed: int, dtype: type[np.floating] = np.float32) -> NDArray[np.floating]:
-    return np.random.default_rng(seed).standard_normal(4).astype(dtype)
+def rows(num_rows: int, dtype: type[np.floating] = np.float32) -> NDArray[np.floating]:
+    return np.random.default_rng(num_rows).standard_normal((num_rows, 4)).astype(dtype)
+
+
+def tensors_of(features: NDArray[np.generic], *item_ids: str) -> Tensors:
+    encoded = [item_id.encode() for item_id in item_ids]
+    return {
+        "features": np.ascontiguousarray(features),
+        "id_bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
+        "id_offsets": np.cumsum([0, *map(len, encoded)], dtype=np.int64),
+    }
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Features of the items 5, 2, 3 and of one that is not in the catalog."""
-    for number in (5, 2, 3, 77):
-        np.save(tmp_path / f"item-{number}.npy", vector(number))
-    (tmp_path / "readme.txt").write_text("not a feature")
-    return tmp_path
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "features.safetensors"
 
 
-def test_a_folder_gives_the_items_of_the_catalog_in_its_order(folder: Path) -> None:
-    steps: list[tuple[int, int]] = []
-    found = read_features(folder, CATALOG, lambda done, total: steps.append((done, total)))
-    assert found.item_ids == ("item-2", "item-3", "item-5")
-    np.testing.assert_array_equal(found.features, [vector(2), vector(3), vector(5)])
-    assert steps == [(1, 3), (2, 3), (3, 3)]
+@settings(max_examples=25)
+@given(
+    item_ids=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), unique=True, max_size=8),
+    dtype=st.sampled_from([np.float16, np.float32]),
+    encoder=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+)
+def test_what_is_written_is_what_is_loaded(
+    tmp_path_factory: pytest.TempPathFactory, item_ids: list[str], dtype: type[np.floating], encoder: str | None
+) -> None:
+    path = tmp_path_factory.mktemp("features") / "features.safetensors"
+    features = rows(len(item_ids), dtype)
+
+    write_features(path, ItemFeatures(tuple(item_ids), features, encoder))
+
+    found = load_features(path, dim=4)
+    assert (found.item_ids, found.encoder, found.dim) == (tuple(item_ids), encoder, 4)
+    assert found.features.dtype == dtype
+    np.testing.assert_array_equal(found.features, features)
+    np.testing.assert_array_equal(found.rows(np.arange(len(item_ids))[::-1]), features[::-1])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_a_file_with_ids_gives_the_items_of_the_catalog_in_its_order(tmp_path: Path, dtype: type[np.floating]) -> None:
-    rows = np.stack([vector(n, dtype) for n in (5, 77, 1)])
-    save_file({"features": rows}, tmp_path / "all.safetensors")
-    (tmp_path / "all.ids.txt").write_text("item-5\nitem-77\nitem-1\n")
-    found = read_features(tmp_path / "all.safetensors", CATALOG)
-    assert found.item_ids == ("item-1", "item-5")
-    assert found.features.dtype == dtype
-    np.testing.assert_array_equal(found.features, [vector(1, dtype), vector(5, dtype)])
+@pytest.mark.parametrize("encoder", [None, "vitb32 “é”"])
+def test_bytes_are_those_of_the_safetensors_library(
+    path: Path, tmp_path: Path, dtype: type[np.floating], encoder: str | None
+) -> None:
+    item_ids, features = ("a", "Spielzeug-äöü", "", "日本"), rows(4, dtype)
+
+    write_features(path, ItemFeatures(item_ids, features, encoder))
+
+    save_file(tensors_of(features, *item_ids), tmp_path / "theirs", None if encoder is None else {"encoder": encoder})
+    assert path.read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
-def test_a_file_of_a_bundle_s_own_form_needs_no_ids_beside_it(tmp_path: Path) -> None:
-    rows = np.stack([vector(n, np.float16) for n in (5, 77, 1)])
-    write_features(tmp_path / "own.safetensors", ItemFeatures(("item-5", "item-77", "item-1"), rows))
-    found = read_features(tmp_path / "own.safetensors", CATALOG)
-    assert found.item_ids == ("item-1", "item-5")
-    np.testing.assert_array_equal(found.features, rows[[2, 0]])
+def test_pieces_make_one_file_that_names_the_encoder_and_its_weights(path: Path, tmp_path: Path) -> None:
+    features = rows(4, np.float16)
+
+    write_feature_pieces(path, ["a", "b", "c", "d"], [features[:1], features[1:1], features[1:]], "tiny", "0123")
+
+    np.testing.assert_array_equal(load_features(path).features, features)
+    with safe_open(path, framework="numpy") as tensors:
+        assert tensors.metadata() == {"encoder": "tiny", "weights_sha256": "0123"}
 
 
-def test_a_file_says_which_encoder_made_its_embeddings(tmp_path: Path) -> None:
-    path = tmp_path / "own.safetensors"
-    write_features(path, ItemFeatures(("item-5",), vector(5)[None], encoder="rn50"))
-    assert read_features(path, CATALOG).encoder == "rn50"
-    write_features(path, ItemFeatures(("item-5",), vector(5)[None]))
-    assert read_features(path, CATALOG).encoder is None
+def test_a_writing_that_fails_leaves_nothing_behind_and_what_was_there_in_place(path: Path) -> None:
+    def fail() -> Iterator[NDArray[np.float16]]:
+        yield np.ones((1, 3), dtype=np.float16)
+        raise OSError(28, "No space left on device")
+
+    path.write_bytes(b"before")
+    with pytest.raises(OSError, match="No space"):
+        write_feature_pieces(path, ["a", "b"], fail(), None)
+    assert [each.read_bytes() for each in path.parent.iterdir()] == [b"before"]
 
 
-def test_ids_are_cut_at_line_ends_only(tmp_path: Path) -> None:
-    catalog = Catalog.from_rows([{"item_id": "a\u2028b", "index": "1"}, {"item_id": "c", "index": "2"}])
-    save_file({"features": np.stack([vector(1), vector(2)])}, tmp_path / "all.safetensors")
-    (tmp_path / "all.ids.txt").write_bytes("c\r\na\u2028b".encode())
-    assert read_features(tmp_path / "all.safetensors", catalog).item_ids == ("a\u2028b", "c")
-    (tmp_path / "all.ids.txt").write_bytes(b"\xff\n")
-    with refused("invalid_bundle", "all.ids.txt is not UTF-8"):
-        read_features(tmp_path / "all.safetensors", catalog)
+def test_a_file_that_is_replaced_stays_readable_for_whoever_opened_it(path: Path) -> None:
+    write_features(path, ItemFeatures(("a",), rows(1)))
+    found = load_features(path)
+    write_features(path, ItemFeatures(("a", "b"), rows(2)))
+    np.testing.assert_array_equal(found.features, rows(1))
 
 
-def test_what_is_written_is_what_is_checked(tmp_path: Path) -> None:
-    path = tmp_path / "features.safetensors"
-    write_features(path, ItemFeatures(("item-2", "item-4"), np.stack([vector(2), vector(4)])))
+def test_rows_may_begin_anywhere_in_the_file(path: Path) -> None:
+    features = rows(1)
+    parts = {
+        "id_bytes": ("U8", [1], b"a"),
+        "features": ("F32", [1, 4], features.tobytes()),
+        "id_offsets": ("I64", [2], np.array([0, 1]).tobytes()),
+    }
+    header, content = {}, b""
+    for name, (dtype, shape, data) in parts.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(content), len(content) + len(data)]}
+        content += data
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content)
+
+    np.testing.assert_array_equal(load_features(path).features, features)
+
+
+def test_a_bundle_s_file_has_items_of_its_catalog_only(path: Path) -> None:
+    write_features(path, ItemFeatures(("item-2", "item-4"), rows(2)))
     check_features(path, 4, CATALOG, "it")
-    tensors = load_file(path)
-    assert tensors["id_bytes"].tobytes() == b"item-2item-4"
-    assert tensors["id_offsets"].tolist() == [0, 6, 12]
-    np.testing.assert_array_equal(tensors["features"], [vector(2), vector(4)])
-
-
-def test_an_item_in_two_rows_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "features.safetensors"
-    write_features(path, ItemFeatures(("item-2", "item-2"), np.stack([vector(2), vector(4)])))
-    with refused("invalid_bundle", "it: an item stands in two rows"):
+    write_features(path, ItemFeatures(("item-2", "item-9"), rows(2)))
+    with refused("invalid_bundle", "it: item 'item-9' is not in the catalog"):
         check_features(path, 4, CATALOG, "it")
 
 
-def test_features_of_no_item_of_the_catalog_are_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "other.npy", vector(1))
-    with refused("invalid_bundle", "has no file <item_id>.npy of any item in the catalog"):
-        read_features(tmp_path, CATALOG)
+GOOD = tensors_of(rows(2), "item-1", "item-2")
 
 
 @pytest.mark.parametrize(
-    ("array", "message"),
+    ("changed", "message"),
     [
-        (np.zeros((2, 4), np.float32), "item-3.npy is float32 (2, 4); it must be one vector of floats"),
-        (np.zeros(4, np.int64), "item-3.npy is int64 (4,); it must be one vector of floats"),
-        (
-            np.zeros(5, np.float32),
-            "item-3.npy is float32 (5,), item-2.npy is float32 (4,); all features must be of one",
-        ),
-        (np.zeros(4, np.float16), "item-3.npy is float16 (4,), item-2.npy is float32 (4,)"),
-        (np.full(4, np.nan, np.float32), "the feature of item 'item-3' has values that are NaN or infinite"),
-        (np.array([{"a": 1}], dtype=object), "item-3.npy is not an array that can be read"),
+        ({"features": None}, "it has no tensor features"),
+        ({"id_bytes": None, "id_offsets": None}, "it has no tensor id_bytes, id_offsets"),
+        ({"features": rows(3)}, "features is F32 [3, 4] for 2 item ids; it must be F16 or F32 [2, 4]"),
+        ({"features": rows(2)[:, :3].copy()}, "features is F32 [2, 3] for 2 item ids; it must be F16 or F32 [2, 4]"),
+        ({"features": np.array(1, np.float32)}, "features is F32 [] for 2 item ids"),
+        ({"features": rows(2)[:, 0].copy()}, "features is F32 [2] for 2 item ids"),
+        ({"features": rows(2)[:, :, None].copy()}, "features is F32 [2, 4, 1] for 2 item ids"),
+        ({"features": rows(2).astype(np.float64)}, "features is F64 [2, 4]"),
+        ({"features": np.ones((2, 4), np.int64)}, "features is I64 [2, 4]"),
+        (tensors_of(rows(2), "item-1", "item-1"), "item 'item-1' has 2 rows; each item has one"),
+        ({"id_offsets": np.array([0, 6], np.int64)}, "id_offsets must rise from 0 to 12, the size of id_bytes"),
+        ({"id_offsets": np.array([1, 6, 12], np.int64)}, "id_offsets must rise from 0 to 12"),
+        ({"id_offsets": np.array([0, 13, 12], np.int64)}, "id_offsets must rise from 0 to 12"),
+        ({"id_offsets": np.zeros(0, np.int64)}, "id_offsets must rise from 0 to 12"),
+        ({"id_offsets": np.array([0, 2**62, 2**63 - 1, -(2**63), -1, 12])}, "id_offsets must rise from 0 to 12"),
+        ({"id_offsets": np.array(0, np.int64)}, "id_offsets I64 []; they must be U8 and I64 [F + 1]"),
+        ({"id_offsets": np.array([[0, 6, 12]], np.int64)}, "id_offsets I64 [1, 3]; they must be"),
+        ({"id_offsets": np.array([0, 6, 12], np.int32)}, "id_offsets I32 [3]; they must be"),
+        ({"id_bytes": np.zeros(12, np.int8)}, "id_bytes is I8 and id_offsets I64 [3]; they must be"),
+        (tensors_of(rows(2), "a", "b") | {"id_bytes": np.frombuffer("é".encode(), np.uint8)}, "item ids are not UTF-8"),
     ],
 )
-def test_an_array_that_does_not_fit_is_refused(folder: Path, array: NDArray[np.generic], message: str) -> None:
-    np.save(folder / "item-3.npy", array, allow_pickle=True)
-    with refused("invalid_bundle", message):
-        read_features(folder, CATALOG)
-
-
-def test_double_precision_becomes_single(tmp_path: Path) -> None:
-    np.save(tmp_path / "item-1.npy", vector(1, np.float64)[None])
-    found = read_features(tmp_path, CATALOG)
-    assert found.features.dtype == np.float32
-    np.testing.assert_array_equal(found.features, [vector(1)])
-
-
-@pytest.mark.parametrize(
-    ("tensors", "ids", "message"),
-    [
-        ({"features": np.zeros((2, 4), np.float32)}, None, "all.safetensors needs all.ids.txt beside it"),
-        ({"images": np.zeros((2, 4), np.float32)}, "a\nb\n", "all.safetensors has no tensor features; it has images"),
-        ({"features": np.zeros((2, 4), np.float32)}, "item-1\n", "features has shape (2, 4) for 1 item ids"),
-        ({"features": np.zeros(2, np.float32)}, "a\nb\n", "features has shape (2,) for 2 item ids"),
-        ({"features": np.zeros((2, 4), np.int8)}, "a\nb\n", "features is of type int8; it must be float16 or float32"),
-        ({"features": np.zeros((2, 4), np.float32)}, "a\na\n", "all.ids.txt: line 2 repeats item 'a'"),
-        ({"features": np.zeros((2, 4), np.float32)}, "a\nb\n", "none of the 2 features is of an item in the catalog"),
-    ],
-)
-def test_a_file_of_features_that_breaks_a_rule_is_refused(
-    tmp_path: Path, tensors: dict[str, NDArray[np.generic]], ids: str | None, message: str
+def test_a_file_that_breaks_the_format_is_refused_by_every_reader(
+    path: Path, changed: dict[str, NDArray[np.generic] | None], message: str
 ) -> None:
-    save_file(tensors, tmp_path / "all.safetensors")
-    if ids is not None:
-        (tmp_path / "all.ids.txt").write_text(ids)
+    save_file({name: each for name, each in {**GOOD, **changed}.items() if each is not None}, path)
     with refused("invalid_bundle", message):
-        read_features(tmp_path / "all.safetensors", CATALOG)
+        check_features(path, 4, CATALOG, "it")
+    with refused("invalid_bundle", message):
+        load_features(path, "it", dim=4)
+
+
+@pytest.mark.parametrize(
+    ("stored", "foreign"),
+    [
+        (b'"F32","shape":[2,4]', b'"BF16","shape":[2,8]'),
+        (b'"U8","shape":[12]', b'"BF16","shape":[6]'),
+        (b'"I64","shape":[3]', b'"BF16","shape":[12]'),
+    ],
+)
+def test_types_that_numpy_does_not_have_are_refused(path: Path, stored: bytes, foreign: bytes) -> None:
+    save_file(GOOD, path)
+    content = path.read_bytes()
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = content[8:begin].replace(stored, foreign)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[begin:])
+    with refused("invalid_bundle", "BF16"):
+        load_features(path, "it")
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors at all", None])
+def test_another_file_is_refused(path: Path, content: bytes | None) -> None:
+    if content is not None:
+        path.write_bytes(content)
+    with refused("invalid_bundle", "it cannot be read"):
+        load_features(path, "it")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from feature_cache.embedded import FeatureFile
+from model.bundle.features import load_features
 from service.cli import main
 from tests.clips import DIM, draw_folder
 
@@ -40,7 +40,7 @@ def test_a_folder_is_encoded_and_what_was_skipped_is_told(
     captured = capsys.readouterr()
     assert captured.out == f"encoded 3 pictures with tiny into {out}, 1 skipped, see {report}\n"
     assert captured.err == ""
-    assert FeatureFile.open(out).dim == DIM
+    assert load_features(out).dim == DIM
     with safe_open(out, framework="numpy") as tensors:
         assert tensors.metadata()["encoder"] == "tiny"
     assert json.loads(report.read_text())["item"] == "item-4"
@@ -59,10 +59,10 @@ def test_torch_and_an_exported_file_give_the_same_catalog(
     for name, source in (("torch", ("--model", clip_folder, *named)), ("onnx", ("--onnx", tmp_path / "tiny.onnx"))):
         options = ("--catalog", catalog, "--images", pictures, "--workers", 0, *THREADS)
         assert run("encode", *source, *options, "--out", tmp_path / name) == 0
-        found.append(FeatureFile.open(tmp_path / name).read(["a", "b", "c"]))
-    assert found[0].is_present.tolist() == [True, False, True]
+        found.append(load_features(tmp_path / name))
+    assert [each.item_ids for each in found] == [("a", "c"), ("a", "c")]
     assert np.allclose(found[0].features, found[1].features, atol=1e-2)
-    assert not np.allclose(found[0].features[0], found[0].features[2], atol=1e-2)
+    assert not np.allclose(found[0].features[0], found[0].features[1], atol=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,6 @@ def test_a_folder_as_vip5_has_it_becomes_one_file(tmp_path: Path, capsys: pytest
     captured = capsys.readouterr()
     assert captured.out == f"imported 2 embeddings, 4 wide, of 4 items into {out}\n"
     assert "B4.npy" in captured.err
-    batch = FeatureFile.open(out).read(["B1", "B2", "B3", "B4"])
-    assert batch.is_present.tolist() == [True, False, True, False]
-    assert batch.features[:, 0].tolist() == [1, 0, 3, 0]
+    found = load_features(out)
+    assert found.item_ids == ("B3", "B1")
+    assert found.features[:, 0].tolist() == [3, 1]

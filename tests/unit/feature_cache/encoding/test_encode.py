@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from feature_cache.embedded import FeatureFile
 from feature_cache.encoding.downloads import Downloads
 from feature_cache.encoding.encode import (
     BatchEncoder,
@@ -26,6 +25,7 @@ from feature_cache.encoding.journal import EncodedBatch
 from feature_cache.encoding.preparation import Batch, PictureReader
 from feature_cache.encoding.sources import Listing, Picture
 from feature_cache.encoding.towers import Encoder
+from model.bundle.features import load_features, write_feature_pieces
 from tests.clips import draw_folder
 
 BATCH_SIZE = 4
@@ -50,7 +50,7 @@ class Workshop:
         self.progress: list[tuple[int, int | None]] = []
 
     def destination(self, name: str = "out") -> Destination:
-        return Destination(self.folder / f"{name}.safetensors", self.folder / f"{name}.jsonl")
+        return Destination(self.folder / f"{name}.safetensors", self.folder / f"{name}.jsonl", write_feature_pieces)
 
     def run(
         self, name: str = "out", how: BatchEncoder | None = None, options: EncodingOptions | None = None
@@ -83,14 +83,10 @@ def test_embeddings_stand_in_the_listing_s_order_and_faults_in_the_report(worksh
     summary = workshop.run()
 
     assert (summary.num_encoded, summary.num_skipped, summary.num_resumed) == (12, 2, 0)
-    file = FeatureFile.open(workshop.destination().out)
+    found = load_features(workshop.destination().out)
     names = [picture.item_id for picture in workshop.listing.pictures]
-    batch = file.read(names)
-    assert [name for name, is_present in zip(names, batch.is_present, strict=True) if not is_present] == [
-        "item-3",
-        "item-6",
-    ]
-    assert len(np.unique(batch.features[batch.is_present], axis=0)) == 12
+    assert list(found.item_ids) == [name for name in names if name not in {"item-3", "item-6"}]
+    assert len(np.unique(found.features, axis=0)) == 12
     assert [json.loads(line) for line in workshop.destination().report.read_text().splitlines()] == [
         {"item": "item-3", "picture": "item-3.png", "reason": "the file is not a picture of a known format"},
         {"item": "item-6", "picture": "item-6.png", "reason": "there is no such file"},

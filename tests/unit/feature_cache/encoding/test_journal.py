@@ -8,12 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_cache.embedded import FeatureFile
 from feature_cache.encoding.errors import EncodingError
-from feature_cache.encoding.feature_writing import write_feature_file
 from feature_cache.encoding.journal import EncodedBatch, Journal
 from feature_cache.encoding.sources import Fault
-from model.bundle.features import load_features
 
 RUN: dict[str, str | int] = {"encoder": "tiny", "batch size": 2}
 DIM = 3
@@ -96,29 +93,3 @@ def test_two_runs_at_a_time_are_refused(tmp_path: Path) -> None:
         Journal(tmp_path, RUN, DIM)
     Journal(tmp_path, RUN, DIM).remove()
     assert not tmp_path.exists()
-
-
-def test_written_files_are_read_by_the_store_and_by_bundles(tmp_path: Path) -> None:
-    path = tmp_path / "features.safetensors"
-    item_ids = ["a", "Spielzeug-äöü", "", "日本"]
-    features = np.arange(12, dtype=np.float16).reshape(4, DIM)
-
-    write_feature_file(path, item_ids, [features[:1], features[1:]], DIM, {"encoder": "tiny"})
-
-    found = load_features(path)
-    assert list(found.item_ids) == item_ids
-    assert found.features.dtype == np.float16
-    assert np.array_equal(found.features, features)
-    stored = FeatureFile.open(path)
-    assert stored.dim == DIM
-    assert np.array_equal(stored.read(item_ids).features, features.astype(np.float32))
-
-
-def test_a_writing_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    def fail() -> object:
-        yield rows(1)
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        write_feature_file(tmp_path / "out", ["a", "b"], fail(), DIM, {})  # type: ignore[arg-type]  # it never gets there
-    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,143 @@
+"""Image embeddings are imported from folders and files, and refused where they do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from model.bundle.catalog import Catalog
+from model.bundle.features import ItemFeatures, write_features
+from model.bundle.importers.features import read_features
+from tests.tiny import tiny_catalog
+from tests.unit.bundle.refusals import refused
+
+CATALOG = tiny_catalog(5)
+
+
+def vector(seed: int, dtype: type[np.floating] = np.float32) -> NDArray[np.floating]:
+    return np.random.default_rng(seed).standard_normal(4).astype(dtype)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Features of the items 5, 2, 3 and of one that is not in the catalog."""
+    for number in (5, 2, 3, 77):
+        np.save(tmp_path / f"item-{number}.npy", vector(number))
+    (tmp_path / "readme.txt").write_text("not a feature")
+    return tmp_path
+
+
+def test_a_folder_gives_the_items_of_the_catalog_in_its_order(folder: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    found = read_features(folder, CATALOG, lambda done, total: steps.append((done, total)))
+    assert found.item_ids == ("item-2", "item-3", "item-5")
+    np.testing.assert_array_equal(found.features, [vector(2), vector(3), vector(5)])
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_file_with_ids_gives_the_items_of_the_catalog_in_its_order(tmp_path: Path, dtype: type[np.floating]) -> None:
+    rows = np.stack([vector(n, dtype) for n in (5, 77, 1)])
+    save_file({"features": rows}, tmp_path / "all.safetensors")
+    (tmp_path / "all.ids.txt").write_text("item-5\nitem-77\nitem-1\n")
+    found = read_features(tmp_path / "all.safetensors", CATALOG)
+    assert found.item_ids == ("item-1", "item-5")
+    assert found.features.dtype == dtype
+    np.testing.assert_array_equal(found.features, [vector(1, dtype), vector(5, dtype)])
+
+
+def test_a_file_of_a_bundle_s_own_form_needs_no_ids_beside_it(tmp_path: Path) -> None:
+    rows = np.stack([vector(n, np.float16) for n in (5, 77, 1)])
+    write_features(tmp_path / "own.safetensors", ItemFeatures(("item-5", "item-77", "item-1"), rows))
+    found = read_features(tmp_path / "own.safetensors", CATALOG)
+    assert found.item_ids == ("item-1", "item-5")
+    np.testing.assert_array_equal(found.features, rows[[2, 0]])
+
+
+def test_a_file_says_which_encoder_made_its_embeddings(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    write_features(path, ItemFeatures(("item-5",), vector(5)[None], encoder="rn50"))
+    assert read_features(path, CATALOG).encoder == "rn50"
+    write_features(path, ItemFeatures(("item-5",), vector(5)[None]))
+    assert read_features(path, CATALOG).encoder is None
+
+
+def test_ids_are_cut_at_line_ends_only(tmp_path: Path) -> None:
+    catalog = Catalog.from_rows([{"item_id": "a\u2028b", "index": "1"}, {"item_id": "c", "index": "2"}])
+    save_file({"features": np.stack([vector(1), vector(2)])}, tmp_path / "all.safetensors")
+    (tmp_path / "all.ids.txt").write_bytes("c\r\na\u2028b".encode())
+    assert read_features(tmp_path / "all.safetensors", catalog).item_ids == ("a\u2028b", "c")
+    (tmp_path / "all.ids.txt").write_bytes(b"\xff\n")
+    with refused("invalid_bundle", "all.ids.txt is not UTF-8"):
+        read_features(tmp_path / "all.safetensors", catalog)
+
+
+def test_features_of_no_item_of_the_catalog_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "other.npy", vector(1))
+    with refused("invalid_bundle", "has no file <item_id>.npy of any item in the catalog"):
+        read_features(tmp_path, CATALOG)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 4), np.float32), "item-3.npy is float32 (2, 4); it must be one vector of floats"),
+        (np.zeros(4, np.int64), "item-3.npy is int64 (4,); it must be one vector of floats"),
+        (
+            np.zeros(5, np.float32),
+            "item-3.npy is float32 (5,), item-2.npy is float32 (4,); all features must be of one",
+        ),
+        (np.zeros(4, np.float16), "item-3.npy is float16 (4,), item-2.npy is float32 (4,)"),
+        (np.full(4, np.nan, np.float32), "the feature of item 'item-3' has values that are NaN or infinite"),
+        (np.array([{"a": 1}], dtype=object), "item-3.npy is not an array that can be read"),
+    ],
+)
+def test_an_array_that_does_not_fit_is_refused(folder: Path, array: NDArray[np.generic], message: str) -> None:
+    np.save(folder / "item-3.npy", array, allow_pickle=True)
+    with refused("invalid_bundle", message):
+        read_features(folder, CATALOG)
+
+
+def test_double_precision_becomes_single(tmp_path: Path) -> None:
+    np.save(tmp_path / "item-1.npy", vector(1, np.float64)[None])
+    found = read_features(tmp_path, CATALOG)
+    assert found.features.dtype == np.float32
+    np.testing.assert_array_equal(found.features, [vector(1)])
+
+
+@pytest.mark.parametrize(
+    ("tensors", "ids", "message"),
+    [
+        ({"features": np.zeros((2, 4), np.float32)}, None, "all.safetensors needs all.ids.txt beside it"),
+        ({"images": np.zeros((2, 4), np.float32)}, "a\nb\n", "all.safetensors has no tensor features; it has images"),
+        (
+            {"features": np.zeros((2, 4), np.float32)},
+            "item-1\n",
+            "features has shape (2, 4) for the 1 item ids of all.ids.txt",
+        ),
+        (
+            {"features": np.zeros(2, np.float32)},
+            "a\nb\n",
+            "features has shape (2,) for the 2 item ids of all.ids.txt",
+        ),
+        (
+            {"features": np.zeros((2, 4), np.int8)},
+            "a\nb\n",
+            "all.safetensors: features is of type I8",
+        ),
+        ({"features": np.zeros((2, 4), np.float32)}, "a\na\n", "all.ids.txt: line 2 repeats item 'a'"),
+        ({"features": np.zeros((2, 4), np.float32)}, "a\nb\n", "none of the 2 embeddings is of an item in the catalog"),
+    ],
+)
+def test_a_file_of_features_that_breaks_a_rule_is_refused(
+    tmp_path: Path, tensors: dict[str, NDArray[np.generic]], ids: str | None, message: str
+) -> None:
+    save_file(tensors, tmp_path / "all.safetensors")
+    if ids is not None:
+        (tmp_path / "all.ids.txt").write_text(ids)
+    with refused("invalid_bundle", message):
+        read_features(tmp_path / "all.safetensors", CATALOG)
