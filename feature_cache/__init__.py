@@ -1,1 +1,1 @@
-"""Image embeddings: where they are kept and how they are fetched. Knows no model."""
+"""Image embeddings: storing, fetching and computing them. Knows no model and no files of embeddings."""

@@ -1,7 +1,7 @@
-"""An embedding as bytes: raw little-endian floats, and a checksum of what they are.
+"""Embeddings as bytes: raw little-endian floats, followed by a checksum.
 
-The checksum covers encoder, type, width, item and floats. So a value that was cut off, belongs to another item, or was
-made by another encoder is found out when it is read, and becomes a miss instead of garbage in a prompt.
+The checksum covers encoder, type, width, item and floats. A value that is truncated, of another item or by another
+encoder is detected when it is read, and counts as a miss instead of reaching a prompt.
 """
 
 # N items, D width
@@ -24,13 +24,13 @@ DTYPES: tuple[DType, ...] = ("float16", "float32")
 
 CHECKSUM_BYTES = 4
 
-# What each of the 65,536 float16 values is in float32. Looking it up is three times as fast as numpy's own conversion.
+# Each of the 65,536 float16 values in float32. A lookup is three times as fast as numpy's conversion.
 _FLOAT32_OF_HALF: NDArray[np.float32] = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Codec:
-    """Turns embeddings of one encoder, type and width into values and back."""
+    """Encodes and decodes embeddings of one encoder, type and width."""
 
     encoder: str
     dtype: DType
@@ -45,33 +45,33 @@ class Codec:
         return self.row_bytes + CHECKSUM_BYTES
 
     def encode(self, item_ids: Sequence[str], features: NDArray[np.floating]) -> list[bytes]:
-        """Values of [N, D] embeddings. Raises FeatureValueError for other widths and for what is not finite."""
+        """Values of [N, D] embeddings. Raises FeatureValueError for another width or numbers that are not finite."""
         if features.shape != (len(item_ids), self.dim):
             raise FeatureValueError(
-                f"features have shape {list(features.shape)} for {len(item_ids)} items of {self.encoder}; it must be"
-                f" {[len(item_ids), self.dim]}, so encode them with {self.encoder}"
+                f"features have shape {list(features.shape)} for {len(item_ids)} items; those by {self.encoder} have"
+                f" shape {[len(item_ids), self.dim]}, so encode the pictures with {self.encoder}"
             )
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused below
+        with np.errstate(over="ignore"):  # numbers that are too large become infinite and are refused below
             rows = np.ascontiguousarray(features, dtype=np.dtype(self.dtype).newbyteorder("<"))
         is_finite = np.isfinite(rows).all(axis=1)
         if not is_finite.all():
             item_id = item_ids[int(is_finite.argmin())]
             raise FeatureValueError(
-                f"the embedding of {item_id!r} has values that are NaN, infinite or beyond {self.dtype}; encode its"
-                " picture anew"
+                f"the embedding of {item_id!r} has values that are NaN, infinite or out of range for"
+                f" {self.dtype}; encode its picture again"
             )
         payloads = [row.tobytes() for row in rows]
         return [row + self._checksum(item_id, row) for item_id, row in zip(item_ids, payloads, strict=True)]
 
     def row_of(self, item_id: str, value: object) -> bytes | None:
-        """The raw floats of a value; None if it is no embedding of this item by this encoder, type and width."""
+        """The raw floats of a value; None if it is not an embedding of this item by this encoder, type and width."""
         if type(value) is not bytes or len(value) != self.row_bytes + CHECKSUM_BYTES:
             return None
         row = value[: self.row_bytes]
         return row if value[self.row_bytes :] == self._checksum(item_id, row) else None
 
     def decode(self, rows: Sequence[bytes]) -> NDArray[np.float32]:
-        """Raw floats of N items to [N, D], exactly."""
+        """Raw floats of N items as [N, D], without loss."""
         joined = b"".join(rows)
         if self.dtype == "float16":
             halves = np.frombuffer(joined, dtype="<u2")

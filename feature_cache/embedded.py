@@ -1,4 +1,4 @@
-"""The embedded feature store: the embeddings that a bundle brings."""
+"""Feature store over the embeddings in a bundle."""
 
 # N items asked for, D width
 
@@ -13,7 +13,7 @@ from feature_cache.store import EMBEDDED_TIER, FeatureBatch, FeatureObserver, Fe
 
 
 class EmbeddedStore:
-    """A feature store over a source of embeddings, such as a file that is memory-mapped."""
+    """Reads one source of embeddings, such as a memory-mapped file."""
 
     def __init__(self, source: FeatureSource, observer: FeatureObserver) -> None:
         self._source = source

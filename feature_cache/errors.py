@@ -1,10 +1,12 @@
-"""Errors of the feature cache that are meant for a user.
+"""Errors that the feature cache raises for users.
 
 FeatureCacheError
-├── RedisAddressError      a URL that names no Redis
-├── RedisUnavailableError  Redis does not answer, or refuses
+├── RedisAddressError      a Redis URL that is not valid
+├── RedisUnavailableError  Redis does not answer in time, or refuses a command
 ├── NotLoadedError         Redis holds no embeddings of the domain and encoder
-└── FeatureValueError      an embedding that does not fit what is loaded
+├── FeatureValueError      an embedding with another encoder, shape or range than required
+├── EditionError           a record in Redis that cannot be read or does not fit (remote/layout.py)
+└── EncodingError          an encoding run that cannot go on (encoding/errors.py)
 
 Each message names the value, the rule and the remedy.
 """
@@ -15,11 +17,11 @@ class FeatureCacheError(Exception):
 
 
 class RedisAddressError(FeatureCacheError):
-    """A URL that names no Redis."""
+    """A Redis URL that is not valid."""
 
 
 class RedisUnavailableError(FeatureCacheError):
-    """Redis does not answer in time, or refuses what is asked of it."""
+    """Redis does not answer in time, or refuses a command."""
 
 
 class NotLoadedError(FeatureCacheError):
@@ -27,4 +29,4 @@ class NotLoadedError(FeatureCacheError):
 
 
 class FeatureValueError(FeatureCacheError):
-    """An embedding that does not fit what is loaded."""
+    """An embedding with another encoder, shape or range than required."""

@@ -1,7 +1,7 @@
-"""Embeddings kept in this process: bounded, and not to be flushed by a scan.
+"""In-process cache of embeddings, bounded in bytes.
 
-The policy is W-TinyLFU (theine's): what is seen once does not push out what is asked for often. Belongs to one event
-loop; knows nothing of Redis.
+Eviction follows W-TinyLFU (theine's): items that are requested once do not evict those that are requested often. Not
+thread-safe, so it belongs to one event loop. Knows nothing of Redis.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from theine_core import TlfuCore, spread
 
-ENTRY_BYTES = 500  # of everything about an entry but its row; see tests/unit/feature_cache/test_memory.py
+ENTRY_BYTES = 500  # size of an entry without its row; measured by tests/unit/feature_cache/test_memory.py
 NEGATIVE_LIFE_S = 0.5
-LOOKUPS_PER_SAMPLE = 4  # the policy is told of one in so many: telling it takes as long as finding the rows
+LOOKUPS_PER_SAMPLE = 4  # the policy records one lookup in four: recording takes as long as finding the rows
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row, or for a while the knowledge that there is none."""
+    """A row, or None for an item that has no embedding, which is remembered for a short time."""
 
     token: int
     item_id: str
@@ -28,7 +28,7 @@ class Entry:
 
 
 class ProcessTier:
-    """Rows by item, and by the token of the edition that they belong to."""
+    """Rows by item, and by the token of the edition they belong to."""
 
     def __init__(self, max_bytes: int, negative_life_s: float = NEGATIVE_LIFE_S) -> None:
         self._max_bytes = max_bytes
@@ -46,7 +46,7 @@ class ProcessTier:
         return self._max_bytes // (self._row_bytes + ENTRY_BYTES)
 
     def fit(self, row_bytes: int) -> None:
-        """Make room by rows of this size. Wider ones than before leave room for fewer, so everything is dropped."""
+        """Size the cache for rows of this many bytes. If they are larger than before, all entries are dropped."""
         if row_bytes > self._row_bytes:
             self._row_bytes = row_bytes
             self._entries.clear()
@@ -58,7 +58,7 @@ class ProcessTier:
         for item_id in item_ids:
             place = spread(hash((token, item_id)))
             entry = self._entries.get(place)
-            # Two items may share a place: the entry says whose it is.
+            # Two items may have the same hash, so the entry names its item.
             is_it = entry is not None and entry.item_id == item_id and entry.token == token
             if entry is None or not is_it or (entry.row is None and entry.expires_at <= time.monotonic()):
                 entries.append(None)
@@ -71,7 +71,7 @@ class ProcessTier:
         return entries
 
     def put(self, token: int, item_id: str, row: bytes | None) -> None:
-        """Keep a row, or that there is none, if the policy admits it."""
+        """Keep a row, or the fact that there is none, if the policy admits it."""
         if not self.max_entries:
             return
         expires_at = float("inf") if row is not None else time.monotonic() + self._negative_life_s

@@ -1,4 +1,4 @@
-"""A feature store with some embeddings put over it, held in memory."""
+"""Feature store with some embeddings replaced in memory."""
 
 # N items, D width of an embedding
 
@@ -13,15 +13,15 @@ from feature_cache.store import FeatureBatch, FeatureStore
 
 
 class PatchedStore:
-    """Rows that were put win over those of the store below."""
+    """Gives rows that were put precedence over those of another store."""
 
-    def __init__(self, below: FeatureStore, rows: Mapping[str, NDArray[np.float32]]) -> None:
+    def __init__(self, store: FeatureStore, rows: Mapping[str, NDArray[np.float32]]) -> None:
         """`rows` are embeddings [D] by item."""
-        self._below = below
+        self._store = store
         self._rows = rows
 
     async def get_many(self, item_ids: Sequence[str]) -> FeatureBatch:
-        batch = await self._below.get_many(item_ids)
+        batch = await self._store.get_many(item_ids)
         places = [place for place, item_id in enumerate(item_ids) if item_id in self._rows]
         if not places:
             return batch

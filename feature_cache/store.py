@@ -1,4 +1,4 @@
-"""The protocol of a feature store, and whom stores tell how they are doing."""
+"""Protocols of the feature cache: sources and stores of embeddings, and observers of stores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EMBEDDED_TIER = "embedded"
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """Embeddings that may be compared: those of one domain's items, made by one image encoder, `dim` wide."""
+    """A set of comparable embeddings: of one domain's items, by one image encoder, `dim` wide."""
 
     domain: str
     encoder: str
@@ -25,10 +25,10 @@ class FeatureSpace:
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """Image embeddings of N items, in the order asked for.
+    """Image embeddings of N items, in the requested order.
 
-    Rows of items that are not present are zero, as VIP5's own batches are padded. `shortfall` says why items that the
-    store may well hold are missing, such as a store that did not answer; it is empty where they were never there.
+    Rows of missing items are zero, as in VIP5's padded batches. `shortfall` gives the reason if items that have an
+    embedding may be missing, for example because Redis did not answer; otherwise it is empty.
     """
 
     features: NDArray[np.float32]  # [N, D]
@@ -59,17 +59,17 @@ class FeatureStore(Protocol):
 
 
 class FeatureObserver(Protocol):
-    """Is told what the tiers of a store find."""
+    """Receives what each tier of a store finds."""
 
     def observe_features(self, tier: str, num_present: int, num_missing: int, duration_s: float) -> None: ...
 
     def count_rejected_features(self, num_values: int) -> None:
-        """Values that were found but are no embeddings of the item, encoder, type and width asked for."""
+        """Count values that are not embeddings of the requested item, encoder, type and width."""
         ...
 
 
 class NoObserver:
-    """Tells nobody."""
+    """Ignores what it receives."""
 
     def observe_features(self, tier: str, num_present: int, num_missing: int, duration_s: float) -> None:
         pass

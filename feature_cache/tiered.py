@@ -1,4 +1,4 @@
-"""The store of a service with Redis: rows kept in this process, then Redis, then the bundle's own embeddings."""
+"""Feature store of a service with Redis: this process's memory, then Redis, then the bundle's own embeddings."""
 
 # N items asked for, D width
 
@@ -22,7 +22,7 @@ from feature_cache.store import PROCESS_TIER, FeatureBatch, FeatureObserver, Fea
 
 @dataclass(frozen=True)
 class _Rows:
-    """Raw floats of N items, None for what is missing."""
+    """Raw floats of N items, None for missing ones."""
 
     rows: list[bytes | None]
     shortfall: str = ""
@@ -78,7 +78,7 @@ class TieredStore:
         if not missing:
             return _Rows(rows)
         fetched = await self._reader.fetch(known, [item_ids[place] for place in missing])
-        # What was read before an item was put must not be kept after it: the watcher has told of it already.
+        # A row that was read before a put must not be kept after it: the watcher has already announced the change.
         now = self._reader.watcher.known(space)
         may_keep = (now.token, now.changes) == (known.token, known.changes)
         for place, row, is_absent in zip(missing, fetched.rows, fetched.is_absent, strict=True):
@@ -127,7 +127,7 @@ async def _completed(batch: FeatureBatch, fallback: FeatureStore, item_ids: Sequ
 async def open_tiered(
     address: RedisAddress, limits: ReadLimits, observer: FeatureObserver, *, tier_bytes: int
 ) -> AsyncIterator[TieredStore]:
-    """A store whose watcher runs. It has polled once, whether or not Redis answered."""
+    """A store with a running watcher, which has polled once, whether or not Redis answered."""
     link = connect(address)
     reader = RemoteReader(link, limits, observer)
     store = TieredStore(reader, ProcessTier(tier_bytes) if tier_bytes else None, observer)

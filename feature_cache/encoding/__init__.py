@@ -1,4 +1,4 @@
-"""Pictures into embeddings: reading them, CLIP image towers, and long runs over a whole catalog.
+"""Encoding of pictures: reading them, CLIP image towers, and runs over whole catalogs that can be resumed.
 
-Offline work that no server imports. Knows no bundles and no terminal.
+Offline work, which the service does not import. Knows no bundles, no files of embeddings and no terminal.
 """

@@ -1,4 +1,4 @@
-"""Pictures from the web, kept in a folder so that each is fetched once."""
+"""Pictures from the web, cached in a folder so that each is fetched once."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from feature_cache.encoding.pictures import MAX_BYTES, read_file
 from feature_cache.encoding.sources import PictureError
 
 _OK = 200
-_MAX_SECONDS = 120.0  # of one picture, however slowly it comes
+_MAX_SECONDS = 120.0  # for one picture
 _CHUNK_BYTES = 1 << 16
 
 
 class Downloads:
-    """A folder of downloaded pictures, named by the sha256 of their addresses. May be shared by processes."""
+    """A folder of downloaded pictures, named by the sha256 of their URLs. Processes may share it."""
 
     def __init__(self, folder: Path, *, num_connections: int = 16, backoff_s: float = 0.5) -> None:
-        """`backoff_s` is the first pause between tries of an address that is overloaded or broken; it doubles."""
+        """`backoff_s` is the pause before the first retry of a failed request; it doubles with each retry."""
         self._folder = folder
         self._num_connections = num_connections
         self._backoff_s = backoff_s
@@ -51,7 +51,7 @@ class Downloads:
                 self._download(url, file)
             Path(name).rename(path)
         except (HTTPError, ValueError) as error:
-            raise PictureError(f"it could not be downloaded ({error})") from error
+            raise PictureError(f"it cannot be downloaded ({error})") from error
         finally:
             Path(name).unlink(missing_ok=True)
 
@@ -65,12 +65,12 @@ class Downloads:
                 if file.tell() > MAX_BYTES:
                     raise PictureError(f"the file is larger than {MAX_BYTES >> 20} MiB")
                 if time.monotonic() > until:
-                    raise PictureError(f"it could not be downloaded within {_MAX_SECONDS:.0f} s")
+                    raise PictureError(f"it cannot be downloaded within {_MAX_SECONDS:.0f} s")
 
     @cached_property
     def _pool(self) -> urllib3.PoolManager:
-        """Made in the process that uses it: connections cannot be handed on."""
-        logging.getLogger("urllib3").setLevel(logging.ERROR)  # retries would be told between a progress bar's lines
+        """Created in the process that uses it: connections cannot be sent to another process."""
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings of retries would break the progress bar
         retries = urllib3.Retry(
             total=4, backoff_factor=self._backoff_s, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False
         )

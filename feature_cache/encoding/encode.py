@@ -1,4 +1,4 @@
-"""Encodes the pictures of a catalog into one file of embeddings, from wherever an earlier run stopped."""
+"""Encodes the pictures of a catalog into one file of embeddings, and resumes runs that were stopped."""
 
 # n rows of a batch, D width of an embedding
 
@@ -25,12 +25,12 @@ FeatureWriter = Callable[[Path, Sequence[str], Iterable[NDArray[np.float16]], st
 """Writes a file; called with its path, the item ids, pieces [n, D] of their embeddings, encoder and weights' sha256."""
 
 BatchEncoder = Callable[[Iterable[Batch]], Iterator[EncodedBatch]]
-"""Encodes batches, in any order."""
+"""Encodes batches, and yields them in any order."""
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where results go, and who writes the file of embeddings. The work folder beside `out` is removed at the end."""
+    """Where results go, and what writes the embeddings. The work folder beside `out` is removed at the end."""
 
     out: Path
     report: Path
@@ -43,7 +43,7 @@ class Destination:
 
 @dataclass(frozen=True)
 class EncodingOptions:
-    """How a run goes."""
+    """Options of a run."""
 
     batch_size: int = 32
     restart: bool = False
@@ -51,11 +51,11 @@ class EncodingOptions:
 
 @dataclass(frozen=True)
 class EncodingSummary:
-    """What a run did."""
+    """Result of a run."""
 
     num_encoded: int
     num_skipped: int
-    num_resumed: int  # of the encoded and skipped, those that an earlier run had done
+    num_resumed: int  # those of the encoded and skipped that an earlier run had finished
     seconds: float
 
 
@@ -67,9 +67,10 @@ def encode_catalog(
     options: EncodingOptions,
     progress: Progress,
 ) -> EncodingSummary:
-    """Encode what is not done yet, then write embeddings and faults in the listing's order.
+    """Encode the pictures that remain, then write embeddings and faults in the listing's order.
 
-    Raises EncodingError; what is done stays in the work folder. If no picture can be read only the report is written.
+    Raises EncodingError, and keeps finished batches in the work folder then. If no picture can be read, only the report
+    is written.
     """
     run = _run(listing, encoder, options)
     started = time.monotonic()
@@ -89,8 +90,8 @@ def encode_catalog(
         _write_faults(destination.report, faults)
         places = journal.places()
         if not len(places):
-            journal.remove()  # to read them again when they are there
-            raise EncodingError(f"none of {len(listing.pictures)} pictures can be read; {destination.report} says why")
+            journal.remove()  # so that the next run tries all pictures again
+            raise EncodingError(f"none of {len(listing.pictures)} pictures can be read; see {destination.report}")
         progress("writing", 0, None)
         item_ids = [listing.pictures[place].item_id for place in places.tolist()]
         destination.write(destination.out, item_ids, journal.pieces(), encoder.name, encoder.weights_sha256)
@@ -99,7 +100,7 @@ def encode_catalog(
 
 
 def encode_here(encoder: Encoder, reader: PictureReader, num_workers: int) -> BatchEncoder:
-    """Pictures are read in worker processes, the tower runs in this one."""
+    """Reads pictures in worker processes, and runs the tower in this one."""
 
     def encode(batches: Iterable[Batch]) -> Iterator[EncodedBatch]:
         for prepared in prepare_batches(reader, batches, num_workers):
@@ -109,7 +110,7 @@ def encode_here(encoder: Encoder, reader: PictureReader, num_workers: int) -> Ba
 
 
 def encode_batch(encoder: Encoder, prepared: PreparedBatch) -> EncodedBatch:
-    """Embeddings in float16; one that does not fit, or is not finite, is a fault."""
+    """Embeddings in float16; one that is out of range or not finite becomes a fault."""
     features = encoder.tower.embed(prepared.pixels) if prepared.places else np.zeros((0, encoder.tower.dim), np.float32)
     with np.errstate(over="ignore"):
         halves = features.astype(np.float16)
@@ -118,13 +119,13 @@ def encode_batch(encoder: Encoder, prepared: PreparedBatch) -> EncodedBatch:
         return EncodedBatch(prepared.number, prepared.places, halves, prepared.faults)
     places = tuple(np.asarray(prepared.places)[is_finite].tolist())
     overflown = [prepared.pictures[row] for row in np.flatnonzero(~is_finite)]
-    reason = "its embedding does not fit into float16, or is not a number"
+    reason = "its embedding is not finite in float16"
     faults = (*prepared.faults, *(Fault(picture.item_id, picture.location, reason) for picture in overflown))
     return EncodedBatch(prepared.number, places, halves[is_finite], faults)
 
 
 def _run(listing: Listing, encoder: Encoder, options: EncodingOptions) -> dict[str, str | int]:
-    """What an earlier run must agree in for its batches to be of use."""
+    """Identifies a run: only one that agrees in all of this is resumed."""
     pictures = hashlib.sha256()
     for picture in listing.pictures:
         pictures.update(json.dumps([picture.item_id, picture.location]).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""The image encoders of VIP5's paper, by the names that its configurations use."""
+"""The image encoders of the VIP5 paper, by the names in its configurations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from feature_cache.encoding.errors import EncodingError
 
 @dataclass(frozen=True)
 class PaperEncoder:
-    """One of CLIP's variants. The residual networks have no patches and are read by open_clip alone."""
+    """A variant of CLIP. The ResNets have no patches and are read by open_clip only."""
 
     name: str
     dim: int
@@ -31,20 +31,21 @@ PAPER_ENCODERS = {
 
 
 def check_encoder(name: str, dim: int, image_size: int, patch_size: int | None = None) -> None:
-    """Raise EncodingError if a tower cannot be the paper's encoder of this name; other names are the user's own.
+    """Raise EncodingError if a tower has other sizes than the paper's encoder of this name, if the paper has one.
 
-    `patch_size` is None where the tower does not tell.
+    `patch_size` is None if it is not known.
     """
-    due = PAPER_ENCODERS.get(name)
-    if due is None:
+    paper = PAPER_ENCODERS.get(name)
+    if paper is None:
         return
     found = {"embeddings": dim, "pictures": image_size}
-    expected = {"embeddings": due.dim, "pictures": due.image_size}
+    expected = {"embeddings": paper.dim, "pictures": paper.image_size}
     if patch_size is not None:
-        found["patches"], expected["patches"] = patch_size, due.patch_size or 0
+        found["patches"], expected["patches"] = patch_size, paper.patch_size or 0
     for what, size in found.items():
         if size != expected[what]:
+            due = f"those of {name} are {expected[what]}" if expected[what] else f"{name} has none"
             raise EncodingError(
-                f"the model's {what} are {size} wide, those of {name} are {expected[what] or 'none'}; give the weights"
-                f" of {name}, or name the encoder otherwise than {', '.join(PAPER_ENCODERS)}"
+                f"the model's {what} are {size} wide, {due}; give the weights of {name}, or a name other than"
+                f" {', '.join(PAPER_ENCODERS)}"
             )

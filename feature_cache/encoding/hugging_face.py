@@ -1,4 +1,4 @@
-"""CLIP from a local Hugging Face folder, through transformers."""
+"""Loads CLIP from a local Hugging Face folder, with transformers."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class _Projected(nn.Module):
 
 
 def load_hugging_face(folder: Path, name: str, device: torch.device) -> Encoder:
-    """Nothing is fetched from anywhere. Raises EncodingError naming the folder and the rule."""
+    """Load a folder; nothing is downloaded. Raises EncodingError naming the folder and the rule."""
     preprocessing = Preprocessing.from_folder(folder)
     clip = _load(folder)
     vision = clip.vision_model.config
     dim = int(clip.visual_projection.out_features)
     if vision.image_size != preprocessing.image_size:
         raise EncodingError(
-            f"{folder}: the model reads pictures of {vision.image_size} pixels, its preprocessor_config.json makes"
-            f" {preprocessing.image_size}; take both files from one model"
+            f"{folder}: the model reads pictures of {vision.image_size} pixels, but its preprocessor_config.json"
+            f" makes {preprocessing.image_size}; use the files of one model"
         )
     check_encoder(name, dim, vision.image_size, vision.patch_size)
     return Encoder(name, TorchTower(_Projected(clip), dim, device), preprocessing, sha256_of(folder))
@@ -59,7 +59,7 @@ def _load(folder: Path) -> _Clip:
         model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise EncodingError(
-            f"{folder} has no config.json that can be read ({error}); give a CLIP model's folder"
+            f"{folder}/config.json cannot be read ({error}); give the folder of a CLIP model"
         ) from error
     if model_type not in MODEL_TYPES:
         raise EncodingError(f"{folder} holds a model of type {model_type!r}; it must be {' or '.join(MODEL_TYPES)}")
@@ -72,13 +72,13 @@ def _load(folder: Path) -> _Clip:
         raise EncodingError(f"{folder}: the weights cannot be read ({error})") from error
     clip, found = cast("tuple[_Clip, dict[str, set[str]]]", loaded)
     if found["missing_keys"]:
-        raise EncodingError(f"{folder}: the weights lack {min(found['missing_keys'])}; give the whole model")
+        raise EncodingError(f"{folder}: the weights lack {min(found['missing_keys'])}; give the complete model")
     return clip
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The library's own bars and reports stay off the terminal."""
+    """Keep the library's progress bars and reports off the terminal."""
     level, has_bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.CRITICAL)
     transformers_logging.disable_progress_bar()

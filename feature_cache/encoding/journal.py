@@ -1,8 +1,8 @@
-"""What a run has done so far, kept so that a killed run goes on where it stopped.
+"""Progress of a run on disk, so that a killed run can be resumed.
 
-A work folder holds `run.json` (what is being encoded, by what), `rows.f16` (embeddings in the order in which batches
-were done) and `journal.jsonl` (a line for each batch, written after its rows). A line whose rows are not whole on disk,
-by their checksum, counts for nothing. One run at a time may use a folder.
+A work folder holds `run.json` (what identifies the run), `rows.f16` (embeddings in the order in which batches were
+finished) and `journal.jsonl` (a line for each batch, written after its rows). A line whose rows do not match their
+checksum is ignored. One run at a time may use a folder.
 """
 
 # N pictures in all, n rows of a batch, D width of an embedding
@@ -30,7 +30,7 @@ _PIECE_ROWS = 4096
 
 @dataclass(frozen=True, eq=False)
 class EncodedBatch:
-    """Embeddings of what could be read of a batch."""
+    """Embeddings of the pictures of a batch that can be read."""
 
     number: int
     places: tuple[int, ...]  # positions of the rows among all pictures
@@ -50,10 +50,10 @@ class _Entry:
 
 
 class Journal:
-    """The work folder of one run; a context manager, for its duration nobody else may open the folder."""
+    """The work folder of one run; a context manager, which keeps other runs out of the folder."""
 
     def __init__(self, folder: Path, run: Mapping[str, str | int], dim: int, *, restart: bool = False) -> None:
-        """`run` tells this run from others; a folder of another run is refused unless `restart`, which empties it.
+        """`run` identifies the run; the folder of another run is refused, or emptied if `restart` is set.
 
         Raises EncodingError.
         """
@@ -64,7 +64,7 @@ class Journal:
         try:
             self._lock.acquire(blocking=False)
         except filelock.Timeout as error:
-            raise EncodingError(f"another run works in {folder}; wait for it, or choose another --out") from error
+            raise EncodingError(f"another run is using {folder}; wait for it, or choose another --out") from error
         try:
             self._claim(run, restart=restart)
             self._entries = self._read()
@@ -80,7 +80,7 @@ class Journal:
 
     @property
     def faults(self) -> list[Fault]:
-        """Of all batches, in their order."""
+        """Faults of all batches, in the order of the batches."""
         return [fault for number in sorted(self._entries) for fault in self._entries[number].faults]
 
     def add(self, batch: EncodedBatch) -> None:
@@ -94,11 +94,11 @@ class Journal:
         self._end += len(batch.places)
 
     def places(self) -> NDArray[np.int64]:
-        """Positions of all pictures that have an embedding, rising."""
+        """Positions of all pictures that have an embedding, in ascending order."""
         return np.flatnonzero(self._row_of_place() >= 0)
 
     def pieces(self) -> Iterator[NDArray[np.float16]]:
-        """All embeddings in the order of `places`, some [n, D] at a time."""
+        """All embeddings in the order of `places`, in pieces [n, D]."""
         row_of_place = self._row_of_place()
         rows = row_of_place[row_of_place >= 0]
         for start in range(0, len(rows), _PIECE_ROWS):
@@ -108,7 +108,7 @@ class Journal:
             yield stored[rows[start : start + _PIECE_ROWS]]
 
     def remove(self) -> None:
-        """Take the folder away, when its content stands elsewhere."""
+        """Delete the folder."""
         self._close()
         shutil.rmtree(self._folder)
 
@@ -139,12 +139,12 @@ class Journal:
         changed = [name for name, value in run.items() if before.get(name) != value]
         if changed:
             raise EncodingError(
-                f"{self._folder} holds an unfinished run of other {' and '.join(changed)}; end that one with its own"
-                " options, or give --restart to drop it"
+                f"{self._folder} holds an unfinished run with another {' and '.join(changed)}; finish it with its own"
+                " options, or discard it with --restart"
             )
 
     def _read(self) -> dict[int, _Entry]:
-        """Entries whose rows are on disk as they were written."""
+        """Entries whose rows match their checksum."""
         path = self._folder / "journal.jsonl"
         lines = path.read_bytes().splitlines() if path.exists() else []
         entries = {}
@@ -166,7 +166,7 @@ class Journal:
         self._rows = self._append("rows.f16")
         self._rows.truncate(self._end * 2 * self._dim)
         self._lines = self._append("journal.jsonl")
-        self._lines.write(b"\n")  # ends a line that was cut off
+        self._lines.write(b"\n")  # ends a truncated line
         self._lines.flush()
 
     def _append(self, name: str) -> BinaryIO:
@@ -178,7 +178,7 @@ class Journal:
         self._lock.release()
 
     def _row_of_place(self) -> NDArray[np.int64]:
-        """[N], -1 where there is no embedding; N reaches to the last picture that has one."""
+        """[N], -1 for pictures without an embedding; N ends with the last picture that has one."""
         last = max((entry.places[-1] for entry in self._entries.values() if entry.places), default=-1)
         row_of_place = np.full(last + 1, -1, dtype=np.int64)
         for entry in self._entries.values():
@@ -187,7 +187,7 @@ class Journal:
 
 
 def _parse(line: bytes) -> _Entry | None:
-    """None for a line that was cut off."""
+    """None for a truncated line, or one of another form."""
     try:
         fields = json.loads(line)
         return _Entry(**fields | {"faults": [Fault(**fault) for fault in fields["faults"]]})

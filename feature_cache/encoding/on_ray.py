@@ -1,7 +1,7 @@
-"""Encoding over Ray Data, for catalogs beyond one machine.
+"""Encoding on Ray Data, for catalogs that are too large for one machine.
 
-Pictures are read by tasks wherever there are free cores, towers run in actors, and embeddings come back to the machine
-that keeps the journal. Every machine must see the pictures and the model under the same paths.
+Tasks read pictures wherever cores are free, actors run towers, and embeddings return to the machine that keeps the
+journal. Every machine must have the pictures and the model under the same paths.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ except ImportError as _error:  # pragma: no cover - the extra is installed where
     raise MissingExtraError("Ray", "ray", _error) from _error
 
 
-_TOWER_CPUS = 0.5  # unlike a task's, else Ray would read the pictures inside of the tower's actor
+_TOWER_CPUS = 0.5  # other than a task's, or Ray would fuse reading pictures into the tower's actor
 
 
 _Objects = dict[str, NDArray[np.object_]]
-"""Ray's batch of rows: one column, `item`, of objects that are pickled on the way."""
+"""A batch of Ray's: one column, `item`, of objects that are sent pickled."""
 
 
 class _Preparation:
@@ -60,9 +60,9 @@ def _objects(items: Sequence[object]) -> _Objects:
 
 
 def encode_on_ray(source: EncoderSource, reader: PictureReader, *, num_towers: int, has_gpu: bool) -> BatchEncoder:
-    """Batches come back as they are done. Uses the cluster that RAY_ADDRESS names, or one on this machine.
+    """Yields batches as they are finished. Uses the cluster that RAY_ADDRESS names, or one on this machine.
 
-    Raises EncodingError if Ray gives up.
+    Raises EncodingError if Ray fails.
     """
 
     def encode(batches: Iterable[Batch]) -> Iterator[EncodedBatch]:
@@ -87,13 +87,13 @@ def encode_on_ray(source: EncoderSource, reader: PictureReader, *, num_towers: i
             for row in encoded.iter_rows():
                 yield row["item"]
         except ray.exceptions.RayError as error:
-            raise EncodingError(f"Ray gave up ({error}); what is done is kept, so start again") from error
+            raise EncodingError(f"Ray failed ({error}); finished batches are kept, so run the command again") from error
 
     return encode
 
 
 def _connect() -> None:
-    """Ray's own bars and messages would stand between those of the command; what fails is raised."""
+    """Connect without Ray's progress bars and messages, which would mix with the command's; failures are raised."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray").setLevel(logging.ERROR)
     if not ray.is_initialized():

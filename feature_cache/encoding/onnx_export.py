@@ -1,4 +1,4 @@
-"""Image towers of torch into files for ONNX Runtime."""
+"""Exports image towers from torch to ONNX."""
 
 # B pictures, S edge of the encoder's input, D width of an embedding
 
@@ -27,13 +27,13 @@ try:
 except ImportError as _error:  # pragma: no cover - the extra is installed where tests run
     raise MissingExtraError("torch's ONNX exporter", "encode", _error) from _error
 
-MAX_COSINE_DISTANCE = 1e-3  # between the file and the tower that it was made of
+MAX_COSINE_DISTANCE = 1e-3  # between the file and the tower in torch
 
 _OPSET = 18
 
 
 def export_onnx(encoder: Encoder, out: Path) -> float:
-    """Write a tower that runs on the CPU as ONNX; returns the largest cosine distance of the two on random pictures.
+    """Export a tower that runs on the CPU; returns the largest cosine distance between both on random pictures.
 
     The file is written only if they agree. Raises EncodingError if they do not.
     """
@@ -49,8 +49,8 @@ def export_onnx(encoder: Encoder, out: Path) -> float:
         distance = _cosine_distance(OnnxTower(Path(name), "cpu"), encoder.tower, pixels)
         if not distance <= MAX_COSINE_DISTANCE:
             raise EncodingError(
-                f"the exported {encoder.name} is {distance:.1e} from torch's in cosine, more than"
-                f" {MAX_COSINE_DISTANCE}; it is not written"
+                f"the cosine distance between the exported {encoder.name} and torch's is {distance:.1e}, more than"
+                f" {MAX_COSINE_DISTANCE}; the file is not written"
             )
         Path(name).replace(out)
     finally:
@@ -82,7 +82,7 @@ def _cosine_distance(first: ImageTower, second: ImageTower, pixels: NDArray[np.f
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of its own deprecations and logs what it does."""
+    """Suppress the exporter's logs and its warnings of deprecations."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Opens an encoder from whatever form its weights are in. Libraries are imported when their form is met."""
+"""Opens an encoder from any supported form of weights, and imports only the library that the form needs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EncoderSource(Protocol):
 
 @dataclass(frozen=True)
 class TorchSource:
-    """A local Hugging Face folder, or one or a file that open_clip reads."""
+    """A local Hugging Face folder, or a folder or file that open_clip reads."""
 
     path: Path
     name: str
@@ -41,15 +41,15 @@ class TorchSource:
             return load_hugging_face(self.path, self.name, device)
         if self.path.is_dir() and not (self.path / CONFIG).is_file():
             raise EncodingError(
-                f"{self.path} holds no CLIP model; a Hugging Face folder has a config.json of type clip, one of"
-                f" open_clip {CONFIG}"
+                f"{self.path} holds no CLIP model; a Hugging Face folder has a config.json of type clip, a folder"
+                f" of open_clip has {CONFIG}"
             )
         return load_open_clip(self.path, self.name, device)
 
 
 @dataclass(frozen=True)
 class OnnxSource:
-    """An ONNX file, and what it may not say itself."""
+    """An ONNX file, with what its metadata may lack."""
 
     path: Path
     name: str | None = None
@@ -64,7 +64,7 @@ class OnnxSource:
 
 
 def _is_hugging_face(folder: Path) -> bool:
-    """Whether transformers is to read it: folders of open_clip may have a config.json of another library."""
+    """Whether transformers reads it: folders of open_clip may have a config.json of another library."""
     if not (folder / CONFIG).is_file():
         return (folder / "config.json").is_file()
     try:

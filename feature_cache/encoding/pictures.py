@@ -1,4 +1,4 @@
-"""Reads one picture so that broken, hostile and unusual files do no harm."""
+"""Reads pictures, and rejects broken and hostile files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from feature_cache.encoding.sources import PictureError
 
 MAX_BYTES = 64 << 20  # of a file
-MAX_PIXELS = 100_000_000  # of a picture once decoded
+MAX_PIXELS = 100_000_000  # of a decoded picture
 MAX_ASPECT = 100  # the shorter edge is scaled to the encoder's, so a thin picture would grow without bound
 
 
@@ -31,12 +31,12 @@ def read_file(path: Path) -> bytes:
 
 
 def decode(content: bytes) -> Image.Image:
-    """The first frame, upright by its EXIF orientation, with 8 bits a channel.
+    """The first frame, upright by its EXIF orientation, with 8 bits per channel.
 
-    Transparency and palettes are left to the encoder's own preprocessing. Raises PictureError.
+    Transparency and palettes are left to the encoder's preprocessing. Raises PictureError.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about odd metadata; what matters is refused below
+        warnings.simplefilter("ignore")  # about unusual metadata; real faults are raised below
         try:
             image = Image.open(BytesIO(content))
             _check_size(image.width, image.height)
@@ -47,27 +47,27 @@ def decode(content: bytes) -> Image.Image:
             raise PictureError("the file is not a picture of a known format") from None
         except Image.DecompressionBombError:
             raise PictureError(f"it has more than {MAX_PIXELS // 1_000_000} megapixels") from None
-        except Exception as error:  # decoders raise whatever they stumble over
+        except Exception as error:  # decoders raise exceptions of all kinds
             raise PictureError(f"it cannot be decoded ({str(error) or type(error).__name__})") from error
         return _upright(_eight_bit(image))
 
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise PictureError(f"it has {width} × {height} pixels; at most {MAX_PIXELS // 1_000_000} million are read")
+        raise PictureError(f"it has {width} × {height} pixels; at most {MAX_PIXELS // 1_000_000} million are allowed")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise PictureError(f"it has {width} × {height} pixels; one edge may be {MAX_ASPECT} times the other at most")
+        raise PictureError(f"it has {width} × {height} pixels; one edge may be at most {MAX_ASPECT} times the other")
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Pillow clips wider channels instead of scaling them, which leaves all but black white."""
+    """Scaled here, because Pillow clips wider channels, which turns all but black pixels white."""
     if image.mode == "F":
-        raise PictureError("its pixels are floating-point numbers; save it with 8 or 16 bits a channel")
+        raise PictureError("its pixels are floating-point numbers; save it with 8 or 16 bits per channel")
     if not image.mode.startswith("I"):
         return image
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 0xFFFF:
-        raise PictureError("its pixels are wider than 16 bits; save it with 8 or 16 bits a channel")
+        raise PictureError("its pixels are wider than 16 bits; save it with 8 or 16 bits per channel")
     return Image.fromarray((values // 257).astype(np.uint8))
 
 

@@ -1,7 +1,7 @@
-"""Batches of pictures made ready for a tower, here or in worker processes.
+"""Prepares batches of pictures for a tower, in this process or in workers.
 
-Batches are cut from the list of all pictures by position, broken pictures included, so that a run that goes on where
-another one stopped computes the very same batches.
+Batches are cut from the list of all pictures by position, including broken ones, so that a resumed run computes exactly
+the same batches.
 """
 
 # N pictures of a batch that can be read, S edge of the encoder's input
@@ -25,7 +25,7 @@ from feature_cache.encoding.pictures import decode, read_file
 from feature_cache.encoding.preprocessing import Preprocessing
 from feature_cache.encoding.sources import Fault, Picture, PictureError, local_path
 
-_PREFETCH = 2  # batches that each worker holds ready
+_PREFETCH = 2  # batches that each worker prepares ahead
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class PreparedBatch:
-    """What could be read of a batch."""
+    """The pictures of a batch that can be read."""
 
     number: int
     places: tuple[int, ...]  # positions of the N among all pictures
@@ -50,7 +50,7 @@ class PreparedBatch:
 
 @dataclass(frozen=True)
 class PictureReader:
-    """Where pictures come from and what they become. Can be sent to other processes and machines."""
+    """Reads and preprocesses pictures. Can be sent to other processes and machines."""
 
     root: Path
     downloads: Downloads
@@ -73,7 +73,7 @@ class PictureReader:
         return PreparedBatch(batch.number, tuple(places), tuple(pictures), stacked, tuple(faults))
 
     def _fetch(self, pictures: Sequence[Picture]) -> list[bytes | PictureError]:
-        """The files' bytes; those from the web are downloaded side by side."""
+        """The files' bytes; those from the web are downloaded concurrently."""
         if not any(picture.is_remote for picture in pictures):
             return [self._read(picture) for picture in pictures]
         with ThreadPoolExecutor(self.downloads.num_connections) as threads:
@@ -94,34 +94,36 @@ def cut_batches(pictures: Sequence[Picture], batch_size: int) -> Iterator[Batch]
 
 
 def prepare_batches(reader: PictureReader, batches: Iterable[Batch], num_workers: int) -> Iterator[PreparedBatch]:
-    """Prepared batches in order; with 0 workers in this process.
+    """Prepared batches in order; 0 workers means in this process.
 
-    Each worker holds two batches at most. They come through a pipe, not through shared memory, of which containers have
-    little. Raises EncodingError if a worker dies.
+    Each worker holds at most two batches. They are sent through a pipe, because containers have little shared memory.
+    Raises EncodingError if a worker dies.
     """
     if num_workers == 0:
         yield from map(reader.prepare, batches)
         return
-    context = multiprocessing.get_context("forkserver")  # a fork of this process would inherit its threads' locks
+    context = multiprocessing.get_context("forkserver")  # a fork of this process would inherit the locks of its threads
     context.set_forkserver_preload([__name__])
     loader = DataLoader(
         _Preparations(reader),
         batch_size=None,
         sampler=batches,
         num_workers=num_workers,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         prefetch_factor=_PREFETCH,
         multiprocessing_context=context,
     )
     try:
         yield from cast("Iterator[PreparedBatch]", loader)
     except (RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1]  # after the traceback of the worker
-        raise EncodingError(f"a worker process failed ({reason}); what is done is kept, so start again") from error
+        reason = str(error).strip().splitlines()[-1]  # the line after the worker's traceback
+        raise EncodingError(
+            f"a worker process failed ({reason}); finished batches are kept, so run the command again"
+        ) from error
 
 
 class _Preparations(Dataset[PreparedBatch]):
-    """Has the batches themselves for keys, so that a worker is sent what it is to read and no list of everything."""
+    """Has the batches themselves as keys, so that a worker receives only what it has to read."""
 
     def __init__(self, reader: PictureReader) -> None:
         self._reader = reader
@@ -130,6 +132,6 @@ class _Preparations(Dataset[PreparedBatch]):
         return self._reader.prepare(batch)
 
 
-def _as_it_is(prepared: list[PreparedBatch]) -> list[PreparedBatch]:
-    """Instead of torch's collation, which would turn arrays into tensors; without batching it is given no list."""
+def _unchanged(prepared: list[PreparedBatch]) -> list[PreparedBatch]:
+    """Replaces torch's collation, which would turn arrays into tensors. Without batching it gets no list."""
     return prepared

@@ -1,7 +1,7 @@
-"""From a picture to what an image tower reads, by the library's own preprocessing.
+"""CLIP's preprocessing: from a picture to the pixels that an image tower reads.
 
-It is the one of transformers that works on Pillow and numpy, as CLIP's own did: an image is scaled the same with and
-without torchvision.
+Uses transformers' implementation on Pillow and numpy, like the original CLIP, so that results do not depend on whether
+torchvision is installed.
 """
 
 # S edge of the encoder's input
@@ -25,7 +25,7 @@ except ImportError as _error:  # pragma: no cover - the extra is installed where
 
 
 class Preprocessing:
-    """CLIP's: scale the shorter edge, cut the centre out, normalise. Can be sent to other processes."""
+    """Scales the shorter edge, crops the centre and normalises. Can be sent to other processes."""
 
     def __init__(self, processor: CLIPImageProcessorPil) -> None:
         self._processor = processor
@@ -33,24 +33,24 @@ class Preprocessing:
 
     @classmethod
     def from_folder(cls, folder: Path) -> Preprocessing:
-        """As a Hugging Face folder's preprocessor_config.json says. Raises EncodingError."""
+        """Read the preprocessor_config.json of a Hugging Face folder. Raises EncodingError."""
         path = folder / "preprocessor_config.json"
         try:
             settings = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise EncodingError(
-                f"{path} cannot be read ({error}); a CLIP folder holds the settings of its preprocessing, too"
+                f"{path} cannot be read ({error}); the folder must hold the settings of CLIP's preprocessing, too"
             ) from error
         return cls.from_settings(settings, str(path))
 
     @classmethod
     def from_settings(cls, settings: object, where: str) -> Preprocessing:
-        """From the parsed content of a preprocessor_config.json; errors call it `where`."""
+        """From the parsed content of a preprocessor_config.json, which errors call `where`."""
         if not isinstance(settings, dict):
             raise EncodingError(f"{where} must be a JSON object with the settings of CLIP's preprocessing")
         kind = settings.get("image_processor_type", settings.get("feature_extractor_type", "CLIPImageProcessor"))
         if not str(kind).startswith(("CLIPImageProcessor", "CLIPFeatureExtractor")):
-            raise EncodingError(f"{where} is of {kind}; only CLIP's own preprocessing is known, CLIPImageProcessor")
+            raise EncodingError(f"{where} is for {kind}; only CLIP's preprocessing is supported, CLIPImageProcessor")
         try:
             return cls(CLIPImageProcessorPil.from_dict(settings))
         except (TypeError, ValueError, KeyError) as error:
@@ -60,7 +60,7 @@ class Preprocessing:
     def of_size(
         cls, image_size: int, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> Preprocessing:
-        """For pictures of this edge, with OpenAI's mean and deviation of colours if none are given."""
+        """For pictures of this edge; the mean and standard deviation of colours default to OpenAI's."""
         settings: dict[str, object] = {
             "size": {"shortest_edge": image_size},
             "crop_size": {"height": image_size, "width": image_size},
@@ -85,5 +85,5 @@ def _image_size(processor: CLIPImageProcessorPil) -> int:
     crop = processor.crop_size
     height, width = crop["height"], crop["width"]
     if height != width or not processor.do_center_crop:
-        raise EncodingError(f"the preprocessing cuts out {width} × {height} pixels; CLIP's towers read squares")
+        raise EncodingError(f"the preprocessing crops to {width} × {height} pixels; CLIP's towers read squares")
     return int(height)

@@ -1,4 +1,4 @@
-"""CLIP's residual networks (RN50, RN101), and whatever else open_clip reads from a local folder or file."""
+"""Loads CLIP's ResNets (RN50, RN101), and other models that open_clip reads from a local folder or file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFIG = "open_clip_config.json"
 
 
 class _Visual(nn.Module):
-    """What open_clip's image towers say of themselves."""
+    """Attributes of open_clip's image towers."""
 
     output_dim: int
     image_size: int | tuple[int, int]
@@ -32,9 +32,9 @@ class _Visual(nn.Module):
 
 
 def load_open_clip(source: Path, name: str, device: torch.device) -> Encoder:
-    """From a folder with open_clip_config.json, or a file of weights of one of the paper's encoders.
+    """Load a folder with open_clip_config.json, or a file with the weights of one of the paper's encoders.
 
-    A file may be safetensors, a state dict of torch or OpenAI's own archive. Raises EncodingError.
+    A file may be safetensors, a state dict of torch, or OpenAI's own archive. Raises EncodingError.
     """
     visual = _load(source, name)
     preprocessing = _preprocessing(visual)
@@ -46,12 +46,12 @@ def _load(source: Path, name: str) -> _Visual:
     open_clip = _open_clip()
     if source.is_file() and name not in PAPER_ENCODERS:
         raise EncodingError(
-            f"{source} is a file, whose architecture the encoder's name must tell; {name!r} is none of"
+            f"{source} is a file, so the encoder's name must tell the architecture, and {name!r} is not one of"
             f" {', '.join(PAPER_ENCODERS)}"
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch deprecates the archives that OpenAI has published
+            warnings.simplefilter("ignore")  # torch warns that the format of OpenAI's archives is deprecated
             if source.is_dir():
                 clip = open_clip.create_model(f"local-dir:{source}", require_pretrained=True)
             elif source.suffix == ".pt":  # OpenAI's: an archive of TorchScript, or its state dict
@@ -64,25 +64,25 @@ def _load(source: Path, name: str) -> _Visual:
 
 
 def _open_clip() -> ModuleType:
-    """It brings torchvision along, which fails in ways of its own where it does not fit the installed torch."""
+    """Import open_clip, whose dependency torchvision fails in its own ways if it does not fit the installed torch."""
     try:
         return importlib.import_module("open_clip")
     except ImportError as error:
         raise MissingExtraError("open_clip", "open-clip", error) from error
     except RuntimeError as error:
         raise EncodingError(
-            f"open_clip cannot be imported ({error}); install the torchvision that fits torch {torch.__version__}, or"
-            " export the encoder to ONNX on another machine and give it with --onnx"
+            f"open_clip cannot be imported ({error}); install the torchvision for torch {torch.__version__}, or export"
+            " the encoder to ONNX on another machine and give the file with --onnx"
         ) from error
 
 
 def _preprocessing(visual: _Visual) -> Preprocessing:
-    settings = getattr(visual, "preprocess_cfg", {})  # OpenAI's own have none
+    settings = getattr(visual, "preprocess_cfg", {})  # OpenAI's archives have none
     for option, due in (("interpolation", "bicubic"), ("resize_mode", "shortest")):
         if settings.get(option, due) != due:
-            raise EncodingError(f"the model wants {option} {settings[option]!r}; CLIP's preprocessing has {due!r} only")
+            raise EncodingError(f"the model needs {option} {settings[option]!r}; only {due!r} is supported")
     size = visual.image_size
     height, width = (size, size) if isinstance(size, int) else size
     if height != width:
-        raise EncodingError(f"the model reads pictures of {width} × {height} pixels; only squares are cut out")
+        raise EncodingError(f"the model reads pictures of {width} × {height} pixels; only squares are supported")
     return Preprocessing.of_size(height, visual.image_mean, visual.image_std)

@@ -1,6 +1,6 @@
-"""CLIP image towers: prepared pixels to embeddings.
+"""CLIP image towers: from preprocessed pixels to embeddings.
 
-Embeddings are the projected ones, as `get_image_features` and OpenAI's `encode_image` give them, and not normalised:
+Embeddings are projected and not normalised, like those of `get_image_features` and of OpenAI's `encode_image`, because
 VIP5 was trained on these.
 """
 
@@ -23,7 +23,7 @@ from feature_cache.encoding.preprocessing import Preprocessing
 
 
 class ImageTower(Protocol):
-    """Computes embeddings of a batch; a test's own tower is the third kind beside torch and ONNX Runtime."""
+    """Computes the embeddings of a batch, with torch or ONNX Runtime."""
 
     @property
     def dim(self) -> int: ...
@@ -71,13 +71,11 @@ def torch_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise EncodingError(f"device {name!r} is unknown; name cpu, cuda or cuda:N") from error
+        raise EncodingError(f"device {name!r} is unknown; use cpu, cuda or cuda:N") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise EncodingError(
-            f"there is no device {name}; torch sees {torch.cuda.device_count()} GPUs; take --device cpu"
-        )
+        raise EncodingError(f"there is no device {name}; torch sees {torch.cuda.device_count()} GPUs; use --device cpu")
     if device.type not in {"cpu", "cuda"}:
-        raise EncodingError(f"device {name!r} is not supported; name cpu, cuda or cuda:N")
+        raise EncodingError(f"device {name!r} is not supported; use cpu, cuda or cuda:N")
     return device
 
 

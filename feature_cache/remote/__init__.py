@@ -1,1 +1,1 @@
-"""Image embeddings in Redis: how they lie there, how they are read, and how they are put there."""
+"""Image embeddings in Redis: their layout, reading and writing."""

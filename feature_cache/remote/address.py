@@ -1,11 +1,10 @@
-"""Where a Redis is: one server, servers watched by Sentinel, or a cluster, as one URL.
+"""Redis URLs: one server, servers behind Sentinel, or a cluster.
 
     redis://[user:password@]host[:port][/db]         rediss:// for TLS; unix:///path/to/socket
     redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/db]
     redis+cluster://[user:password@]host[:port][,host[:port]…]
 
-`rediss+sentinel` and `rediss+cluster` are those over TLS. Options of redis-py may follow, such as
-`?ssl_ca_certs=/etc/ca.pem`.
+`rediss+sentinel` and `rediss+cluster` use TLS. Options of redis-py may follow, such as `?ssl_ca_certs=/etc/ca.pem`.
 """
 
 from __future__ import annotations
@@ -21,25 +20,25 @@ from feature_cache.errors import RedisAddressError
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 DEFAULT_PORTS = {"single": 6379, "cluster": 6379, "sentinel": 26379}
-# What bounds time and connections is decided here and not in the URL.
+# Time limits and the number of connections come from the settings, not from the URL.
 OWN_OPTIONS = {"socket_timeout", "socket_connect_timeout", "max_connections", "timeout", "protocol", "retry_on_timeout"}
 
 
 @dataclass(frozen=True)
 class RedisAddress:
-    """A Redis to connect to. Its text names no credentials."""
+    """A Redis to connect to. Its text holds no credentials."""
 
     kind: Literal["single", "sentinel", "cluster"]
-    hosts: tuple[tuple[str, int], ...]  # none for a socket
-    service: str = ""  # Sentinel's name of the servers
+    hosts: tuple[tuple[str, int], ...]  # empty for a socket
+    service: str = ""  # as Sentinel names it
     options: Mapping[str, object] = field(default_factory=dict, repr=False)
 
     @classmethod
     def parse(cls, url: str, username: str | None = None, password: str | None = None) -> RedisAddress:
-        """`username` and `password` win over those of the URL. Raises RedisAddressError, naming no credentials."""
+        """`username` and `password` override those of the URL. Raises RedisAddressError, without credentials."""
         scheme, _, kind = url.partition("://")[0].partition("+")
         if url.partition("://")[0] not in SCHEMES or "://" not in url:
-            raise RedisAddressError(f"a Redis URL starts with one of {', '.join(f'{each}://' for each in SCHEMES)}")
+            raise RedisAddressError(f"a Redis URL must start with one of {', '.join(f'{each}://' for each in SCHEMES)}")
         authority, path, query = _split(url)
         userinfo, _, hosts_text = authority.rpartition("@")
         given = [userinfo + "@" if userinfo else "", f"?{query}" if query else ""]
@@ -48,13 +47,13 @@ class RedisAddress:
             service, _, db = path.strip("/").partition("/")
             if not service:
                 raise RedisAddressError(
-                    "a redis+sentinel URL ends with the name of the service, as in …:26379/mymaster"
+                    "a redis+sentinel URL must end with the name of the service, as in …:26379/mymaster"
                 )
         if scheme != "unix" and db.strip("/") and not db.strip("/").isdecimal():
-            raise RedisAddressError(f"{db.strip('/')!r} is no number of a database; the URL ends with /0, /1, …")
+            raise RedisAddressError(f"{db.strip('/')!r} is not a database number; end the URL with /0, /1, …")
         options = _options(f"{scheme}://{given[0]}{'' if scheme == 'unix' else 'host'}/{db.lstrip('/')}{given[1]}")
         if kind == "cluster" and options.get("db"):
-            raise RedisAddressError("a Redis cluster has no databases but 0; leave the number out")
+            raise RedisAddressError("a Redis cluster has only database 0; remove the number from the URL")
         for name, value in (("username", username), ("password", password)):
             if value is not None:
                 options[name] = value
@@ -62,7 +61,7 @@ class RedisAddress:
         hosts = () if scheme == "unix" else _hosts(hosts_text, DEFAULT_PORTS[address_kind])
         if address_kind == "single" and len(hosts) > 1:
             raise RedisAddressError(
-                f"{hosts_text} names {len(hosts)} servers; say redis+sentinel:// or redis+cluster:// for several"
+                f"{hosts_text} names {len(hosts)} servers; use redis+sentinel:// or redis+cluster:// for several"
             )
         return cls(address_kind, hosts, service, options)
 
@@ -80,13 +79,15 @@ def _split(url: str) -> tuple[str, str, str]:
 
 
 def _options(url: str) -> dict[str, object]:
-    """What redis-py reads from a URL of one server."""
+    """Options of redis-py in the URL of one server."""
     try:
         found: dict[str, object] = dict(parse_url(url))
     except (ValueError, TypeError) as error:
         raise RedisAddressError(f"the Redis URL cannot be read: {error}") from None  # its cause may hold a password
     if refused := sorted(OWN_OPTIONS & found.keys()):
-        raise RedisAddressError(f"the Redis URL has {', '.join(refused)}, which settings decide; leave it out")
+        raise RedisAddressError(
+            f"the Redis URL has {', '.join(refused)}, which the settings control; remove it from the URL"
+        )
     kept = {name: value for name, value in found.items() if name not in ("connection_class", "host", "port")}
     return kept | ({"ssl": True} if url.startswith("rediss://") else {})
 
@@ -98,7 +99,7 @@ def _hosts(text: str, default_port: int) -> tuple[tuple[str, int], ...]:
             parts = urlsplit(f"//{each}")
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise RedisAddressError(f"{each!r} is no host with a port; write host:port") from error
+            raise RedisAddressError(f"{each!r} is not a host and a port; write host:port") from error
         if not host:
             raise RedisAddressError(f"{text!r} names no host; write host or host:port")
         hosts.append((host, default_port if port is None else port))

@@ -1,7 +1,7 @@
-"""A circuit breaker for each node of a Redis, so that a node that is ill costs no request its time.
+"""A circuit breaker per Redis node, so that requests do not wait for a node that is down.
 
-Requests stop asking a node after a few failures in a row. They never probe: whoever watches Redis does, and the first
-probe that is answered in time closes the circuit.
+Requests skip a node after a few failures in a row. They never probe it: the watcher does, and the first probe that is
+answered in time closes the circuit.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from purgatory.service._async.circuitbreaker import AsyncCircuitBreaker
 
 FAILURES_TO_OPEN = 5
 
-# The library would wait by the wall clock, which may jump. The watcher decides when to probe, so it waits for nothing.
+# The watcher decides when to probe. The library's own waiting time runs on the wall clock, which may jump.
 _PROBE_AT_ONCE = float("-inf")
 
 
 class Breakers:
-    """By the name of a node."""
+    """Circuit breakers by node name."""
 
     def __init__(self) -> None:
-        # A request that its client gave up says nothing about the node.
+        # A request that its client has cancelled says nothing about the node.
         self._factory = AsyncCircuitBreakerFactory(
             default_threshold=FAILURES_TO_OPEN, default_ttl=_PROBE_AT_ONCE, exclude=[asyncio.CancelledError]
         )
@@ -38,7 +38,7 @@ class Breakers:
 
     @asynccontextmanager
     async def guard(self, node: str) -> AsyncIterator[None]:
-        """Count how the block ends. Around a probe of an open circuit, its end decides over the state."""
+        """Record whether the block succeeds. For a probe of an open circuit, that decides whether it closes."""
         breaker = self._breakers.get(node)
         if breaker is None:
             breaker = self._breakers[node] = await self._factory.get_breaker(node)

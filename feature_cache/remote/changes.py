@@ -1,4 +1,4 @@
-"""Puts the embeddings of single items into the edition that is current, and tells every service of it."""
+"""Puts embeddings of single items into the current edition, and announces them to all services."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from feature_cache.store import FeatureSpace
 
 CHANGES_KEPT = 100_000
 
-# The revision is the stream's id, so a reader knows from the record alone how many changes it has not heard of.
+# The revision is the stream's id, so the record alone tells a reader how many changes it has missed.
 _ANNOUNCE = """
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return 0 end
 redis.call('HINCRBY', KEYS[1], 'num_items', ARGV[3])
@@ -25,9 +25,9 @@ return 1
 
 
 async def put(link: Link, space: FeatureSpace, item_ids: Sequence[str], features: NDArray[np.floating]) -> Edition:
-    """Put [N, D] embeddings of items; which edition they are in.
+    """Put [N, D] embeddings of items; returns the edition that they are in.
 
-    Services hear of it within their refresh time. Raises NotLoadedError, EditionError and FeatureValueError.
+    Services notice within their refresh interval. Raises NotLoadedError, EditionError and FeatureValueError.
     """
     while True:
         edition = await loaded_edition(link, space)
@@ -37,7 +37,7 @@ async def put(link: Link, space: FeatureSpace, item_ids: Sequence[str], features
         added = checked(await link.run_all(commands))
         if await _announce(link, edition, item_ids, added):
             return edition
-        # Another edition has become current meanwhile; the items belong into that one.
+        # Another edition has become current; put the items into that one.
 
 
 async def _announce(link: Link, edition: Edition, item_ids: Sequence[str], added: Sequence[int]) -> bool:

@@ -1,13 +1,13 @@
-"""How embeddings lie in Redis: names of keys, and the record of the edition that is current.
+"""Layout of embeddings in Redis: the names of keys, and the record of the current edition.
 
-    vip5:{toys:vitb32}:current          hash: the edition that is served; one HSET switches to another
-    vip5:{toys:vitb32}:versions         hash: version -> its record as JSON, half-loaded ones included
+    vip5:{toys:vitb32}:current          hash: the edition that is served; one script switches to another
+    vip5:{toys:vitb32}:versions         hash: version -> its record as JSON, including incomplete ones
     vip5:{toys:vitb32}:changes:VERSION  stream: items put since the edition was loaded, with the revision as id
-    vip5:{toys:vitb32}:loading          lock of the one load that may run
+    vip5:{toys:vitb32}:loading          lock of the running load
     vip5:{toys:vitb32:VERSION:S}:B      hash: item id -> value, for the items of bucket B, in slice S
 
-Buckets hold about 24 items, so that Redis keeps each as one packed listpack. Slices are groups of buckets that share a
-slot of a cluster, so that one command reads from many buckets; a single server needs one slice only.
+A bucket holds about 24 items, so that Redis stores it as one packed listpack. A slice is a group of buckets in one slot
+of a cluster, so that one command can read many buckets; a single server needs one slice only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BUCKET_BYTES = 25_000
 
 
 class EditionError(FeatureCacheError):
-    """The record of an edition that cannot be read, or is not of what the domain reads."""
+    """A record in Redis that cannot be read, or is of another encoder or width."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SpaceKeys:
 
     @cached_property
     def _tag(self) -> str:
-        # Quoted, no name can hold the braces and colons that structure a key.
+        # Quoting keeps the braces and colons that structure a key out of names.
         return f"{quote(self.space.domain, safe='')}:{quote(self.space.encoder, safe='')}"
 
     @property
@@ -63,7 +63,7 @@ class SpaceKeys:
 
 @dataclass(frozen=True)
 class Edition:
-    """One complete set of embeddings of a domain, and how it lies in Redis."""
+    """One complete set of embeddings of a domain, and its layout in Redis."""
 
     space: FeatureSpace
     version: str
@@ -71,11 +71,11 @@ class Edition:
     num_buckets: int
     num_slices: int
     num_items: int
-    revision: int  # how many items were put since the load
+    revision: int  # number of items put since the load
 
     @classmethod
     def plan(cls, space: FeatureSpace, version: str, dtype: DType, num_items: int, num_slices: int) -> Edition:
-        """How `num_items` items are to be laid out."""
+        """Plan the layout of `num_items` items."""
         value_bytes = Codec(space.encoder, dtype, space.dim).value_bytes
         per_bucket = max(4, min(64, BUCKET_BYTES // value_bytes))
         num_buckets = max(1, -(-num_items // per_bucket))
@@ -83,13 +83,13 @@ class Edition:
 
     @classmethod
     def parse(cls, space: FeatureSpace, fields: Mapping[bytes, bytes]) -> Edition:
-        """Read the hash `current`. Raises EditionError naming what does not fit."""
+        """Read the hash `current`. Raises EditionError."""
         try:
             record = {name.decode(): value.decode() for name, value in fields.items()}
             return cls._of(space, record)
         except (KeyError, ValueError) as error:
             raise EditionError(
-                f"the record of {space.domain}'s embeddings in Redis cannot be read ({error!r}); load them anew"
+                f"the record of {space.domain}'s embeddings in Redis cannot be read ({error!r}); load them again"
             ) from error
 
     @classmethod
@@ -107,8 +107,8 @@ class Edition:
         found = (str(record["encoder"]), int(record["dim"]))
         if found != (space.encoder, space.dim):
             raise EditionError(
-                f"Redis holds embeddings of {space.domain} by {found[0]}, {found[1]} wide, but its model reads those of"
-                f" {space.encoder}, {space.dim} wide; load the right ones"
+                f"Redis holds embeddings of {space.domain} by {found[0]}, {found[1]} wide, but the model reads those by"
+                f" {space.encoder}, {space.dim} wide; load those"
             )
         if record["dtype"] not in DTYPES:
             raise ValueError(f"dtype {record['dtype']!r}")

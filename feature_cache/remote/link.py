@@ -1,6 +1,6 @@
-"""Connections to a Redis, however it is deployed: one server, servers behind Sentinel, or a cluster.
+"""Connections to Redis: one server, servers behind Sentinel, or a cluster.
 
-redis-py's asyncio clients over RESP3. Nothing here waits for longer than its caller lets it: callers set time limits.
+Uses redis-py's asyncio clients over RESP3. Callers set the time limits.
 """
 
 # N items that are read
@@ -28,30 +28,30 @@ LARGEST_READ = 262_144
 CLUSTER_SLICES = 64
 ONLY_NODE = "redis"
 
-# One command reads from many buckets; a key that is no hash gives an error in its own place only. Sending one HGET for
-# each costs redis-py three times as long.
+# Reads many buckets with one command; a key that is not a hash gives an error in its own place only. One HGET per item
+# takes redis-py three times as long.
 _READ = "local v = {} for i = 1, #KEYS do v[i] = redis.pcall('HGET', KEYS[i], ARGV[i]) end return v"
 
 Reply: TypeAlias = Any
-"""What Redis answered, or the error that it answered with."""
+"""A reply of Redis, which may be an error."""
 Command: TypeAlias = Sequence[str | int | bytes]
 
 FAULTS = (RedisError, OSError, TimeoutError)
-"""What a Redis that is slow, gone or refusing gives."""
+"""Errors of a Redis that is slow, down or refuses a command."""
 
 
 class Link(Protocol):
-    """An open way to a Redis."""
+    """A connection to Redis."""
 
     num_slices: int
-    """Into how many slices a new edition's buckets are to be divided."""
+    """Number of slices that a new edition's buckets are divided into."""
 
     def node_of(self, key: str) -> str:
-        """The node that holds a key. Raises one of FAULTS where none does."""
+        """The node that holds a key. Raises one of FAULTS if none does."""
         ...
 
     def read(self, keys: Sequence[str], fields: Sequence[str]) -> Coroutine[Any, Any, list[Reply]]:
-        """Field of hash for N pairs, all of which one node holds. Raises one of FAULTS if none could be read."""
+        """The field of each key, for N keys on one node. Raises one of FAULTS if none could be read."""
         ...
 
     def ping(self, node: str) -> Coroutine[Any, Any, None]:
@@ -59,22 +59,22 @@ class Link(Protocol):
         ...
 
     async def refresh(self) -> None:
-        """Learn anew which nodes there are. Raises one of FAULTS."""
+        """Discover the nodes again. Raises one of FAULTS."""
         ...
 
     async def run(self, *command: str | int | bytes) -> Reply:
-        """One command. Raises one of FAULTS."""
+        """Run one command. Raises one of FAULTS."""
         ...
 
     async def run_all(self, commands: Iterable[Command]) -> list[Reply]:
-        """Several commands, sent together; errors that Redis answers with stand among the replies."""
+        """Run several commands in one pipeline; replies may be errors."""
         ...
 
     async def close(self) -> None: ...
 
 
 class SingleLink:
-    """One server, known by its address or by Sentinel."""
+    """One server, found by its address or through Sentinel."""
 
     num_slices = 1
 
@@ -93,7 +93,7 @@ class SingleLink:
         await self._client.execute_command("PING")
 
     async def refresh(self) -> None:
-        pass  # Sentinel is asked whenever a connection is made
+        pass  # every new connection asks Sentinel
 
     async def run(self, *command: str | int | bytes) -> Reply:
         return await self._client.execute_command(*command)
@@ -110,7 +110,7 @@ class SingleLink:
 
 
 class ClusterLink:
-    """A cluster; what lies on several nodes is asked of each by a call of its own."""
+    """A cluster. Callers read from one node at a time."""
 
     num_slices = CLUSTER_SLICES
 
@@ -121,7 +121,7 @@ class ClusterLink:
         return self._node(key).name
 
     async def read(self, keys: Sequence[str], fields: Sequence[str]) -> list[Reply]:
-        """One command for each slot."""
+        """Sends one command for each slot."""
         places_of: dict[int, list[int]] = {}
         for place, key in enumerate(keys):
             places_of.setdefault(self._client.keyslot(key), []).append(place)
@@ -137,7 +137,7 @@ class ClusterLink:
 
     async def ping(self, node: str) -> None:
         found = self._client.get_node(node_name=node)
-        if found is None:  # it left the cluster, so nothing waits for it
+        if found is None:  # it has left the cluster
             return
         await self._client.execute_command("PING", target_nodes=found)
 
@@ -168,7 +168,7 @@ class ClusterLink:
 
 
 def connect(address: RedisAddress) -> Link:
-    """A link that connects when it is first used."""
+    """A link that connects on first use."""
     shared: dict[str, Any] = {
         **address.options,
         "protocol": 3,
@@ -183,7 +183,7 @@ def connect(address: RedisAddress) -> Link:
         nodes = [ClusterNode(host, port) for host, port in address.hosts]
         shared |= {"socket_timeout": CONNECT_TIMEOUT_S, "require_full_coverage": False, "retry": retry}
         return ClusterLink(RedisCluster(startup_nodes=nodes, **shared))
-    shared |= {"socket_timeout": None, "retry": retry}  # time is limited as a whole, by whoever calls
+    shared |= {"socket_timeout": None, "retry": retry}  # callers limit the total time
     if address.kind == "sentinel":
         return _behind_sentinel(address, shared)
     if not address.hosts:
@@ -193,7 +193,7 @@ def connect(address: RedisAddress) -> Link:
 
 
 def _behind_sentinel(address: RedisAddress, shared: dict[str, Any]) -> SingleLink:
-    """The URL's user and password are the servers'; Sentinels have those of `?sentinel_password=…`, or none."""
+    """The URL's user and password are for the servers; Sentinels get those of `?sentinel_password=…`, or none."""
     sentinel_options = {name: value for name, value in shared.items() if name.startswith("ssl")}
     for name in ("username", "password"):
         if (value := shared.pop(f"sentinel_{name}", None)) is not None:
@@ -205,7 +205,7 @@ def _behind_sentinel(address: RedisAddress, shared: dict[str, Any]) -> SingleLin
 
 @asynccontextmanager
 async def linked(address: RedisAddress, timeout_s: float) -> AsyncIterator[Link]:
-    """A link for work that cannot do without Redis. Raises RedisUnavailableError if Redis does not answer."""
+    """A link for work that requires Redis. Raises RedisUnavailableError if Redis does not answer."""
     link = connect(address)
     try:
         try:
@@ -231,4 +231,4 @@ def checked(replies: Sequence[Reply]) -> Sequence[Reply]:
 
 
 def _reason(error: BaseException) -> str:
-    return str(error) or f"nothing came in time ({type(error).__name__})"
+    return str(error) or f"no reply in time ({type(error).__name__})"

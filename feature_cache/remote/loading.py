@@ -1,8 +1,7 @@
-"""Loads a whole edition of embeddings into Redis and switches to it when it is complete.
+"""Loads a new edition of embeddings into Redis, and switches to it once it is complete.
 
-A load writes under a version of its own, which nobody reads. One script then makes it current, in one step; a load that
-is killed leaves what was served as it was, and the next one removes its remains. Items that are put while a load runs
-are carried over into the new edition.
+A load writes under a new version, which nobody reads until one script makes it current. A load that is killed leaves
+the served edition in place, and the next one removes its remains. Items that are put during a load are carried over.
 """
 
 # N items of the source, D width
@@ -31,7 +30,7 @@ from feature_cache.store import FeatureSource, FeatureSpace
 BATCH_BYTES = 2_000_000
 LONGEST_BATCH_S = 30.0
 
-# Only if nothing was put or switched since the loader looked, so that no item that was put is lost.
+# Switches only if nothing was put or switched since the loader last read the record, so that no put is lost.
 _SWITCH = """
 local seen = redis.call('HMGET', KEYS[1], 'version', 'revision')
 if (seen[1] or '') ~= ARGV[1] or (seen[2] or '') ~= ARGV[2] then return 0 end
@@ -44,17 +43,17 @@ return 1
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load did."""
+    """Result of a load."""
 
     edition: Edition
-    num_carried_over: int  # items that were put while it ran
-    num_lost: int  # those of them that it could not carry over
-    dropped: tuple[str, ...]  # older versions
+    num_carried_over: int  # items put during the load
+    num_lost: int  # items put during the load that could not be carried over
+    dropped: tuple[str, ...]  # older versions that were removed
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to load. After the switch, older versions stay for `grace_s`, until every service has heard of it."""
+    """Options of a load. Older versions stay for `grace_s` after the switch, until every service has noticed it."""
 
     dtype: DType = "float16"
     grace_s: float = 2.0
@@ -63,7 +62,7 @@ class LoadOptions:
 async def load(
     link: Link, space: FeatureSpace, source: FeatureSource, options: LoadOptions, progress: Progress
 ) -> Loaded:
-    """Load all embeddings of a source. Raises FeatureCacheError kinds; what was served is served on then."""
+    """Load all embeddings of a source. Raises FeatureCacheError kinds, and leaves the served edition in place then."""
     keys = SpaceKeys(space)
     version = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
     planned = Edition.plan(space, version, options.dtype, len(source.item_ids), link.num_slices)
@@ -78,7 +77,7 @@ async def load(
 
 
 async def _write(link: Link, edition: Edition, source: FeatureSource, lock: LoadLock, progress: Progress) -> None:
-    """All items, bucket by bucket, so that each bucket is written by one command."""
+    """Write all items bucket by bucket, each bucket with one command."""
     item_ids, num_done = source.item_ids, 0
     for places in _batches(edition, item_ids):
         names = [item_ids[place] for place in places]
@@ -94,7 +93,7 @@ async def _write(link: Link, edition: Edition, source: FeatureSource, lock: Load
 
 
 def _batches(edition: Edition, item_ids: Sequence[str]) -> Iterator[NDArray[np.int64]]:
-    """Places of the items, those of a bucket together, cut into batches at the ends of buckets."""
+    """Places of the items in batches of whole buckets."""
     num_items = len(item_ids)
     hashes = np.fromiter((zlib.crc32(item_id.encode()) for item_id in item_ids), dtype=np.uint32, count=num_items)
     bucket_of = hashes % np.uint32(edition.num_buckets)
@@ -110,7 +109,7 @@ def _batches(edition: Edition, item_ids: Sequence[str]) -> Iterator[NDArray[np.i
 
 
 async def _switch(link: Link, planned: Edition, before: Edition | None, lock: LoadLock) -> tuple[Edition, int, int]:
-    """Make the edition current, with what was put since `before` was read."""
+    """Make the edition current, with the items put since `before` was read."""
     keys, edition = SpaceKeys(planned.space), planned
     carried: set[str] = set()
     num_lost = 0
@@ -133,14 +132,14 @@ async def _switch(link: Link, planned: Edition, before: Edition | None, lock: Lo
 
 
 async def _put_between(link: Link, before: Edition, now: Edition) -> tuple[list[str], int]:
-    """Items that were put between two looks at an edition, and how many puts are not told any more."""
+    """Items put between two reads of a record, and the number of puts that the stream no longer holds."""
     changes = await _run(link, "XRANGE", SpaceKeys(now.space).changes(now.version), f"({before.revision}-0", "+")
     put = [fields[b"item_id"].decode() for _, fields in changes]
     return list(dict.fromkeys(put)), max(0, now.revision - before.revision - len(put))
 
 
 async def _carry_over(link: Link, old: Edition, new: Edition, item_ids: Sequence[str]) -> tuple[set[str], int]:
-    """Copy items of an edition that is about to be replaced; which were copied, and how many the new one had not."""
+    """Copy items into the new edition; returns those that were copied, and how many of them it did not have."""
     values = await _run_all(link, [("HGET", old.bucket_key(old.bucket_of(each)), each) for each in item_ids])
     rows = {each: old.codec.row_of(each, value) for each, value in zip(item_ids, values, strict=True)}
     names = [each for each, row in rows.items() if row is not None]

@@ -1,4 +1,4 @@
-"""The lock that lets one load run at a time; it falls to the next one soon after its holder died."""
+"""Lock that lets one load run at a time; it expires soon after its holder has died."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL
 
 
 class LoadLock:
-    """Held inside a block. Raises RedisUnavailableError where somebody else holds it."""
+    """Held within a block. Raises RedisUnavailableError if another load holds it."""
 
     def __init__(self, link: Link, key: str) -> None:
         self._link = link
@@ -35,10 +35,11 @@ class LoadLock:
         return self
 
     async def hold(self) -> None:
-        """To be called at every step. Raises RedisUnavailableError if the lock was lost meanwhile."""
+        """Renew the lock before each step. Raises RedisUnavailableError if it has been lost."""
         if not await self._link.run("EVAL", _RENEW, 1, self._key, self._owner, LIFE_S * 1000):
             raise RedisUnavailableError(
-                "the load lost its lock to another one, or paused for too long; what was served still is. Load again"
+                "the load lost its lock, because it paused for too long or another load took over; the served version"
+                " has not changed, so load again"
             )
 
     async def __aexit__(
@@ -47,5 +48,5 @@ class LoadLock:
         try:
             await self._link.run("EVAL", _RELEASE, 1, self._key, self._owner)
         except FAULTS:
-            if error is None:  # else what went wrong first is what matters; the lock runs out by itself
+            if error is None:  # else the first error matters; the lock expires by itself
                 raise

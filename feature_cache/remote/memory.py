@@ -1,4 +1,4 @@
-"""What embeddings cost a Redis in memory, and what would make them cost less."""
+"""Checks whether Redis stores embeddings in its compact form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PARAMETER = "hash-max-listpack-value"
 
 
 async def advice(link: Link, edition: Edition) -> str:
-    """What to set on the server, if it keeps buckets unpacked; empty if it packs them, or does not tell."""
+    """What to set on the server if it does not pack buckets; empty if it does, or if that is not known."""
     try:
         found = await link.run("OBJECT", "ENCODING", edition.bucket_key(0))
         if found is None or found in (b"listpack", b"ziplist"):
@@ -19,6 +19,6 @@ async def advice(link: Link, edition: Edition) -> str:
     except RedisError:
         return ""
     return (
-        f"note: Redis keeps each embedding in about 1.3 times its size, since {PARAMETER} is below"
-        f" {edition.codec.value_bytes}; with `{PARAMETER} 8192` in redis.conf, and another load, it is 1.12 times"
+        f"note: embeddings take about 1.3 times their size in Redis, because {PARAMETER} is below"
+        f" {edition.codec.value_bytes}; set `{PARAMETER} 8192` in redis.conf and load again for 1.12 times"
     )

@@ -1,4 +1,4 @@
-"""Reads embeddings from Redis within a time budget, and never raises."""
+"""Reads embeddings from Redis within a time budget. Never raises: what goes wrong is a shortfall."""
 
 # N items asked for
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Fetched:
-    """Raw floats of N items, in the order asked for; `is_absent` marks those that Redis said it does not hold."""
+    """Raw floats of N items, in the requested order; `is_absent` marks those that Redis does not hold."""
 
     rows: list[bytes | None]
     is_absent: list[bool]
@@ -35,7 +35,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class ReadLimits:
-    """How long a read may take, how many may run at once, and how old what is known may be."""
+    """Time budget of a read, number of concurrent reads, and interval between the watcher's polls."""
 
     budget_s: float
     max_concurrent: int
@@ -44,7 +44,7 @@ class ReadLimits:
 
 @dataclass
 class RemoteReader:
-    """Fetches raw values of the edition that is current."""
+    """Fetches raw values of the current edition."""
 
     link: Link
     limits: ReadLimits
@@ -56,7 +56,7 @@ class RemoteReader:
         self._turns = asyncio.Semaphore(self.limits.max_concurrent)
 
     async def fetch(self, known: Known, item_ids: Sequence[str]) -> Fetched:
-        """Ask every node that holds some of the items, all at once."""
+        """Ask all nodes that hold some of the items, concurrently."""
         started_at = time.perf_counter()
         if known.edition is None:
             fetched = Fetched.nothing(len(item_ids), known.problem)
@@ -104,7 +104,7 @@ class RemoteReader:
         return places_of
 
     async def _ask(self, node: str, keys: Sequence[str], item_ids: Sequence[str], deadline: float) -> list[Reply] | str:
-        """Values, or why there are none."""
+        """Replies, or the reason why there are none."""
         if not self.breakers.is_closed(node):
             return "Redis does not answer"
         try:
@@ -128,5 +128,5 @@ class RemoteReader:
             into.rows[place] = row
             num_rejected += row is None
         if num_rejected:
-            into.shortfall = f"{num_rejected} values in Redis are no embeddings by {edition.space.encoder}"
+            into.shortfall = f"{num_rejected} values in Redis are not embeddings by {edition.space.encoder}"
             self.observer.count_rejected_features(num_rejected)

@@ -1,4 +1,4 @@
-"""Time limits that tell a slow answer from a process that is too busy to look at it."""
+"""Time limits that tell a slow reply from a process that is too busy to read it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ LATE_TURNS = 5
 
 
 async def in_time(work: Coroutine[Any, Any, T], deadline: float) -> T:
-    """What `work` gives by the deadline, on the loop's clock. Raises TimeoutError, and what it raises.
+    """The result of `work` by the deadline, on the loop's clock. Raises TimeoutError, and what `work` raises.
 
-    Where this process was busy, an answer may have been there in time that nobody has looked at. It gets the few turns
-    of the loop that reading it takes: neither the request nor Redis is to pay for a delay of our own.
+    If this process was busy, a reply may have arrived in time without having been read. It gets the few turns of the
+    loop that reading it takes, so that a delay of this process counts neither against the request nor against Redis.
     """
     task = asyncio.ensure_future(work)
     task.add_done_callback(_forget)
@@ -33,6 +33,6 @@ async def in_time(work: Coroutine[Any, Any, T], deadline: float) -> T:
 
 
 def _forget(task: asyncio.Task[T]) -> None:
-    """Take note of an error that nobody waits for any more, so that asyncio does not report it."""
+    """Retrieve an error that nobody waits for, so that asyncio does not report it."""
     if not task.cancelled():
         task.exception()

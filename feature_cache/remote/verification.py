@@ -1,4 +1,4 @@
-"""Checks what Redis holds: that every value is whole, that none is missing, and that they are those of the source."""
+"""Verifies the embeddings in Redis: all values are intact, none is missing, and a sample equals the source."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ MOST_NAMED = 5
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found in the current edition, and what is wrong with it."""
+    """What the current edition holds, and what is wrong with it."""
 
     edition: Edition
     num_items: int
-    num_put: int  # since the load; these are not held against the source
+    num_put: int  # items put since the load, which are not compared with the source
     num_compared: int
     faults: tuple[str, ...]
 
 
 @dataclass
 class _Seen:
-    """What was read of an edition."""
+    """What has been read of an edition."""
 
     item_ids: set[str] = field(default_factory=set)
     broken: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class _Seen:
 async def verify(
     link: Link, space: FeatureSpace, source: FeatureSource | None, num_compared: int, progress: Progress
 ) -> Verified:
-    """Read everything, and compare `num_compared` items with the source. Raises FeatureCacheError kinds."""
+    """Read all values, and compare `num_compared` items with the source. Raises FeatureCacheError kinds."""
     edition = await loaded_edition(link, space)
     changes = await link.run("XRANGE", edition.keys.changes(edition.version), "-", "+")
     put = {fields[b"item_id"].decode() for _, fields in changes}
@@ -80,10 +80,10 @@ def _take(edition: Edition, bucket: int, content: Mapping[bytes, bytes], sample:
 
 
 def _count_faults(edition: Edition, seen: _Seen) -> list[str]:
-    faults = _named("have values that are cut off, of another encoder, or not where they belong", seen.broken)
+    faults = _named("have values that are truncated, of another encoder, or in the wrong bucket", seen.broken)
     num_found = len(seen.item_ids) + len(seen.broken)
     if num_found != edition.num_items:
-        faults.append(f"{num_found} items are there, but {edition.num_items} were loaded and put")
+        faults.append(f"{num_found} items are present, but {edition.num_items} were loaded and put")
     return faults
 
 
@@ -94,7 +94,7 @@ def _source_faults(edition: Edition, seen: _Seen, source: FeatureSource, places:
     values = edition.codec.encode(names, source.rows(np.array([places[each] for each in names])))
     rows = [edition.codec.row_of(each, value) for each, value in zip(names, values, strict=True)]
     different = [each for each, row in zip(names, rows, strict=True) if seen.rows[each] != row]
-    return _named(f"of {len(names)} compared are not those of the source", different)
+    return _named(f"of {len(names)} compared differ from the source", different)
 
 
 def _named(what: str, item_ids: Collection[str]) -> list[str]:

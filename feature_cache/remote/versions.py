@@ -1,4 +1,4 @@
-"""The versions of a domain's embeddings that lie in Redis: which is current, what else there is, and dropping them."""
+"""Versions of a domain's embeddings in Redis: the current one, a list of all, and removing one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEYS_PER_COMMAND = 500
 
 @dataclass(frozen=True)
 class Version:
-    """One version in Redis; `edition` is None where its record cannot be read."""
+    """One version in Redis; `edition` is None if its record cannot be read."""
 
     version: str
     state: str  # loading, complete
@@ -25,13 +25,13 @@ class Version:
 
 
 async def current_edition(link: Link, space: FeatureSpace) -> Edition | None:
-    """What is served. Raises EditionError where that is not what the domain's model reads."""
+    """The edition that is served, if any. Raises EditionError if it is of another encoder or width."""
     record = await link.run("HGETALL", SpaceKeys(space).current)
     return Edition.parse(space, record) if record else None
 
 
 async def loaded_edition(link: Link, space: FeatureSpace) -> Edition:
-    """What is served. Raises NotLoadedError and EditionError."""
+    """The edition that is served. Raises NotLoadedError and EditionError."""
     edition = await current_edition(link, space)
     if edition is None:
         raise NotLoadedError(
@@ -41,7 +41,7 @@ async def loaded_edition(link: Link, space: FeatureSpace) -> Edition:
 
 
 async def find_dim(link: Link, domain: str, encoder: str) -> int:
-    """Width of what is served. Raises NotLoadedError."""
+    """Width of the edition that is served. Raises NotLoadedError."""
     dim = await link.run("HGET", SpaceKeys(FeatureSpace(domain, encoder, 0)).current, "dim")
     if dim is None:
         raise NotLoadedError(f"Redis holds no embeddings of {domain} by {encoder}; load them with `vip5 features load`")
@@ -49,7 +49,7 @@ async def find_dim(link: Link, domain: str, encoder: str) -> int:
 
 
 async def list_versions(link: Link, space: FeatureSpace) -> list[Version]:
-    """All of them, oldest first, half-loaded ones included."""
+    """All versions, oldest first, including incomplete ones."""
     keys = SpaceKeys(space)
     entries = await link.run("HGETALL", keys.versions)
     current = await link.run("HGET", keys.current, "version")
@@ -58,14 +58,14 @@ async def list_versions(link: Link, space: FeatureSpace) -> list[Version]:
         record = json.loads(text)
         try:
             edition = Edition.from_json(space, text)
-        except EditionError:  # of another width, perhaps
+        except EditionError:  # for example of another width
             edition = None
         found.append(Version(name.decode(), record["state"], name == current, record["started_at"], edition))
     return sorted(found, key=lambda each: each.started_at)
 
 
 async def drop_version(link: Link, space: FeatureSpace, version: str) -> None:
-    """Remove a version's keys; where it is current, nothing is served afterwards. Raises NotLoadedError."""
+    """Remove a version; if it is the current one, Redis serves none until the next load. Raises NotLoadedError."""
     keys = SpaceKeys(space)
     entry = await link.run("HGET", keys.versions, version)
     if entry is None:
@@ -74,7 +74,7 @@ async def drop_version(link: Link, space: FeatureSpace, version: str) -> None:
     if await link.run("HGET", keys.current, "version") == version.encode():
         await link.run("DEL", keys.current)
     record = json.loads(entry)["edition"]
-    # The width does not matter to what the keys are called, and need not be that of today.
+    # The version may be of another width than the space, and the names of keys do not depend on it.
     edition = Edition.from_json(FeatureSpace(space.domain, space.encoder, int(record["dim"])), entry)
     for begin in range(0, edition.num_buckets, KEYS_PER_COMMAND):
         end = min(begin + KEYS_PER_COMMAND, edition.num_buckets)

@@ -1,7 +1,7 @@
-"""Keeps up with what Redis holds: which edition is current, which items were put since, and whether Redis answers.
+"""Follows Redis: which edition is current, which items were put since, and whether Redis answers.
 
-Asks every `refresh_s`, away from all requests. What it knows is therefore at most `refresh_s` and one answer old while
-Redis answers, and what it was when Redis last did while it does not.
+Polls every `refresh_s`, outside of requests. While Redis answers, what is known is at most `refresh_s` and one reply
+old; while it does not, it stays as it was at the last reply.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from feature_cache.store import FeatureSpace
 logger = logging.getLogger(__name__)
 
 LONGEST_POLL_S = 0.4
-MOST_CHANGES = 1000  # in one poll; after more, all that is kept of the edition is dropped
+MOST_CHANGES = 1000  # in one poll; after more, all cached rows of the edition are dropped
 
 ItemChanged = Callable[[int, str], None]
 """Called with an edition's token and the item that was put."""
@@ -31,10 +31,10 @@ ItemChanged = Callable[[int, str], None]
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of one domain's embeddings.
+    """What is known of one space.
 
-    `token` stands for all that may be kept of the edition; it is another one after a switch. `changes` counts the items
-    that were put, so that what was read before one of them was is not kept after it.
+    `token` identifies the edition in caches, and changes with every switch. `changes` counts the items put since, so
+    that a row that was read before a put is not cached after it.
     """
 
     edition: Edition | None = None
@@ -44,7 +44,7 @@ class Known:
 
 
 class Watcher:
-    """Polls Redis, and probes the nodes that requests have stopped asking."""
+    """Polls Redis, and probes the nodes that requests skip."""
 
     def __init__(self, link: Link, breakers: Breakers, *, refresh_s: float, budget_s: float) -> None:
         self._link = link
@@ -75,26 +75,26 @@ class Watcher:
 
     @property
     def is_up(self) -> bool:
-        """Whether Redis answered when it was last asked, all of its nodes."""
+        """Whether all nodes of Redis answered when they were last asked."""
         return self._has_answered and self._num_failures == 0 and not any(self._breakers.open_nodes())
 
     @property
     def problems(self) -> list[str]:
-        """What stands in the way of fetching, for an operator."""
+        """What prevents fetching, for an operator."""
         if not self.is_up:
-            return ["Redis does not answer, or not in time"]
+            return ["Redis does not answer in time"]
         return sorted({known.problem for known in self._known.values() if known.problem})
 
     async def run(self) -> None:
         """Poll until cancelled."""
         while True:
             await self.poll()
-            # With jitter while Redis is gone, so that services do not come back to it all at once.
+            # Jitter keeps services from reconnecting all at once after an outage.
             pause_s = self._backoff.compute(self._num_failures) if self._num_failures else self._refresh_s
             await asyncio.sleep(pause_s)
 
     async def poll(self) -> None:
-        """Learn once what there is; a Redis that does not answer is noted and never raised."""
+        """Poll once; a failure is recorded and not raised."""
         async with self._turn:
             await self._poll()
 
@@ -107,7 +107,7 @@ class Watcher:
             await self._probe()
         except FAULTS as error:
             self._note_failure(error)
-        except Exception as error:  # whatever a client library does, watching goes on
+        except Exception as error:  # keep polling, whatever the client library raises
             logger.exception("feature_watch_failed")
             self._note_failure(error)
         else:
@@ -121,7 +121,7 @@ class Watcher:
         self._num_failures += 1
 
     async def _probe(self) -> None:
-        """Let requests ask a node again once it answers as fast as they need it to. Raises one of FAULTS."""
+        """Let requests use a node again once it answers within their time budget. Raises one of FAULTS."""
         for node in self._breakers.open_nodes():
             async with self._breakers.guard(node):
                 await in_time(self._link.ping(node), asyncio.get_running_loop().time() + self._budget_s)
@@ -137,7 +137,7 @@ class Watcher:
         replies = await self._link.run_all(commands) if commands else []
         faults = []
         for place, space in enumerate(spaces):
-            if space not in self._known:  # forgotten meanwhile
+            if space not in self._known:  # forgotten during the poll
                 continue
             record, changes = replies[2 * place : 2 * place + 2]
             if isinstance(record, FAULTS) or isinstance(changes, FAULTS):
@@ -166,10 +166,10 @@ class Watcher:
             return
         put = [fields[b"item_id"].decode() for _, fields in changes]
         if edition.revision > old.revision + len(put) or edition.revision < old.revision:
-            # Some changes are not in the stream any more, or more of them than are read at once.
+            # The stream no longer holds some of the changes, or holds more than one poll reads.
             self._known[space] = Known(edition, next(self._tokens))
             return
-        # An item put between the two commands is in the stream already, and told by the next record only.
+        # An item put between the two commands is in the stream already, but not yet in the record.
         self._known[space] = Known(
             replace(edition, revision=old.revision + len(put)), known.token, known.changes + len(put)
         )

@@ -1,4 +1,4 @@
-"""Opens the feature stores that the settings ask for, one for each version of a domain."""
+"""Opens feature stores as the settings say, one for each version of a domain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNNAMED_ENCODER = "unknown"
 
 
 class Features:
-    """The bundles' own files, under a Redis if there is one."""
+    """Opens stores over the bundles' own embeddings, and over Redis if it is used."""
 
     def __init__(self, metrics: Metrics, tiered: TieredStore | None, *, has_fallback: bool) -> None:
         self._metrics = metrics
@@ -32,17 +32,17 @@ class Features:
 
     @property
     def is_embedded(self) -> bool:
-        """Whether embeddings are the bundles' own, and may be put over those."""
+        """Whether embeddings come from the bundles alone, so that single ones can be replaced in the service."""
         return self._tiered is None
 
     def problems(self) -> Sequence[str]:
-        """What stands in the way of fetching embeddings now, if anything does."""
+        """What prevents fetching embeddings now."""
         return () if self._tiered is None else self._tiered.problems
 
     async def store_of(self, domain: ServedDomain, path: Path | None) -> FeatureStore:
-        """A store for one domain, whose bundle may have a file of embeddings.
+        """A store for one version of a domain; `path` is its bundle's file of embeddings, if it has one.
 
-        Raises BundleError where that file's are not as wide as its model reads.
+        Raises BundleError if the file breaks the format or is of another width than the model reads.
         """
         embedded = self._embedded(domain, path)
         if self._tiered is None or not domain.spec.layout.feature_dim:
@@ -54,7 +54,7 @@ class Features:
         return SpaceStore(self._tiered, space, embedded if self._has_fallback and path is not None else None)
 
     def drop(self, domain: ServedDomain) -> None:
-        """A store of this domain is needed no more."""
+        """Release a store of this domain."""
         space = _space(domain)
         if self._tiered is not None and domain.spec.layout.feature_dim:
             self._num_readers[space] -= 1
@@ -70,7 +70,7 @@ class Features:
 
 @asynccontextmanager
 async def open_features(options: FeatureOptions, metrics: Metrics) -> AsyncIterator[Features]:
-    """Stores may be opened inside the block."""
+    """Stores can be opened within the block."""
     if options.redis is None:
         yield Features(metrics, None, has_fallback=True)
         return

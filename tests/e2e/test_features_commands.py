@@ -100,7 +100,11 @@ def test_verifying_exits_1_where_redis_and_source_differ(
     [
         (["load", "--domain", "toys"], 2, "give --bundle, or the name of the encoder"),
         (["load", "--domain", "toys", "--encoder", "vitb32"], 2, "give --features, or a --bundle that holds"),
-        (["verify", "--domain", "toys", "--encoder", "x", "--redis-url", "http://a"], 2, "starts with one of redis://"),
+        (
+            ["verify", "--domain", "toys", "--encoder", "x", "--redis-url", "http://a"],
+            2,
+            "must start with one of redis://",
+        ),
         (["verify", "--domain", "toys", "--encoder", "x", "--redis-url", "redis://127.0.0.1:1"], 1, "does not answer"),
         (["verify", "--domain", "toys", "--encoder", "vitb16"], 1, "holds no embeddings of toys by vitb16"),
         (["drop", "--domain", "toys", "--encoder", "x", "--version", "y"], 1, "no version 'y'"),

@@ -170,7 +170,7 @@ async def test_a_value_that_is_no_embedding_of_the_item_is_a_counted_miss(server
 
     assert batch.is_present.tolist() == [False, False, False, False, True]
     assert not batch.features[:4].any()
-    assert batch.shortfall == "4 values in Redis are no embeddings by vitb32"
+    assert batch.shortfall == "4 values in Redis are not embeddings by vitb32"
     assert counts.num_rejected == 4
     assert counts.found == {"redis": [1, 4]}
 
@@ -193,7 +193,7 @@ async def test_a_key_of_another_type_costs_its_own_items_only(server: RedisServe
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("encoder", "vitl14", "by vitl14, 8 wide, but its model reads those of vitb32, 8 wide"),
+        ("encoder", "vitl14", "by vitl14, 8 wide, but the model reads those by vitb32, 8 wide"),
         ("dim", "768", "by vitb32, 768 wide"),
         ("dtype", "int8", "cannot be read"),
         ("num_buckets", "0", "cannot be read"),

@@ -189,13 +189,13 @@ async def test_verifying_finds_what_is_wrong(server: RedisServer) -> None:
 
     assert (sound.faults, sound.num_items, sound.num_compared) == ((), 200, 50)
     assert against_other.faults == (
-        f"199 items of 199 compared are not those of the source: {first_five}, …",
+        f"199 items of 199 compared differ from the source: {first_five}, …",
         "1 items of the source are missing: 'elsewhere'",
         "1 items are in Redis, but not in the source: 'item-200'",
     )
     assert broken.faults == (
-        "1 items have values that are cut off, of another encoder, or not where they belong: 'item-2'",
-        "199 items are there, but 200 were loaded and put",
+        "1 items have values that are truncated, of another encoder, or in the wrong bucket: 'item-2'",
+        "199 items are present, but 200 were loaded and put",
         "2 items of the source are missing: 'item-1', 'item-2'",
     )
 

@@ -48,7 +48,7 @@ def test_redis_and_its_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"FEATURE_STORE": "redis"}, "VIP5_FEATURE_STORE=redis and VIP5_REDIS_URL go together"),
         ({"REDIS_URL": "redis://:secret@a"}, "VIP5_FEATURE_STORE=redis and VIP5_REDIS_URL go together"),
         ({"FEATURE_STORE": "redis", "REDIS_URL": "http://:secret@a"}, r"redis_url \(VIP5_REDIS_URL\) is not valid"),
-        ({"FEATURE_STORE": "redis", "REDIS_URL": "redis://:secret@a:x"}, "'a:x' is no host with a port"),
+        ({"FEATURE_STORE": "redis", "REDIS_URL": "redis://:secret@a:x"}, "'a:x' is not a host and a port"),
         ({"FEATURE_STORE": "memcached"}, r"\(VIP5_FEATURE_STORE\) is 'memcached'"),
         ({"FEATURE_TIER_MB": "-1"}, r"\(VIP5_FEATURE_TIER_MB\) is '-1'"),
         ({"FEATURE_TIMEOUT_MS": "0"}, r"\(VIP5_FEATURE_TIMEOUT_MS\) is '0'"),

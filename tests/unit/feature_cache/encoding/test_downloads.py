@@ -109,12 +109,12 @@ def test_too_large_a_file_is_not_kept(
 
 @pytest.mark.parametrize("url", ["http://", "http://127.0.0.1:99999/a.jpg", "http://[::1/a.jpg"])
 def test_an_address_that_cannot_be_one_is_a_fault(url: str, downloads: Downloads) -> None:
-    with pytest.raises(PictureError, match="could not be downloaded"):
+    with pytest.raises(PictureError, match="cannot be downloaded"):
         downloads.read(url)
 
 
 def test_nobody_listening_is_a_fault(shop: Shop, downloads: Downloads) -> None:
     url = shop.url("200")
     shop.server_close()
-    with pytest.raises(PictureError, match="could not be downloaded"):
+    with pytest.raises(PictureError, match="cannot be downloaded"):
         downloads.read(url)

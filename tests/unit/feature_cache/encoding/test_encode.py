@@ -131,17 +131,17 @@ def test_worker_processes_give_the_same_as_this_one(workshop: Workshop) -> None:
 def test_other_pictures_or_batches_are_no_continuation(workshop: Workshop) -> None:
     with pytest.raises(Killed):
         workshop.run("out", workshop.killed_after(1))
-    with pytest.raises(EncodingError, match="unfinished run of other batch size"):
+    with pytest.raises(EncodingError, match="unfinished run with another batch size"):
         workshop.run("out", options=EncodingOptions(BATCH_SIZE + 1))
     workshop.listing = replace(workshop.listing, pictures=workshop.listing.pictures[1:])
-    with pytest.raises(EncodingError, match="unfinished run of other pictures"):
+    with pytest.raises(EncodingError, match="unfinished run with another pictures"):
         workshop.run("out")
     assert workshop.run("out", options=EncodingOptions(BATCH_SIZE, restart=True)).num_resumed == 0
 
 
 def test_without_any_readable_picture_only_the_report_is_written(workshop: Workshop) -> None:
     workshop.listing = Listing(workshop.listing.pictures[2:3], ())
-    with pytest.raises(EncodingError, match=r"none of 1 pictures can be read; .*out\.jsonl says why"):
+    with pytest.raises(EncodingError, match=r"none of 1 pictures can be read; see .*out\.jsonl"):
         workshop.run()
     assert not workshop.destination().out.exists()
     assert "item-3" in workshop.destination().report.read_text()

@@ -80,7 +80,7 @@ def test_lines_of_another_form_count_for_nothing(line: bytes, tmp_path: Path) ->
 def test_another_run_is_refused_unless_it_starts_anew(tmp_path: Path) -> None:
     fill(tmp_path)
     other = RUN | {"encoder": "another"}
-    with pytest.raises(EncodingError, match=r"unfinished run of other encoder; .* --restart"):
+    with pytest.raises(EncodingError, match=r"unfinished run with another encoder; .* --restart"):
         Journal(tmp_path, other, DIM)
     with Journal(tmp_path, other, DIM, restart=True) as journal:
         assert journal.done == frozenset()
@@ -89,7 +89,7 @@ def test_another_run_is_refused_unless_it_starts_anew(tmp_path: Path) -> None:
 
 
 def test_two_runs_at_a_time_are_refused(tmp_path: Path) -> None:
-    with Journal(tmp_path, RUN, DIM), pytest.raises(EncodingError, match="another run works in"):
+    with Journal(tmp_path, RUN, DIM), pytest.raises(EncodingError, match="another run is using"):
         Journal(tmp_path, RUN, DIM)
     Journal(tmp_path, RUN, DIM).remove()
     assert not tmp_path.exists()

@@ -94,14 +94,19 @@ def test_weights_that_are_not_clip_s_are_refused(open_clip: ModuleType, tmp_path
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(EncodingError, match="open_clip cannot read these weights"):
         TorchSource(path, "rn50").load()
-    with pytest.raises(EncodingError, match="whose architecture the encoder's name must tell; 'own' is none of"):
+    with pytest.raises(
+        EncodingError, match="so the encoder's name must tell the architecture, and 'own' is not one of"
+    ):
         TorchSource(path, "own").load()
 
 
 def test_without_open_clip_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
     (tmp_path / "rn50.safetensors").touch()
-    with pytest.raises(EncodingError, match=r"open_clip cannot be imported .* pip install 'vip5-serve\[open-clip\]'"):
+    with pytest.raises(
+        EncodingError,
+        match=r"open_clip, which this encoder needs, cannot be imported .* pip install 'vip5-serve\[open-clip\]'",
+    ):
         TorchSource(tmp_path / "rn50.safetensors", "rn50").load()
 
 
@@ -110,5 +115,5 @@ def test_a_torchvision_that_does_not_fit_torch_is_named(tmp_path: Path, monkeypa
     monkeypatch.delitem(sys.modules, "open_clip", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "rn50.safetensors").touch()
-    with pytest.raises(EncodingError, match=r"nms does not exist.*torchvision that fits torch .* --onnx"):
+    with pytest.raises(EncodingError, match=r"nms does not exist.*torchvision for torch .* --onnx"):
         TorchSource(tmp_path / "rn50.safetensors", "rn50").load()

@@ -23,7 +23,7 @@ def test_a_second_picture_of_an_item_is_a_fault(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     listing = list_folder(tmp_path)
     assert listing.pictures == (Picture("a", "a.jpg"),)
-    assert listing.faults == (Fault("a", "a.png", "a.jpg is taken for this item already"),)
+    assert listing.faults == (Fault("a", "a.png", "the item has another picture, a.jpg"),)
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
