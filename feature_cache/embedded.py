@@ -1,6 +1,6 @@
 """Feature store over the embeddings in a bundle."""
 
-# N items asked for, D width
+# N requested items, D width
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Feature store of a service with Redis: this process's memory, then Redis, then the bundle's own embeddings."""
 
-# N items asked for, D width
+# N requested items, D width
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class _Rows:
 class TieredStore:
     """Looks embeddings up in this process, then in Redis, for every space that is watched.
 
-    Answers lag behind Redis for as long as the watcher takes to hear of a change. While Redis is away, rows that are
-    kept here are still used.
+    Answers lag behind Redis until the watcher notices a change. While Redis is down, rows that are kept here are still
+    used.
     """
 
     def __init__(self, reader: RemoteReader, tier: ProcessTier | None, observer: FeatureObserver) -> None:
@@ -89,7 +89,7 @@ class TieredStore:
 
 
 class SpaceStore:
-    """The embeddings of one space; `fallback`, if there is one, is asked for what the tiers do not have."""
+    """The embeddings of one space; `fallback`, if there is one, supplies what the tiers do not have."""
 
     def __init__(self, tiered: TieredStore, space: FeatureSpace, fallback: FeatureStore | None) -> None:
         self._tiered = tiered

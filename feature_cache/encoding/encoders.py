@@ -44,8 +44,8 @@ def check_encoder(name: str, dim: int, image_size: int, patch_size: int | None =
         found["patches"], expected["patches"] = patch_size, paper.patch_size or 0
     for what, size in found.items():
         if size != expected[what]:
-            due = f"those of {name} are {expected[what]}" if expected[what] else f"{name} has none"
+            paper_size = f"those of {name} are {expected[what]}" if expected[what] else f"{name} has none"
             raise EncodingError(
-                f"the model's {what} are {size} wide, {due}; give the weights of {name}, or a name other than"
+                f"the model's {what} are {size} wide, {paper_size}; give the weights of {name}, or a name other than"
                 f" {', '.join(PAPER_ENCODERS)}"
             )

@@ -78,9 +78,9 @@ def _open_clip() -> ModuleType:
 
 def _preprocessing(visual: _Visual) -> Preprocessing:
     settings = getattr(visual, "preprocess_cfg", {})  # OpenAI's archives have none
-    for option, due in (("interpolation", "bicubic"), ("resize_mode", "shortest")):
-        if settings.get(option, due) != due:
-            raise EncodingError(f"the model needs {option} {settings[option]!r}; only {due!r} is supported")
+    for option, supported in (("interpolation", "bicubic"), ("resize_mode", "shortest")):
+        if settings.get(option, supported) != supported:
+            raise EncodingError(f"the model needs {option} {settings[option]!r}; only {supported!r} is supported")
     size = visual.image_size
     height, width = (size, size) if isinstance(size, int) else size
     if height != width:

@@ -62,7 +62,7 @@ class LoadOptions:
 async def load(
     link: Link, space: FeatureSpace, source: FeatureSource, options: LoadOptions, progress: Progress
 ) -> Loaded:
-    """Load all embeddings of a source. Raises FeatureCacheError kinds, and leaves the served edition in place then."""
+    """Load all embeddings of a source. Raises FeatureCacheError, and leaves the served edition in place then."""
     keys = SpaceKeys(space)
     version = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
     planned = Edition.plan(space, version, options.dtype, len(source.item_ids), link.num_slices)

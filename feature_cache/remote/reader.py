@@ -1,6 +1,6 @@
-"""Reads embeddings from Redis within a time budget. Never raises: what goes wrong is a shortfall."""
+"""Reads embeddings from Redis within a time budget. Never raises: failures become a shortfall."""
 
-# N items asked for
+# N requested items
 
 from __future__ import annotations
 

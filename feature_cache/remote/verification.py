@@ -41,7 +41,7 @@ class _Seen:
 async def verify(
     link: Link, space: FeatureSpace, source: FeatureSource | None, num_compared: int, progress: Progress
 ) -> Verified:
-    """Read all values, and compare `num_compared` items with the source. Raises FeatureCacheError kinds."""
+    """Read all values, and compare `num_compared` items with the source. Raises FeatureCacheError."""
     edition = await loaded_edition(link, space)
     changes = await link.run("XRANGE", edition.keys.changes(edition.version), "-", "+")
     put = {fields[b"item_id"].decode() for _, fields in changes}

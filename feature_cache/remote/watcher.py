@@ -107,7 +107,7 @@ class Watcher:
             await self._probe()
         except FAULTS as error:
             self._note_failure(error)
-        except Exception as error:  # keep polling, whatever the client library raises
+        except Exception as error:  # polling goes on after any error of the client library
             logger.exception("feature_watch_failed")
             self._note_failure(error)
         else:

@@ -3,7 +3,7 @@
     features    [F, D], float16 or float32
     id_bytes    uint8: the item ids in UTF-8, one after another
     id_offsets  int64 [F + 1]: where each id starts and ends
-    metadata    `encoder` and `weights_sha256`: which image encoder made the embeddings, where that is known
+    metadata    `encoder` and `weights_sha256`: the image encoder that made the embeddings, if known
 
 A row is an item that has an embedding; in a bundle, rows are in the catalog's order. Knows no other format:
 `importers/features.py` reads those that embeddings are imported from.
@@ -37,14 +37,14 @@ from model.errors import BundleError
 _ENCODER, _WEIGHTS_SHA256 = "encoder", "weights_sha256"  # keys of the metadata
 _FLOATS: dict[str, np.dtype[np.floating]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 _NAMES = {dtype: name for name, dtype in _FLOATS.items()}
-_LENGTH_BYTES = 8  # of the header's length, with which a file begins
+_LENGTH_BYTES = 8  # a file begins with the length of its header
 _ALIGNMENT = 8  # of the first tensor
 _REMEDY = "encode or import the embeddings again"
 
 
 @dataclass(frozen=True, eq=False)
 class ItemFeatures:
-    """Embeddings of some items. `encoder` names the image encoder that made them, where that is known."""
+    """Embeddings of some items. `encoder` names the image encoder that made them, if known."""
 
     item_ids: tuple[str, ...]
     features: NDArray[np.floating]  # [F, D], float16 or float32; memory-mapped if read from a file
@@ -79,16 +79,16 @@ class ItemFeatures:
 
 
 def load_features(path: Path, where: str = "features.safetensors", dim: int | None = None) -> ItemFeatures:
-    """Open a file; its rows are read from disk when they are used.
+    """Open a file; rows are read from disk when they are used.
 
-    Raises BundleError, calling the file `where`, if it breaks the format, or if it is not `dim` wide.
+    Raises BundleError, which calls the file `where`, if the file breaks the format or is not `dim` wide.
     """
     file = _open(path, where, dim)
     return ItemFeatures(tuple(cast("list[str]", file.item_ids.to_pylist())), file.features, file.encoder)
 
 
 def check_features(path: Path, dim: int, catalog: Catalog, where: str) -> None:
-    """Raise BundleError unless the file keeps the format, is `dim` wide, and has only items of the catalog."""
+    """Raise BundleError unless the file follows the format, is `dim` wide and has only items of the catalog."""
     item_ids = _open(path, where, dim).item_ids
     is_known = pc.is_in(item_ids, catalog.table.column("item_id").cast(item_ids.type).combine_chunks())
     row = pc.index(is_known, value=False).as_py()
@@ -109,8 +109,7 @@ def write_feature_pieces(
 ) -> None:
     """Write embeddings that need not fit into memory: `pieces` [n, D] hold the rows of all items, in order.
 
-    The file appears when it is complete. It has the very bytes that the safetensors library would write, which itself
-    writes from memory only.
+    The file appears when it is complete. Its bytes are those of the safetensors library, which writes from memory only.
     """
     remaining = iter(pieces)
     first = next(remaining)
@@ -139,7 +138,7 @@ def write_feature_pieces(
 
 @dataclass(frozen=True, eq=False)
 class _File:
-    """A file that keeps the format."""
+    """What a file that follows the format holds."""
 
     item_ids: Values
     features: NDArray[np.floating]  # [F, D], memory-mapped
@@ -167,7 +166,7 @@ def _open(path: Path, where: str, dim: int | None) -> _File:
 
 
 def _kind(tensors: safe_open, name: str) -> tuple[str, list[int]]:
-    """Type and shape of a tensor, which is not read; numpy has no types for some."""
+    """Type and shape of a tensor, without reading it: numpy lacks some types."""
     stored = tensors.get_slice(name)
     return stored.get_dtype(), list(stored.get_shape())
 
@@ -198,7 +197,7 @@ def _item_ids(tensors: safe_open, where: str) -> Values:
 
 
 def _map_features(path: Path, dtype: np.dtype[np.floating], shape: Sequence[int]) -> NDArray[np.floating]:
-    """The tensor features on disk; the library would copy it into memory. Its header has been checked."""
+    """The tensor `features`, memory-mapped; the library would copy it. The header has been checked."""
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         start = json.loads(file.read(header_bytes))["features"]["data_offsets"][0]
@@ -207,7 +206,7 @@ def _map_features(path: Path, dtype: np.dtype[np.floating], shape: Sequence[int]
 
 
 def _header(tensors: Mapping[str, tuple[str, list[int], int]], metadata: Mapping[str, str]) -> bytes:
-    """Its own length, then JSON that gives each tensor's type, shape and place."""
+    """The header's length, then the header: JSON with each tensor's type, shape and position."""
     header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     start = 0
     for name, (dtype, shape, size) in tensors.items():
@@ -220,7 +219,7 @@ def _header(tensors: Mapping[str, tuple[str, list[int], int]], metadata: Mapping
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` at the end of the block, and is gone if the block fails."""
+    """A temporary file that replaces `path` at the end of the block, and is removed if the block fails."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

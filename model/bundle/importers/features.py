@@ -1,7 +1,7 @@
-"""Image embeddings in the forms that they are imported from, besides a bundle's own.
+"""Imports image embeddings from forms other than a bundle's own.
 
-Those are a folder of `<item_id>.npy`, and a safetensors file with `features` [F, D] beside `<same name>.ids.txt`, which
-has one item id per line, in the order of the rows.
+These are a folder of `<item_id>.npy`, and a safetensors file with `features` [F, D] beside `<same name>.ids.txt`, which
+has one item id per line in the order of the rows.
 """
 
 # N items of the catalog, F rows, D width
@@ -32,7 +32,7 @@ def read_features(source: Path, catalog: Catalog, progress: Callable[[int, int],
     is_finite = np.isfinite(found.features).all(axis=1)
     if not is_finite.all():
         item_id = found.item_ids[int(np.argmin(is_finite))]
-        raise BundleError(f"{source.name}: the feature of item {item_id!r} has values that are NaN or infinite")
+        raise BundleError(f"{source.name}: the embedding of item {item_id!r} has values that are NaN or infinite")
     return found
 
 
@@ -40,7 +40,7 @@ def _read_folder(folder: Path, catalog: Catalog, progress: Callable[[int, int], 
     present = {path.stem for path in folder.iterdir() if path.suffix == ".npy"}
     item_ids = tuple(item_id for item_id in catalog.item_ids if item_id in present)
     if not item_ids:
-        raise BundleError(f"{folder.name} has no file <item_id>.npy of any item in the catalog; check the names")
+        raise BundleError(f"{folder.name} has no file <item_id>.npy for any item of the catalog; check the names")
     first = _read_row(folder, item_ids[0])
     features = np.empty((len(item_ids), len(first)), dtype=first.dtype)
     for row, item_id in enumerate(item_ids):
@@ -48,7 +48,7 @@ def _read_folder(folder: Path, catalog: Catalog, progress: Callable[[int, int], 
         if feature.shape != first.shape or feature.dtype != first.dtype:
             raise BundleError(
                 f"{folder.name}/{item_id}.npy is {feature.dtype} {feature.shape}, {item_ids[0]}.npy is {first.dtype} "
-                f"{first.shape}; all features must be of one encoder and one type"
+                f"{first.shape}; all embeddings must be of one encoder and one type"
             )
         features[row] = feature
         if progress is not None:
@@ -62,7 +62,7 @@ def _read_row(folder: Path, item_id: str) -> NDArray[np.floating]:
     try:
         feature: NDArray[np.floating] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise BundleError(f"{folder.name}/{path.name} is not an array that can be read: {error}") from error
+        raise BundleError(f"{folder.name}/{path.name} is not a readable array: {error}") from error
     if feature.ndim == 2 and len(feature) == 1:
         feature = feature[0]
     if feature.ndim != 1 or feature.dtype.kind != "f":
@@ -113,5 +113,5 @@ def _read_lines(path: Path) -> tuple[str, ...]:
 
 
 def _storable(features: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Double precision, which no encoder computes in, becomes single."""
+    """Converts double precision, which no encoder computes in, to single."""
     return features.astype(np.float32) if features.dtype == np.float64 else features

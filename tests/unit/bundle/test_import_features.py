@@ -78,7 +78,7 @@ def test_ids_are_cut_at_line_ends_only(tmp_path: Path) -> None:
 
 def test_features_of_no_item_of_the_catalog_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "other.npy", vector(1))
-    with refused("invalid_bundle", "has no file <item_id>.npy of any item in the catalog"):
+    with refused("invalid_bundle", "has no file <item_id>.npy for any item of the catalog"):
         read_features(tmp_path, CATALOG)
 
 
@@ -89,11 +89,11 @@ def test_features_of_no_item_of_the_catalog_are_refused(tmp_path: Path) -> None:
         (np.zeros(4, np.int64), "item-3.npy is int64 (4,); it must be one vector of floats"),
         (
             np.zeros(5, np.float32),
-            "item-3.npy is float32 (5,), item-2.npy is float32 (4,); all features must be of one",
+            "item-3.npy is float32 (5,), item-2.npy is float32 (4,); all embeddings must be of one",
         ),
         (np.zeros(4, np.float16), "item-3.npy is float16 (4,), item-2.npy is float32 (4,)"),
-        (np.full(4, np.nan, np.float32), "the feature of item 'item-3' has values that are NaN or infinite"),
-        (np.array([{"a": 1}], dtype=object), "item-3.npy is not an array that can be read"),
+        (np.full(4, np.nan, np.float32), "the embedding of item 'item-3' has values that are NaN or infinite"),
+        (np.array([{"a": 1}], dtype=object), "item-3.npy is not a readable array"),
     ],
 )
 def test_an_array_that_does_not_fit_is_refused(folder: Path, array: NDArray[np.generic], message: str) -> None:
