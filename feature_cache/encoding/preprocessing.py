@@ -25,7 +25,7 @@ except ImportError as _error:  # pragma: no cover - the extra is installed where
 
 
 class Preprocessing:
-    """Scales the shorter edge, crops the centre and normalises. Can be sent to other processes."""
+    """Scales and crops to a square and normalises, as CLIP does. Can be sent to other processes."""
 
     def __init__(self, processor: CLIPImageProcessorPil) -> None:
         self._processor = processor
@@ -82,8 +82,8 @@ class Preprocessing:
 
 
 def _image_size(processor: CLIPImageProcessorPil) -> int:
-    crop = processor.crop_size
-    height, width = crop["height"], crop["width"]
-    if height != width or not processor.do_center_crop:
-        raise EncodingError(f"the preprocessing crops to {width} × {height} pixels; CLIP's towers read squares")
+    edges = processor.crop_size if processor.do_center_crop else processor.size
+    height, width = edges.get("height"), edges.get("width")
+    if height is None or height != width:
+        raise EncodingError(f"the preprocessing makes {width} × {height} pixels; CLIP's towers read squares")
     return int(height)

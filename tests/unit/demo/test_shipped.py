@@ -16,6 +16,7 @@ from demo.designs import ASSORTMENTS, Assortment
 from demo.make import SEED, Places, completed_text_bundle
 from demo.measure import Figures, measure, table
 from demo.pictures import embed_catalog
+from feature_cache.encoding.opening import TorchSource
 from model.bundle.bundle import open_bundle
 from model.bundle.features import load_features
 from model.evaluation.metrics import Estimate
@@ -84,6 +85,18 @@ def test_the_shipped_embeddings_are_those_of_the_shipped_pictures(assortment: As
     shipped = load_features(path)
     assert shipped.item_ids == embedded.item_ids
     np.testing.assert_allclose(shipped.features, embedded.features, atol=0.05)
+
+
+def test_the_encode_command_s_encoder_gives_the_shipped_embeddings() -> None:
+    encoder = TorchSource(PLACES.clip, "demo-clip").load()
+    path = open_bundle(PLACES.bundle).domains["toys"].features_path
+    assert path is not None
+    shipped = load_features(path)
+    pixels = []
+    for item in shipped.item_ids[:8]:
+        with Image.open(PLACES.pictures / "toys" / f"{item}.webp") as picture:
+            pixels.append(encoder.preprocessing.pixels(picture.convert("RGB")))
+    np.testing.assert_allclose(encoder.tower.embed(np.stack(pixels)), shipped.features[:8], atol=0.05)
 
 
 def test_the_two_shops_share_a_backbone_that_tuning_left_alone() -> None:

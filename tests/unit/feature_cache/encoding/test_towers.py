@@ -134,6 +134,7 @@ def test_broken_weights_and_other_preprocessing_are_refused(clip_folder: Path, t
         ({"image_processor_type": "ViTImageProcessor"}, "only CLIP's preprocessing"),
         ({"crop_size": {"height": 24, "width": 24}}, f"reads pictures of {IMAGE_SIZE} pixels, .* makes 24"),
         ({"crop_size": {"height": 24, "width": 32}}, "towers read squares"),
+        ({"do_center_crop": False, "size": {"shortest_edge": 32}}, "towers read squares"),
     ):
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings | changed))
         with pytest.raises(EncodingError, match=rule):
