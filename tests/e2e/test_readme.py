@@ -4,40 +4,83 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from demo.make import Places
+from demo.picture import ask
+from model.bundle.bundle import open_bundle
 from tests.conftest import ROOT
 from tests.e2e.processes import run_vip5
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
 DEMONSTRATION = ROOT / "demo" / "bundle"
+PICTURE = ROOT / "docs" / "pictures" / "demonstration.png"
 
 
-def test_the_readmes_request_has_the_readmes_answer(tmp_path: Path) -> None:
-    request, shown = _request(), _answer()
-    (tmp_path / "in.jsonl").write_text(json.dumps({"task": "sequential", **request}))
+def test_the_readmes_requests_have_the_readmes_answers(tmp_path: Path) -> None:
+    bodies, shown = _bodies(), _answer()
+    requests = [
+        {"task": "sequential", **bodies["/recommend/sequential"]},
+        {"task": "explanation", **bodies["/explain"]},
+    ]
     asked, answered = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    asked.write_text("".join(json.dumps(request) + "\n" for request in requests))
     outcome = run_vip5("predict", "--bundle", DEMONSTRATION, "--requests", asked, "--out", answered)
     assert outcome.returncode == 0, outcome.stderr
-    answer = json.loads(answered.read_text())
+    answer, explanation = map(json.loads, answered.read_text().splitlines())
     assert [_without_score(item) for item in answer["items"]] == [_without_score(item) for item in shown["items"]]
     for item, shown_item in zip(answer["items"], shown["items"], strict=True):
         assert item["score"] == pytest.approx(shown_item["score"], abs=1e-3)
     for name in ("exact_prefix", "num_beams_effective", "degraded", "domain", "bundle"):
         assert answer[name] == shown[name], name
     assert answer.keys() - {"task"} == shown.keys()
+    assert f"the `text` “{explanation['text']}”" in README
 
 
-def _request() -> dict[str, Any]:
-    match = re.search(r"-d '(\{.*?\})'", README, re.DOTALL)
-    assert match is not None
-    body: dict[str, Any] = json.loads(match[1])
-    return body
+def test_the_picture_shows_what_the_demonstration_answers() -> None:
+    with Image.open(PICTURE) as picture:
+        shown = json.loads(picture.info["answers"])
+    rows = ask(Places(DEMONSTRATION))
+    assert shown == json.loads(json.dumps([asdict(row) for row in rows]))
+    domains = open_bundle(DEMONSTRATION).domains
+    for row in rows:
+        catalog = domains[row.domain].catalog
+        traits = catalog.attributes(catalog.item_ids.index(row.recommended[0]))
+        assert {str(traits[name]) for name in ("colour", "pattern", "style")} & set(row.explanation.split())
+    assert PICTURE.stat().st_size < 300_000
+
+
+def test_every_folder_that_is_named_exists() -> None:
+    named = re.findall(r"\b(?:service|model)/\w+|\bfeature_cache\b", README)
+    assert "service/answering" in named
+    assert [name for name in named if not (ROOT / name).is_dir()] == []
+
+
+def test_shares_are_those_of_the_demonstration_s_readme() -> None:
+    text = (ROOT / "demo" / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (toys|garments) \| prompts with pictures \|(.*)\|$", text, re.MULTILINE))
+    cells = {domain: [round(100 * float(cell.split()[0])) for cell in row.split("|")] for domain, row in rows.items()}
+    for column in (0, 2):  # HR@5, and explanations that are true
+        words = f"{cells['toys'][column]} % (toys) and {cells['garments'][column]} % (garments) of cases"
+        assert words in " ".join(README.split())
+
+
+def test_times_are_those_of_the_results() -> None:
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    measured = {round(float(time)) for time in re.findall(r"\| ([\d.]+) ms \|", results)}
+    shown = re.findall(r"\| (\d+) ms \|", README)
+    assert shown
+    assert {int(time) for time in shown} <= measured
+
+
+def _bodies() -> dict[str, dict[str, Any]]:
+    """The bodies that the README sends to the demonstration, by path."""
+    return {path: json.loads(body) for path, body in re.findall(r":8000(/\S+) .*?-d '(\{.*?\})'", README, re.DOTALL)}
 
 
 def _answer() -> dict[str, Any]:

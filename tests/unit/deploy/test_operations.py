@@ -1,4 +1,4 @@
-"""docs/operations.md holds what alerts, the dashboard and the settings make of it; its links lead somewhere."""
+"""docs/operations.md agrees with the alerts, the dashboard and the settings; links of all pages lead somewhere."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.unit.deploy.test_rules import ALERTS
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "operations.md"
 TEXT = PAGE.read_text(encoding="utf-8")
+PAGES = [str(path.relative_to(ROOT)) for pattern in ("*.md", "*/*.md") for path in sorted(ROOT.glob(pattern))]
 OF_COMPOSE = {"VIP5_BUNDLES", "VIP5_BUNDLE_NAME"}
 
 
@@ -63,7 +64,7 @@ def test_every_variable_that_is_named_is_a_setting() -> None:
     assert named <= {PREFIX + name.upper() for name in Settings.model_fields} | OF_COMPOSE
 
 
-@pytest.mark.parametrize("page", ["docs/operations.md", "docs/api.md", "README.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_every_link_leads_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", text)
