@@ -1,6 +1,6 @@
-"""The demonstration's picture encoder: a tiny CLIP, trained from nothing on drawn pictures and their captions.
+"""The demonstration's picture encoder: a tiny CLIP, trained from scratch on drawn pictures and captions.
 
-It is kept in Hugging Face's form (CLIPModel, tokenizer, image processor), so that whatever takes CLIP takes it.
+Saved in Hugging Face's format (CLIPModel, tokenizer, image processor), so that any tool that reads CLIP can read it.
 """
 
 # P pairs, D width of the joint space
@@ -37,7 +37,7 @@ _LONGEST_SHIFT = 3  # pixels that a picture may be moved by while training
 
 @dataclass(frozen=True, eq=False)
 class TinyClip:
-    """The model with what it needs to read pictures and captions."""
+    """The model with its tokenizer and its image processor."""
 
     model: CLIPModel
     tokenizer: PreTrainedTokenizerFast
@@ -49,7 +49,7 @@ class TinyClip:
         self.processor.save_pretrained(folder)
 
     def loaded(self, folder: Path) -> TinyClip:
-        """The same with the weights that were saved in a folder."""
+        """The same tokenizer and processor with the weights in a folder."""
         return TinyClip(CLIPModel.from_pretrained(folder).eval(), self.tokenizer, self.processor)
 
     def pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
@@ -59,7 +59,7 @@ class TinyClip:
 
     @torch.no_grad()
     def embed_pictures(self, pictures: Sequence[Image.Image]) -> NDArray[np.float16]:
-        """The projected embeddings as CLIP gives them, not scaled to length 1: [P, DIM]."""
+        """The projected embeddings, not normalised: [P, DIM]."""
         batches = [pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH)]
         embedded = [_projected(self.model.get_image_features(self.pixels(batch))) for batch in batches]
         return torch.cat(embedded).numpy().astype(np.float16)
@@ -72,13 +72,13 @@ class TinyClip:
 
 
 def caption(design: Design) -> str:
-    """What a picture shows, in words."""
+    """A description of the picture."""
     look = design.look
     return f"a {look.style} {look.pattern} {look.colour} {design.kind.name}"
 
 
 def untrained_clip(kinds: Iterable[str], seed: int) -> TinyClip:
-    """A CLIP for captions of such kinds of things, with random weights."""
+    """A CLIP with random weights, for captions of these kinds of things."""
     tokenizer = _tokenizer(kinds)
     torch.manual_seed(seed)
     tower = {"num_attention_heads": 4, "num_hidden_layers": 3, "hidden_size": 64, "intermediate_size": 128}
@@ -110,7 +110,7 @@ def train_clip(
     seed: int,
     progress: Progress = no_progress,
 ) -> None:
-    """Pull each picture towards its own caption and away from others' (CLIP's loss)."""
+    """Train with CLIP's contrastive loss."""
     pixels = clip.pixels(pictures)
     tokens = clip.tokenizer(list(captions), return_tensors="pt", padding=True)
     optimiser = torch.optim.AdamW(clip.model.parameters(), lr=_LEARNING_RATE, weight_decay=0.05)
@@ -144,7 +144,7 @@ def retrieval_accuracy(clip: TinyClip, pictures: Sequence[Image.Image], captions
 
 
 def _different(captions: Sequence[str], chance: random.Random) -> list[int]:
-    """A batch of rows no two of which have the same caption."""
+    """A batch of rows with different captions."""
     rows = chance.sample(range(len(captions)), min(len(captions), 2 * _BATCH))
     return list({captions[row]: row for row in rows}.values())[:_BATCH]
 
@@ -159,14 +159,14 @@ def _jittered(pixels: Tensor, chance: random.Random) -> Tensor:
 
 
 def _projected(features: object) -> Tensor:
-    """The embeddings, which the library gives as they are or, of late, as `pooler_output`."""
+    """The embeddings; newer versions of the library return them as `pooler_output`."""
     embeddings = getattr(features, "pooler_output", features)
     assert isinstance(embeddings, Tensor)
     return embeddings
 
 
 def _tokenizer(kinds: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A word a token: captions use few."""
+    """One token per word; captions use few words."""
     words = (*_SPECIALS, "a", *COLOURS, *PATTERNS, *STYLES, *kinds)
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token=_SPECIALS[3]))
     tokenizer.normalizer = normalizers.Lowercase()

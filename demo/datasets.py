@@ -1,4 +1,4 @@
-"""The demonstration's data in the form that `vip5 train` and `vip5 evaluate` read: a dataset per domain and season."""
+"""The demonstration's data as prepared datasets, one per domain and season."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Shop:
         return self.assortment.domain
 
     def image(self, item: Item) -> str:
-        """The picture's file, from the folder of all pictures."""
+        """The picture's path, relative to the folder of all pictures."""
         return f"{self.name}/{item.item_id}.webp"
 
     def customers(self, season: Season, num_people: int, seed: int) -> tuple[Person, ...]:
@@ -43,7 +43,7 @@ class Shop:
 
 
 def catalog_of(shop: Shop) -> Catalog:
-    """All items with their traits, by which answers can be filtered; prompts have indices and titles only."""
+    """All items with their traits, for filters; prompts contain only indices and titles."""
     return Catalog.from_rows(
         {
             "item_id": item.item_id,
@@ -73,7 +73,7 @@ def make_dataset(
     features: ItemFeatures | None = None,
     newcomers: Sequence[Person] = (),
 ) -> Dataset:
-    """What the people of a season bought and wrote; newcomers are known by name, but have bought nothing yet."""
+    """Purchases and reviews of a season; newcomers are in the table of users, but have bought nothing yet."""
     row_of = {item.item_id: row for row, item in enumerate(shop.items)}
     purchases = [purchase for person in people for purchase in person.history]
     return Dataset(
@@ -93,7 +93,7 @@ def make_dataset(
 
 
 def texts_of(dataset: Dataset) -> Iterator[str]:
-    """All that the tokenizer should know in whole words."""
+    """All texts whose words should be single tokens."""
     yield from dataset.catalog.indices
     yield from (title for title in dataset.catalog.titles if title is not None)
     yield from (name for name in dataset.users.table.column("name").to_pylist() if name is not None)
@@ -106,7 +106,7 @@ def _users(people: Sequence[Person]) -> Users:
 
 
 def _reviews(people: Sequence[Person], row_of: dict[str, int], chance: random.Random) -> list[Review]:
-    """Half of the purchases are reviewed; a review belongs to the split that its purchase is held out for."""
+    """Reviews of half of the purchases; a review is in the split of its purchase."""
     reviews = []
     for user, person in enumerate(people):
         for place, purchase in enumerate(person.history):

@@ -1,7 +1,7 @@
-"""What the demonstration's items are: their traits, and the catalogs made of them. Knows no pictures and no model.
+"""The demonstration's items: their traits, and the catalogs made of them. Independent of pictures and models.
 
-A shop has a regular range, which stays, and each season's own items, which come and go. In each of these every look
-(colour, pattern, style) occurs once. Neither an item's title nor its index tells the look: only the picture does.
+A shop has a regular range, which is always on sale, and the items of each season. In each of these, every look (colour,
+pattern, style) occurs once. Neither title nor index of an item reveals its look; only the picture does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RANGES: tuple[Range, ...] = ("regular", "spring", "summer")
 
 @dataclass(frozen=True)
 class Kind:
-    """A sort of thing, such as a duck or a coat. `price` is what a plain classic one costs."""
+    """A kind of thing, such as a duck or a coat. `price` is that of a plain classic one."""
 
     name: str
     category: str
@@ -43,7 +43,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Look:
-    """What of an item only its picture tells."""
+    """The traits of an item that only its picture shows."""
 
     colour: str
     pattern: Pattern
@@ -52,7 +52,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Design:
-    """The traits of an item, all of which its picture shows."""
+    """All traits of an item; its picture shows them all."""
 
     kind: Kind
     look: Look
@@ -71,13 +71,13 @@ class Item:
 
     @property
     def is_active(self) -> bool:
-        """Summer has begun: spring's items stand in histories, but cannot be bought any more."""
+        """It is summer: spring's items appear in histories, but are no longer on sale."""
         return self.range != "spring"
 
 
 @dataclass(frozen=True)
 class Assortment:
-    """What a domain sells. The model knows its items by number, as VIP5's, or else by the name that they go by."""
+    """What a domain sells. Its items are identified by number, as in VIP5, or by name."""
 
     domain: str
     noun: str
@@ -126,11 +126,11 @@ _STYLE_SURCHARGE: dict[Style, float] = {"classic": 1.0, "retro": 1.15, "modern":
 _ONSETS = ("b", "d", "f", "k", "l", "m", "n", "p", "r", "s", "t", "v")
 _CODAS = ("", "l", "n", "r", "s")
 _VOWELS = ("a", "e", "i", "o", "u")
-_SHARE_SECONDS = 0.1  # of the named items, those that carry on another's name, such as "belora duo"
+_SHARE_SECONDS = 0.1  # of the names that are repeated with `duo` appended
 
 
 def make_items(assortment: Assortment, seed: int, looks: Sequence[Look] = LOOKS) -> tuple[Item, ...]:
-    """All items of a domain in random order; of each look one in every range, no two of them of the same kind."""
+    """All items of a domain in random order: for each look, one item in every range, all of different kinds."""
     chance = random.Random(f"{assortment.domain} {seed}")
     designs = [
         (place, Design(kind, look))
@@ -146,7 +146,7 @@ def make_items(assortment: Assortment, seed: int, looks: Sequence[Look] = LOOKS)
 
 
 def unsold_designs(assortment: Assortment, items: Sequence[Item]) -> list[Design]:
-    """Everything that could be drawn and is not in the catalog."""
+    """All designs that are not in the catalog."""
     sold = {item.design for item in items}
     designs = (Design(kind, look) for kind in assortment.kinds for look in LOOKS)
     return [design for design in designs if design not in sold]
@@ -165,7 +165,7 @@ def _item(assortment: Assortment, number: int, name: str, place: Range, design: 
 
 
 def _names(chance: random.Random) -> Iterator[str]:
-    """Invented words, each once; some come a second time with `duo` after them."""
+    """Invented words, each once; some are repeated with `duo` appended."""
     taken: set[str] = set()
     while True:
         name = "".join(chance.choice(_ONSETS) + chance.choice(_VOWELS) for _ in range(2)) + chance.choice(_CODAS)

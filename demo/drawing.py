@@ -1,4 +1,4 @@
-"""Draws an item's picture from its design. Everything that the design says can be seen."""
+"""Draws an item's picture from its design. Every trait of the design is visible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from demo.designs import COLOURS, RGB, Design, Pattern, Style
 from demo.shapes import PARTS, Part, Point
 
 SIZE = 128
-_CANVAS = 2 * SIZE  # drawn larger and scaled down, for smooth edges
+_CANVAS = 2 * SIZE  # drawn at twice the size and scaled down, for smooth edges
 _MARGIN = 0.09 * _CANVAS
 _LINE = _CANVAS / 170  # width of a thin outline
 _INK: RGB = (44, 42, 54)
@@ -27,7 +27,7 @@ _BACKGROUNDS: dict[Style, tuple[RGB, RGB]] = {
 
 @dataclass(frozen=True)
 class Pose:
-    """How a thing stands before the camera: leaning by `tilt` radians, `zoom` times as large, off the middle."""
+    """Position of a thing in its picture: rotation by `tilt` radians, scale, and offset from the centre."""
 
     tilt: float = 0.0
     zoom: float = 1.0
@@ -35,12 +35,12 @@ class Pose:
 
     @classmethod
     def casual(cls, chance: random.Random) -> Pose:
-        """Not quite straight, as in any shop's pictures."""
+        """A random, slightly irregular pose."""
         shift = (chance.uniform(-4, 4), chance.uniform(-4, 4))
         return cls(chance.uniform(-0.12, 0.12), chance.uniform(0.86, 1.04), shift)
 
     def place(self, point: Point) -> Point:
-        """Where a point of an outline comes to lie; the middle is (50, 50)."""
+        """Where a point of an outline is drawn; the centre is (50, 50)."""
         x, y = (self.zoom * (value - 50) for value in point)
         cosine, sine = math.cos(self.tilt), math.sin(self.tilt)
         return 50 + cosine * x - sine * y + self.shift[0], 50 + sine * x + cosine * y + self.shift[1]
@@ -95,7 +95,7 @@ def _fill(part: Part, design: Design) -> Image.Image:
 
 @cache
 def _patterned(colour_name: str, pattern: Pattern, style: Style) -> Image.Image:
-    """The surface that a body is cut from."""
+    """The patterned surface of a body."""
     colour = COLOURS[colour_name]
     if style == "retro":
         colour = _mixed(colour, (214, 178, 128), 0.25)
@@ -119,7 +119,7 @@ def _patterned(colour_name: str, pattern: Pattern, style: Style) -> Image.Image:
 
 @cache
 def _background(style: Style) -> Image.Image:
-    """A vertical blend; retro pictures stand before a rising sun."""
+    """A vertical gradient; retro pictures have sun rays."""
     top, bottom = _BACKGROUNDS[style]
     blend = Image.linear_gradient("L").resize((_CANVAS, _CANVAS))
     background = Image.composite(Image.new("RGB", blend.size, bottom), Image.new("RGB", blend.size, top), blend)
@@ -144,7 +144,7 @@ def _cast_shadow(picture: Image.Image, silhouette: Image.Image, style: Style) ->
 
 
 def _shine(picture: Image.Image, silhouette: Image.Image) -> None:
-    """Light from the upper left, as on something glossy."""
+    """Light from the upper left, for a glossy look."""
     light = ImageChops.subtract(silhouette, ImageChops.offset(silhouette, _CANVAS // 36, _CANVAS // 32))
     light = light.filter(ImageFilter.GaussianBlur(2.2 * _LINE)).point([round(value * 0.5) for value in range(256)])
     picture.paste(_PAPER, mask=ImageChops.multiply(light, silhouette))

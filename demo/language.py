@@ -1,6 +1,6 @@
 """The demonstration's tokenizer: T5's conventions, with a vocabulary counted from the demonstration's own texts.
 
-Counted, not trained: the library's trainer for this kind of vocabulary gives other scores each time it runs.
+The vocabulary is counted, not trained, because the library's trainer gives different scores each time it runs.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _EXTRA = tuple(f"<extra_id_{number}>" for number in reversed(range(100)))  # the
 _CHARACTERS = string.ascii_letters + string.digits + string.punctuation
 _WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_")
 _WHOLE_NUMBERS = 1000  # numbers below are one token at the start of a word
-_SPELLED_OUT = -14.0  # worse than any word that was counted
+_SPELLED_OUT = -14.0  # below the score of any counted word
 
 
 def make_tokenizer(texts: Iterable[str]) -> Tokenizer:
-    """A unigram tokenizer that knows the words of `texts` and can spell anything in ASCII."""
+    """A unigram tokenizer with the words of `texts` and all ASCII characters."""
     pieces = _counted_pieces(texts)
     vocabulary = [*((name, 0.0) for name in _SPECIALS), *pieces, *((name, 0.0) for name in _EXTRA)]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=_SPECIALS.index("<unk>")))
@@ -37,7 +37,7 @@ def make_tokenizer(texts: Iterable[str]) -> Tokenizer:
 
 
 def _counted_pieces(texts: Iterable[str]) -> list[tuple[str, float]]:
-    """Pieces with their log-probability, the most frequent first."""
+    """Pieces with their log-probabilities, the most frequent first."""
     counts: Counter[str] = Counter()
     for text in texts:
         for word in text.split():

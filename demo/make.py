@@ -1,18 +1,18 @@
-"""Makes the demonstration: draws its pictures, simulates its customers, trains its encoder and its model.
+"""Makes the demonstration: draws pictures, simulates customers, trains the encoder and the model.
 
     python -m demo.make --out demo/bundle
 
-Beside the bundle come
+It also writes
 
-    <out>-text/            domains tuned on prompts without pictures, to compare with; without the backbone, the same
-    <out>-clip/            the picture encoder, in Hugging Face's form
+    <out>-text/            domains tuned on prompts without pictures, for comparison; their backbone is the bundle's
+    <out>-clip/            the image encoder, in Hugging Face's format
     <out>-pictures/        the catalogs' `image` column is relative to it
-    <out>-held-out/        customers that nothing was trained on, a dataset for each domain
-    <out>-requests.jsonl   bodies to send or to give to `vip5 predict`
+    <out>-held-out/        customers that no model was trained on, one dataset per domain
+    <out>-requests.jsonl   bodies for HTTP or `vip5 predict`
 
 The backbone is trained on one half of spring's customers, the adapters on the other; summer's are held out. The same
-code makes the same files, as far as sums of floats agree between processors. What was killed goes on where it was when
-it is started again; models that are done are not trained again, whatever changed: remove <out>-work/ for that.
+code makes the same files, as far as sums of floats agree between processors. An interrupted run resumes when it is
+started again. Finished models are not trained again, even if the code has changed; delete <out>-work/ to start over.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ from model.training.tuning import tune
 
 SEED = 5
 RUNS = Path(__file__).parent / "runs"
-"""Run files; their paths are those of the work folder that they are copied into."""
+"""Run files; their paths are relative to the work folder that they are copied into."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How much of everything. `num_steps` left out, a model is trained as long as its run file says."""
+    """Sizes. Without `num_steps`, a model is trained for as many steps as its run file says."""
 
     looks: tuple[Look, ...] = LOOKS
     num_clip_pictures: int = 1008
@@ -68,7 +68,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Places:
-    """Where everything goes."""
+    """Paths of all files."""
 
     bundle: Path
 
@@ -90,7 +90,7 @@ class Places:
 
     @property
     def work(self) -> Path:
-        """Datasets and checkpoints, which nothing needs afterwards."""
+        """Datasets and checkpoints, which can be deleted afterwards."""
         return self._beside("work")
 
     @property
@@ -103,7 +103,9 @@ class Places:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo.make", description="Make the demonstration bundle.")
-    parser.add_argument("--out", type=Path, default=Path("demo/bundle"), help="a folder that does not exist yet")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo/bundle"), help="new folder for the bundle (default: demo/bundle)"
+    )
     parser.add_argument("--num-threads", type=int, default=1, help="CPU threads (default: 1)")
     options = parser.parse_args(arguments)
     if options.out.exists():
@@ -139,7 +141,7 @@ def make(out: Path, recipe: Recipe = Recipe()) -> str:
 
 @contextmanager
 def completed_text_bundle(places: Places) -> Iterator[Path]:
-    """The bundle tuned without pictures, with the backbone that it shares with the other, for as long as it is used."""
+    """The bundle tuned without pictures, completed by the shared backbone, as a temporary folder."""
     backbone = BACKBONE_CONFIG.parent.name
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
@@ -149,7 +151,7 @@ def completed_text_bundle(places: Places) -> Iterator[Path]:
 
 
 def _encoder(shops: Sequence[Shop], recipe: Recipe, folder: Path) -> TinyClip:
-    """Train CLIP on pictures of what the shops do not sell, so that it has seen no item before."""
+    """Train CLIP on pictures of things that the shops do not sell, so that all items are new to it."""
     clip = untrained_clip([kind.name for shop in shops for kind in shop.assortment.kinds], SEED)
     if folder.exists():
         return clip.loaded(folder)
@@ -169,7 +171,7 @@ def _encoder(shops: Sequence[Shop], recipe: Recipe, folder: Path) -> TinyClip:
 
 @dataclass(frozen=True)
 class Customers:
-    """A shop's: two halves of spring's, and summer's."""
+    """A shop's customers: two halves of spring's, and summer's."""
 
     of_backbone: tuple[Person, ...]
     of_adapters: tuple[Person, ...]
@@ -183,7 +185,7 @@ class Customers:
 
 
 def _write_datasets(shop: Shop, features: ItemFeatures, recipe: Recipe, places: Places) -> None:
-    """Summer's customers are in the adapters' table of users, too, which becomes the bundle's: they are asked about."""
+    """Summer's customers are also in the adapters' table of users, because it becomes the bundle's."""
     people = Customers.of(shop, recipe)
     backbone = make_dataset(shop, "spring", people.of_backbone, seed=SEED, features=features)
     backbone.write(places.work / f"{shop.name}-backbone")
@@ -193,7 +195,7 @@ def _write_datasets(shop: Shop, features: ItemFeatures, recipe: Recipe, places: 
 
 
 def _texts(work: Path) -> Iterator[str]:
-    """All that the tokenizer should know in whole words."""
+    """All texts whose words should be single tokens."""
     yield from (template.text for template in TEMPLATES.values())
     yield from (UNKNOWN_TITLE, "yes no", "item_", "user_", "->")
     for folder in sorted(work.glob("*-backbone")):
@@ -201,7 +203,7 @@ def _texts(work: Path) -> Iterator[str]:
 
 
 def _train(name: str, work: Path, recipe: Recipe) -> str:
-    """Train as a run file says, in the work folder; returns the written bundle's hash."""
+    """Train according to a run file in the work folder; returns the hash of the bundle written."""
     run = _shortened(read_run(Path(shutil.copy(RUNS / f"{name}.toml", work))), recipe.num_steps)
     if (run.out / MANIFEST).exists():
         return read_manifest(run.out).hash

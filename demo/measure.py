@@ -1,9 +1,9 @@
-"""Measures the demonstration on the customers that were held out, through the engine that serves it.
+"""Measures the demonstration on held-out customers, through the engine that serves it.
 
     python -m demo.measure --bundle demo/bundle --readme demo/README.md
 
-Prints a table, and with --readme puts it between the marks in that file. Three ways of asking are compared: with
-pictures, with the same model while all image embeddings are missing, and with adapters tuned without pictures.
+Prints a table; --readme also writes it between the marks in that file. Three variants are compared: with pictures, the
+same model while all image embeddings are missing, and adapters tuned without pictures.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _MARKS = re.compile(r"(<!-- figures -->\n).*(<!-- end of figures -->)", re.DOTAL
 
 @dataclass(frozen=True)
 class Figures:
-    """One way of recommending, in one domain.
+    """Figures of one variant or baseline, in one domain.
 
-    Shares are of explanations: of those that name a colour, pattern or style, and only such as the item has
-    (`share_true`); the same of summer's items, which nothing was trained on (`share_true_new`); and of those that name
-    the very trait that was asked for (`share_asked`).
+    Shares of explanations: those that name a colour, pattern or style, and only ones that the item has (`share_true`);
+    the same for summer's items, which no model was trained on (`share_true_new`); and those that name the very trait
+    that was asked for (`share_asked`).
     """
 
     domain: str
@@ -65,8 +65,8 @@ class Figures:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo.measure", description="Measure the demonstration.")
     parser.add_argument("--bundle", type=Path, default=Path("demo/bundle"))
-    parser.add_argument("--num-users", type=int, help="so many customers, drawn at random (default: all)")
-    parser.add_argument("--readme", type=Path, help="a file to put the table into")
+    parser.add_argument("--num-users", type=int, help="number of customers, drawn at random (default: all)")
+    parser.add_argument("--readme", type=Path, help="file to write the table into")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
@@ -109,7 +109,7 @@ def table(figures: Sequence[Figures]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Inquiry:
-    """Asks one domain of a bundle for the held-out customers, or a sample of them."""
+    """Questions to one domain of a bundle about the held-out customers, or a sample of them."""
 
     runtime: Runtime
     domain: str
@@ -132,7 +132,7 @@ class Inquiry:
         return Figures(self.domain, name, metrics["hr@5"], metrics["ndcg@5"], *self._shares(texts, options))
 
     def baselines(self, known: Dataset) -> Iterator[Figures]:
-        """Fitted on the customers that the adapters were tuned on, and on what those held out bought before."""
+        """Fitted on the customers that the adapters were tuned on, and on the earlier purchases of held-out ones."""
         held_out = self._held_out(EvaluationOptions(num_users=self.num_users, exclude_history=True))
         together = HeldOut.of(joined(known, self.dataset), self.runtime.domains[self.domain], held_out.options)
         for name in BASELINES:
@@ -145,7 +145,7 @@ class Inquiry:
         return HeldOut.of(self.dataset, self.runtime.domains[self.domain], options)
 
     def _shares(self, texts: Sequence[TextAnswer], options: EvaluationOptions) -> tuple[Estimate, Estimate, Estimate]:
-        """Shares of explanations, in the order in which `Figures` has them."""
+        """Shares of explanations, in the order of `Figures`."""
         reviews = self._held_out(options).reviews
         asked = [reviews[text.review] for text in texts]
         users = np.array([review.user for review in asked])
@@ -165,14 +165,14 @@ class Inquiry:
 
 
 def _tuned_on(assortment: Assortment) -> Dataset:
-    """Simulated once more: what the adapters were tuned on is not shipped."""
+    """Simulated again, because the data that the adapters were tuned on is not shipped."""
     shop = Shop.opened(assortment, SEED)
     return make_dataset(shop, "spring", Customers.of(shop, Recipe()).of_adapters, seed=SEED)
 
 
 @dataclass(frozen=True)
 class Shifted:
-    """A baseline that was fitted on more users than it is asked for; these come last."""
+    """A baseline that was fitted on additional users, who come before those that are asked about."""
 
     fitted: Baseline
     num_before: int
@@ -182,7 +182,7 @@ class Shifted:
 
 
 def joined(first: Dataset, second: Dataset) -> Dataset:
-    """The purchases of both datasets' users, which have one catalog; `first`'s users come first."""
+    """The purchases of the users of two datasets with the same catalog; `first`'s users come first."""
     start = first.sequences.offsets[-1]
     return Dataset(
         provenance=first.provenance,

@@ -1,7 +1,7 @@
-"""Who shops in the demonstration: people with tastes, and what they have bought. Knows no pictures and no model.
+"""The demonstration's customers: their tastes and purchases. Independent of pictures and models.
 
-What somebody buys next has most often two of its colour, pattern and style in common with what they bought last; now
-and then they return to their favourites. About half of what they buy is of the regular range, the rest of the season's.
+A customer's next purchase usually shares two of colour, pattern and style with the last one; sometimes it is of the
+favourite look. About half of the purchases are of the regular range, the rest of the season.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _FIRST_NAMES = (
 _FAMILY_NAMES = ("Abel", "Brook", "Castro", "Dahl", "Eriksen", "Fontaine", "Gray", "Haas", "Ito", "Jansen")
 _HISTORY_LENGTHS: dict[Season, range] = {
     "spring": range(5, 13),
-    "summer": range(3, 4),  # it has only begun
+    "summer": range(3, 4),  # it has just begun
 }
 
-# How the next look comes from the last: which traits stay, and how often.
+# Which traits the next purchase keeps from the last one, and how often.
 _CARRIED: tuple[tuple[frozenset[str], float], ...] = (
     (frozenset({"colour", "pattern"}), 0.40),
     (frozenset({"colour", "style"}), 0.35),
     (frozenset({"pattern", "style"}), 0.10),
-    (frozenset(), 0.15),  # back to the favourites
+    (frozenset(), 0.15),  # the favourite look
 )
 _FIRST_NUMBER: dict[Season, int] = {"spring": 10_001, "summer": 30_001}
 _SEASON_STARTS: dict[Season, int] = {"spring": 1_772_323_200, "summer": 1_780_272_000}
@@ -39,20 +39,20 @@ _SEASON_LENGTH = 92 * 24 * 3600
 
 @dataclass(frozen=True)
 class Taste:
-    """What somebody likes best."""
+    """A customer's favourite look and kinds."""
 
     look: Look
     kinds: frozenset[str]
 
     def rating(self, design: Design) -> int:
-        """Stars from 2 to 5: one for each trait that is to their taste, on top of two."""
+        """2 stars, and one more for each trait that matches."""
         own, liked = design.look, self.look
         return 2 + (own.colour == liked.colour) + (own.pattern == liked.pattern) + (own.style == liked.style)
 
 
 @dataclass(frozen=True)
 class Purchase:
-    """An item, and when it was bought, in seconds since 1970."""
+    """An item, and the Unix time at which it was bought."""
 
     item: Item
     timestamp: int
@@ -72,7 +72,7 @@ class Person:
 def make_people(
     assortment: Assortment, items: Sequence[Item], season: Season, num_people: int, seed: int
 ) -> tuple[Person, ...]:
-    """Customers of a season; they buy what is of the regular range or of that season."""
+    """Customers of a season; they buy items of the regular range and of that season."""
     chance = random.Random(f"{assortment.domain} {season} people {seed}")
     shelf = _Shelf([item for item in items if item.range in ("regular", season)])
     return tuple(
@@ -82,7 +82,7 @@ def make_people(
 
 
 class _Shelf:
-    """The items on sale, by the traits that they share."""
+    """The items on sale, indexed by shared traits."""
 
     def __init__(self, items: Sequence[Item]) -> None:
         self.items = items
@@ -128,7 +128,7 @@ def _history(taste: Taste, season: Season, shelf: _Shelf, chance: random.Random)
 
 
 def _considered(taste: Taste, last: Design | None, shelf: _Shelf, chance: random.Random) -> list[Item]:
-    """What comes into question: what goes with the last purchase, or what has the favourite colour and pattern."""
+    """Items that share traits with the last purchase, or that have the favourite colour and pattern."""
     if last is not None:
         (carried,) = chance.choices([traits for traits, _ in _CARRIED], [share for _, share in _CARRIED])
         if carried:
@@ -137,7 +137,7 @@ def _considered(taste: Taste, last: Design | None, shelf: _Shelf, chance: random
 
 
 def _appeal(design: Design, taste: Taste, last: Design | None) -> float:
-    """A favourite kind of thing twice as often as others, the same kind twice in a row rarely."""
+    """Weight of an item: favourite kinds count twice, repeating the last kind is rare."""
     is_favourite = design.kind.name in taste.kinds
     is_repeated = last is not None and design.kind == last.kind
     return math.exp(0.7 * is_favourite - 1.0 * is_repeated)

@@ -1,4 +1,4 @@
-"""The catalogs' pictures as files, and as what the encoder makes of them."""
+"""The catalogs' pictures as files, and their embeddings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _QUALITY = 85
 
 
 def draw_designs(designs: Sequence[Design], chance: random.Random, what: str) -> list[Image.Image]:
-    """A picture of each, casually posed."""
+    """A picture of each design, in a random pose."""
     pictures = []
     with progress_bar() as report:
         for design in designs:
@@ -38,7 +38,7 @@ def draw_catalog(shop: Shop, folder: Path, seed: int) -> None:
 
 
 def embed_catalog(shop: Shop, folder: Path, clip: TinyClip) -> ItemFeatures:
-    """The embeddings of all items' pictures, read from their files as anybody else would."""
+    """The embeddings of all items' pictures, read from their files."""
     pictures = []
     for item in shop.items:
         with Image.open(folder / shop.image(item)) as picture:

@@ -1,4 +1,4 @@
-"""Requests to try on the demonstration: bodies as HTTP takes them, with `task` naming the route."""
+"""Requests to try on the demonstration: bodies of the HTTP routes, with `task` naming the route."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Body: TypeAlias = dict[str, str | int | list[str] | dict[str, str]]
 
 _NUM_PEOPLE = 100
 _LIST_LENGTH = 20
-_EVERY = 5  # of the people, one in so many also gets a filter, a list and an explanation
+_EVERY = 5  # one customer in this many also gets a filter, a list and an explanation
 
 
 def write_requests(path: Path, audiences: Sequence[tuple[Shop, Sequence[Person]]], seed: int) -> None:
-    """One body per line: for each shop, about the first of its people."""
+    """One body per line, for the first customers of each shop."""
     bodies = [body for shop, people in audiences for body in make_requests(shop, people[:_NUM_PEOPLE], seed)]
     path.write_text("".join(json.dumps(body) + "\n" for body in bodies), encoding="utf-8")
 
 
 def make_requests(shop: Shop, people: Sequence[Person], seed: int) -> Iterator[Body]:
-    """The next item for everyone, of the last one's colour for some, and for these the other tasks."""
+    """The next item for each customer; for some also a filter by colour, and the other tasks."""
     chance = random.Random(f"{shop.name} requests {seed}")
     on_sale = [item.item_id for item in shop.items if item.is_active]
     for number, person in enumerate(people):

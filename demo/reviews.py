@@ -1,7 +1,7 @@
-"""What the demonstration's people write about what they bought. Knows no pictures and no model.
+"""Reviews of the demonstration's customers. Independent of pictures and models.
 
-Each sentence is about one trait of the item, which it names, and sounds as pleased as the rating is. `feature` is what
-the sentence is about, as in the data of VIP5's explanations.
+Each sentence names one trait of the item, in a tone that fits the rating. `feature` is the trait's name, as in the data
+of VIP5's explanations.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _HEADLINES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Opinion:
-    """A review's text and what it is about."""
+    """A review's text and its topic."""
 
     headline: str
     feature: Topic

@@ -1,4 +1,4 @@
-"""The outlines of the demonstration's things, on a square of 100 by 100 with the origin at the top left."""
+"""Outlines of the demonstration's items, on a square of 100 by 100 with the origin at the top left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Role = Literal["body", "accent", "dark", "light"]
 
 @dataclass(frozen=True)
 class Part:
-    """A closed outline. Parts are painted in their order, the later over the earlier."""
+    """A closed outline. Parts are painted in order, later ones over earlier ones."""
 
     role: Role
     outline: tuple[Point, ...]
@@ -25,7 +25,7 @@ def polygon(role: Role, *points: Point) -> Part:
 
 
 def soft(role: Role, *points: Point) -> Part:
-    """A polygon whose corners are cut three times over (Chaikin), as cloth and plush have them."""
+    """A polygon with rounded corners (Chaikin's algorithm, three rounds)."""
     outline: Sequence[Point] = points
     for _ in range(3):
         pairs = zip(outline, [*outline[1:], outline[0]], strict=True)
