@@ -10,7 +10,8 @@ Vip5Error
 │   ├── IntegrityError       missing, truncated or tampered files
 │   ├── BackboneMismatchError
 │   ├── CatalogError         identifiers that are empty, duplicate or untokenisable
-│   └── UnsafeFileError      a pickle that would execute code
+│   ├── UnsafeFileError      a pickle that would execute code
+│   └── ExistsError          what is to be written exists already
 ├── DatasetError             a prepared dataset, or a file to prepare one from, that breaks a rule
 ├── TrainingError            a training configuration that cannot be run
 └── EngineError              the engine failed at its own work
@@ -87,6 +88,10 @@ class UnsafeFileError(BundleError):
     """A pickle holds more than plain containers and tensors."""
 
     code = "unsafe_file"
+
+
+class ExistsError(BundleError):
+    """What is to be written exists already, and nobody asked for its replacement."""
 
 
 class DatasetError(Vip5Error):

@@ -11,7 +11,7 @@ import numpy as np
 from model.engine.captured.buckets import Bucket, Ladder
 from model.engine.plans import RankingPlan
 from model.engine.protocol import Engine, Ranking
-from model.errors import EngineError
+from model.errors import EngineError, InputError
 from model.planning.domain import ServedDomain
 from model.planning.queries import OfflineSequential
 from model.planning.rankings import plan_sequential
@@ -165,7 +165,7 @@ def _longest(domain: ServedDomain, tokens: int, options: BenchOptions, generator
             break
         length += 1
     if found is None:
-        raise EngineError(
+        raise InputError(
             f"no prompt of {domain.name} has {tokens} tokens or fewer, one item takes {plan.longest}; "
             "give --tokens larger numbers"
         )

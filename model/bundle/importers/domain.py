@@ -18,7 +18,7 @@ from model.bundle.tables import read_source
 from model.bundle.tensors import check_tensors
 from model.bundle.users import Users
 from model.bundle.writer import BundleWriter
-from model.errors import BundleError
+from model.errors import BundleError, ExistsError
 from model.network.config import BackboneConfig
 from model.progress import Progress
 
@@ -68,7 +68,7 @@ def write_domain(model: ForeignModel, spec: DomainSpec, source: DomainSource, ou
     progress("writing the bundle", 0, None)
     with BundleWriter(out) as writer:
         if source.name in writer.domains and not source.replace:
-            raise BundleError(f"the bundle has a domain {source.name!r} already; choose another name, or replace it")
+            raise ExistsError(f"the bundle has a domain {source.name!r} already; choose another name, or replace it")
         writer.share_backbone(model.config, frozen, model.tokenizer)
         writer.add_domain(spec, tuned, catalog, users=users, features=features)
         return writer.seal()

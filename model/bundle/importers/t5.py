@@ -15,7 +15,7 @@ from model.bundle.importers.vocabulary import read_tokenizer
 from model.bundle.shapes import HEAD, SHARED
 from model.bundle.tensors import check_finite, read_tensors
 from model.bundle.writer import BundleWriter
-from model.errors import BundleError
+from model.errors import BundleError, ExistsError
 from model.progress import Progress
 
 WEIGHTS = "model.safetensors"
@@ -39,7 +39,7 @@ def import_t5(folder: Path, out: Path, progress: Progress) -> str:
     progress("writing the bundle", 0, None)
     with BundleWriter(out) as writer:
         if writer.backbone is not None:
-            raise BundleError(f"{out.name} is a bundle with a backbone already; choose another folder")
+            raise ExistsError(f"{out.name} is a bundle with a backbone already; choose another folder")
         writer.share_backbone(backbone, tensors, read_tokenizer(folder))
         return writer.seal()
 

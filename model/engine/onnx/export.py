@@ -11,7 +11,7 @@ from model.bundle.bundle import open_bundle
 from model.engine.onnx.domains import DomainInputBank
 from model.engine.onnx.models import Precision, encoder_model, step_model
 from model.engine.onnx.session import to_tensor
-from model.errors import BundleError
+from model.errors import ExistsError
 from model.network.banks import RowIndex
 from model.network.config import TASKS
 
@@ -23,7 +23,7 @@ def export_onnx(root: Path, out: Path, precision: Precision = "float32") -> None
     the models take, stay in the bundle. Raises BundleError kinds for the bundle and for a folder that is there already.
     """
     if out.exists():
-        raise BundleError(f"{out} exists; name a folder that does not, or remove it")
+        raise ExistsError(f"{out} exists; name a folder that does not, or remove it")
     bundle = open_bundle(root)
     network = bundle.network()
     (out / "domains").mkdir(parents=True)
