@@ -167,7 +167,7 @@ def _longest(domain: ServedDomain, tokens: int, options: BenchOptions, generator
     if found is None:
         raise InputError(
             f"no prompt of {domain.name} has {tokens} tokens or fewer, one item takes {plan.longest}; "
-            "give --tokens larger numbers"
+            "give larger --tokens"
         )
     return found
 

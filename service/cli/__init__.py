@@ -1,41 +1,66 @@
-"""The command `vip5`: sub-commands have modules of their own, errors become one line and an exit status here."""
+"""The command `vip5`: each sub-command has a module of its own, and errors become one line and an exit status here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib.metadata import version
+from typing import Annotated, NoReturn
 
 import typer
 
-from feature_cache.errors import FeatureCacheError
-from model.errors import Vip5Error
 from service.cli import benching, bundles, data, evaluating, features, importing, keys, predicting, serving, training
+from service.cli.failures import failure_of
+from service.cli.old_names import CommandWithOldNames
+
+DISTRIBUTION = "vip5-serve"
 
 app = typer.Typer(
     name="vip5",
     help="Serve multimodal generative recommenders of the VIP5 kind.",
+    epilog="Exit status: 0 success, 1 failure, 2 wrong usage (an option or a setting has to change).",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
-app.add_typer(importing.app, name="import")
-app.add_typer(bundles.app, name="bundle")
-app.add_typer(data.app, name="data")
-app.add_typer(features.app, name="features")
-app.add_typer(keys.app, name="keys")
-app.command(epilog=serving.EXAMPLE)(serving.serve)
-app.command(epilog=predicting.EXAMPLE)(predicting.predict)
-app.command(epilog=benching.EXAMPLE)(benching.bench)
-app.command(epilog=training.EXAMPLE)(training.train)
-app.command(epilog=training.SWEEP_EXAMPLE)(training.sweep)
-app.command(epilog=evaluating.EXAMPLE)(evaluating.evaluate)
-app.command(epilog=evaluating.COMPARE_EXAMPLE)(evaluating.compare)
+_SERVE, _BUNDLES, _TRAIN = "Serve", "Bundles and image embeddings", "Train and evaluate"
+app.command(epilog=serving.EXAMPLE, rich_help_panel=_SERVE)(serving.serve)
+app.command(epilog=predicting.EXAMPLE, rich_help_panel=_SERVE)(predicting.predict)
+app.command(epilog=benching.EXAMPLE, rich_help_panel=_SERVE, cls=CommandWithOldNames)(benching.bench)
+app.add_typer(keys.app, name="keys", rich_help_panel=_SERVE)
+app.add_typer(importing.app, name="import", rich_help_panel=_BUNDLES)
+app.add_typer(bundles.app, name="bundle", rich_help_panel=_BUNDLES)
+app.add_typer(features.app, name="features", rich_help_panel=_BUNDLES)
+app.add_typer(data.app, name="data", rich_help_panel=_TRAIN)
+app.command(epilog=training.EXAMPLE, rich_help_panel=_TRAIN)(training.train)
+app.command(epilog=training.SWEEP_EXAMPLE, rich_help_panel=_TRAIN)(training.sweep)
+app.command(epilog=evaluating.EXAMPLE, rich_help_panel=_TRAIN, cls=CommandWithOldNames)(evaluating.evaluate)
+app.command(epilog=evaluating.COMPARE_EXAMPLE, rich_help_panel=_TRAIN)(evaluating.compare)
+
+
+def _show_version(is_wanted: bool) -> None:  # noqa: FBT001  # typer calls back with the flag's value
+    if is_wanted:
+        typer.echo(f"{DISTRIBUTION} {version(DISTRIBUTION)}")
+        raise typer.Exit
+
+
+@app.callback()
+def vip5(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Serve multimodal generative recommenders of the VIP5 kind."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command line and exit: 0 on success, 2 on wrong usage, 1 on failure with one line on standard error."""
+    """Run a command line and exit; `failures` says with which status."""
     try:
-        app(args=arguments, prog_name="vip5")
-    except (Vip5Error, FeatureCacheError, OSError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-    raise SystemExit(1)
+        status: int | None = app(args=arguments, prog_name="vip5", standalone_mode=False)
+    except Exception as error:
+        failure = failure_of(error)
+        if failure is None:
+            raise
+        status, line = failure
+        if line:
+            typer.echo(f"error: {line}", err=True)
+    raise SystemExit(status or 0)

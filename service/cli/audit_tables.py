@@ -1,4 +1,4 @@
-"""How `vip5 bundle audit` prints what it found."""
+"""Tables and the JSON document of `vip5 bundle audit`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model.evaluation.audit.report import AuditReport
 from model.evaluation.audit.share import Share
 
 _SECTIONS = {
-    "leaks": "what training and identifiers tell of the test targets",
+    "leaks": "what training and identifiers reveal of the test targets",
     "identifiers": "identifiers",
     "coverage": "bundle and data",
 }
@@ -24,17 +24,17 @@ _MEANINGS = {
     "in_training_reviews": "test target reviewed by the user in split train",
     "test_reviews_in_training": "test reviews whose user and item are in split train",
     "negatives_had": "given negatives that the user had",
-    "never_trained_targets": "test target is new: nobody's training has it",
-    "never_trained_items": "items that nobody's training has",
+    "never_trained_targets": "test target is in no user's training",
+    "never_trained_items": "items in no user's training",
     "colliding": "identifiers with the tokens of another item",
-    "not_generated": "identifiers with no token, or one never generated",
+    "not_generated": "identifiers without tokens, or with one never generated",
     "not_round_trip": "identifiers that decode to another text",
-    "prefixes": "identifiers that begin another one (no fault)",
-    "inactive": "items that the catalog keeps from being returned",
-    "unreachable": "items that no search can return for sure",
-    "only_in_bundle": "items of the bundle that the data lacks",
-    "only_in_data": "items of the data that the bundle lacks",
-    "targets_not_in_bundle": "test targets that the bundle lacks",
+    "prefixes": "identifiers that are a prefix of another (no fault)",
+    "inactive": "items that the catalog marks as inactive",
+    "unreachable": "items that no search is sure to return",
+    "only_in_bundle": "items of the bundle that are missing in the data",
+    "only_in_data": "items of the data that are missing in the bundle",
+    "targets_not_in_bundle": "test targets that are missing in the bundle",
     "other_index": "items with another identifier in the data",
 }
 
@@ -45,7 +45,7 @@ def as_document(report: AuditReport) -> dict[str, object]:
 
 
 def print_report(report: AuditReport) -> None:
-    """Tables for people."""
+    """Print the report as tables."""
     console = Console()
     console.print(
         f"bundle {report.bundle_hash}, domain {report.domain}, against {report.dataset} with {report.indexing} indices",

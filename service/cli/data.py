@@ -1,8 +1,7 @@
-"""`vip5 data`: datasets to train on and to evaluate with."""
+"""`vip5 data`: datasets for training and evaluation."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,41 +9,42 @@ from typing import Annotated, Literal
 import typer
 
 from service.cli import preparing
-from service.cli.preparing import Out, Replace, check_free, write_dataset
-from service.cli.terminal import progress_bar
+from service.cli.failures import UsageError
+from service.cli.old_names import CommandWithOldNames
+from service.cli.options import AsJson, Data, Replace, input_file, input_folder, output_file
+from service.cli.preparing import Out, check_free, write_dataset
+from service.cli.terminal import make_folder_of, print_json, progress_bar
 
 IndexMethod = Literal["sequential", "random", "collaborative", "given"]
 
-app = typer.Typer(help="Prepare datasets, look at them, and choose item identifiers.", no_args_is_help=True)
+app = typer.Typer(help="Prepare datasets, show them, and choose item identifiers.", no_args_is_help=True)
 app.add_typer(preparing.app, name="prepare")
 
 
 @app.command(epilog="Example: vip5 data index --data datasets/toys --method collaborative --out datasets/toys-tree")
 def index(
-    data: Annotated[Path, typer.Option(help="The dataset whose items get identifiers.", exists=True, file_okay=False)],
+    data: Data,
     out: Out,
     method: Annotated[
         IndexMethod,
         typer.Option(
-            help="sequential: numbers by first appearance in users' sequences, as VIP5; this leaks what comes next, "
-            "since neighbours in a history have neighbouring numbers. random: numbers drawn by lot. collaborative: a "
-            "path such as `12 3 45` in a tree of items that the same users had in training. given: the texts of --file."
+            help="sequential: numbers by first appearance in users' sequences, as in VIP5; this leaks the next item, "
+            "since neighbours in a history have neighbouring numbers. random: random numbers. collaborative: a path "
+            "such as `12 3 45` in a tree that groups items of the same users in training. given: the texts in --file."
         ),
     ],
-    seed: Annotated[int, typer.Option(help="For random and collaborative.", min=0)] = 0,
-    branching: Annotated[int, typer.Option(help="Most children of a node, for collaborative.", min=2)] = 64,
-    file: Annotated[
-        Path | None, typer.Option(help="Lines item_id<TAB>index, for given.", exists=True, dir_okay=False)
-    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of random and collaborative.", min=0)] = 0,
+    branching: Annotated[int, typer.Option(help="Most children of a node of the tree, for collaborative.", min=2)] = 64,
+    file: Annotated[Path | None, input_file("Lines item_id<TAB>index, for given.")] = None,
     replace: Replace = False,
 ) -> None:
-    """Write the same dataset with other item identifiers, the texts that a model is trained to generate."""
+    """Copy a dataset with other item identifiers, which are the texts that a model learns to generate."""
     from model.datasets.clustering import Tree
     from model.datasets.dataset import Dataset
     from model.datasets.indexing import give_indices, index_items
 
     if (method == "given") != (file is not None):
-        raise typer.BadParameter("--method given needs a file, and the other methods take none", param_hint="--file")
+        raise UsageError("--method given needs --file, and the other methods take none")
     check_free(out, replace=replace)
     with progress_bar() as report:
         report("reading the dataset", 0, None)
@@ -59,39 +59,36 @@ def index(
     typer.echo(f"indexed {out}: {len(indexed.catalog):,} items, {method}, such as {indexed.catalog.indices[0]!r}")
 
 
-@app.command(epilog="Example: vip5 data show datasets/toys --json")
-def show(
-    dataset: Annotated[Path, typer.Argument(help="The folder with dataset.json.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
-) -> None:
-    """Count what a dataset holds: users, items, interactions, titles, pictures, reviews, and what was left out."""
+@app.command(epilog="Example: vip5 data show --data datasets/toys --json", cls=CommandWithOldNames)
+def show(data: Data, as_json: AsJson = False) -> None:
+    """Count users, items, interactions, titles, pictures and reviews of a dataset, and what was skipped."""
     from model.datasets.dataset import Dataset
     from model.datasets.summary import summarise
     from service.cli.dataset_tables import print_summary
 
-    summary = summarise(Dataset.read(dataset))
+    summary = summarise(Dataset.read(data))
     if as_json:
-        typer.echo(json.dumps(asdict(summary), indent=2))
+        print_json(asdict(summary))
     else:
         print_summary(summary)
 
 
 @app.command(epilog="Example: vip5 data tokenizer --data datasets/toys --out tokenizer.json")
 def tokenizer(
-    data: Annotated[
-        list[Path], typer.Option(help="A dataset to be read; may be given again.", exists=True, file_okay=False)
-    ],
-    out: Annotated[Path, typer.Option(help="The tokenizer.json to write.", dir_okay=False)],
-    words: Annotated[int, typer.Option(help="Words of titles and reviews that become one token.", min=0)] = 1000,
+    data: Annotated[list[Path], input_folder("A dataset to read; repeat it for several.")],
+    out: Annotated[Path, output_file("The tokenizer.json to write.")],
+    words: Annotated[
+        int, typer.Option(help="Number of words of titles and reviews that become one token.", min=0)
+    ] = 1000,
 ) -> None:
     """Make a small vocabulary for a backbone that is trained from scratch.
 
-    Numbers are cut before their last two digits, and what is not among the words is written by its characters.
+    Numbers are split before their last two digits; other words are spelled by their characters.
     """
     from model.datasets.dataset import Dataset
     from model.training.vocabulary import make_tokenizer
 
     made = make_tokenizer([Dataset.read(folder) for folder in data], words)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(out)
     made.save(str(out))
     typer.echo(f"wrote {out}: {made.get_vocab_size():,} tokens")

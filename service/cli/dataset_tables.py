@@ -1,16 +1,16 @@
-"""How `vip5 data show` prints what a dataset holds."""
+"""Tables that `vip5 data show` prints."""
 
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from model.datasets.summary import DatasetSummary, ReviewCounts
+from service.cli.terminal import fact_table
 
 
 def print_summary(summary: DatasetSummary) -> None:
-    """Tables for people."""
+    """Print the summary as tables, and a line for each rule by which something was left out."""
     console = Console()
     console.print(_counts(summary))
     if any(counts.num_reviews for counts in summary.reviews.values()):
@@ -24,7 +24,7 @@ def _counts(summary: DatasetSummary) -> Table:
     features = "none"
     if summary.feature_dim is not None:
         features = f"{_share(summary.num_features, summary.num_items)}, {summary.feature_dim} wide"
-    rows = {
+    facts = {
         "source": summary.source,
         "users": f"{summary.num_users:,}, {summary.num_named_users:,} with a name",
         "items": f"{summary.num_items:,}",
@@ -39,12 +39,7 @@ def _counts(summary: DatasetSummary) -> Table:
         "nothing to train": f"{lengths.num_too_short:,} users, with fewer than 3 interactions",
         "negatives": f"given for {summary.num_users_with_negatives:,} users",
     }
-    table = Table(title=f"dataset {escape(summary.name)}", show_header=False, title_justify="left", min_width=60)
-    table.add_column()
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(name, escape(value))
-    return table
+    return fact_table(f"dataset {summary.name}", facts)
 
 
 def _reviews(summary: DatasetSummary) -> Table:

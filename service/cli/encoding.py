@@ -1,4 +1,4 @@
-"""`vip5 features encode`, `export-onnx` and `import`: where image embeddings come from."""
+"""`vip5 features encode`, `export-onnx` and `import`: make files of image embeddings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.terminal import progress_bar
+from service.cli.failures import UsageError
+from service.cli.old_names import CommandWithOldNames
+from service.cli.options import Catalog, Device, NumThreads, Restart, input_file, input_folder, input_path, output_file
+from service.cli.terminal import make_folder_of, progress_bar
 
 if TYPE_CHECKING:
     # Imported for real when a command runs: torch and transformers take their time to load.
@@ -19,17 +22,12 @@ app = typer.Typer()
 
 NAMES = "vitb32, vitb16, vitl14, rn50 or rn101, which are checked, or a name of your own"
 
-Model = Annotated[
-    Path | None,
-    typer.Option(
-        help="A CLIP model: a local Hugging Face folder; for rn50 and rn101 a folder or a file of weights"
-        " that open_clip reads.",
-        exists=True,
-        show_default=False,
-    ),
-]
-EncoderName = Annotated[str | None, typer.Option(help=f"What the encoder is called: {NAMES}.", show_default=False)]
-Out = Annotated[Path, typer.Option(help="The safetensors file of embeddings.", dir_okay=False)]
+_MODEL_HELP = (
+    "A CLIP model: a local Hugging Face folder; for rn50 and rn101, a folder or file of weights that open_clip reads."
+)
+_ENCODER_HELP = f"The name of the encoder: {NAMES}."
+
+Out = Annotated[Path, output_file("The safetensors file of embeddings.")]
 
 
 @app.command(
@@ -38,80 +36,64 @@ Out = Annotated[Path, typer.Option(help="The safetensors file of embeddings.", d
 )
 def encode(
     out: Out,
-    model: Model = None,
+    model: Annotated[Path | None, input_path(_MODEL_HELP)] = None,
     onnx: Annotated[
         Path | None,
-        typer.Option(
-            help="Run this ONNX file on ONNX Runtime instead of a model on torch.",
-            exists=True,
-            dir_okay=False,
-            show_default=False,
-        ),
+        input_file("An ONNX file to run on ONNX Runtime, in place of --model on torch."),
     ] = None,
-    encoder: EncoderName = None,
+    encoder: Annotated[str | None, typer.Option(help=_ENCODER_HELP, show_default=False)] = None,
     images: Annotated[
         Path | None,
-        typer.Option(
-            help="The folder of pictures. Without --catalog each is called <item id>.jpg, .png or the like.",
-            exists=True,
-            file_okay=False,
-            show_default="the folder of --catalog",
+        input_folder(
+            "The folder of pictures; without --catalog, they are named <item id>.jpg, .png or the like.",
+            default="the folder of --catalog",
         ),
     ] = None,
     catalog: Annotated[
         Path | None,
-        typer.Option(
-            help="Items, JSON lines or Parquet, with item_id and image: a path below --images, or an http(s) address.",
-            exists=True,
-            dir_okay=False,
-            show_default=False,
-        ),
+        input_file("Items: JSON lines or Parquet, with item_id and image, a path below --images or an http(s) URL."),
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(
-            help="JSON lines that say which pictures were skipped, and why.",
-            dir_okay=False,
-            show_default="beside --out, as .report.jsonl",
-        ),
+        output_file("JSON lines that list the skipped pictures and why.", default="beside --out, as .report.jsonl"),
     ] = None,
     downloads: Annotated[
         Path | None,
         typer.Option(
-            help="Where pictures from the web are kept.",
+            help="The folder that keeps downloaded pictures.",
             file_okay=False,
             show_default="vip5/pictures in the user's cache",
         ),
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(help="Edge of an ONNX file's pictures, if it was made elsewhere.", min=1, show_default=False),
+        typer.Option(
+            help="Edge in pixels of the pictures of an --onnx file that another tool made.", min=1, show_default=False
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    batch_size: Annotated[int, typer.Option(help="Pictures that are encoded at once.", min=1)] = 32,
+    device: Device = "cpu",
+    batch_size: Annotated[int, typer.Option(help="Number of pictures in a batch.", min=1)] = 32,
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Processes that read pictures, 0 for none; with --ray, actors that encode.",
+            help="Number of processes that read pictures, 0 for none; with --ray, of actors that encode.",
             min=0,
             show_default="one per core; 1 with --ray",
         ),
     ] = None,
-    num_threads: Annotated[
-        int | None, typer.Option(help="CPU threads of the encoder.", min=1, show_default="all cores")
-    ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Drop what an unfinished run has done.")] = False,
+    num_threads: NumThreads = None,
+    restart: Restart = False,
     ray: Annotated[
         bool, typer.Option("--ray", help="Encode on the Ray cluster that RAY_ADDRESS names, or a local one.")
     ] = False,
 ) -> None:
     """Encode pictures with a CLIP image tower, in batches; embeddings are not normalised, as in VIP5.
 
-    Broken pictures are skipped and reported. A run that was killed goes on where it stopped when it is started again,
-    with the same result; until then its work lies beside --out, in a folder that ends in .work.
+    Broken pictures are skipped and reported. An interrupted run continues where it stopped when it is started again,
+    with the same result; until then, its work is kept beside --out, in a folder that ends in .work.
     """
     if images is None and catalog is None:
-        raise typer.BadParameter("give --images, --catalog or both")
+        raise UsageError("give --images, --catalog or both")
     from feature_cache.encoding.downloads import Downloads
     from feature_cache.encoding.encode import Destination, EncodingOptions, encode_catalog, encode_here
     from feature_cache.encoding.preparation import PictureReader
@@ -141,39 +123,36 @@ def encode(
     epilog="Example: vip5 features export-onnx --model clip-vit-base-patch32/ --encoder vitb32 --out vitb32.onnx"
 )
 def export_onnx(
-    model: Model,
-    encoder: EncoderName,
-    out: Annotated[Path, typer.Option(help="The ONNX file.", dir_okay=False)],
+    model: Annotated[Path, input_path(_MODEL_HELP)],
+    encoder: Annotated[str, typer.Option(help=_ENCODER_HELP, show_default=False)],
+    out: Annotated[Path, output_file("The ONNX file.")],
 ) -> None:
-    """Write a CLIP image tower as ONNX, with its name and preprocessing, once it is found to agree with torch."""
-    if model is None or encoder is None:
-        raise typer.BadParameter("give --model and --encoder")
+    """Write a CLIP image tower as ONNX, with its name and preprocessing, and check that it agrees with torch."""
     from feature_cache.encoding.onnx_export import export_onnx
     from feature_cache.encoding.opening import TorchSource
 
+    make_folder_of(out)
     with progress_bar() as progress:
         progress("exporting", 0, None)
         distance = export_onnx(TorchSource(model.resolve(), encoder).load(), out)
-    typer.echo(f"exported {encoder} to {out}; it is {distance:.1e} from torch in cosine at most")
+    typer.echo(f"exported {encoder} to {out}; the largest cosine distance to torch is {distance:.1e}")
 
 
 @app.command(
     "import",
-    epilog="Example: vip5 features import --folder features/vitb32_features --catalog items.jsonl"
+    epilog="Example: vip5 features import --features features/vitb32_features --catalog items.jsonl"
     " --out features.safetensors",
+    cls=CommandWithOldNames,
 )
 def import_folder(
-    folder: Annotated[
+    features: Annotated[
         Path,
-        typer.Option(help="Holds <item_id>.npy, flat or in folders as VIP5 has them.", exists=True, file_okay=False),
+        input_folder("A folder with <item_id>.npy, flat or in sub-folders as VIP5's."),
     ],
-    catalog: Annotated[
-        Path,
-        typer.Option(help="Items, JSON lines or Parquet, with item_id and index.", exists=True, dir_okay=False),
-    ],
+    catalog: Catalog,
     out: Out,
 ) -> None:
-    """Bring a folder of .npy embeddings, such as VIP5's, into one file, in the catalog's order."""
+    """Write a folder of .npy embeddings, such as VIP5's, into one file, in the order of the catalog."""
     from model.bundle.catalog import Catalog
     from model.bundle.features import write_features
     from model.bundle.tables import read_source
@@ -183,10 +162,11 @@ def import_folder(
     faults = Faults()
     items = Catalog.from_table(read_source(catalog), catalog.name)
     with progress_bar() as progress:
-        found = read_feature_folders(folder, items, faults, progress)
+        found = read_feature_folders(features, items, faults, progress)
+    make_folder_of(out)
     write_features(out, found)
     for description in faults.descriptions():
-        typer.echo(f"skipped: {description}", err=True)
+        typer.echo(description, err=True)
     typer.echo(f"imported {len(found.item_ids)} embeddings, {found.dim} wide, of {len(items)} items into {out}")
 
 
@@ -198,15 +178,15 @@ def _source(
     device: str,
     num_threads: int | None,
 ) -> EncoderSource:
-    """Paths are made absolute: other processes and machines may stand elsewhere."""
+    """Paths are made absolute, because worker processes may have another working directory."""
     from feature_cache.encoding.opening import OnnxSource, TorchSource
 
     if (model is None) == (onnx is None):
-        raise typer.BadParameter("give either --model or --onnx")
+        raise UsageError("give either --model or --onnx")
     if onnx is not None:
         return OnnxSource(onnx.resolve(), encoder, image_size, device, num_threads)
     if model is None or encoder is None:
-        raise typer.BadParameter(f"name the model's encoder with --encoder: {NAMES}")
+        raise UsageError(f"name the model's encoder with --encoder: {NAMES}")
     return TorchSource(model.resolve(), encoder, device, num_threads)
 
 

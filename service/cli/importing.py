@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from model.progress import Progress
+from service.cli.failures import UsageError
+from service.cli.options import Catalog, Domain, FeatureSource, Replace, input_file, input_folder, input_path
 from service.cli.terminal import progress_bar
+
+if TYPE_CHECKING:
+    # Imported for real when a command runs: torch takes its time to load.
+    from model.bundle.importers.domain import CheckpointSource, DomainSource
 
 app = typer.Typer(help="Import foreign checkpoints into a bundle.", no_args_is_help=True)
 
-Checkpoint = Annotated[Path, typer.Option(help="State dict saved by torch (.pth).", exists=True, dir_okay=False)]
-Config = Annotated[Path, typer.Option(help="The trainer's config.json.", exists=True, dir_okay=False)]
+Checkpoint = Annotated[Path, input_file("A state dict saved by torch (.pth).")]
+Config = Annotated[Path, input_file("The trainer's config.json.")]
 TokenizerPath = Annotated[
     Path | None,
-    typer.Option(help="tokenizer.json, or the folder that has it. A bundle that has one needs none.", exists=True),
-]
-CatalogPath = Annotated[
-    Path,
-    typer.Option(
-        help="Items, JSON lines (.jsonl, .jsonl.gz) or Parquet, with at least item_id and index.",
-        exists=True,
-        dir_okay=False,
-    ),
+    input_path("tokenizer.json, or the folder that holds it; needed for a new bundle."),
 ]
 UsersPath = Annotated[
     Path | None,
-    typer.Option(
-        help="Users, JSON lines or Parquet, with user_id, index and possibly name.", exists=True, dir_okay=False
-    ),
+    input_file("Users: JSON lines or Parquet, with user_id, index and, optionally, name."),
 ]
-FeaturesPath = Annotated[
-    Path | None,
-    typer.Option(
-        help="Image embeddings: a file that `vip5 features encode` wrote, a folder of <item_id>.npy, or a safetensors "
-        "file beside its <same name>.ids.txt.",
-        exists=True,
-    ),
-]
-DomainName = Annotated[str, typer.Option(help="What the domain is called in the bundle.")]
-Out = Annotated[Path, typer.Option(help="The bundle; made if need be, else the domain is added to it.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Put the domain in the place of the one with its name.")]
+Out = Annotated[Path, typer.Option(help="The bundle: a new folder, or a bundle that the domain is added to.")]
 
 
 @app.command(
@@ -51,22 +39,20 @@ Replace = Annotated[bool, typer.Option("--replace", help="Put the domain in the 
 def vip5(
     checkpoint: Checkpoint,
     config: Config,
-    catalog: CatalogPath,
-    domain: DomainName,
+    catalog: Catalog,
+    domain: Domain,
     out: Out,
     tokenizer: TokenizerPath = None,
     users: UsersPath = None,
-    features: FeaturesPath = None,
+    features: FeatureSource = None,
     replace: Replace = False,
 ) -> None:
-    """Import a VIP5 checkpoint as a domain. Several domains of one bundle share its backbone."""
+    """Import a VIP5 checkpoint as a domain. The domains of one bundle share its backbone."""
     from model.bundle.importers.domain import CheckpointSource, DomainSource
     from model.bundle.importers.vip5 import import_vip5
 
     source = CheckpointSource(checkpoint, config, tokenizer)
-    with progress_bar() as progress:
-        digest = import_vip5(source, DomainSource(domain, catalog, users, features, replace), out, progress)
-    typer.echo(f"imported {domain} into {out}, bundle {digest}")
+    _add_domain(import_vip5, source, DomainSource(domain, catalog, users, features, replace), out)
 
 
 @app.command(
@@ -76,8 +62,8 @@ def vip5(
 def p5(
     checkpoint: Checkpoint,
     config: Config,
-    catalog: CatalogPath,
-    domain: DomainName,
+    catalog: Catalog,
+    domain: Domain,
     out: Out,
     tokenizer: TokenizerPath = None,
     users: UsersPath = None,
@@ -88,26 +74,40 @@ def p5(
     from model.bundle.importers.p5 import import_p5
 
     source = CheckpointSource(checkpoint, config, tokenizer)
-    with progress_bar() as progress:
-        digest = import_p5(source, DomainSource(domain, catalog, users, None, replace), out, progress)
-    typer.echo(f"imported {domain} into {out}, bundle {digest}")
+    _add_domain(import_p5, source, DomainSource(domain, catalog, users, None, replace), out)
 
 
 @app.command(epilog="Example: vip5 import t5 --model t5-small/ --out bundles/t5-small")
 def t5(
     model: Annotated[
         Path,
-        typer.Option(
-            help="Folder of a Hugging Face T5: config.json, model.safetensors (also sharded), tokenizer.json.",
-            exists=True,
-            file_okay=False,
-        ),
+        input_folder("Folder of a Hugging Face T5: config.json, model.safetensors (also sharded), tokenizer.json."),
     ],
     out: Annotated[Path, typer.Option(help="The bundle to make.")],
 ) -> None:
-    """Import a plain T5 as the backbone of a bundle that has no domains yet, to be tuned."""
+    """Import a plain T5 as the backbone of a new bundle without domains, to be tuned."""
     from model.bundle.importers.t5 import import_t5
 
     with progress_bar() as progress:
         digest = import_t5(model, out, progress)
     typer.echo(f"imported {model.name} into {out}, bundle {digest}")
+
+
+def _add_domain(
+    read: Callable[[CheckpointSource, DomainSource, Path, Progress], str],
+    checkpoint: CheckpointSource,
+    domain: DomainSource,
+    out: Path,
+) -> None:
+    from model.bundle.manifest import check_domain_name
+    from model.errors import BundleError
+
+    try:
+        check_domain_name(domain.name)
+    except BundleError as error:
+        raise UsageError(f"--domain {error}") from error
+    if checkpoint.tokenizer is None and not (out / "manifest.json").is_file():
+        raise UsageError(f"{out} is not a bundle yet, and a new one needs the model's tokenizer; give --tokenizer")
+    with progress_bar() as progress:
+        digest = read(checkpoint, domain, out, progress)
+    typer.echo(f"imported {domain.name} into {out}, bundle {digest}")

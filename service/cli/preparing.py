@@ -1,4 +1,4 @@
-"""`vip5 data prepare`: from files that people have to a dataset."""
+"""`vip5 data prepare`: makes datasets from common file formats."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.cli.failures import UsageError
+from service.cli.options import FeatureSource, Replace, input_file, input_folder
 from service.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -17,26 +19,15 @@ if TYPE_CHECKING:
     from model.datasets.faults import Faults
     from model.progress import Progress
 
-app = typer.Typer(help="Make a dataset from files that people have.", no_args_is_help=True)
+app = typer.Typer(help="Make a dataset from common file formats.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option(help="The dataset's folder, made by this command.", file_okay=False)]
-Replace = Annotated[bool, typer.Option("--replace", help="Put the dataset in the place of what --out holds.")]
-Name = Annotated[str | None, typer.Option(help="What the dataset is called.", show_default="the name of --out")]
+Out = Annotated[Path, typer.Option(help="The folder for the dataset.", file_okay=False)]
+Name = Annotated[str | None, typer.Option(help="The name of the dataset.", show_default="the name of --out")]
 Explanations = Annotated[
     list[Path] | None,
-    typer.Option(
-        help="JSON lines with user, item, explanation and possibly feature, star_rating, headline, split; the split "
-        "may stand in the file's name instead (explanations.train.jsonl). May be given several times.",
-        exists=True,
-        dir_okay=False,
-        show_default=False,
-    ),
-]
-Features = Annotated[
-    Path | None,
-    typer.Option(
-        help="Image embeddings: a folder of <item_id>.npy, or a safetensors file beside its <same name>.ids.txt.",
-        exists=True,
+    input_file(
+        "JSON lines with user, item, explanation and, optionally, feature, star_rating, headline, split; the "
+        "split may be part of the file's name instead (explanations.train.jsonl). Repeat it for several files."
     ),
 ]
 
@@ -46,33 +37,29 @@ Features = Annotated[
     "--datamaps datamaps.json --out datasets/toys"
 )
 def lines(
-    sequences: Annotated[
-        Path, typer.Option(help="Lines `user item item …`, oldest item first.", exists=True, dir_okay=False)
-    ],
+    sequences: Annotated[Path, input_file("Lines `user item item …`, oldest item first.")],
     out: Out,
     items: Annotated[
         Path | None,
-        typer.Option(
-            help="JSON lines with item (as the sequences call it), item_id or asin, and what there is of title, "
-            "categories, brand, price, image.",
-            exists=True,
-            dir_okay=False,
+        input_file(
+            "JSON lines with item (as in the sequences), item_id or asin, and any of title, categories, brand, "
+            "price, image."
         ),
     ] = None,
     datamaps: Annotated[
         Path | None,
-        typer.Option(help="JSON with id2item and possibly id2user: number to own id.", exists=True, dir_okay=False),
+        input_file("JSON with id2item and, optionally, id2user: from numbers to your own ids."),
     ] = None,
     explanations: Explanations = None,
     negatives: Annotated[
         Path | None,
-        typer.Option(help="Lines `user item item …` of items that the user never had.", exists=True, dir_okay=False),
+        input_file("Lines `user item item …`: items that the user never had."),
     ] = None,
-    features: Features = None,
+    features: FeatureSource = None,
     name: Name = None,
     replace: Replace = False,
 ) -> None:
-    """Make a dataset from lines `user item item …`. Every file may be gzipped; broken lines are counted and named."""
+    """Make a dataset from lines `user item item …`. Any file may be gzipped; broken lines are skipped and reported."""
     from model.datasets.lines import LinesSource, read_lines
 
     files = LinesSource(sequences, items, datamaps, tuple(explanations or ()), negatives, features)
@@ -83,27 +70,23 @@ def lines(
 def vip5(
     folder: Annotated[
         Path,
-        typer.Option(
-            help="One domain's folder: sequential_data.txt, and what there is of datamaps.json, meta.json.gz, "
-            "user_id2name.pkl, exp_splits.pkl, review_splits.pkl, negative_samples.txt.",
-            exists=True,
-            file_okay=False,
+        input_folder(
+            "The folder of one domain: sequential_data.txt and any of datamaps.json, meta.json.gz, "
+            "user_id2name.pkl, exp_splits.pkl, review_splits.pkl, negative_samples.txt."
         ),
     ],
     out: Out,
     features: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder with <asin>.npy files of one encoder, at any depth.",
-            exists=True,
-            file_okay=False,
-            show_default="features in the folder, if it is there",
+        input_folder(
+            "Image embeddings: a folder with <asin>.npy files of one encoder, at any depth.",
+            default="features in --folder, if it exists",
         ),
     ] = None,
     name: Name = None,
     replace: Replace = False,
 ) -> None:
-    """Make a dataset from a folder as VIP5 and P5 preprocess it. Pickles are read without running what is in them."""
+    """Make a dataset from a folder that VIP5's or P5's preprocessing made. No code in a pickle is run."""
     from model.datasets.vip5_folder import read_vip5_folder
 
     _prepare(
@@ -118,20 +101,18 @@ def vip5(
     "--metadata meta_Toys_and_Games.json.gz --out datasets/toys"
 )
 def amazon_raw(
-    reviews: Annotated[Path, typer.Option(help="One review per line, plain or gzipped.", exists=True, dir_okay=False)],
+    reviews: Annotated[Path, input_file("One review per line, plain or gzipped.")],
     out: Out,
-    metadata: Annotated[
-        Path | None, typer.Option(help="One item per line, plain or gzipped.", exists=True, dir_okay=False)
-    ] = None,
+    metadata: Annotated[Path | None, input_file("One item per line, plain or gzipped.")] = None,
     explanations: Explanations = None,
-    features: Features = None,
+    features: FeatureSource = None,
     core: Annotated[
-        int, typer.Option(help="Reviews that each user and each item must have; 1 keeps everything.", min=1)
+        int, typer.Option(help="Fewest reviews of each user and each item; 1 keeps everything.", min=1)
     ] = 5,
     name: Name = None,
     replace: Replace = False,
 ) -> None:
-    """Make a dataset from McAuley's raw reviews of Amazon. Broken lines are counted and named."""
+    """Make a dataset from McAuley's raw reviews of Amazon. Broken lines are skipped and reported."""
     from model.datasets.amazon_raw import RawSource, read_amazon_raw
 
     files = RawSource(reviews, metadata, tuple(explanations or ()), features, core)
@@ -139,17 +120,17 @@ def amazon_raw(
 
 
 def check_free(out: Path, *, replace: bool) -> None:
-    """Refuse a folder that holds anything but a dataset that is to be replaced."""
+    """Raise UsageError for a folder that is not empty, unless it holds a dataset and `replace` is given."""
     if not out.exists() or not any(out.iterdir()):
         return
     if not (out / "dataset.json").is_file():
-        raise typer.BadParameter(f"{out} holds something that is no dataset; choose another folder", param_hint="--out")
+        raise UsageError(f"--out {out} holds something other than a dataset; choose another folder")
     if not replace:
-        raise typer.BadParameter(f"{out} holds a dataset; choose another folder, or --replace it", param_hint="--out")
+        raise UsageError(f"--out {out} holds a dataset; choose another folder, or give --replace")
 
 
 def write_dataset(dataset: Dataset, out: Path) -> None:
-    """As a whole or not at all."""
+    """Write the whole dataset or nothing."""
     from model.bundle.folders import publish, temporary_sibling
 
     folder = temporary_sibling(out)
@@ -162,7 +143,7 @@ def write_dataset(dataset: Dataset, out: Path) -> None:
 
 
 def _prepare(read: Callable[[Faults, Progress], Dataset], out: Path, *, replace: bool) -> None:
-    """Read a dataset, write it, and say what was left out."""
+    """Read a dataset, write it, and report what was skipped."""
     from model.datasets.faults import Faults
 
     check_free(out, replace=replace)

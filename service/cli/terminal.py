@@ -1,20 +1,25 @@
-"""How commands speak to a person at a terminal."""
+"""How commands speak to a person at a terminal, and to the program or folder that takes what they write."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
+import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Table
 
 from model.progress import Progress
 
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A progress bar on standard error, where that is a terminal; it is removed at the end."""
+    """Shows progress as a bar on standard error, if that is a terminal, and removes it at the end."""
     console = Console(stderr=True)
     columns = (
         SpinnerColumn(),
@@ -30,3 +35,22 @@ def progress_bar() -> Iterator[Progress]:
             bar.update(task, description=what, completed=done, total=total)
 
         yield report
+
+
+def make_folder_of(out: Path) -> None:
+    """Make the folder that a file is to be written into."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def print_json(document: object) -> None:
+    typer.echo(json.dumps(document, indent=2))
+
+
+def fact_table(title: str, facts: Mapping[str, str]) -> Table:
+    """A table with a line for each fact, its name on the left."""
+    table = Table(title=escape(title), title_justify="left", show_header=False, min_width=60)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for name, fact in facts.items():
+        table.add_row(name, escape(fact))
+    return table

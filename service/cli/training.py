@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from service.cli.options import NumThreads, Restart, TrainingDevice, input_file
 from service.cli.terminal import progress_bar
 
 EXAMPLE = "Example: vip5 train --config runs/toys.toml"
@@ -14,16 +15,14 @@ SWEEP_EXAMPLE = "Example: vip5 sweep --config runs/reduction.toml"
 
 
 def train(
-    config: Annotated[Path, typer.Option(help="The run file (TOML).", exists=True, dir_okay=False)],
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Forget the checkpoints of a run that was killed.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="a GPU if there is one")] = None,
-    num_threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="all cores", min=1)] = None,
+    config: Annotated[Path, input_file("The run file (TOML).")],
+    restart: Restart = False,
+    device: TrainingDevice = None,
+    num_threads: NumThreads = None,
 ) -> None:
     """Tune domains as a run file says, and write them into a bundle.
 
-    A run that was killed goes on from its last checkpoint when it is started again. Start it with torchrun to use
+    An interrupted run continues from its last checkpoint when it is started again. Start it with torchrun to use
     several GPUs.
     """
     import torch
@@ -52,13 +51,13 @@ def train(
 
 
 def sweep(
-    config: Annotated[Path, typer.Option(help="The sweep file (TOML).", exists=True, dir_okay=False)],
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="a GPU if there is one")] = None,
-    num_threads: Annotated[int | None, typer.Option(help="CPU threads.", show_default="all cores", min=1)] = None,
+    config: Annotated[Path, input_file("The sweep file (TOML).")],
+    device: TrainingDevice = None,
+    num_threads: NumThreads = None,
 ) -> None:
     """Train and evaluate variants of a run, and put them into one table and one plot.
 
-    What an earlier, unfinished sweep has trained or answered is not done again.
+    What an earlier, interrupted sweep has trained or answered is kept and not repeated.
     """
     from model.training.sweep import read_sweep, run_sweep
     from model.training.tuning import device_of

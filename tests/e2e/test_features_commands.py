@@ -49,11 +49,11 @@ Outcome: TypeAlias = tuple[object, str, str]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Outcome:
-    """Exit status, standard output, and the error in one line."""
+    """Exit status, standard output, and the error, which is one line."""
     with pytest.raises(SystemExit) as end:
         main(["features", *map(str, arguments)])
     streams = capsys.readouterr()
-    return end.value.code, streams.out, " ".join(streams.err.replace("│", " ").split())
+    return end.value.code, streams.out, streams.err.removesuffix("\n")
 
 
 @pytest.mark.usefixtures("server")
@@ -126,7 +126,7 @@ def test_wrong_options_of_a_bundle_are_named(bundle: Path, capsys: pytest.Captur
     for arguments, words in [
         (("load", *of_bundle, "--domain", "books"), "has no domain 'books'; it has toys"),
         (("load", *of_bundle, "--domain", "toys", "--encoder", "x"), "leave --encoder out"),
-        (("load", *of_bundle, "--domain", "toys", "--dtype", "int8"), "'int8' is none of float16, float32"),
+        (("load", *of_bundle, "--domain", "toys", "--dtype", "int8"), "'int8' is not one of 'float16', 'float32'"),
     ]:
         status, _, error = run(capsys, *arguments)
         assert status == 2
@@ -146,7 +146,7 @@ def test_an_item_that_is_put_is_in_the_prompts_of_a_running_service(
         httpx.Client(base_url=service.url, timeout=PATIENCE_S) as client,
     ):
         before = client.post("/recommend/sequential", json=ASK).json()
-        put = ("put", "--domain", "toys", "--encoder", "vitb32", "--item-id", "item-11", "--feature")
+        put = ("put", "--domain", "toys", "--encoder", "vitb32", "--item-id", "item-11", "--features")
         assert run(capsys, *put, tmp_path / "new.npy")[0] == 0
         while "missing_features" in _kinds(after := client.post("/recommend/sequential", json=ASK).json()):
             pass

@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 
 from model.datasets.dataset import Dataset
-from service.cli import main
+from tests.commands import run
 from tests.tiny import tiny_bundle
 from tests.unit.datasets.sources import vip5_folder, write_json_lines, write_lines
-
-
-def run(*arguments: object) -> int:
-    """Exit status of `vip5` with these arguments."""
-    with pytest.raises(SystemExit) as exited:
-        main([str(argument) for argument in arguments])
-    return int(exited.value.code or 0)
 
 
 @pytest.fixture
@@ -131,7 +124,7 @@ def test_given_identifiers_need_a_file_and_others_take_none(dataset: Path, tmp_p
 
 
 def test_show_counts_for_people_and_for_programs(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("data", "show", dataset) == 0
+    assert run("data", "show", "--data", dataset) == 0
     shown = capsys.readouterr().out
     for text in ("dataset shop", "sequential: 1, 2, 3, …", "1 left out while preparing: the line has a value"):
         assert text in shown
@@ -142,9 +135,9 @@ def test_show_counts_for_people_and_for_programs(dataset: Path, capsys: pytest.C
 
 
 def test_showing_what_is_no_dataset_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("data", "show", tmp_path) == 1
+    assert run("data", "show", "--data", tmp_path) == 1
     assert (
-        capsys.readouterr().err == f"error: {tmp_path} has no dataset.json; create a dataset with vip5 data prepare\n"
+        capsys.readouterr().err == f"error: {tmp_path} has no dataset.json; create a dataset with vip5 data prepare\\n"
     )
 
 
@@ -173,14 +166,5 @@ def test_an_audit_counts_for_people_and_for_programs(
 def test_auditing_a_domain_that_is_not_there_is_one_line(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("bundle", "audit", "--bundle", tiny_bundle(tmp_path), "--domain", "hats", "--data", dataset) == 1
+    assert run("bundle", "audit", "--bundle", tiny_bundle(tmp_path), "--domain", "hats", "--data", dataset) == 2
     assert "has no domain 'hats'; its domains are: toys" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "command",
-    ["data prepare lines", "data prepare vip5", "data prepare amazon-raw", "data index", "data show", "bundle audit"],
-)
-def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*command.split(), "--help") == 0
-    assert f"Example: vip5 {command}" in capsys.readouterr().out

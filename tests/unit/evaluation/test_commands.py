@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from model.evaluation.answers import RankedAnswer, read_answers
 from model.evaluation.report import Report
-from service.cli import main
+from tests.commands import run
 from tests.tiny import tiny_bundle
 from tests.unit.evaluation.datasets import toys_dataset
 
@@ -23,13 +22,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_bundle(root)
     toys_dataset().write(root / "data")
     return root
-
-
-def run(*arguments: object) -> int:
-    """Exit status of `vip5` with these arguments."""
-    with pytest.raises(SystemExit) as exited:
-        main([str(argument) for argument in arguments])
-    return int(exited.value.code or 0)
 
 
 def evaluate(folder: Path, *arguments: object, data: Path | None = None, domain: str = "toys") -> int:
@@ -65,33 +57,38 @@ def test_bad_input_is_one_clear_line(folder: Path, tmp_path: Path, capsys: pytes
     toys_dataset(num_items=121).write(tmp_path / "more")
     (tmp_path / "empty").mkdir()
 
-    def refusal(*arguments: object, data: Path | None = None, domain: str = "toys") -> str:
-        assert evaluate(folder, *arguments, data=data, domain=domain) == 1
+    def refusal(*arguments: object, data: Path | None = None, domain: str = "toys", status: int = 1) -> str:
+        assert evaluate(folder, *arguments, data=data, domain=domain) == status
         captured = capsys.readouterr()
         assert captured.out == ""
         (line,) = captured.err.splitlines()
         return line.removeprefix("error: ")
 
-    assert refusal(domain="books") == "the bundle has no domain 'books'; it has toys"
+    assert refusal(domain="books", status=2) == "the bundle has no domain 'books'; it has toys"
     assert refusal(data=tmp_path / "more").startswith(
         "1 of 121 items of toys are not in the catalog of toys: item-121;"
     )
     assert refusal("--split", "val", data=tmp_path / "short").startswith("no user of toys has the 3 interactions")
     assert refusal(data=tmp_path / "empty").startswith(f"{tmp_path / 'empty'} has no dataset.json")
-    assert refusal("--templates", "C-13").startswith("'C-13' is not a template")
+    assert refusal("--templates", "C-13", status=2).startswith("'C-13' is not a template")
     assert refusal("--tasks", "explanation").startswith("no review of toys in the split test")
 
 
 def test_what_is_missing_to_evaluate_is_one_line_too(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "model.evaluation.evaluation", None)
+    def fail(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
+
+    monkeypatch.setattr("model.evaluation.evaluation.evaluate", fail)
     assert evaluate(folder) == 1
-    assert capsys.readouterr().err.endswith("evaluating needs the extra: pip install 'vip5-serve[train]'\n")
+    assert capsys.readouterr().err == (
+        "error: No module named 'scipy'; this command needs the extra train: pip install 'vip5-serve[train]'\n"
+    )
 
 
 def test_the_table_shows_beams_against_the_exact_ranking(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate(folder, "--templates", "A-3", "--exact", 2, "--users", 4, "--text-only") == 0
+    assert evaluate(folder, "--templates", "A-3", "--exact", 2, "--num-users", 4, "--without-images") == 0
     shown = capsys.readouterr().out
     assert "sequential: 4 users, 108 candidates" in shown
     assert "A-3: of 4 answers, 4 missing_features, 4 untrained_model" in shown

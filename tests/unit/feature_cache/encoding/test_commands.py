@@ -10,17 +10,15 @@ import pytest
 from safetensors import safe_open
 
 from model.bundle.features import load_features
-from service.cli import main
 from tests.clips import DIM, draw_folder
+from tests.commands import run as run_vip5
 
 THREADS = ("--num-threads", 1)
 
 
 def run(*arguments: object) -> int:
     """Exit status of `vip5 features` with these arguments."""
-    with pytest.raises(SystemExit) as exited:
-        main(["features", *(str(argument) for argument in arguments)])
-    return int(exited.value.code or 0)
+    return run_vip5("features", *arguments)
 
 
 @pytest.fixture
@@ -85,7 +83,7 @@ def test_wrong_usage_says_what_is_missing(
     (tmp_path / "own.onnx").touch()
     places = {"clip": clip_folder, "pictures": pictures, "own.onnx": tmp_path / "own.onnx"}
     assert run("encode", "--out", tmp_path / "out", *(places.get(option, option) for option in options)) == 2
-    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +117,7 @@ def test_a_folder_as_vip5_has_it_becomes_one_file(tmp_path: Path, capsys: pytest
     catalog.write_text("".join(f'{{"item_id": "B{n}", "index": "{n}"}}\n' for n in (3, 1, 4, 5)))
     out = tmp_path / "features.safetensors"
 
-    assert run("import", "--folder", folder, "--catalog", catalog, "--out", out) == 0
+    assert run("import", "--features", folder, "--catalog", catalog, "--out", out) == 0
 
     captured = capsys.readouterr()
     assert captured.out == f"imported 2 embeddings, 4 wide, of 4 items into {out}\n"

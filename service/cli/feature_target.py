@@ -1,0 +1,97 @@
+"""Which embeddings a command of `vip5 features` is about, and the Redis that holds them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from service.cli.failures import UsageError
+
+if TYPE_CHECKING:
+    from feature_cache.remote.link import Link
+    from feature_cache.store import FeatureSpace
+    from model.bundle.features import ItemFeatures
+
+CONNECT_S = 5.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FeatureTarget:
+    """The embeddings of one domain by one encoder; the width is 0 where only Redis knows it."""
+
+    space: FeatureSpace
+    source: ItemFeatures | None
+
+    def require_source(self) -> ItemFeatures:
+        """Raises UsageError if no option names a file of embeddings."""
+        if self.source is None:
+            raise UsageError("give --features, or a --bundle that holds the domain's embeddings")
+        return self.source
+
+    async def find_space(self, link: Link) -> FeatureSpace:
+        """The space with its width, if need be as Redis knows it."""
+        from feature_cache.remote.versions import find_dim
+        from feature_cache.store import FeatureSpace
+
+        domain, encoder = self.space.domain, self.space.encoder
+        return FeatureSpace(domain, encoder, self.space.dim or await find_dim(link, domain, encoder))
+
+
+def target_of(domain: str, bundle: Path | None, encoder: str | None, features: Path | None = None) -> FeatureTarget:
+    """What the options name. Raises UsageError for options that contradict or lack each other."""
+    from feature_cache.errors import FeatureValueError
+    from feature_cache.store import FeatureSpace
+    from model.bundle.features import load_features
+
+    dim = 0
+    if bundle is not None:
+        if encoder is not None:
+            raise UsageError("--bundle names the encoder; leave --encoder out")
+        encoder, dim, own = _of_bundle(bundle, domain)
+        features = features or own
+    if encoder is None:
+        raise UsageError("give --bundle, or the name of the encoder with --encoder")
+    source = None if features is None else load_features(features, str(features))
+    if source is not None and source.encoder not in {None, encoder}:
+        raise FeatureValueError(
+            f"{features}: the embeddings were made by {source.encoder}, the model was tuned with {encoder}; encode the"
+            " pictures with the latter"
+        )
+    return FeatureTarget(FeatureSpace(domain, encoder, dim or (source.dim if source else 0)), source)
+
+
+def _of_bundle(root: Path, domain: str) -> tuple[str, int, Path | None]:
+    """Verify a bundle's files; return the encoder, width and embeddings of a domain."""
+    from model.bundle.documents import read_domain_spec
+    from model.bundle.layout import DOMAIN_SPEC, FEATURES, domain_file
+    from model.bundle.manifest import verify_files
+    from model.errors import UnknownDomainError
+
+    manifest = verify_files(root)
+    if domain not in manifest.domains:
+        raise UnknownDomainError(f"{root} has no domain {domain!r}; it has {', '.join(manifest.domains)}")
+    spec = read_domain_spec(root / domain_file(domain, DOMAIN_SPEC), domain)
+    if spec.encoder is None:
+        raise UsageError(f"the model of --domain {domain} reads no images")
+    path = domain_file(domain, FEATURES)
+    return spec.encoder.name, spec.encoder.dim, root / path if path in manifest.files else None
+
+
+def with_redis(url: str, work: Callable[[Link], Awaitable[T]]) -> T:
+    """The result of `work` over a connection. Raises RedisAddressError for a URL that names no Redis."""
+    from feature_cache.remote.address import RedisAddress
+    from feature_cache.remote.link import linked
+
+    address = RedisAddress.parse(url, os.environ.get("VIP5_REDIS_USERNAME"), os.environ.get("VIP5_REDIS_PASSWORD"))
+
+    async def run() -> T:
+        async with linked(address, CONNECT_S) as link:
+            return await work(link)
+
+    return asyncio.run(run())
