@@ -1,6 +1,6 @@
-"""Settings of the service, read once at the start from the variables whose names start with VIP5_.
+"""Settings of the service, read once at the start from variables whose names start with VIP5_.
 
-Facts about a model live in its bundle, never here.
+Facts about a model belong in its bundle, never here.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class SettingsError(Exception):
-    """A setting that is unknown or has a bad value; the service does not start."""
+    """An unknown setting, or one with a bad value; the service does not start."""
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """How large a request may be, beyond what the schemas fix."""
+    """Limits of a request that the schemas leave open."""
 
     max_body_bytes: int
     max_history: int
@@ -42,7 +42,7 @@ class RequestLimits:
 
 @dataclass(frozen=True)
 class QueueLimits:
-    """How much a lane may hold, and how much of it one batch may take."""
+    """Capacity of a lane's queue and of one batch."""
 
     max_waiting: int
     max_batch_rows: int
@@ -51,7 +51,7 @@ class QueueLimits:
 
 @dataclass(frozen=True)
 class ReductionOptions:
-    """How narrow searches may become under load, and the file of what each width was measured to cost."""
+    """Minimum beam width under load, and the file with the measured cost of each width."""
 
     min_beams: int
     table: Path
@@ -59,7 +59,7 @@ class ReductionOptions:
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """Where image embeddings come from; no Redis means the bundle's own files."""
+    """Source of image embeddings; without a Redis, the bundle's own files."""
 
     redis: RedisAddress | None
     timeout_s: float
@@ -71,7 +71,7 @@ class FeatureOptions:
 
 @dataclass(frozen=True)
 class JournalOptions:
-    """Where changes are kept: a Redis, or a file. An optional file is used if it is there or changes may be made."""
+    """Where changes are kept: a Redis, or a file. Unless `is_wanted`, the file is read only if it exists."""
 
     redis: RedisAddress | None
     service_id: str
@@ -81,7 +81,7 @@ class JournalOptions:
 
 @dataclass(frozen=True)
 class AdminOptions:
-    """Who may change what is served, and where the bundles are that may be named."""
+    """Who may change what is served, and which folder holds the bundles that may be loaded."""
 
     token: str | None
     port: int | None
@@ -90,14 +90,14 @@ class AdminOptions:
 
 @dataclass(frozen=True)
 class TraceOptions:
-    """Where spans go, and of which share of the requests; no endpoint means that there are none."""
+    """Where spans are sent, and the share of requests traced; without an endpoint, none are."""
 
     endpoint: str | None
     sample_ratio: float
 
 
 class Settings(BaseSettings):
-    """Everything that an operator may choose."""
+    """Everything that an operator can configure."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
@@ -106,65 +106,79 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where the model runs.")
     engine: EngineName = Field(
-        default="auto", description="What computes the model; auto takes the fastest that rounds no more than float32."
+        default="auto",
+        description="What computes the model; auto takes onnx on a CPU, graphs-tfloat32 on CUDA.",
     )
     graph_buckets: Path | None = Field(
-        default=None, description="Shapes that a GPU's searches are captured for, written by vip5 bench."
+        default=None, description="Shapes to capture searches for on a GPU, as vip5 bench --out writes them."
     )
-    num_threads: Count | None = Field(default=None, description="CPU threads of the model; left out: all cores.")
+    num_threads: Count | None = Field(default=None, description="CPU threads of the model (default: all cores).")
     max_body_bytes: Count = Field(default=1_048_576, description="Longest request body.")
     max_history: Count = Field(default=1_000, description="Most items in a history.")
     max_candidates: Count = Field(default=1_000, description="Most candidates of one request.")
-    default_deadline_ms: Count = Field(default=30_000, description="Deadline of a request that names none.")
-    max_waiting: Count = Field(default=256, description="Most requests waiting in each lane; more are refused.")
+    default_deadline_ms: Count = Field(default=30_000, description="Deadline of requests without one.")
+    max_waiting: Count = Field(default=256, description="Most requests waiting in each lane; more are rejected.")
     max_batch_rows: Count = Field(default=64, description="Most prompts in one batch.")
     max_batch_tokens: Count = Field(default=16_384, description="Most tokens in one batch, padding included.")
-    drain_s: Seconds = Field(default=30.0, description="Longest wait for running requests at the end.")
+    drain_s: Seconds = Field(default=30.0, description="Longest wait for running requests at shutdown.")
     rate_limit: str | None = Field(
-        default=None, description="Most requests of one client, such as 100/second; left out: no limit."
+        default=None, description="Most requests of one client, such as 100/second (default: no limit)."
     )
     min_beams: Count | None = Field(
-        default=None, description="Searches may become as narrow as that under load; left out: they do not."
+        default=None, description="Minimum beam width under load (default: beams are not reduced)."
     )
-    beam_table: Path | None = Field(default=None, description="JSON file of what each width costs and finds.")
+    beam_table: Path | None = Field(
+        default=None,
+        description="JSON file with the cost and recall of each beam width, as vip5 bench --out writes it.",
+    )
     receive_s: Seconds = Field(
-        default=10.0, description="Longest time that the headers of a request may take, and that its body may."
+        default=10.0, description="Longest time to receive the headers of a request, and again for its body."
     )
-    stall_s: Seconds = Field(default=60.0, description="Longest time in one batch before the process counts as stuck.")
-    feature_store: Literal["embedded", "redis"] = Field(default="embedded", description="Where embeddings come from.")
+    stall_s: Seconds = Field(
+        default=60.0, description="Longest time in one batch before the process reports itself as stuck."
+    )
+    feature_store: Literal["embedded", "redis"] = Field(default="embedded", description="Source of image embeddings.")
     feature_fallback: Literal["embedded", "none"] = Field(
-        default="embedded", description="Where embeddings that Redis does not give come from."
+        default="embedded", description="Source of embeddings that Redis does not return."
     )
     feature_timeout_ms: Count = Field(default=20, description="Longest wait of a request for Redis.")
-    feature_refresh_ms: Count = Field(default=250, description="How often Redis is asked what has changed.")
-    feature_tier_mb: int = Field(default=64, ge=0, description="Memory for embeddings in the process; 0 for none.")
-    redis_url: SecretStr | None = Field(default=None, description="The Redis that holds embeddings.")
-    redis_username: str | None = Field(default=None, description="User name; wins over the URL's.")
-    redis_password: SecretStr | None = Field(default=None, description="Password; wins over the URL's.")
-    redis_connections: Count = Field(default=16, description="Most requests that ask Redis at once.")
+    feature_refresh_ms: Count = Field(default=250, description="Interval at which Redis is asked for changes.")
+    feature_tier_mb: int = Field(default=64, ge=0, description="Memory for embeddings in this process; 0 for none.")
+    redis_url: SecretStr | None = Field(
+        default=None, description="URL of the Redis that holds embeddings, the journal or both."
+    )
+    redis_username: str | None = Field(default=None, description="Redis user name; overrides the one in the URL.")
+    redis_password: SecretStr | None = Field(default=None, description="Redis password; overrides the one in the URL.")
+    redis_connections: Count = Field(default=16, description="Most concurrent requests to Redis.")
     api_keys_file: Path | None = Field(
-        default=None, description="File of the API keys that may ask; left out: everybody may."
+        default=None, description="File of the API keys that are accepted (default: no key is required)."
     )
     admin_token: SecretStr | None = Field(
-        default=None, min_length=1, description="Opens /admin to who sends it; left out: there is no /admin."
+        default=None, min_length=1, description="Bearer token for /admin (default: /admin is disabled)."
     )
     admin_port: int | None = Field(
-        default=None, ge=0, le=65535, description="Port of /admin and /metrics; left out: the public one."
+        default=None, ge=0, le=65535, description="Port of /admin and /metrics (default: the public port)."
     )
-    bundles_root: Path | None = Field(default=None, description="Folder of the bundles that /admin may name.")
+    bundles_root: Path | None = Field(default=None, description="Folder of the bundles that /admin may load.")
     journal: str | None = Field(
-        default=None, min_length=1, description="File that keeps changes, or `redis`; left out: beside the bundle."
+        default=None,
+        min_length=1,
+        description="File that keeps changes, or `redis` (default: a file beside the bundle).",
     )
     service_id: str = Field(
-        default="vip5", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Names the journal in Redis; replicas share it."
+        default="vip5",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Name of the journal in Redis, which replicas share.",
     )
     traces_endpoint: str | None = Field(
-        default=None, pattern=r"^https?://", description="Where spans go, by OTLP over HTTP; left out: no traces."
+        default=None, pattern=r"^https?://", description="URL to send spans to, by OTLP over HTTP (default: no traces)."
     )
     traces_sample_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.1, description="Share of requests traced whose caller does not decide."
+        default=0.1, description="Share of requests traced, unless the caller decides."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Lowest level that is logged."
+    )
 
     @property
     def request_limits(self) -> RequestLimits:
@@ -229,7 +243,8 @@ class Settings(BaseSettings):
             parse_many(limits)
         except ValueError as error:
             raise ValueError(
-                f"{limits!r} is not a rate limit; write a number and a span such as 100/second, several with ; between"
+                f"{limits!r} is not a rate limit; write a number per unit of time, such as 100/second, or several "
+                "separated by ;"
             ) from error
         return limits
 
@@ -237,8 +252,8 @@ class Settings(BaseSettings):
     def _check_beams(self) -> Self:
         if (self.min_beams is None) != (self.beam_table is None):
             raise ValueError(
-                f"{PREFIX}MIN_BEAMS and {PREFIX}BEAM_TABLE go together: how narrow searches may become, and what each "
-                "width was measured to cost; set both, or neither"
+                f"{PREFIX}MIN_BEAMS and {PREFIX}BEAM_TABLE go together, the minimum beam width and the measured cost of "
+                "each width; set both, or neither"
             )
         return self
 
@@ -254,8 +269,8 @@ class Settings(BaseSettings):
         uses_redis = self.feature_store == "redis" or self.journal == REDIS_JOURNAL
         if uses_redis != (self.redis_url is not None):
             raise RedisAddressError(
-                f"{PREFIX}FEATURE_STORE=redis and {PREFIX}REDIS_URL go together, and so do {PREFIX}JOURNAL=redis "
-                "and it; set both, or neither"
+                f"{PREFIX}FEATURE_STORE=redis and {PREFIX}REDIS_URL go together, and so do {PREFIX}JOURNAL=redis and "
+                f"{PREFIX}REDIS_URL; set both, or neither"
             )
         if self.redis_url is None:
             return None
@@ -264,16 +279,14 @@ class Settings(BaseSettings):
 
 
 def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
-    """Read the environment; `overrides` (the command line's options, None for not given) win over it.
+    """Read the environment; `overrides`, a command line's options, take precedence where they are not None.
 
-    Raises SettingsError naming each unknown variable, missing setting and bad value.
+    Raises SettingsError that names each unknown variable, missing setting and bad value.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
     if unknown:
-        raise SettingsError(
-            f"unknown setting {', '.join(unknown)}: remove it or take one of {', '.join(sorted(known))}"
-        )
+        raise SettingsError(f"unknown setting {', '.join(unknown)}: remove it or use one of {', '.join(sorted(known))}")
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
         return Settings(**given)  # type: ignore[arg-type]  # pydantic checks what the types cannot

@@ -42,5 +42,5 @@ def test_of_several_limits_each_holds() -> None:
 
 @pytest.mark.parametrize("limits", ["", "many", "100", "100/fortnight"])
 def test_what_is_no_limit_is_refused(limits: str) -> None:
-    with pytest.raises(ValueError, match="is not a rate limit; write a number and a span such as 100/second"):
+    with pytest.raises(ValueError, match="is not a rate limit; write a number per unit of time, such as 100/second"):
         Settings(bundle=Path("bundle"), rate_limit=limits)
