@@ -252,8 +252,8 @@ class Settings(BaseSettings):
     def _check_beams(self) -> Self:
         if (self.min_beams is None) != (self.beam_table is None):
             raise ValueError(
-                f"{PREFIX}MIN_BEAMS and {PREFIX}BEAM_TABLE go together, the minimum beam width and the measured cost of "
-                "each width; set both, or neither"
+                f"{PREFIX}MIN_BEAMS and {PREFIX}BEAM_TABLE go together, the minimum beam width and the measured cost "
+                "of each width; set both, or neither"
             )
         return self
 

@@ -69,7 +69,7 @@ class Measurements:
         return max(self.shapes, key=lambda each: each.requests_per_s)
 
     def to_json(self, num_beams: int) -> dict[str, object]:
-        """The content of `vip5 bench --write`: buckets to capture, largest first, and the beam table."""
+        """The content of `vip5 bench --out`: buckets to capture, largest first, and the beam table."""
         buckets = [
             Bucket(each.num_rows, each.num_tokens, num_beams, _listed(each), self.is_mixed and each.num_rows > 1)
             for each in self.shapes

@@ -44,7 +44,7 @@ def load_runtime(
     """Verify and load a bundle onto a device.
 
     `num_threads` sets how many threads the model computes with in this process; `buckets` is a file of shapes that
-    `vip5 bench --write` made, for searches captured on a GPU. Raises BundleError kinds for a bundle that breaks a rule,
+    `vip5 bench --out` made, for searches captured on a GPU. Raises BundleError kinds for a bundle that breaks a rule,
     and EngineError for a device or an engine that is not there.
     """
     target = _device(device)

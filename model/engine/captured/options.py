@@ -47,11 +47,11 @@ class CaptureCounts:
 
 
 def read_buckets(path: Path) -> tuple[Bucket, ...]:
-    """Buckets of a file that `vip5 bench --write` made. Raises EngineError for anything else."""
+    """Buckets of a file that `vip5 bench --out` made. Raises EngineError for anything else."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise EngineError(f"{path} cannot be read as JSON ({error}); write it with vip5 bench --write") from error
+        raise EngineError(f"{path} cannot be read as JSON ({error}); write it with vip5 bench --out") from error
     if not isinstance(stored, dict) or not isinstance(stored.get("buckets"), list):
-        raise EngineError(f"{path} holds no list `buckets`; write it with vip5 bench --write")
+        raise EngineError(f"{path} holds no list `buckets`; write it with vip5 bench --out")
     return tuple(Bucket.from_json(each) for each in stored["buckets"])
