@@ -13,7 +13,6 @@ COPY requirements.lock pyproject.toml README.md LICENSE ./
 COPY service ./service
 COPY model ./model
 COPY feature_cache ./feature_cache
-COPY demo/*.py ./demo/
 
 FROM sources AS wheels-cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu

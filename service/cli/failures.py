@@ -20,7 +20,7 @@ from model.errors import ExistsError, InputError, Vip5Error
 WRONG_USAGE, FAILURE = 2, 1
 
 _USAGE_ERRORS = (InputError, ExistsError, RedisAddressError)
-_NEEDED_FOR_TRAINING = frozenset(
+NEEDED_FOR_TRAINING = frozenset(
     {
         "accelerate",
         "matplotlib",
@@ -48,7 +48,7 @@ def failure_of(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, typer.TyperException):
         return error.exit_code, _usage(error)
     if isinstance(error, ModuleNotFoundError):
-        if (error.name or "").partition(".")[0] not in _NEEDED_FOR_TRAINING:
+        if (error.name or "").partition(".")[0] not in NEEDED_FOR_TRAINING:
             return None
         return FAILURE, f"{error}; this command needs the extra train: pip install 'vip5-serve[train]'"
     if isinstance(error, (Vip5Error, FeatureCacheError, OSError)):
