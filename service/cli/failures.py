@@ -12,6 +12,8 @@ Each failure is one line on standard error.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import typer
 
 from feature_cache.errors import FeatureCacheError, RedisAddressError
@@ -20,20 +22,21 @@ from model.errors import ExistsError, InputError, Vip5Error
 WRONG_USAGE, FAILURE = 2, 1
 
 _USAGE_ERRORS = (InputError, ExistsError, RedisAddressError)
-NEEDED_FOR_TRAINING = frozenset(
-    {
-        "accelerate",
-        "matplotlib",
-        "msgspec",
-        "rouge_score",
-        "sacrebleu",
-        "scipy",
-        "sklearn",
-        "tensorboard",
-        "threadpoolctl",
-        "transformers",
-    }
+_OF_TRAINING = (
+    "accelerate",
+    "matplotlib",
+    "msgspec",
+    "rouge_score",
+    "sacrebleu",
+    "scipy",
+    "sklearn",
+    "tensorboard",
+    "threadpoolctl",
+    "transformers",
 )
+_OF_ENCODING = ("PIL", "filelock", "onnxscript", "urllib3")
+EXTRAS: Mapping[str, str] = dict.fromkeys(_OF_TRAINING, "train") | dict.fromkeys(_OF_ENCODING, "encode")
+"""Modules that offline commands import, and the extra that installs them."""
 
 
 class UsageError(typer.BadParameter):
@@ -48,9 +51,10 @@ def failure_of(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, typer.TyperException):
         return error.exit_code, _usage(error)
     if isinstance(error, ModuleNotFoundError):
-        if (error.name or "").partition(".")[0] not in NEEDED_FOR_TRAINING:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
             return None
-        return FAILURE, f"{error}; this command needs the extra train: pip install 'vip5-serve[train]'"
+        return FAILURE, f"{error}; this command needs the extra {extra}: pip install 'vip5-serve[{extra}]'"
     if isinstance(error, (Vip5Error, FeatureCacheError, OSError)):
         return WRONG_USAGE if isinstance(error, _USAGE_ERRORS) else FAILURE, _one_line(str(error))
     return None

@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from service.cli.failures import NEEDED_FOR_TRAINING
+from service.cli.failures import EXTRAS as EXTRA_OF_MODULE
 from tests.conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -69,9 +69,9 @@ def test_everything_that_is_required_to_run_is_imported() -> None:
     assert distributions(METADATA["dependencies"]) <= used | {"uvicorn", "redis"}
 
 
-@pytest.mark.parametrize("name", sorted(NEEDED_FOR_TRAINING))
-def test_what_a_command_says_to_install_is_in_the_extra(name: str) -> None:
-    assert canonicalize_name(DISTRIBUTIONS.get(name, name)) in distributions(EXTRAS["train"])
+@pytest.mark.parametrize(("name", "extra"), EXTRA_OF_MODULE.items())
+def test_what_a_command_says_to_install_is_in_the_extra(name: str, extra: str) -> None:
+    assert canonicalize_name(DISTRIBUTIONS.get(name, name)) in distributions(EXTRAS[extra])
 
 
 def test_every_extra_that_is_named_exists() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from service.cli.failures import FAILURE, WRONG_USAGE
 from tests.commands import run
+from tests.e2e.processes import environment
 from tests.tiny import tiny_bundle, tiny_checkpoint, tiny_tokenizer
 from tests.unit.cli.command_tree import COMMANDS, Command
 from tests.unit.evaluation.datasets import toys_dataset
@@ -203,6 +207,44 @@ def test_a_file_that_breaks_a_rule_is_a_failure(place: Path, capsys: pytest.Capt
         ["features", "encode", "--model", place / "empty", "--encoder", "x", "--images", place, "--out", place / "f"],
     ):
         assert (arguments, told(capsys, *arguments)[0]) == (arguments, FAILURE)
+
+
+WITHOUT_EXTRAS = """
+import json, sys
+from service.cli.failures import EXTRAS
+sys.modules.update(dict.fromkeys([*EXTRAS, "onnxscript", "ray", "open_clip"]))
+from service.cli import main
+for arguments in json.loads(sys.argv[1]):
+    try:
+        main(arguments)
+    except SystemExit as error:
+        print("exits", error.code, file=sys.stderr)
+"""
+
+
+def test_where_an_extra_is_missing_each_command_names_it(place: Path) -> None:
+    named: list[str | Path] = ["--bundle", place / "bundle", "--domain", "toys", "--data", place / "data"]
+    encoded: list[str | Path] = ["--model", place / "empty", "--encoder", "x", "--out", place / "out"]
+    needed: dict[str, list[str | Path]] = {
+        "train": ["--config", place / "broken"],
+        "sweep": ["--config", place / "broken"],
+        "evaluate": named,
+        "compare": [place / "broken"],
+        "data index": ["--data", place / "data", "--method", "random", "--out", place / "out"],
+        "features encode": [*encoded, "--images", place],
+        "features export-onnx": encoded,
+    }
+    run_all = json.dumps([[*words.split(), *map(str, options)] for words, options in needed.items()])
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS, run_all], env=environment(), capture_output=True, text=True, check=True
+    )
+
+    lines = done.stderr.splitlines()
+    assert lines[1::2] == ["exits 1"] * len(needed)
+    for words, line in zip(needed, lines[::2], strict=True):
+        extra = "encode" if words.startswith("features") else "train"
+        assert line.startswith("error: "), line
+        assert f"pip install 'vip5-serve[{extra}]'" in line
 
 
 def test_an_interrupt_is_130_and_a_bug_keeps_its_traceback(
