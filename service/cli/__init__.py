@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated, NoReturn
@@ -25,7 +26,7 @@ app = typer.Typer(
 _SERVE, _BUNDLES, _TRAIN = "Serve", "Bundles and image embeddings", "Train and evaluate"
 app.command(epilog=serving.EXAMPLE, rich_help_panel=_SERVE)(serving.serve)
 app.command(epilog=predicting.EXAMPLE, rich_help_panel=_SERVE)(predicting.predict)
-app.command(epilog=benching.EXAMPLE, rich_help_panel=_SERVE, cls=CommandWithOldNames)(benching.bench)
+app.command(epilog=benching.EXAMPLE, rich_help_panel=_SERVE)(benching.bench)
 app.add_typer(keys.app, name="keys", rich_help_panel=_SERVE)
 app.add_typer(importing.app, name="import", rich_help_panel=_BUNDLES)
 app.add_typer(bundles.app, name="bundle", rich_help_panel=_BUNDLES)
@@ -33,8 +34,22 @@ app.add_typer(features.app, name="features", rich_help_panel=_BUNDLES)
 app.add_typer(data.app, name="data", rich_help_panel=_TRAIN)
 app.command(epilog=training.EXAMPLE, rich_help_panel=_TRAIN)(training.train)
 app.command(epilog=training.SWEEP_EXAMPLE, rich_help_panel=_TRAIN)(training.sweep)
-app.command(epilog=evaluating.EXAMPLE, rich_help_panel=_TRAIN, cls=CommandWithOldNames)(evaluating.evaluate)
+app.command(epilog=evaluating.EXAMPLE, rich_help_panel=_TRAIN)(evaluating.evaluate)
 app.command(epilog=evaluating.COMPARE_EXAMPLE, rich_help_panel=_TRAIN)(evaluating.compare)
+
+
+def _complete(group: typer.Typer) -> None:
+    """Let every command take its old names, and let the paragraphs of its help fill the terminal's lines."""
+    for command in group.registered_commands:
+        command.cls = CommandWithOldNames
+        paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(each.split()) for each in paragraphs)
+    for each in group.registered_groups:
+        if each.typer_instance is not None:
+            _complete(each.typer_instance)
+
+
+_complete(app)
 
 
 def _show_version(is_wanted: bool) -> None:  # noqa: FBT001  # typer calls back with the flag's value

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.filesize import decimal
 
-from service.cli.old_names import CommandWithOldNames
 from service.cli.options import AsJson, Bundle, Data, Domain
 from service.cli.terminal import fact_table, print_json
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Verify, show, audit and export bundles.", no_args_is_help=True)
 
 
-@app.command(epilog="Example: vip5 bundle verify --bundle bundles/shop", cls=CommandWithOldNames)
+@app.command(epilog="Example: vip5 bundle verify --bundle bundles/shop")
 def verify(bundle: Bundle) -> None:
     """Check digests, shapes, tokenizer and identifiers; exits 1 and names the first fault if there is one."""
     summary = _summary(bundle)
@@ -32,7 +31,7 @@ def verify(bundle: Bundle) -> None:
     )
 
 
-@app.command(epilog="Example: vip5 bundle show --bundle bundles/shop --json", cls=CommandWithOldNames)
+@app.command(epilog="Example: vip5 bundle show --bundle bundles/shop --json")
 def show(bundle: Bundle, as_json: AsJson = False) -> None:
     """Verify a bundle, then show its backbone and its domains."""
     summary = _summary(bundle)
@@ -65,9 +64,7 @@ def audit(bundle: Bundle, domain: Domain, data: Data, as_json: AsJson = False) -
         print_report(report)
 
 
-@app.command(
-    epilog="Example: vip5 bundle export-onnx --bundle bundles/shop --out exported/shop", cls=CommandWithOldNames
-)
+@app.command(epilog="Example: vip5 bundle export-onnx --bundle bundles/shop --out exported/shop")
 def export_onnx(
     bundle: Bundle,
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],

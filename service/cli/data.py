@@ -10,7 +10,6 @@ import typer
 
 from service.cli import preparing
 from service.cli.failures import UsageError
-from service.cli.old_names import CommandWithOldNames
 from service.cli.options import AsJson, Data, Replace, input_file, input_folder, output_file
 from service.cli.preparing import Out, check_free, write_dataset
 from service.cli.terminal import make_folder_of, print_json, progress_bar
@@ -59,7 +58,7 @@ def index(
     typer.echo(f"indexed {out}: {len(indexed.catalog):,} items, {method}, such as {indexed.catalog.indices[0]!r}")
 
 
-@app.command(epilog="Example: vip5 data show --data datasets/toys --json", cls=CommandWithOldNames)
+@app.command(epilog="Example: vip5 data show --data datasets/toys --json")
 def show(data: Data, as_json: AsJson = False) -> None:
     """Count users, items, interactions, titles, pictures and reviews of a dataset, and what was skipped."""
     from model.datasets.dataset import Dataset

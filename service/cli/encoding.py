@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.failures import UsageError
-from service.cli.old_names import CommandWithOldNames
 from service.cli.options import Catalog, Device, NumThreads, Restart, input_file, input_folder, input_path, output_file
 from service.cli.terminal import make_folder_of, progress_bar
 
@@ -142,7 +141,6 @@ def export_onnx(
     "import",
     epilog="Example: vip5 features import --features features/vitb32_features --catalog items.jsonl"
     " --out features.safetensors",
-    cls=CommandWithOldNames,
 )
 def import_folder(
     features: Annotated[

@@ -112,10 +112,7 @@ def compare(
     results: Annotated[
         list[Path], typer.Argument(metavar="RESULT...", help="Results of vip5 evaluate.", exists=True, dir_okay=False)
     ],
-    out: Annotated[
-        Path | None,
-        output_file("Markdown file for the table.", default="standard output"),
-    ] = None,
+    out: Annotated[Path | None, output_file("Markdown file for the table.", default="standard output")] = None,
     plot: Annotated[Path | None, output_file("File for the plot: .png, .svg or .pdf.")] = None,
 ) -> None:
     """Put several results of vip5 evaluate into one table and one plot."""

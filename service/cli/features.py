@@ -11,7 +11,6 @@ from rich.table import Column, Table
 
 from service.cli import encoding
 from service.cli.feature_target import target_of, with_redis
-from service.cli.old_names import CommandWithOldNames
 from service.cli.options import Domain, input_file, input_folder
 from service.cli.terminal import progress_bar
 
@@ -119,7 +118,6 @@ def verify(
 
 @app.command(
     epilog="Example: vip5 features put --domain toys --encoder vitb32 --item-id B00X --features B00X.npy",
-    cls=CommandWithOldNames,
 )
 def put(
     domain: Domain,

@@ -50,10 +50,7 @@ def _device(*, default: str | bool) -> Any:  # noqa: ANN401
 Bundle = Annotated[Path, input_folder(_BUNDLE_HELP)]
 ServedBundle = Annotated[Path | None, input_folder(_BUNDLE_HELP, default="VIP5_BUNDLE")]
 Domain = Annotated[str, typer.Option(help="The name of the domain.", show_default=False)]
-Data = Annotated[
-    Path,
-    input_folder("A dataset that vip5 data made: a folder with dataset.json."),
-]
+Data = Annotated[Path, input_folder("A dataset that vip5 data made: a folder with dataset.json.")]
 
 # Where and how the model runs
 
@@ -66,8 +63,7 @@ NumThreads = Annotated[int | None, typer.Option(help="Number of CPU threads.", m
 # Files that commands read
 
 Catalog = Annotated[
-    Path,
-    input_file("Items: JSON lines (.jsonl, .jsonl.gz) or Parquet, with at least item_id and index."),
+    Path, input_file("Items: JSON lines (.jsonl, .jsonl.gz) or Parquet, with at least item_id and index.")
 ]
 FeatureSource = Annotated[
     Path | None,

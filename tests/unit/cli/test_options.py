@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from pathlib import Path
 
@@ -40,6 +41,18 @@ def test_every_command_has_help_with_an_example(command: Command, capsys: pytest
     assert run(*command.words, "--help") == 0
     assert capsys.readouterr().out == short
     assert f"Example: vip5 {command}" in short
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_the_paragraphs_of_help_fill_the_line(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert run(*command.words, "--help") == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+
+    for paragraph in (inspect.getdoc(command.callback) or "").split("\n\n"):
+        assert " ".join(paragraph.split()) in lines
 
 
 @pytest.mark.parametrize("group", GROUPS)
