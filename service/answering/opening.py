@@ -19,10 +19,10 @@ from service.versions.domains import Domains
 from service.versions.features import Features
 from service.versions.file_journal import FileJournal
 from service.versions.journal import Journal, NoJournal
-from service.versions.loading import Sources, VersionLoader
 from service.versions.redis_journal import RedisJournal
 from service.versions.replica import Replica
 from service.versions.slots import Slots
+from service.versions.version_loader import Sources, VersionLoader
 
 FENCE_STEP_S = 0.01
 
@@ -50,7 +50,7 @@ async def open_epochs(settings: Settings, parts: EpochParts, journal: Journal) -
     await replica.start([await loader.adopt(domain) for domain in runtime.domains.values()])
     following = asyncio.create_task(replica.follow())
     try:
-        yield Administration(replica, loader, parts.metrics, puts_features=parts.features.is_embedded)
+        yield Administration(replica, loader, parts.metrics, can_put_features=parts.features.is_embedded)
     finally:
         following.cancel()
         with suppress(asyncio.CancelledError):

@@ -73,7 +73,7 @@ class ShadowRequest(RequestBody):
     version: VersionName = Field(description="A loaded version.")
 
 
-class ExpectingRequest(RequestBody):
+class ConditionalRequest(RequestBody):
     """A change of the catalog."""
 
     expected_revision: Revision | None = Field(
@@ -82,7 +82,7 @@ class ExpectingRequest(RequestBody):
     idempotency_key: Key | None = Field(default=None, description="A change with the same key is made once only.")
 
 
-class CatalogRequest(ExpectingRequest):
+class CatalogRequest(ConditionalRequest):
     """Changes of items, all of which are made, or none."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"deactivate": ["toy-0001"], "activate": ["toy-0002"]}]})
@@ -111,7 +111,7 @@ class CatalogRequest(ExpectingRequest):
         return CatalogChanges(active=active, values=self.set, added=tuple(self.add))
 
 
-class FeaturesRequest(ExpectingRequest):
+class FeaturesRequest(ConditionalRequest):
     """Embeddings of items."""
 
     features: Annotated[dict[ItemId, Embedding], Field(min_length=1, max_length=10_000)] = Field(

@@ -1,1 +1,1 @@
-"""What is served, in which versions, and how that changes while requests are answered."""
+"""Versions of domains: loading, roles, catalog changes and the journal of all changes."""

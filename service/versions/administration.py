@@ -1,7 +1,6 @@
-"""Changes what is served: prepares a change, keeps it in the journal, and only then lets requests see it.
+"""Changes the served versions: prepares a change, appends it to the journal, and only then applies it to requests.
 
-Everything here runs on the event loop; what takes long is done in threads by those who are called. Changes of one
-domain take turns.
+Runs on the event loop; slow work runs in threads. Changes of one domain are serialised.
 """
 
 from __future__ import annotations
@@ -20,31 +19,31 @@ from model.errors import InputError, UnknownItemError
 from service.errors import OperationConflictError, RevisionConflictError, UnknownVersionError
 from service.observability.metrics import Metrics
 from service.versions.domain_version import DomainVersion
-from service.versions.loading import VersionLoader, packed, space_of
 from service.versions.replica import Replica
 from service.versions.state import Canary, CatalogEntry, DomainState, FeaturesEntry, Roles, RolesEntry, VersionRef
+from service.versions.version_loader import VersionLoader, feature_to_base64, space_of
 
-NUM_TRIES = 5
-"""How often a change that was overtaken by one of another replica is made anew."""
+MAX_ATTEMPTS = 5
+"""Attempts at a change that conflicts with changes by other replicas."""
 
 
 @dataclass(frozen=True)
-class Expectation:
-    """What a caller of a change of the catalog takes for granted, and a key under which it is made once only."""
+class Precondition:
+    """The catalog's expected revision, and an idempotency key under which a change is made at most once."""
 
     revision: int | None = None
-    key: str | None = None
+    idempotency_key: str | None = None
 
 
 class Administration:
-    """The operations behind /admin. Each raises before anything is changed, or has changed all of it."""
+    """The operations of /admin. Each is atomic: if it raises, nothing has changed."""
 
-    def __init__(self, replica: Replica, loader: VersionLoader, metrics: Metrics, *, puts_features: bool) -> None:
-        """`puts_features` says whether embeddings are this service's own to change."""
+    def __init__(self, replica: Replica, loader: VersionLoader, metrics: Metrics, *, can_put_features: bool) -> None:
+        """`can_put_features` is false where embeddings are in Redis."""
         self.replica = replica
         self._loader = loader
         self._metrics = metrics
-        self._puts_features = puts_features
+        self._can_put_features = can_put_features
         self._loading: set[str] = set()
 
     def is_loading(self, name: str) -> bool:
@@ -52,26 +51,26 @@ class Administration:
 
     @property
     def num_slots(self) -> int:
-        """Slots of the engine that are taken, by versions that are still being left as well."""
-        return self._loader.slots.num_taken
+        """Allocated slots of the engine, including those that are about to be freed."""
+        return self._loader.slots.num_allocated
 
     # Versions
 
     async def load(self, name: str, bundle: str, domain: str, *, activates: bool) -> VersionRef:
-        """Load a version beside those that are served, and let it wait, or make it the stable one.
+        """Load a version while others are served, and make it the stable one with `activates`.
 
-        Raises OperationConflictError where another one is being loaded or waits, BundleError kinds, UnknownBundleError
-        and EngineError; what was served goes on being served.
+        Raises OperationConflictError if another version is loading or has no role yet, BundleError kinds,
+        UnknownBundleError and EngineError.
         """
         if self.replica.state(name).roles.loaded is not None:
             raise OperationConflictError(
-                f"a version of {name!r} is loaded already and has no role; swap to it, or let go of it with DELETE "
+                f"a version of {name!r} is already loaded and has no role; swap to it, or discard it with DELETE "
                 f"/admin/domains/{name}/load"
             )
         check_domain_name(name)
         with self._loading_of(name):
             ref, opened = await asyncio.to_thread(self._loader.sources.open, bundle, domain)
-            # The same content is one version, by whatever name it came.
+            # Bundles with the same content are one version, whatever their names.
             present = {each.version: each for each in self.replica.state(name).roles.refs}
             ref = present.get(ref.version, ref)
             fresh: dict[VersionRef, DomainVersion] = {}
@@ -82,7 +81,7 @@ class Administration:
                 if activates:
                     return roles if roles.stable == ref else roles.swapped(ref)
                 if ref in roles.refs:
-                    raise OperationConflictError(f"the version {ref.version} of {name!r} is loaded already")
+                    raise OperationConflictError(f"version {ref.version} of {name!r} is already loaded")
                 return replace(roles, loaded=ref)
 
             try:
@@ -94,17 +93,17 @@ class Administration:
         return ref
 
     async def discard_loaded(self, name: str) -> None:
-        """Let go of the version that waits. Raises OperationConflictError if there is none."""
+        """Discard the loaded version that has no role. Raises OperationConflictError if there is none."""
 
         def roles_after(roles: Roles) -> Roles:
             if roles.loaded is None:
-                raise OperationConflictError(f"no version of {name!r} waits for a role")
+                raise OperationConflictError(f"{name!r} has no loaded version without a role")
             return replace(roles, loaded=None)
 
         await self._change_roles(name, "discard", roles_after)
 
     async def swap(self, name: str, version: str | None, expected: str | None) -> VersionRef:
-        """Make a loaded version the stable one; left out, it is the one that waits.
+        """Make a loaded version the stable one; by default, the one without a role.
 
         Raises RevisionConflictError if the stable version is not the expected one.
         """
@@ -112,36 +111,42 @@ class Administration:
         def roles_after(roles: Roles) -> Roles:
             stable = None if roles.stable is None else roles.stable.version
             if expected is not None and stable != expected:
-                raise RevisionConflictError(f"the stable version of {name!r} is {stable}, not {expected}; look anew")
+                raise RevisionConflictError(
+                    f"the stable version of {name!r} is {stable}, not {expected}; get it and retry"
+                )
             if version is not None:
                 return roles.swapped(_find(name, roles, version))
             if roles.loaded is None:
-                raise OperationConflictError(f"no version of {name!r} waits for a role; load one, or name a version")
+                raise OperationConflictError(
+                    f"{name!r} has no loaded version without a role; load one, or name a version"
+                )
             return roles.swapped(roles.loaded)
 
         return await self._change_roles(name, "swap", roles_after)
 
     async def roll_back(self, name: str) -> VersionRef:
-        """Swap back to the version before; doing it twice undoes it."""
+        """Swap the stable and the previous version."""
 
         def roles_after(roles: Roles) -> Roles:
             if roles.previous is None:
-                raise OperationConflictError(f"{name!r} has no version before the stable one; nothing was swapped yet")
+                raise OperationConflictError(f"{name!r} has no previous version to roll back to; it was never swapped")
             return roles.swapped(roles.previous)
 
         return await self._change_roles(name, "roll back", roles_after)
 
     async def unload(self, name: str) -> None:
-        """Serve a domain no more; requests that run end as usual."""
+        """Stop serving a domain; running requests complete."""
         self.replica.require(name)
         await self._change_roles(name, "unload", lambda _: Roles())
 
     async def set_canary(self, name: str, version: str, share: float, salt: str | None) -> None:
-        """Let a share of the users get a loaded version."""
+        """Route a share of the users to a loaded version."""
 
         def roles_after(roles: Roles) -> Roles:
             ref = _not_stable(name, roles, version)
-            return replace(_taken(roles, ref), canary=Canary(ref, share, ref.version if salt is None else salt))
+            return replace(
+                _without_loaded(roles, ref), canary=Canary(ref, share, ref.version if salt is None else salt)
+            )
 
         await self._change_roles(name, "canary", roles_after)
 
@@ -159,11 +164,11 @@ class Administration:
         )
 
     async def set_shadow(self, name: str, version: str) -> None:
-        """Let a loaded version answer every request, too, for nobody but the metrics."""
+        """Repeat requests on a loaded version and compare its answers in the metrics."""
 
         def roles_after(roles: Roles) -> Roles:
             ref = _not_stable(name, roles, version)
-            return replace(_taken(roles, ref), shadow=ref)
+            return replace(_without_loaded(roles, ref), shadow=ref)
 
         await self._change_roles(name, "shadow", roles_after)
 
@@ -177,70 +182,70 @@ class Administration:
 
     # The catalog
 
-    async def change_catalog(self, name: str, changes: CatalogChanges, expects: Expectation) -> int:
-        """Change items in all versions, and wait until every ranking that began before has ended.
+    async def change_catalog(self, name: str, changes: CatalogChanges, precondition: Precondition) -> int:
+        """Change items in all versions, and wait for the rankings that began before.
 
         Returns the catalog's revision. Raises RevisionConflictError, UnknownItemError, InputError and CatalogError.
         """
 
         def entry_after(state: DomainState) -> CatalogEntry:
-            return CatalogEntry(name, state.revision + 1, changes, expects.key)
+            return CatalogEntry(name, state.revision + 1, changes, precondition.idempotency_key)
 
-        return await self._change_items(name, expects, lambda version: self._check(version, changes), entry_after)
+        return await self._change_items(name, precondition, lambda version: self._check(version, changes), entry_after)
 
-    async def put_features(self, name: str, rows: Mapping[str, NDArray[np.float32]], expects: Expectation) -> int:
-        """Put embeddings of items; they win over the bundle's. Returns the catalog's revision.
+    async def put_features(self, name: str, rows: Mapping[str, NDArray[np.float32]], precondition: Precondition) -> int:
+        """Put embeddings of items, which override the bundle's. Returns the catalog's revision.
 
-        Raises InputError for rows that the domain's model cannot read, OperationConflictError where Redis has them.
+        Raises InputError for embeddings of the wrong width, OperationConflictError if embeddings are in Redis.
         """
-        if not self._puts_features:
+        if not self._can_put_features:
             raise OperationConflictError(
-                "embeddings of this service are in Redis; put them there with `vip5 features put` or `vip5 features "
+                "this service reads embeddings from Redis; put them there with `vip5 features put` or `vip5 features "
                 "load`"
             )
         spec = self.replica.require(name).domain.spec
 
         def entry_after(state: DomainState) -> FeaturesEntry:
-            texts = {item_id: packed(row) for item_id, row in rows.items()}
+            texts = {item_id: feature_to_base64(row) for item_id, row in rows.items()}
             return FeaturesEntry(name, state.revision + 1, space_of(spec), texts)
 
-        return await self._change_items(name, expects, lambda version: _check_rows(version, rows), entry_after)
+        return await self._change_items(name, precondition, lambda version: _check_rows(version, rows), entry_after)
 
     async def _change_items(
         self,
         name: str,
-        expects: Expectation,
+        precondition: Precondition,
         check: Callable[[DomainVersion], None],
         entry_after: Callable[[DomainState], CatalogEntry | FeaturesEntry],
     ) -> int:
-        for attempt in range(NUM_TRIES):
-            async with self.replica.turn(name):
+        for attempt in range(MAX_ATTEMPTS):
+            async with self.replica.lock(name):
                 version, state = self.replica.require(name), self.replica.state(name)
-                revision = state.revision_of(expects.key)
+                revision = state.revision_of(precondition.idempotency_key)
                 if revision is not None:
                     break
-                if expects.revision not in (None, state.catalog_revision):
+                if precondition.revision not in (None, state.catalog_revision):
                     raise RevisionConflictError(
-                        f"the catalog of {name!r} is at revision {state.catalog_revision}, not {expects.revision}; "
-                        "look at what was changed, and try again with that revision"
+                        f"the catalog of {name!r} is at revision {state.catalog_revision}, not {precondition.revision};"
+                        " get the current catalog and retry with its revision"
                     )
                 await asyncio.to_thread(check, version)
                 try:
                     state = await self.replica.commit(entry_after(state))
                 except RevisionConflictError:
-                    if attempt == NUM_TRIES - 1:
+                    if attempt == MAX_ATTEMPTS - 1:
                         raise
                 else:
                     revision = state.catalog_revision
                     break
             await self.replica.catch_up()
         assert revision is not None
-        await self.replica.settled(name)
+        await self.replica.wait_superseded(name)
         return revision
 
     def _check(self, version: DomainVersion, changes: CatalogChanges) -> None:
         tokenizer = self._loader.sources.foundation.tokenizer
-        files = version.tenancy.opened.files
+        files = version.placed.opened.files
         if changes.added:
             files = with_added(files, self.replica.state(version.domain.name).changes, tokenizer)
         check_changes(files, version.domain.catalog, changes, tokenizer)
@@ -252,8 +257,8 @@ class Administration:
         roles_after: Callable[[Roles], Roles],
         fresh: Mapping[VersionRef, DomainVersion] | None = None,
     ) -> VersionRef:
-        """Returns the stable version, if there is one. Raises what `roles_after` raises, and RevisionConflictError."""
-        async with self.replica.turn(name):
+        """Returns the stable version, if any. Raises RevisionConflictError and whatever `roles_after` raises."""
+        async with self.replica.lock(name):
             state = self.replica.state(name)
             if not state.roles.refs and fresh is None:
                 self.replica.require(name)
@@ -264,9 +269,9 @@ class Administration:
 
     @contextmanager
     def _loading_of(self, name: str) -> Iterator[None]:
-        """One load of a domain at a time, which is counted."""
+        """Allow one load per domain at a time, and count its outcome."""
         if name in self._loading:
-            raise OperationConflictError(f"another version of {name!r} is being loaded; wait for it")
+            raise OperationConflictError(f"another version of {name!r} is being loaded; retry when it is done")
         self._loading.add(name)
         try:
             yield
@@ -284,20 +289,20 @@ def _find(name: str, roles: Roles, version: str) -> VersionRef:
         if ref.version == version:
             return ref
     known = ", ".join(ref.version for ref in roles.refs) or "none"
-    raise UnknownVersionError(f"no version {version!r} of {name!r} is loaded; loaded are: {known}")
+    raise UnknownVersionError(f"version {version!r} of {name!r} is not loaded; loaded versions: {known}")
 
 
 def _not_stable(name: str, roles: Roles, version: str) -> VersionRef:
     ref = _find(name, roles, version)
     if ref == roles.stable:
-        raise OperationConflictError(f"{version} is the stable version of {name!r}; name another one")
+        raise OperationConflictError(f"{version} is the stable version of {name!r}; choose another one")
     if roles.stable is None:
-        raise OperationConflictError(f"{name!r} has no stable version yet; swap to one first")
+        raise OperationConflictError(f"{name!r} has no stable version yet; swap to a version first")
     return ref
 
 
-def _taken(roles: Roles, ref: VersionRef) -> Roles:
-    """The roles when a version that may have waited does so no more."""
+def _without_loaded(roles: Roles, ref: VersionRef) -> Roles:
+    """The roles after a version gets a role."""
     return replace(roles, loaded=None) if roles.loaded == ref else roles
 
 
@@ -314,7 +319,7 @@ def _check_rows(version: DomainVersion, rows: Mapping[str, NDArray[np.float32]])
             raise UnknownItemError(f"item {item_id!r} is not in the catalog; add it first", field=f"features.{item_id}")
         if len(row) != dim:
             raise InputError(
-                f"the embedding of {item_id!r} is {len(row)} wide, the model reads {dim}; encode the picture with the "
-                "encoder that GET /domains names",
+                f"the embedding of {item_id!r} has width {len(row)}, the model takes {dim}; encode the image with the "
+                "encoder that GET /domains shows",
                 field=f"features.{item_id}",
             )

@@ -1,4 +1,4 @@
-"""Versions of a domain that lie in the engine, and who holds on to them. Belongs to the event loop."""
+"""Versions of a domain that are placed in the engine, and leases on them. Used on the event loop only."""
 
 from __future__ import annotations
 
@@ -15,72 +15,75 @@ from service.observability.metrics.metrics import Role
 from service.versions.state import VersionRef
 
 
-class Holders:
-    """Counts those who hold on to something, and wakes whoever waits for the last of them."""
+class ReferenceCount:
+    """A reference count with an awaitable zero."""
 
     def __init__(self) -> None:
-        self.num = 0
-        self._waiting: list[asyncio.Future[None]] = []
+        self.value = 0
+        self._waiters: list[asyncio.Future[None]] = []
 
-    def enter(self) -> None:
-        self.num += 1
+    def acquire(self) -> None:
+        self.value += 1
 
-    def leave(self) -> None:
-        self.num -= 1
-        if self.num == 0:
-            for waiting in self._waiting:
-                if not waiting.done():
-                    waiting.set_result(None)
-            self._waiting.clear()
+    def release(self) -> None:
+        self.value -= 1
+        if self.value == 0:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._waiters.clear()
 
-    async def gone(self) -> None:
-        """Wait until nobody holds on."""
-        if self.num:
-            waiting = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiting)
-            await waiting
+    async def wait_zero(self) -> None:
+        if self.value:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
 
 
 @dataclass(frozen=True, eq=False)
-class Tenancy:
-    """A slot of the engine with what was placed there: weights, and a trie of the items that there were then."""
+class PlacedDomain:
+    """A domain's weights and trie in a slot of the engine. Its versions differ in the catalog's columns only."""
 
     slot: int
     opened: OpenedDomain
-    placed: ServedDomain
-    num_added: int  # items beyond the bundle's own that the trie was built with
+    domain: ServedDomain
+    """As it was when it was placed."""
+    num_added: int
+    """Items in the trie that are not in the bundle."""
     features: FeatureStore
-    holders: Holders = field(default_factory=Holders)
+    references: ReferenceCount = field(default_factory=ReferenceCount)
 
 
 @dataclass(frozen=True, eq=False)
 class DomainVersion:
-    """A domain as it is served at one revision of its catalog; immutable. Several may share a tenancy."""
+    """A domain at one revision of its catalog; immutable. Several versions may share a placed domain."""
 
     ref: VersionRef
     domain: ServedDomain
     catalog_revision: int
     features: FeatureStore
-    feature_rows: Mapping[str, str]  # put beside those of the bundle
-    tenancy: Tenancy
-    rankings: Holders = field(default_factory=Holders)
+    feature_rows: Mapping[str, str]
+    """Embeddings put after the bundle was written, by item: base64 of float32."""
+    placed: PlacedDomain
+    rankings: ReferenceCount = field(default_factory=ReferenceCount)
+    """Rankings in progress, which a change of the catalog waits for."""
 
 
 class Lease:
-    """Holds on to a version, so that what it needs stays in place until the lease is released."""
+    """Keeps a version in the engine until the lease is released."""
 
     def __init__(self, version: DomainVersion, role: Role, *, is_ranking: bool = False) -> None:
-        """A lease for a ranking is waited for by those who change the catalog."""
+        """With `is_ranking`, changes of the catalog wait for this lease."""
         self.version = version
         self.role: Role = role
-        self._holders = [version.tenancy.holders, *([version.rankings] if is_ranking else [])]
-        for holders in self._holders:
-            holders.enter()
+        self._references = [version.placed.references, *([version.rankings] if is_ranking else [])]
+        for references in self._references:
+            references.acquire()
 
     def release(self) -> None:
-        """May be called again, to no effect."""
-        while self._holders:
-            self._holders.pop().leave()
+        """Idempotent."""
+        while self._references:
+            self._references.pop().release()
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""The table of what is served: each domain's name, and the version that a request for it gets."""
+"""The table of domains: which version of each answers a request."""
 
 from __future__ import annotations
 
@@ -29,54 +29,57 @@ class Serving:
 
 
 class Domains:
-    """Mutable, and the event loop's alone; what it gives out is immutable."""
+    """Mutable, and used on the event loop only; the values are immutable."""
 
     def __init__(self) -> None:
         self._serving: dict[str, Serving] = {}
 
-    def show(self, name: str, serving: Serving) -> None:
-        """Let requests from now on see this; one without versions is removed."""
+    def publish(self, name: str, serving: Serving) -> None:
+        """Route new requests to these versions; a domain without versions is removed."""
         if serving.versions:
             self._serving[name] = serving
         else:
             self._serving.pop(name, None)
 
     def serving(self, name: str) -> Serving:
-        """All versions of a domain; none for a name that there is not."""
+        """All versions of a domain; empty for an unknown name."""
         return self._serving.get(name, Serving(Roles(), {}))
 
-    def every(self) -> Iterator[tuple[str, Serving]]:
-        """All names, those included that are loaded and not served yet."""
+    def items(self) -> Iterator[tuple[str, Serving]]:
+        """All domains by name, including those that are loaded and not served yet."""
         return iter(sorted(self._serving.items()))
 
     @property
     def stable(self) -> dict[str, DomainVersion]:
-        """What most requests get, by name, in the order of the names."""
-        return {name: serving.stable for name, serving in self.every() if serving.stable is not None}
+        """The stable versions, sorted by the domain's name."""
+        return {name: serving.stable for name, serving in self.items() if serving.stable is not None}
 
     def version(self, name: str) -> DomainVersion:
-        """The stable version of a domain. Raises UnknownDomainError naming what is served."""
+        """The stable version of a domain. Raises UnknownDomainError."""
         stable = self.serving(name).stable
         if stable is None:
             served = ", ".join(self.stable) or "none"
-            raise UnknownDomainError(f"the domain {name!r} is not served; served are: {served}", field="domain")
+            raise UnknownDomainError(f"the domain {name!r} is not served; served domains: {served}", field="domain")
         return stable
 
     def domain(self, name: str) -> ServedDomain:
-        """Raises UnknownDomainError naming what is served."""
+        """Raises UnknownDomainError."""
         return self.version(name).domain
 
     def lease(self, name: str, key: str, *, is_ranking: bool) -> Lease:
-        """The version that answers for `key` (a user, or a request of nobody's). Raises UnknownDomainError."""
+        """A lease on the canary or the stable version, chosen by `key` (user id, or request id without one).
+
+        Raises UnknownDomainError.
+        """
         stable = self.version(name)
         serving = self.serving(name)
         canary = serving.roles.canary
-        if canary is not None and place_of(key, canary.salt) < canary.share:
+        if canary is not None and hash_fraction(key, canary.salt) < canary.share:
             return Lease(serving.versions[canary.ref], "canary", is_ranking=is_ranking)
         return Lease(stable, "stable", is_ranking=is_ranking)
 
 
-def place_of(key: str, salt: str) -> float:
-    """Where a key lies between 0 and 1: the same for the same salt, and even over keys."""
+def hash_fraction(key: str, salt: str) -> float:
+    """A salted hash of the key, uniform in [0, 1)."""
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, key=salt.encode()[:64]).digest()
     return int.from_bytes(digest) / 2**64

@@ -1,4 +1,4 @@
-"""The journal as a file of JSON lines: a snapshot, perhaps, and then an entry a line. One process writes it."""
+"""The journal as a file of JSON lines: an optional snapshot, then one entry per line. One process writes it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from service.errors import JournalError
-from service.versions.journal import conflict, followed
+from service.versions.journal import conflict, fold
 from service.versions.state import ENTRIES, STATES, CatalogEntry, FeaturesEntry, RolesEntry, States
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ ENTRIES_BETWEEN_SNAPSHOTS = 1_000
 
 
 class FileJournal:
-    """Every entry is on the disk before it counts."""
+    """Appends durably: an entry takes effect after fsync."""
 
     kind = "file"
 
@@ -31,7 +31,7 @@ class FileJournal:
         self._path = path
         self._entries_between_snapshots = entries_between_snapshots
         self._states: States = {}
-        self._num_bytes = 0  # of the file, as far as it could be read
+        self._num_bytes = 0  # of the file's readable part
         self._num_entries = 0
         self._problem = ""
         self._file: BinaryIO | None = None
@@ -48,15 +48,15 @@ class FileJournal:
             await asyncio.to_thread(self._append, entry)
         except OSError as error:
             raise JournalError(
-                f"the journal {self._path.name} cannot be written ({error.strerror}); nothing was changed. Give it a "
-                "place with VIP5_JOURNAL"
+                f"the journal {self._path.name} cannot be written ({error.strerror}), so nothing was changed; point "
+                "VIP5_JOURNAL to a writable path"
             ) from error
 
     async def catch_up(self) -> States:
         return {}
 
-    async def news(self) -> AsyncIterator[States]:
-        await asyncio.Event().wait()  # nobody else writes
+    async def changes(self) -> AsyncIterator[States]:
+        await asyncio.Event().wait()  # no other process writes
         yield {}
 
     async def close(self) -> None:
@@ -70,7 +70,7 @@ class FileJournal:
             return {}
         except OSError as error:
             self._problem = (
-                f"the journal {self._path.name} cannot be read ({error.strerror}); what it holds is not served"
+                f"the journal {self._path.name} cannot be read ({error.strerror}); its changes are not served"
             )
             return {}
         for number, line in enumerate(lines, start=1):
@@ -78,26 +78,28 @@ class FileJournal:
                 logger.warning("journal_torn", extra={"path": str(self._path), "line": number})
                 break
             try:
-                self._take(line)
+                self._fold_line(line)
             except ValidationError as error:
-                self._problem = f"line {number} of the journal {self._path.name} is damaged; what follows is not served"
+                self._problem = (
+                    f"line {number} of the journal {self._path.name} is damaged; changes from there on are not served"
+                )
                 logger.exception("journal_damaged", extra={"reason": str(error)})
                 break
             self._num_bytes += len(line)
         return self._states
 
-    def _take(self, line: bytes) -> None:
+    def _fold_line(self, line: bytes) -> None:
         if line.startswith(SNAPSHOT):
             self._states, self._num_entries = STATES.validate_json(line[len(SNAPSHOT) :]), 0
         else:
-            self._states = followed(self._states, ENTRIES.validate_json(line))
+            self._states = fold(self._states, ENTRIES.validate_json(line))
             self._num_entries += 1
 
     def _append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> None:
-        states = followed(self._states, entry)
+        states = fold(self._states, entry)
         if states is self._states:
             raise conflict(entry)
-        file = self._opened()
+        file = self._open_for_append()
         line = ENTRIES.dump_json(entry) + b"\n"
         try:
             file.write(line)
@@ -112,8 +114,8 @@ class FileJournal:
         if self._num_entries >= self._entries_between_snapshots:
             self._compact()
 
-    def _opened(self) -> BinaryIO:
-        """The file, which no other process writes; whatever could not be read is out of the way."""
+    def _open_for_append(self) -> BinaryIO:
+        """The locked file; a damaged one is renamed and replaced by a snapshot first."""
         if self._file is not None:
             return self._file
         if self._problem:
@@ -125,7 +127,7 @@ class FileJournal:
         file = self._locked(self._path.open("ab"))
         if file.tell() < self._num_bytes or b"\n" in self._path.read_bytes()[self._num_bytes :]:
             file.close()
-            raise JournalError(f"the journal {self._path.name} was written by another process; restart this one")
+            raise JournalError(f"another process has written the journal {self._path.name}; restart this one")
         file.truncate(self._num_bytes)
         if is_new:
             _sync_folder(self._path)
@@ -138,13 +140,13 @@ class FileJournal:
         except BlockingIOError as error:
             file.close()
             raise JournalError(
-                f"another process writes the journal {self._path.name}; give each service one of its own with "
-                "VIP5_JOURNAL, or let replicas share VIP5_JOURNAL=redis"
+                f"another process has locked the journal {self._path.name}; set VIP5_JOURNAL to a different file for "
+                "each process, or to redis for replicas that share a journal"
             ) from error
         return file
 
     def _compact(self) -> None:
-        """A snapshot takes the place of all entries. If that fails they stay, and the next entry tries again."""
+        """Replace all entries by a snapshot. On failure they stay, and the next append tries again."""
         try:
             self._write_snapshot()
             if self._file is not None:

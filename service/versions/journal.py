@@ -1,4 +1,4 @@
-"""Where changes of what is served are kept, so that a restart finds them and other replicas hear of them."""
+"""The journal of changes: it survives restarts, and replicas share it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from service.errors import RevisionConflictError
-from service.versions.state import CatalogEntry, DomainState, FeaturesEntry, RolesEntry, States, follow
+from service.versions.state import CatalogEntry, DomainState, FeaturesEntry, RolesEntry, States, apply_entry
 
 
 class Journal(Protocol):
-    """Entries in their order. One task appends at a time for each domain."""
+    """An ordered log of entries. The entries of one domain are appended one at a time."""
 
     @property
     def kind(self) -> str:
@@ -20,30 +20,30 @@ class Journal(Protocol):
 
     @property
     def problems(self) -> Sequence[str]:
-        """What an operator has to know of: damage, a Redis that does not answer."""
+        """Faults for the operator: a damaged file, a Redis that does not answer."""
         ...
 
     async def open(self) -> States:
-        """The states that were kept. What cannot be read is a problem and no error."""
+        """The stored states. Entries that cannot be read are reported in `problems` and raise nothing."""
         ...
 
     async def append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> None:
-        """Keep an entry for good. Raises RevisionConflictError if another came first, JournalError if that fails."""
+        """Store an entry durably. Raises RevisionConflictError if another was first, JournalError if writing fails."""
         ...
 
     async def catch_up(self) -> States:
-        """States that were changed elsewhere since this was asked last."""
+        """States that other replicas have changed since the last call."""
         ...
 
-    def news(self) -> AsyncIterator[States]:
-        """What `catch_up` gives, as it comes, without end."""
+    def changes(self) -> AsyncIterator[States]:
+        """States as other replicas change them, without end."""
         ...
 
     async def close(self) -> None: ...
 
 
 class NoJournal:
-    """Keeps nothing; for a service that cannot be changed."""
+    """Stores nothing; for a service without administration."""
 
     kind = "none"
     problems: Sequence[str] = ()
@@ -57,7 +57,7 @@ class NoJournal:
     async def catch_up(self) -> States:
         return {}
 
-    async def news(self) -> AsyncIterator[States]:
+    async def changes(self) -> AsyncIterator[States]:
         await asyncio.Event().wait()
         yield {}
 
@@ -65,15 +65,15 @@ class NoJournal:
         pass
 
 
-def followed(states: Mapping[str, DomainState], entry: RolesEntry | CatalogEntry | FeaturesEntry) -> States:
-    """All states after an entry; one that was there before changes nothing."""
+def fold(states: Mapping[str, DomainState], entry: RolesEntry | CatalogEntry | FeaturesEntry) -> States:
+    """All states after an entry; an entry that is already folded in changes nothing."""
     state = states.get(entry.domain, DomainState())
     if entry.revision <= state.revision:
         return states
-    return {**states, entry.domain: follow(state, entry)}
+    return {**states, entry.domain: apply_entry(state, entry)}
 
 
 def conflict(entry: RolesEntry | CatalogEntry | FeaturesEntry) -> RevisionConflictError:
     return RevisionConflictError(
-        f"the domain {entry.domain!r} was changed by somebody else meanwhile; look at it anew and try again"
+        f"the domain {entry.domain!r} was changed by another client meanwhile; get its current state and retry"
     )

@@ -1,7 +1,7 @@
-"""The journal as a stream in Redis that all replicas of a service follow.
+"""The journal as a Redis stream that all replicas of a service follow.
 
-Keys begin with vip5:{ID}: and end in `journal` (a stream, each entry as JSON), `revisions` (a hash from domains to the
-revision of their last entry, which makes writing conditional) and `snapshot` (a hash of the `id` of an entry and the
+Keys are `vip5:{ID}:journal` (a stream of entries as JSON), `vip5:{ID}:revisions` (a hash from each domain to the
+revision of its last entry, for compare-and-set) and `vip5:{ID}:snapshot` (a hash of the `id` of an entry and the
 `states` after it; older entries are trimmed).
 """
 
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from feature_cache.remote.link import FAULTS, Link, Reply
 from service.errors import JournalError
-from service.versions.journal import conflict, followed
+from service.versions.journal import conflict, fold
 from service.versions.state import ENTRIES, STATES, CatalogEntry, DomainState, FeaturesEntry, RolesEntry, States
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 redis.call('XADD', KEYS[1], '*', 'entry', ARGV[3])
 return 1
 """
-# A snapshot that is older than the one that is there would leave a gap before what is left of the stream.
+# Refuses to replace a newer snapshot: the stream is trimmed up to that one, so an older one would leave a gap.
 _SNAPSHOT = """
 local function parts(id) local a, b = string.match(id, '(%d+)-(%d+)') return tonumber(a), tonumber(b) end
 local old = redis.call('HGET', KEYS[1], 'id')
@@ -49,7 +49,7 @@ return 1
 
 
 class RedisJournal:
-    """The stream is what counts: states are folded in its order, this replica's own entries included."""
+    """The stream is authoritative: states are folded in its order, including this replica's own entries."""
 
     kind = "redis"
 
@@ -62,7 +62,7 @@ class RedisJournal:
         self._states: States = {}
         self._last_id = self._snapshot_id = FIRST
         self._num_entries = 0
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._problem = ""
 
     @property
@@ -83,8 +83,8 @@ class RedisJournal:
                 is_first = await self._link.run("EVAL", _APPEND, 2, *keys, entry.domain, entry.revision, text)
         except FAULTS as error:
             raise JournalError(
-                "Redis, which keeps the journal, did not say whether it took the change; look at what is served before "
-                "you try again"
+                "Redis, which stores the journal, did not confirm the change, so it may have been made or not; check "
+                "the domain's current state before you retry"
             ) from error
         if not is_first:
             raise conflict(entry)
@@ -92,7 +92,7 @@ class RedisJournal:
     async def catch_up(self) -> States:
         return await self._read(block_ms=None)
 
-    async def news(self) -> AsyncIterator[States]:
+    async def changes(self) -> AsyncIterator[States]:
         while True:
             try:
                 states = await self._read(BLOCK_MS)
@@ -106,18 +106,18 @@ class RedisJournal:
         await self._link.close()
 
     async def _read(self, block_ms: int | None) -> States:
-        """Fold what has come. Raises JournalError while Redis does not answer."""
+        """Fold new entries; the states that changed. Raises JournalError while Redis does not answer."""
         try:
-            async with self._turn, asyncio.timeout(TIMEOUT_S):
+            async with self._lock, asyncio.timeout(TIMEOUT_S):
                 before = self._states
                 if self._last_id == FIRST:
                     await self._read_snapshot()
                 await self._read_entries(block_ms)
-                await self._keep_snapshot()
+                await self._write_snapshot()
         except FAULTS as error:
             if not self._problem:
                 logger.warning("journal_lost", extra={"reason": f"{type(error).__name__}: {error}"})
-            self._problem = "Redis, which keeps the journal, does not answer; changes made elsewhere are not seen"
+            self._problem = "Redis, which stores the journal, does not answer; changes by other replicas are missing"
             raise JournalError(self._problem) from error
         self._problem = ""
         return {name: state for name, state in self._states.items() if before.get(name) is not state}
@@ -138,10 +138,10 @@ class RedisJournal:
                 logger.exception("journal_entry_refused", extra={"entry_id": entry_id.decode()})
                 continue
             if self._is_gap(entry) and await self._has_newer_snapshot():
-                await self._read_snapshot()  # what is missing was trimmed, and stands in it
+                await self._read_snapshot()  # it includes the missing entries, which were trimmed
                 await self._read_entries(None)
                 return
-            self._states = followed(self._states, entry)
+            self._states = fold(self._states, entry)
             self._last_id = entry_id.decode()
             self._num_entries += 1
 
@@ -152,7 +152,7 @@ class RedisJournal:
         found = await self._link.run("HGET", self._snapshot, "id")
         return found is not None and found.decode() != self._snapshot_id
 
-    async def _keep_snapshot(self) -> None:
+    async def _write_snapshot(self) -> None:
         if self._num_entries >= self._entries_between_snapshots:
             states = STATES.dump_json(dict(self._states))
             await self._link.run("EVAL", _SNAPSHOT, 2, self._snapshot, self._stream, self._last_id, states)
@@ -160,7 +160,7 @@ class RedisJournal:
 
 
 def _entries(found: Reply) -> Iterator[tuple[bytes, Mapping[bytes, bytes]]]:
-    """Ids and fields of what XREAD gave over RESP3."""
+    """Ids and fields in XREAD's reply over RESP3."""
     for pages in (found or {}).values():
         for page in pages:
             yield from page

@@ -1,4 +1,4 @@
-"""Slots of the engine: which are free, and filling and vacating them beside the requests that are answered."""
+"""Slots of the engine: allocates, fills and frees them while requests are answered."""
 
 from __future__ import annotations
 
@@ -7,63 +7,63 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from model.engine.protocol import Engine, Placement
 from model.errors import EngineError
-from service.versions.domain_version import Tenancy
+from service.versions.domain_version import PlacedDomain
 
 
 class Slots:
-    """Knows who may have which slot. Placing and vacating take turns, as the engine asks for."""
+    """Allocates slots. One slot is placed or vacated at a time, as the engine requires."""
 
-    def __init__(self, engine: Engine, taken: Iterable[int], fence: Callable[[], Awaitable[None]]) -> None:
-        """`fence` waits until every batch that ran when it was called has ended."""
+    def __init__(self, engine: Engine, allocated: Iterable[int], fence: Callable[[], Awaitable[None]]) -> None:
+        """`fence` waits for the batches that are running when it is called."""
         self._engine = engine
-        self._taken = set(taken)
+        self._allocated = set(allocated)
         self._fence = fence
-        self._turn = asyncio.Lock()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._lock = asyncio.Lock()
+        self._pending: set[asyncio.Task[None]] = set()
 
     @property
-    def num_taken(self) -> int:
-        return len(self._taken)
+    def num_allocated(self) -> int:
+        return len(self._allocated)
 
-    def take(self) -> int:
-        """The first free slot, which is the caller's from now on."""
-        slot = next(slot for slot in range(len(self._taken) + 1) if slot not in self._taken)
-        self._taken.add(slot)
+    def allocate(self) -> int:
+        """The lowest free slot."""
+        slot = next(slot for slot in range(len(self._allocated) + 1) if slot not in self._allocated)
+        self._allocated.add(slot)
         return slot
 
     async def place(self, slot: int, placement: Placement) -> None:
-        """Raises EngineError where the device has no room or refuses for another reason."""
+        """Raises EngineError if the device is out of memory or fails otherwise."""
         try:
-            async with self._turn:
+            async with self._lock:
                 await asyncio.to_thread(self._engine.place, slot, placement)
-        except (MemoryError, RuntimeError) as error:  # torch tells of a full device by a kind of the latter
+        except (MemoryError, RuntimeError) as error:  # torch's OutOfMemoryError is a RuntimeError
             raise EngineError(
-                f"the version could not be placed on the device ({_first_line(error)}); unload what is not "
-                "needed, or serve it by a service of its own"
+                f"the version could not be placed on the device ({_first_line(error)}); unload domains that are not "
+                "needed, or serve it from another instance"
             ) from error
 
     async def free(self, slot: int) -> None:
-        """Vacate a slot that nobody uses."""
-        async with self._turn:
+        """Vacate a slot that no request uses."""
+        async with self._lock:
             await asyncio.to_thread(self._engine.vacate, slot)
-        self._taken.discard(slot)
+        self._allocated.discard(slot)
 
-    def retire(self, tenancy: Tenancy) -> None:
-        """Free a tenancy's slot as soon as the last request that holds on to it has ended."""
-        task = asyncio.create_task(self._free_when_left(tenancy))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+    def free_when_unused(self, placed: PlacedDomain) -> None:
+        """Free the slot of a placed domain, in the background, when its last lease is released."""
+        task = asyncio.create_task(self._wait_and_free(placed))
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
 
     async def close(self) -> None:
-        for task in self._retiring:
+        for task in self._pending:
             task.cancel()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await asyncio.gather(*self._pending, return_exceptions=True)
 
-    async def _free_when_left(self, tenancy: Tenancy) -> None:
-        await tenancy.holders.gone()
-        # A request that was given up may have left rows in a batch that still runs.
+    async def _wait_and_free(self, placed: PlacedDomain) -> None:
+        await placed.references.wait_zero()
+        # A cancelled request may still have rows in a running batch.
         await self._fence()
-        await self.free(tenancy.slot)
+        await self.free(placed.slot)
 
 
 def _first_line(error: BaseException) -> str:

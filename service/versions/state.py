@@ -1,7 +1,7 @@
-"""The state of a domain as the journal knows it, and the entries that change it. Knows no engine and no files.
+"""The state of a domain in the journal, and the entries that change it. Knows no engine and no files.
 
-Folding a domain's entries, in their order, over an empty state gives what is to be served; so does a snapshot of the
-state and the entries after it.
+Applying a domain's entries in order to an empty state, or the entries after a snapshot to the snapshot, gives the state
+to serve. Field names are part of the journal's format.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pydantic import Field, TypeAdapter
 from model.bundle.changes import CatalogChanges
 
 OWN_BUNDLE = ""
-KEYS_KEPT = 256
+MAX_IDEMPOTENCY_KEYS = 256
 
 
 @dataclass(frozen=True)
 class VersionRef:
-    """One domain of one bundle. `bundle` names it below the configured root; the service's own bundle has no name."""
+    """One domain of one bundle. `bundle` is its folder below the configured root, empty for the service's own."""
 
     bundle: str
     bundle_hash: str
@@ -28,13 +28,13 @@ class VersionRef:
 
     @property
     def version(self) -> str:
-        """The short name that people and metrics use."""
+        """The short name in the API and in metrics."""
         return f"{self.bundle_hash[:12]}:{self.domain}"
 
 
 @dataclass(frozen=True)
 class Canary:
-    """A version that a share (0 to 1) of the users gets, chosen by a hash that is salted."""
+    """A version for a share (0 to 1) of the users, chosen by a salted hash."""
 
     ref: VersionRef
     share: float
@@ -43,17 +43,17 @@ class Canary:
 
 @dataclass(frozen=True)
 class Roles:
-    """Which versions of a domain are loaded, and what each of them is for."""
+    """The loaded versions of a domain by role."""
 
     stable: VersionRef | None = None
     previous: VersionRef | None = None
-    loaded: VersionRef | None = None  # waits to be given a role
+    loaded: VersionRef | None = None  # has no role yet
     canary: Canary | None = None
     shadow: VersionRef | None = None
 
     @property
-    def named(self) -> Iterator[tuple[str, VersionRef]]:
-        """Roles that are taken, with their versions."""
+    def assigned(self) -> Iterator[tuple[str, VersionRef]]:
+        """Names of the assigned roles, with their versions."""
         canary = None if self.canary is None else self.canary.ref
         every = (
             ("stable", self.stable),
@@ -66,11 +66,11 @@ class Roles:
 
     @property
     def refs(self) -> tuple[VersionRef, ...]:
-        """All versions, each once."""
-        return tuple(dict.fromkeys(ref for _, ref in self.named))
+        """The distinct versions."""
+        return tuple(dict.fromkeys(ref for _, ref in self.assigned))
 
     def without(self, ref: VersionRef) -> Roles:
-        """The roles when a version has none but that of being kept for a rollback."""
+        """The roles without this version as loaded, canary or shadow."""
         return replace(
             self,
             loaded=None if self.loaded == ref else self.loaded,
@@ -79,7 +79,7 @@ class Roles:
         )
 
     def swapped(self, ref: VersionRef) -> Roles:
-        """Another version becomes the stable one; the one before is kept for a rollback."""
+        """The roles after a version becomes stable; the former stable one is kept for rollback."""
         return replace(self.without(ref), stable=ref, previous=self.stable or self.previous)
 
 
@@ -87,7 +87,7 @@ class Roles:
 class DomainState:
     """`revision` counts all entries, `catalog_revision` those that change the catalog or its embeddings.
 
-    As long as no roles were given, the domain is served as the service's own bundle has it.
+    Until roles are assigned (`has_roles`), the domain is served from the service's own bundle.
     """
 
     roles: Roles = field(default_factory=Roles)
@@ -95,17 +95,19 @@ class DomainState:
     revision: int = 0
     catalog_revision: int = 0
     changes: CatalogChanges = field(default_factory=CatalogChanges)
-    features: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by space, then by item: base64 of float32
-    keys: tuple[tuple[str, int], ...] = ()  # idempotency keys and the catalog revisions that they led to
+    features: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Base64 of float32, by feature space and item."""
+    keys: tuple[tuple[str, int], ...] = ()
+    """Recent idempotency keys with the resulting catalog revisions."""
 
     def revision_of(self, key: str | None) -> int | None:
-        """The catalog revision that a change with this key led to, if it was made lately."""
+        """The catalog revision that a recent change with this idempotency key resulted in."""
         return None if key is None else dict(self.keys).get(key)
 
 
 @dataclass(frozen=True)
 class RolesEntry:
-    """Versions were given roles; no roles at all mean that the domain is served no more."""
+    """Assigns roles to versions; without any role the domain is unloaded."""
 
     domain: str
     revision: int
@@ -116,7 +118,7 @@ class RolesEntry:
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """The catalog was changed."""
+    """Changes the catalog."""
 
     domain: str
     revision: int
@@ -127,12 +129,13 @@ class CatalogEntry:
 
 @dataclass(frozen=True)
 class FeaturesEntry:
-    """Embeddings of items were put; `space` names the image encoder that made them, and their width."""
+    """Replaces embeddings of items; `space` is the name of their image encoder and their width."""
 
     domain: str
     revision: int
     space: str
-    rows: Mapping[str, str]  # by item: base64 of float32
+    rows: Mapping[str, str]
+    """Base64 of float32, by item."""
     kind: Literal["features"] = "features"
 
 
@@ -143,7 +146,7 @@ ENTRIES: TypeAdapter[RolesEntry | CatalogEntry | FeaturesEntry] = TypeAdapter(En
 STATES: TypeAdapter[dict[str, DomainState]] = TypeAdapter(dict[str, DomainState])
 
 
-def follow(state: DomainState, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> DomainState:
+def apply_entry(state: DomainState, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> DomainState:
     """The state after an entry."""
     if isinstance(entry, RolesEntry):
         if not entry.roles.refs:
@@ -152,7 +155,11 @@ def follow(state: DomainState, entry: RolesEntry | CatalogEntry | FeaturesEntry)
     catalog_revision = state.catalog_revision + 1
     state = replace(state, revision=entry.revision, catalog_revision=catalog_revision)
     if isinstance(entry, CatalogEntry):
-        keys = (*state.keys, (entry.key, catalog_revision))[-KEYS_KEPT:] if entry.key is not None else state.keys
+        keys = (
+            (*state.keys, (entry.key, catalog_revision))[-MAX_IDEMPOTENCY_KEYS:]
+            if entry.key is not None
+            else state.keys
+        )
         return replace(state, changes=state.changes.then(entry.changes), keys=keys)
     rows = {**state.features.get(entry.space, {}), **entry.rows}
     return replace(state, features={**state.features, entry.space: rows})

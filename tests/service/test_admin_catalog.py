@@ -190,7 +190,7 @@ async def test_embeddings_are_put_and_replaced(shop: Shop) -> None:
 
 
 BAD_EMBEDDINGS: list[tuple[dict[str, list[float]], int, str]] = [
-    ({"item-1": [1.0]}, 422, "is 1 wide, the model reads 8"),
+    ({"item-1": [1.0]}, 422, "has width 1, the model takes 8"),
     ({"nope": [1.0] * 8}, 404, "'nope' is not in the catalog"),
     ({"item-1": [1e300] * 8}, 422, "beyond those of single precision"),
     ({}, 422, "at least 1 item"),

@@ -24,8 +24,8 @@ from service.schemas.admin import (
     CanaryRequest,
     CatalogAnswer,
     CatalogRequest,
+    ConditionalRequest,
     DrainAnswer,
-    ExpectingRequest,
     FeaturesRequest,
     JournalBody,
     LoadRequest,
@@ -33,7 +33,7 @@ from service.schemas.admin import (
     SwapRequest,
     VersionBody,
 )
-from service.versions.administration import Administration, Expectation
+from service.versions.administration import Administration, Precondition
 from service.versions.domains import Serving
 
 NUM_DIGITS = 18
@@ -94,7 +94,7 @@ async def list_versions(request: Request) -> AdminDomainsAnswer:
     administration = service.administration
     journal = administration.replica.journal
     return AdminDomainsAnswer(
-        domains=[_domain_body(administration, name, serving) for name, serving in service.domains.every()],
+        domains=[_domain_body(administration, name, serving) for name, serving in service.domains.items()],
         journal=JournalBody(kind=journal.kind, problems=administration.replica.problems),
         num_slots=administration.num_slots,
     )
@@ -181,7 +181,7 @@ async def change_catalog(
     name: str, body: CatalogRequest, changes: Changes, if_match: IfMatch, response: Response
 ) -> CatalogAnswer:
     """Take items in and out of stock, change them, add some. No answer after this one is older than the change."""
-    revision = await changes.change_catalog(name, body.changes, _expectation(body, if_match))
+    revision = await changes.change_catalog(name, body.changes, _precondition(body, if_match))
     return _changed(name, revision, response)
 
 
@@ -190,7 +190,7 @@ async def put_features(
     name: str, body: FeaturesRequest, changes: Changes, if_match: IfMatch, response: Response
 ) -> CatalogAnswer:
     """Put embeddings of items over the bundle's own."""
-    revision = await changes.put_features(name, body.rows, _expectation(body, if_match))
+    revision = await changes.put_features(name, body.rows, _precondition(body, if_match))
     return _changed(name, revision, response)
 
 
@@ -201,10 +201,10 @@ async def drain(request: Request) -> DrainAnswer:
     return DrainAnswer(status="draining")
 
 
-def _expectation(body: ExpectingRequest, if_match: int | None) -> Expectation:
-    """What the caller expects, by the body or the header."""
+def _precondition(body: ConditionalRequest, if_match: int | None) -> Precondition:
+    """The caller's precondition, from the body or the If-Match header."""
     revision = if_match if body.expected_revision is None else body.expected_revision
-    return Expectation(revision, body.idempotency_key)
+    return Precondition(revision, body.idempotency_key)
 
 
 def _changed(name: str, revision: int, response: Response) -> CatalogAnswer:
@@ -221,7 +221,7 @@ def _told(administration: Administration, name: str, response: Response) -> Admi
 def _domain_body(administration: Administration, name: str, serving: Serving) -> AdminDomainBody:
     canary = serving.roles.canary
     roles_of: dict[str, list[str]] = {}
-    for role, ref in serving.roles.named:
+    for role, ref in serving.roles.assigned:
         roles_of.setdefault(ref.version, []).append(role)
     return AdminDomainBody(
         name=name,
@@ -235,8 +235,8 @@ def _domain_body(administration: Administration, name: str, serving: Serving) ->
                 domain=ref.domain,
                 num_items=len(version.domain.catalog),
                 num_active_items=int(version.domain.catalog.is_active.sum()),
-                slot=version.tenancy.slot,
-                num_requests=version.tenancy.holders.num,
+                slot=version.placed.slot,
+                num_requests=version.placed.references.value,
             )
             for ref, version in serving.versions.items()
         ],

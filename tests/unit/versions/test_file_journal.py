@@ -77,7 +77,7 @@ async def test_damage_in_the_middle_keeps_what_was_before_and_is_set_aside(path:
 
     journal = FileJournal(path)
     assert toys(await journal.open()).revision == 1
-    assert journal.problems == ["line 2 of the journal journal.jsonl is damaged; what follows is not served"]
+    assert journal.problems == ["line 2 of the journal journal.jsonl is damaged; changes from there on are not served"]
     await journal.append(stock_entry(2, "another"))
     assert journal.problems == []
     await journal.close()
@@ -98,10 +98,10 @@ async def test_another_process_cannot_write_the_same_file(path: Path) -> None:
     first, second = FileJournal(path), FileJournal(path)
     await asyncio.gather(first.open(), second.open())
     await first.append(stock_entry(1, "a"))
-    with pytest.raises(JournalError, match="another process writes the journal"):
+    with pytest.raises(JournalError, match="another process has locked the journal"):
         await second.append(stock_entry(1, "b"))
     await first.close()
-    with pytest.raises(JournalError, match="was written by another process; restart this one"):
+    with pytest.raises(JournalError, match="another process has written the journal"):
         await second.append(stock_entry(1, "b"))
     assert set(toys(await read(path)).changes.active) == {"a"}
 
@@ -124,7 +124,9 @@ async def test_a_disk_that_refuses_leaves_the_journal_as_it_was(path: Path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(JournalError, match=r"cannot be written \(No space left on device\); nothing was changed"):
+        with pytest.raises(
+            JournalError, match=r"cannot be written \(No space left on device\), so nothing was changed"
+        ):
             await journal.append(stock_entry(2, "b"))
     assert toys(await read(path)).revision == 1
     await journal.append(stock_entry(2, "c"))
@@ -135,5 +137,5 @@ async def test_a_disk_that_refuses_leaves_the_journal_as_it_was(path: Path, monk
 async def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path / "none" / "journal")
     await journal.open()
-    with pytest.raises(JournalError, match="Give it a place with VIP5_JOURNAL"):
+    with pytest.raises(JournalError, match="point VIP5_JOURNAL to a writable path"):
         await journal.append(stock_entry(1, "a"))

@@ -8,11 +8,11 @@ from functools import reduce
 import pytest
 
 from model.bundle.changes import CatalogChanges
-from service.versions.domains import place_of
-from service.versions.journal import followed
+from service.versions.domains import hash_fraction
+from service.versions.journal import fold
 from service.versions.state import (
     ENTRIES,
-    KEYS_KEPT,
+    MAX_IDEMPOTENCY_KEYS,
     STATES,
     Canary,
     CatalogEntry,
@@ -21,7 +21,7 @@ from service.versions.state import (
     Roles,
     RolesEntry,
     States,
-    follow,
+    apply_entry,
 )
 from tests.unit.versions.entries import FIRST, SECOND, THIRD, features_entry, roles_entry, stock_entry
 
@@ -41,7 +41,7 @@ ENTRIES_OF_TOYS: tuple[RolesEntry | CatalogEntry | FeaturesEntry, ...] = (
 
 
 def test_entries_add_up() -> None:
-    state = reduce(follow, ENTRIES_OF_TOYS, DomainState())
+    state = reduce(apply_entry, ENTRIES_OF_TOYS, DomainState())
     assert (state.revision, state.catalog_revision) == (6, 4)
     assert state.roles.canary == Canary(SECOND, 0.25, "salt")
     assert state.changes.active == {"a": True, "b": False}
@@ -53,33 +53,33 @@ def test_entries_add_up() -> None:
 def test_what_is_written_is_read_back_with_its_types() -> None:
     for entry in ENTRIES_OF_TOYS:
         assert ENTRIES.validate_json(ENTRIES.dump_json(entry)) == entry
-    states = {"toys": reduce(follow, ENTRIES_OF_TOYS, DomainState())}
+    states = {"toys": reduce(apply_entry, ENTRIES_OF_TOYS, DomainState())}
     read = STATES.validate_json(STATES.dump_json(states))
     assert read == states
     assert list(map(type, read["toys"].changes.values["a"].values())) == [float, int, bool, type(None), list]
 
 
 def test_a_snapshot_stands_for_the_entries_before_it() -> None:
-    whole: States = reduce(followed, ENTRIES_OF_TOYS, {})
-    half: States = reduce(followed, ENTRIES_OF_TOYS[:3], {})
+    whole: States = reduce(fold, ENTRIES_OF_TOYS, {})
+    half: States = reduce(fold, ENTRIES_OF_TOYS[:3], {})
     snapshot: States = STATES.validate_json(STATES.dump_json(dict(half)))
-    assert reduce(followed, ENTRIES_OF_TOYS, snapshot) == whole
+    assert reduce(fold, ENTRIES_OF_TOYS, snapshot) == whole
 
 
 def test_an_entry_that_was_there_before_changes_nothing() -> None:
-    states: States = reduce(followed, ENTRIES_OF_TOYS, {})
-    assert followed(states, stock_entry(6, "z")) is states
+    states: States = reduce(fold, ENTRIES_OF_TOYS, {})
+    assert fold(states, stock_entry(6, "z")) is states
 
 
 def test_a_domain_that_was_unloaded_begins_anew_when_it_is_loaded_again() -> None:
-    state = reduce(follow, (*ENTRIES_OF_TOYS, roles_entry(7, Roles())), DomainState())
+    state = reduce(apply_entry, (*ENTRIES_OF_TOYS, roles_entry(7, Roles())), DomainState())
     assert state == DomainState(has_roles=True, revision=7, catalog_revision=4)
 
 
 def test_only_the_latest_keys_are_remembered() -> None:
     state = DomainState()
-    for number in range(KEYS_KEPT + 1):
-        state = follow(state, stock_entry(number + 1, "a", key=str(number)))
+    for number in range(MAX_IDEMPOTENCY_KEYS + 1):
+        state = apply_entry(state, stock_entry(number + 1, "a", key=str(number)))
     assert state.revision_of("0") is None
     assert state.revision_of("1") == 2
 
@@ -93,12 +93,12 @@ def test_a_swap_takes_a_version_out_of_its_other_roles() -> None:
 
 @pytest.mark.parametrize("salt", ["", "salt", "long " * 50])
 def test_users_are_spread_evenly(salt: str) -> None:
-    places = [place_of(f"user-{number}", salt) for number in range(4000)]
+    places = [hash_fraction(f"user-{number}", salt) for number in range(4000)]
     for share in (0.01, 0.1, 0.5, 0.9):
         assert abs(sum(place < share for place in places) / 4000 - share) < 0.03
 
 
 def test_another_salt_chooses_other_users() -> None:
     users = [f"user-{number}" for number in range(2000)]
-    both = sum(place_of(user, "a") < 0.5 and place_of(user, "b") < 0.5 for user in users)
+    both = sum(hash_fraction(user, "a") < 0.5 and hash_fraction(user, "b") < 0.5 for user in users)
     assert 400 < both < 600

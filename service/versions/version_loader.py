@@ -1,4 +1,4 @@
-"""Brings versions of domains into the engine, beside those that answer."""
+"""Loads versions of domains into the engine while others are served."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from model.planning.domain import ServedDomain
 from model.planning.runtime import Runtime
 from service.errors import UnknownBundleError
 from service.versions.bundles import find_bundle
-from service.versions.domain_version import DomainVersion, Tenancy
+from service.versions.domain_version import DomainVersion, PlacedDomain
 from service.versions.features import Features
 from service.versions.slots import Slots
 from service.versions.state import OWN_BUNDLE, DomainState, VersionRef
 
 WarmUp = Callable[[DomainVersion], Awaitable[None]]
-"""Lets a version answer a request. Raises Vip5Error kinds if it cannot."""
+"""Answers one request with a version. Raises Vip5Error kinds."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where versions come from: the bundle that the service was started with, and the folder of others."""
+    """Bundles that versions are loaded from: the service's own, and those in the configured folder."""
 
     runtime: Runtime
     bundles_root: Path | None
@@ -47,7 +47,10 @@ class Sources:
         return VersionRef(OWN_BUNDLE, self.runtime.bundle_hash, domain)
 
     def open(self, bundle: str, domain: str, bundle_hash: str | None = None) -> tuple[VersionRef, OpenedDomain]:
-        """Verify and read a domain; with a hash, of that very bundle only. Raises BundleError kinds and more."""
+        """Verify and read a domain; `bundle_hash` pins the bundle's content.
+
+        Raises BundleError kinds, UnknownBundleError and UnknownDomainError.
+        """
         if bundle == OWN_BUNDLE:
             if domain not in self.runtime.files:
                 raise UnknownDomainError(f"the service's own bundle has no domain {domain!r}")
@@ -55,13 +58,13 @@ class Sources:
         opened = open_domain(find_bundle(self.bundles_root, bundle), domain, self.foundation)
         if bundle_hash not in (None, opened.bundle_hash):
             raise UnknownBundleError(
-                f"the bundle {bundle!r} has the hash {opened.bundle_hash} now, not {bundle_hash}; put the old one back"
+                f"the bundle {bundle!r} now has the hash {opened.bundle_hash}, not {bundle_hash}; restore its old files"
             )
         return VersionRef(bundle, opened.bundle_hash, domain), opened
 
 
 class VersionLoader:
-    """Makes versions; giving them roles is another's work."""
+    """Loads versions and discards them; knows nothing of roles."""
 
     def __init__(self, sources: Sources, slots: Slots, features: Features, warm_up: WarmUp) -> None:
         self.sources = sources
@@ -70,16 +73,16 @@ class VersionLoader:
         self._warm_up = warm_up
 
     async def adopt(self, domain: ServedDomain) -> DomainVersion:
-        """A version of what the engine was started with."""
+        """The version of a domain that was in the engine at the start."""
         files = self.sources.runtime.files[domain.name]
         store = await self._features.store_of(domain, files.features_path)
         opened = OpenedDomain(files, domain.bundle_hash)
-        tenancy = Tenancy(domain.slot, opened, domain, num_added=0, features=store)
-        return DomainVersion(self.sources.own(domain.name), domain, 0, store, {}, tenancy)
+        placed = PlacedDomain(domain.slot, opened, domain, num_added=0, features=store)
+        return DomainVersion(self.sources.own(domain.name), domain, 0, store, {}, placed)
 
     async def load(self, ref: VersionRef, opened: OpenedDomain, name: str, state: DomainState) -> DomainVersion:
-        """Place a version in a free slot and warm it up. Raises Vip5Error kinds; then nothing of it is left."""
-        slot = self.slots.take()
+        """Place a version in a free slot and warm it up. Raises Vip5Error kinds, after freeing what it took."""
+        slot = self.slots.allocate()
         try:
             version = await self._place(slot, ref, opened, name, state)
         except BaseException:
@@ -92,28 +95,28 @@ class VersionLoader:
             raise
         return version
 
-    async def renew(self, version: DomainVersion, state: DomainState, name: str) -> DomainVersion:
-        """The same version after its catalog or embeddings changed; in a slot of its own if its items did."""
+    async def revise(self, version: DomainVersion, state: DomainState, name: str) -> DomainVersion:
+        """The version at the state's catalog revision; added items need a new trie, which takes a new slot."""
         if version.catalog_revision == state.catalog_revision:
             return version
-        if version.tenancy.num_added != len(state.changes.added):
-            return await self.load(version.ref, version.tenancy.opened, name, state)
-        return await asyncio.to_thread(self._revised, version.ref, version.tenancy, state, version)
+        if version.placed.num_added != len(state.changes.added):
+            return await self.load(version.ref, version.placed.opened, name, state)
+        return await asyncio.to_thread(self._at_state, version.ref, version.placed, state, version)
 
     async def discard(self, version: DomainVersion) -> None:
-        """Let go of a version that has no role, once nobody holds on to it."""
+        """Close the version's feature store, and free its slot when its last lease is released."""
         self._features.drop(version.domain)
-        self.slots.retire(version.tenancy)
+        self.slots.free_when_unused(version.placed)
 
     async def _place(
         self, slot: int, ref: VersionRef, opened: OpenedDomain, name: str, state: DomainState
     ) -> DomainVersion:
-        placed = await asyncio.to_thread(self._prepare, slot, opened, name, state)
+        domain = await asyncio.to_thread(self._prepare, slot, opened, name, state)
         files = opened.files
-        await self.slots.place(slot, Placement(files.spec.layout, files.adapter, placed.trie))
-        store = await self._features.store_of(placed, files.features_path)
-        tenancy = Tenancy(slot, opened, placed, num_added=len(state.changes.added), features=store)
-        return await asyncio.to_thread(self._revised, ref, tenancy, state)
+        await self.slots.place(slot, Placement(files.spec.layout, files.adapter, domain.trie))
+        store = await self._features.store_of(domain, files.features_path)
+        placed = PlacedDomain(slot, opened, domain, num_added=len(state.changes.added), features=store)
+        return await asyncio.to_thread(self._at_state, ref, placed, state)
 
     def _prepare(self, slot: int, opened: OpenedDomain, name: str, state: DomainState) -> ServedDomain:
         check_finite(opened.files.adapter, f"domains/{opened.files.spec.name}")
@@ -122,28 +125,28 @@ class VersionLoader:
         files = replace(files, spec=replace(files.spec, name=name))
         return ServedDomain.of(slot, files, tokenizer, opened.bundle_hash)
 
-    def _revised(
-        self, ref: VersionRef, tenancy: Tenancy, state: DomainState, before: DomainVersion | None = None
+    def _at_state(
+        self, ref: VersionRef, placed: PlacedDomain, state: DomainState, before: DomainVersion | None = None
     ) -> DomainVersion:
-        """What a tenancy serves at a state; reads nothing but memory."""
-        domain = tenancy.placed.with_catalog(with_values(tenancy.placed.catalog, state.changes))
-        domain.eligible({})  # kept; every request asks for it
+        """A version of a placed domain at a state. Does no I/O."""
+        domain = placed.domain.with_catalog(with_values(placed.domain.catalog, state.changes))
+        domain.eligible({})  # fills the cache: every request needs it
         rows = state.features.get(space_of(domain.spec), {})
         if before is not None and before.feature_rows is rows:
             features = before.features
         else:
-            features = _patched(tenancy.features, rows)
-        return DomainVersion(ref, domain, state.catalog_revision, features, rows, tenancy)
+            features = _patched(placed.features, rows)
+        return DomainVersion(ref, domain, state.catalog_revision, features, rows, placed)
 
 
 def space_of(spec: DomainSpec) -> str:
-    """Names the image encoder and the width of what a domain reads."""
+    """The feature space that a domain reads: the image encoder's name and the width of its embeddings."""
     encoder = spec.encoder.name if spec.encoder is not None else "unknown"
     return f"{encoder}/{spec.layout.feature_dim}"
 
 
-def packed(feature: NDArray[np.float32]) -> str:
-    """An embedding as the journal keeps it."""
+def feature_to_base64(feature: NDArray[np.float32]) -> str:
+    """An embedding as the journal stores it."""
     return base64.b64encode(feature.astype("<f4").tobytes()).decode()
 
 
