@@ -1,1 +1,1 @@
-"""Bodies of requests and answers, as HTTP and the command line take and give them."""
+"""Bodies of requests and answers, for HTTP and the command line."""

@@ -9,30 +9,30 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
 from model.bundle.changes import CatalogChanges, Cell
-from service.schemas.base import LARGEST_INT, AnswerBody, DomainName, ItemId, ItemIds, RequestBody
-from service.schemas.filters import MOST_VALUES, SCALAR_SCHEMA, Column, scalar_of
+from service.schemas.base import MAX_INT, AnswerBody, DomainName, ItemId, ItemIds, RequestBody
+from service.schemas.filters import MAX_VALUES, SCALAR_SCHEMA, Column, scalar_of
 
 BundleName: TypeAlias = Annotated[str, Field(min_length=1, max_length=128)]
 VersionName: TypeAlias = Annotated[str, Field(min_length=1, max_length=128)]
-Revision: TypeAlias = Annotated[int, Field(ge=0, le=LARGEST_INT)]
+Revision: TypeAlias = Annotated[int, Field(ge=0, le=MAX_INT)]
 Key: TypeAlias = Annotated[str, Field(min_length=1, max_length=128)]
 
 _CELL_SCHEMA: dict[str, Any] = {
     "anyOf": [
         *SCALAR_SCHEMA,
-        {"type": "array", "items": {"anyOf": SCALAR_SCHEMA}, "maxItems": MOST_VALUES},
+        {"type": "array", "items": {"anyOf": SCALAR_SCHEMA}, "maxItems": MAX_VALUES},
         {"type": "null"},
     ]
 }
 
 
 def cell_of(given: object) -> Cell:
-    """A value of a catalog. Raises ValueError."""
+    """A value in a catalog column. Raises ValueError."""
     if given is None:
         return None
     if isinstance(given, list):
-        if len(given) > MOST_VALUES:
-            raise ValueError(f"a list holds at most {MOST_VALUES} values, not {len(given)}")
+        if len(given) > MAX_VALUES:
+            raise ValueError(f"a list may contain at most {MAX_VALUES} values, not {len(given)}")
         return [scalar_of(value) for value in given]
     return scalar_of(given)
 
@@ -43,54 +43,61 @@ Embedding: TypeAlias = Annotated[list[float], Field(min_length=1, max_length=16_
 
 
 class LoadRequest(RequestBody):
-    """Which version to load."""
+    """The version to load."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"bundle": "summer", "activate": True}]})
 
-    bundle: BundleName = Field(description="Name of the bundle's folder, below the configured one.")
-    domain: DomainName | None = Field(default=None, description="Its name in the bundle; left out: the same name.")
-    activate: bool = Field(default=False, description="Whether to swap to it as soon as it is loaded.")
+    bundle: BundleName = Field(description="Name of the bundle's folder in the bundles root.")
+    domain: DomainName | None = Field(
+        default=None, description="The domain's name in the bundle (default: the name in the path)."
+    )
+    activate: bool = Field(default=False, description="Swap to the version as soon as it is loaded.")
 
 
 class SwapRequest(RequestBody):
-    """Which version to make the stable one."""
+    """The version to make the stable one."""
 
-    version: VersionName | None = Field(default=None, description="Left out: the one that was loaded last and waits.")
-    expected: VersionName | None = Field(default=None, description="Refuse unless this is the stable version now.")
+    version: VersionName | None = Field(default=None, description="A loaded version (default: the one without a role).")
+    expected: VersionName | None = Field(
+        default=None, description="Reject the swap unless this is the current stable version."
+    )
 
 
 class CanaryRequest(RequestBody):
-    """Which version a share of the users gets."""
+    """The canary version and its share of the users."""
 
     version: VersionName = Field(description="A loaded version.")
-    share: float = Field(gt=0, le=1, description="Share of the users.")
-    salt: Key | None = Field(default=None, description="Another one chooses other users; left out: the version.")
+    share: float = Field(gt=0, le=1, description="Share of the users who get the canary.")
+    salt: Key | None = Field(
+        default=None, description="Hash salt that selects the users (default: the version's name)."
+    )
 
 
 class ShadowRequest(RequestBody):
-    """Which version answers along, unseen."""
+    """The version that requests are repeated on; its answers go to the metrics only."""
 
     version: VersionName = Field(description="A loaded version.")
 
 
 class ConditionalRequest(RequestBody):
-    """A change of the catalog."""
+    """A change with a precondition."""
 
     expected_revision: Revision | None = Field(
-        default=None, description="Refuse unless the catalog is at this revision; the header If-Match says the same."
+        default=None,
+        description="Reject the change unless the catalog is at this revision; overrides the If-Match header.",
     )
-    idempotency_key: Key | None = Field(default=None, description="A change with the same key is made once only.")
+    idempotency_key: Key | None = Field(default=None, description="Changes with the same key are made only once.")
 
 
 class CatalogRequest(ConditionalRequest):
-    """Changes of items, all of which are made, or none."""
+    """Changes of items, applied atomically."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"deactivate": ["toy-0001"], "activate": ["toy-0002"]}]})
 
-    deactivate: ItemIds = Field(default=[], description="Items that may not be recommended from now on.")
-    activate: ItemIds = Field(default=[], description="Items that may be recommended again.")
+    deactivate: ItemIds = Field(default=[], description="Items to exclude from recommendations.")
+    activate: ItemIds = Field(default=[], description="Items to include in recommendations again.")
     set: Annotated[dict[ItemId, Cells], Field(max_length=10_000)] = Field(
-        default={}, description="Columns to change, by item: title, image, category and any other but the identifiers."
+        default={}, description="New column values by item; all columns except the identifiers can be changed."
     )
     add: Annotated[list[Cells], Field(max_length=10_000)] = Field(
         default=[], description="New items, with at least `item_id` and `index`."
@@ -100,9 +107,9 @@ class CatalogRequest(ConditionalRequest):
     def _check(self) -> Self:
         both = sorted(set(self.activate) & set(self.deactivate))
         if both:
-            raise ValueError(f"activate and deactivate both name {both[0]!r}; say one of them")
+            raise ValueError(f"{both[0]!r} is in both activate and deactivate; put it in one of them")
         if not (self.deactivate or self.activate or self.set or self.add):
-            raise ValueError("nothing is to be changed; give deactivate, activate, set or add")
+            raise ValueError("the body contains no change; give deactivate, activate, set or add")
         return self
 
     @property
@@ -115,14 +122,14 @@ class FeaturesRequest(ConditionalRequest):
     """Embeddings of items."""
 
     features: Annotated[dict[ItemId, Embedding], Field(min_length=1, max_length=10_000)] = Field(
-        description="By item, as wide as the domain's encoder makes them."
+        description="Embeddings by item, with the width of the domain's image encoder."
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         for item_id, row in self.rows.items():
             if not np.isfinite(row).all():
-                raise ValueError(f"the embedding of {item_id!r} has values beyond those of single precision")
+                raise ValueError(f"the embedding of {item_id!r} contains values outside of the float32 range")
         return self
 
     @property
@@ -132,59 +139,61 @@ class FeaturesRequest(ConditionalRequest):
 
 
 class VersionBody(AnswerBody):
-    """A version that is loaded."""
+    """A loaded version."""
 
-    version: str = Field(description="Names it in other requests and in the metrics.")
-    roles: list[str] = Field(description="`stable`, `previous`, `loaded` (waits for a role), `canary`, `shadow`.")
+    version: str = Field(description="The version's name in other requests and in metrics.")
+    roles: list[str] = Field(description="`stable`, `previous`, `loaded` (no role yet), `canary`, `shadow`.")
     bundle: str = Field(description="Hash of the bundle.")
-    bundle_name: str | None = Field(description="Name of the bundle; null for the service's own.")
+    bundle_name: str | None = Field(
+        description="Name of the bundle's folder; null for the bundle that the service was started with."
+    )
     domain: str = Field(description="The domain's name in the bundle.")
-    num_items: int = Field(description="Items in its catalog, inactive ones included.")
+    num_items: int = Field(description="Items in its catalog, including inactive ones.")
     num_active_items: int = Field(description="Items that may be recommended.")
-    slot: int = Field(description="Its place in the engine.")
-    num_requests: int = Field(description="Requests that hold on to it.")
+    slot: int = Field(description="Its slot in the engine.")
+    num_requests: int = Field(description="Running requests that use it.")
 
 
 class CanaryBody(AnswerBody):
-    """Who gets the canary."""
+    """The canary's share of the users."""
 
-    share: float = Field(description="Share of the users.")
-    salt: str = Field(description="Chooses the users.")
+    share: float = Field(description="Share of the users who get the canary.")
+    salt: str = Field(description="Hash salt that selects the users.")
 
 
 class AdminDomainBody(AnswerBody):
     """The versions of a domain."""
 
-    name: str = Field(description="Its name.")
-    catalog_revision: int = Field(description="How often the catalog or its embeddings have been changed.")
-    versions: list[VersionBody] = Field(description="All that are loaded.")
-    canary: CanaryBody | None = Field(description="Null where there is none.")
+    name: str = Field(description="The domain's name.")
+    catalog_revision: int = Field(description="Number of changes made to the catalog and its embeddings.")
+    versions: list[VersionBody] = Field(description="The loaded versions.")
+    canary: CanaryBody | None = Field(description="The canary's share of the users; null if there is no canary.")
     is_loading: bool = Field(description="Whether another version is being loaded.")
 
 
 class JournalBody(AnswerBody):
-    """Where changes are kept."""
+    """The journal of changes."""
 
     kind: str = Field(description="`file`, `redis` or `none`.")
-    problems: list[str] = Field(description="What is wrong with it, or not served as it says.")
+    problems: list[str] = Field(description="Faults of the journal, and domains that are not served as it says.")
 
 
 class AdminDomainsAnswer(AnswerBody):
-    """All that can be changed."""
+    """All domains, the journal and the engine's slots."""
 
-    domains: list[AdminDomainBody] = Field(description="In the order of their names.")
-    journal: JournalBody = Field(description="Where changes are kept.")
-    num_slots: int = Field(description="Places of the engine that are taken.")
+    domains: list[AdminDomainBody] = Field(description="Sorted by name.")
+    journal: JournalBody = Field(description="The journal of changes.")
+    num_slots: int = Field(description="Allocated slots of the engine.")
 
 
 class CatalogAnswer(AnswerBody):
-    """A change of the catalog was made; no answer that comes from now on is older than it."""
+    """A completed change of the catalog; no later answer uses the catalog before it."""
 
     domain: str = Field(description="The domain's name.")
-    catalog_revision: int = Field(description="The revision that the change led to.")
+    catalog_revision: int = Field(description="The catalog's revision after the change.")
 
 
 class DrainAnswer(AnswerBody):
-    """No new request is taken."""
+    """The service rejects new requests."""
 
     status: str = Field(description="`draining`.")

@@ -1,4 +1,4 @@
-"""What all bodies have in common."""
+"""Base classes and field types of all bodies."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.degradation import Degradation, DegradationKind
 
-LARGEST_INT = 2**63 - 1
-MOST_FIELDS = 64
+MAX_INT = 2**63 - 1
+MAX_FIELDS = 64
 
 DomainName: TypeAlias = Annotated[str, Field(min_length=1, max_length=64)]
 ItemId: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
@@ -22,16 +22,16 @@ ItemIds: TypeAlias = Annotated[list[ItemId], Field(max_length=10_000)]
 
 
 class RequestBody(BaseModel):
-    """A request: unknown fields, other types and non-finite numbers are refused."""
+    """A request; rejects unknown fields, wrong types and non-finite numbers."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _check_number_of_fields(cls, given: object) -> object:
-        """Each unknown field is a fault of its own, and a body of a megabyte has room for very many."""
-        if isinstance(given, dict) and len(given) > MOST_FIELDS:
-            raise ValueError(f"the body has {len(given)} fields, of which most are unknown; send at most {MOST_FIELDS}")
+        """Limit the errors of one body: each unknown field is one, and a large body has room for very many."""
+        if isinstance(given, dict) and len(given) > MAX_FIELDS:
+            raise ValueError(f"the body has {len(given)} fields, most of them unknown; send at most {MAX_FIELDS}")
         return given
 
 
@@ -42,12 +42,13 @@ class AnswerBody(BaseModel):
 
 
 class DegradedBody(AnswerBody):
-    """Something that made the answer less than it could be."""
+    """One way in which an answer is degraded."""
 
     kind: str = Field(
-        description=f"Stable name: {', '.join(DegradationKind)}.", examples=[DegradationKind.MISSING_FEATURES.value]
+        description=f"Stable name of the kind: {', '.join(DegradationKind)}.",
+        examples=[DegradationKind.MISSING_FEATURES.value],
     )
-    detail: str = Field(description="Details for people.")
+    detail: str = Field(description="Human-readable detail.")
 
 
 def degraded_bodies(degraded: Iterable[Degradation]) -> list[DegradedBody]:

@@ -1,4 +1,4 @@
-"""Answers of GET /domains and what lies below it."""
+"""Answers of GET /domains and the paths below it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from service.schemas.base import AnswerBody, ItemId
 
 
 class EncoderBody(AnswerBody):
-    """The image encoder whose embeddings a domain reads."""
+    """The image encoder of a domain."""
 
-    name: str = Field(description="Its name.")
+    name: str = Field(description="The encoder's name.")
     dim: int = Field(description="Width of its embeddings.")
 
 
 class TemplatesBody(AnswerBody):
-    """Prompts by task."""
+    """Prompt templates by task."""
 
     sequential: list[str] = Field(description="For POST /recommend/sequential.")
     direct: list[str] = Field(description="For POST /recommend/direct.")
@@ -25,56 +25,56 @@ class TemplatesBody(AnswerBody):
 
 
 class DomainBody(AnswerBody):
-    """A domain that is served."""
+    """A served domain."""
 
-    name: str = Field(description="Its name.")
+    name: str = Field(description="The domain's name.")
     bundle: str = Field(description="Hash of the bundle.")
-    catalog_revision: int = Field(description="How often the catalog has been changed since it was loaded.")
-    num_items: int = Field(description="Items in its catalog, inactive ones included.")
+    catalog_revision: int = Field(description="Number of changes made to the catalog since it was loaded.")
+    num_items: int = Field(description="Items in its catalog, including inactive ones.")
     num_active_items: int = Field(description="Items that may be recommended.")
-    num_users: int | None = Field(description="Known users; null where the bundle has no table of users.")
-    columns: list[str] = Field(description="Columns of the catalog that `where` can filter by.")
-    encoder: EncoderBody | None = Field(description="Its image encoder; null for text-only prompts.")
-    visual_tokens: int = Field(description="Tokens that an image becomes.")
-    is_trained: bool = Field(description="Whether the weights were ever tuned.")
-    templates: TemplatesBody = Field(description="The prompts that it takes.")
-    default_templates: dict[str, str] = Field(description="The prompts used where a request names none.")
+    num_users: int | None = Field(description="Known users; null if the bundle has no users table.")
+    columns: list[str] = Field(description="Catalog columns that `where` can filter by.")
+    encoder: EncoderBody | None = Field(description="Its image encoder; null if prompts are text only.")
+    visual_tokens: int = Field(description="Visual tokens per image.")
+    is_trained: bool = Field(description="Whether the weights were trained.")
+    templates: TemplatesBody = Field(description="The available prompt templates.")
+    default_templates: dict[str, str] = Field(description="The prompt templates used if a request names none.")
 
 
 class DomainsAnswer(AnswerBody):
     """All domains."""
 
-    domains: list[DomainBody] = Field(description="In the order of their names.")
+    domains: list[DomainBody] = Field(description="Sorted by name.")
 
 
 class CatalogItem(AnswerBody):
     """An item of the catalog."""
 
-    item_id: ItemId = Field(description="The shop's own id.")
-    title: str | None = Field(description="Its title.")
-    image: str | None = Field(description="Reference to its picture.")
+    item_id: ItemId = Field(description="The shop's id.")
+    title: str | None = Field(description="The item's title.")
+    image: str | None = Field(description="The item's image reference.")
     is_active: bool = Field(description="Whether it may be recommended.")
-    attributes: dict[str, Any] = Field(description="Further columns, `category` included.")
+    attributes: dict[str, Any] = Field(description="All other columns, including `category`.")
 
 
 class ItemsAnswer(AnswerBody):
     """A page of a catalog."""
 
-    items: list[CatalogItem] = Field(description="In the catalog's order.")
-    total: int = Field(description="Items that match in all.")
-    offset: int = Field(description="Items skipped before this page.")
+    items: list[CatalogItem] = Field(description="In catalog order.")
+    total: int = Field(description="Total number of matching items.")
+    offset: int = Field(description="Number of items before this page.")
 
 
 class KnownUser(AnswerBody):
-    """A user that the domain knows."""
+    """A user in the domain's users table."""
 
-    user_id: str = Field(description="The shop's own id.")
-    name: str | None = Field(description="Stands in the prompts that speak of the user by name.")
+    user_id: str = Field(description="The shop's id.")
+    name: str | None = Field(description="The name used in prompts.")
 
 
 class UsersAnswer(AnswerBody):
     """A page of the known users."""
 
-    users: list[KnownUser] = Field(description="In the table's order.")
-    total: int = Field(description="Users that match in all.")
-    offset: int = Field(description="Users skipped before this page.")
+    users: list[KnownUser] = Field(description="In table order.")
+    total: int = Field(description="Total number of matching users.")
+    offset: int = Field(description="Number of users before this page.")

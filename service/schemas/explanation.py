@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from model.engine.protocol import FinishReason
 from service.schemas.base import (
-    LARGEST_INT,
+    MAX_INT,
     AnswerBody,
     DegradedBody,
     DomainName,
@@ -34,46 +34,50 @@ EXAMPLES: list[Any] = [
 
 
 class ExplanationRequest(RequestBody):
-    """Why a user would like an item."""
+    """Explain why a user would like an item."""
 
     model_config = ConfigDict(json_schema_extra={"examples": EXAMPLES})
 
-    domain: DomainName = Field(description="The domain to answer from; GET /domains names them.")
+    domain: DomainName = Field(description="The domain; GET /domains lists them.")
     item_id: ItemId = Field(description="The item to explain.")
-    user_id: UserId | None = Field(default=None, description="The shop's own id of the user.")
-    user_name: UserName | None = Field(default=None, description="Stands in the prompt in place of the stored name.")
-    feature: Text | None = Field(default=None, description="A word that the explanation is to be about.")
-    star_rating: int | None = Field(default=None, ge=1, le=5, description="The rating to explain.")
+    user_id: UserId | None = Field(default=None, description="The shop's id of the user.")
+    user_name: UserName | None = Field(
+        default=None, description="The user's name in the prompt (default: the stored name)."
+    )
+    feature: Text | None = Field(default=None, description="The feature word that the explanation should mention.")
+    star_rating: int | None = Field(default=None, ge=1, le=5, description="The user's rating of the item.")
     review_headline: Text | None = Field(default=None, description="The headline of the user's review.")
     template: TemplateId | None = Field(
-        default=None, description="The prompt; left out: the best for the given fields."
+        default=None, description="The prompt template (default: the best for the given fields)."
     )
-    max_new_tokens: int = Field(default=64, ge=1, le=512, description="Longest text, in tokens.")
-    num_beams: int = Field(default=1, ge=1, le=32, description="Beams of the search; 1 is greedy.")
-    temperature: float = Field(default=0.0, ge=0, le=10, description="0 is greedy; more draws at random.")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="Draw among the likeliest tokens that hold this mass.")
-    seed: int | None = Field(default=None, ge=0, le=LARGEST_INT, description="Makes drawing repeatable.")
-    stream: bool = Field(default=False, description="Answer in server-sent events, token by token.")
+    max_new_tokens: int = Field(default=64, ge=1, le=512, description="Maximum length of the text in tokens.")
+    num_beams: int = Field(default=1, ge=1, le=32, description="Beam width; 1 is greedy search.")
+    temperature: float = Field(default=0.0, ge=0, le=10, description="Sampling temperature; 0 is greedy search.")
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="Sample from the most likely tokens with this total probability."
+    )
+    seed: int | None = Field(default=None, ge=0, le=MAX_INT, description="Seed for reproducible sampling.")
+    stream: bool = Field(default=False, description="Stream the answer token by token as server-sent events.")
 
 
 class ExplanationAnswer(AnswerBody):
     """A generated text."""
 
     text: str = Field(description="The explanation.")
-    star_rating: float | None = Field(description="The rating that the model gave, where the template asks for one.")
-    template: str = Field(description="The prompt that was used.")
-    finish_reason: FinishReason = Field(description="Why the text ends where it does.")
-    degraded: list[DegradedBody] = Field(description="What made the answer less than it could be.")
-    domain: str = Field(description="The domain that answered.")
-    bundle: str = Field(description="Hash of the bundle that answered.")
-    catalog_revision: int = Field(description="How often the catalog had been changed since it was loaded.")
-    request_id: str = Field(description="Names the request in the service's log.")
+    star_rating: float | None = Field(description="The predicted rating; null unless the template asks for one.")
+    template: str = Field(description="The prompt template that was used.")
+    finish_reason: FinishReason = Field(description="Why generation stopped.")
+    degraded: list[DegradedBody] = Field(description="The ways in which the answer is degraded.")
+    domain: str = Field(description="The domain.")
+    bundle: str = Field(description="Hash of the bundle.")
+    catalog_revision: int = Field(description="Number of changes made to the catalog since it was loaded.")
+    request_id: str = Field(description="Identifies the request in the service's log.")
 
 
 class TokenEvent(AnswerBody):
-    """Data of a `token` event: what a new token added to the text."""
+    """Data of a `token` event: the text that a new token adds."""
 
-    text: str = Field(description="To be appended to what came before.")
+    text: str = Field(description="Text to append to that of earlier events.")
 
 
 EventName = Literal["token", "done", "error"]

@@ -8,15 +8,15 @@ from service.schemas.base import AnswerBody
 
 
 class LiveAnswer(AnswerBody):
-    """Whether the process can do its work."""
+    """Whether the process works."""
 
     status: str = Field(description="`live` or `not_live`.")
-    reasons: list[str] = Field(description="Why the process should be started anew.")
+    reasons: list[str] = Field(description="Why the process should be restarted.")
 
 
 class ReadyAnswer(AnswerBody):
-    """Whether requests are taken."""
+    """Whether the service accepts requests."""
 
     status: str = Field(description="`ready` or `not_ready`.")
-    reasons: list[str] = Field(description="What stands in the way.")
-    degraded: list[str] = Field(description="What makes answers less than they could be.")
+    reasons: list[str] = Field(description="Why the service is not ready.")
+    degraded: list[str] = Field(description="Faults that degrade answers.")

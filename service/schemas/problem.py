@@ -6,25 +6,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class FieldError(BaseModel):
-    """One thing that is wrong with one field."""
+    """An error in one field."""
 
     model_config = ConfigDict(extra="forbid")
 
-    field: str = Field(description="The field at fault, with dots between levels; `body` for the whole.")
-    message: str = Field(description="The rule that does not hold, and the value where it is short.")
+    field: str = Field(description="Path of the field, separated by dots; `body` for the whole body.")
+    message: str = Field(description="The violated rule and the value, truncated.")
     code: str = Field(description="Stable name of the rule.")
 
 
 class Problem(BaseModel):
-    """What went wrong, for people (`title`, `detail`) and for programs (`code`, `retryable`)."""
+    """An error, for people (`title`, `detail`) and for programs (`code`, `retryable`)."""
 
     model_config = ConfigDict(extra="forbid")
 
     type: str = Field(description="URN of the kind of problem.", examples=["urn:vip5:problem:unknown_domain"])
-    title: str = Field(description="The kind of problem, in words.")
+    title: str = Field(description="Summary of the kind of problem.")
     status: int = Field(description="The HTTP status.")
-    detail: str = Field(description="This very problem: the value, the rule and the remedy.")
+    detail: str = Field(description="This occurrence: the value, the rule and the remedy.")
     code: str = Field(description="Stable name of the kind of problem.", examples=["unknown_domain"])
-    request_id: str = Field(description="Names the request in the service's log.")
+    request_id: str = Field(description="Identifies the request in the service's log.")
     retryable: bool = Field(description="Whether the same request may succeed later.")
-    errors: list[FieldError] | None = Field(default=None, description="For bad input: what is wrong, field by field.")
+    errors: list[FieldError] | None = Field(default=None, description="For invalid input: the errors by field.")

@@ -39,61 +39,70 @@ DIRECT_EXAMPLES: list[Any] = [
 
 
 class RankingRequest(RequestBody):
-    """What the two ways of asking for items have in common."""
+    """Fields common to both kinds of recommendation requests."""
 
-    domain: DomainName = Field(description="The domain to answer from; GET /domains names them.")
-    user_id: UserId | None = Field(default=None, description="The shop's own id of the user.")
-    user_name: UserName | None = Field(default=None, description="Stands in the prompt in place of the stored name.")
-    template: TemplateId | None = Field(default=None, description="The prompt; left out: the domain's default.")
-    k: int = Field(default=10, ge=1, le=100, description="Most items to return.")
-    num_beams: int | None = Field(default=None, ge=1, le=256, description="Width of the search; left out: max(20, k).")
-    exclude_items: ItemIds = Field(default=[], description="Items never to return.")
-    where: Where = Field(default={}, description="Only items whose column has the value, or one of the values.")
+    domain: DomainName = Field(description="The domain; GET /domains lists them.")
+    user_id: UserId | None = Field(default=None, description="The shop's id of the user.")
+    user_name: UserName | None = Field(
+        default=None, description="The user's name in the prompt (default: the stored name)."
+    )
+    template: TemplateId | None = Field(default=None, description="The prompt template (default: the domain's).")
+    k: int = Field(default=10, ge=1, le=100, description="Maximum number of items to return.")
+    num_beams: int | None = Field(default=None, ge=1, le=256, description="Beam width (default: max(20, k)).")
+    exclude_items: ItemIds = Field(default=[], description="Items to exclude.")
+    where: Where = Field(default={}, description="Return only items whose column has the value, or one of the values.")
     length_penalty: float | None = Field(
-        default=None, ge=0, le=5, description="Scores are divided by length^length_penalty; left out: the domain's."
+        default=None, ge=0, le=5, description="Scores are divided by length^length_penalty (default: the domain's)."
     )
     exactness: Exactness = Field(
-        default="beam", description="`certified` widens the search until all k items are proven, or a limit is reached."
+        default="beam", description="`certified` widens the search until all k items are proven or a limit is reached."
     )
-    deadline_ms: int | None = Field(default=None, ge=1, le=600_000, description="Answer within, or 504.")
-    timings: bool = Field(default=False, description="Whether to tell where the time went.")
+    deadline_ms: int | None = Field(
+        default=None,
+        ge=1,
+        le=600_000,
+        description="Deadline; exceeding it gives status 504 (default: the service's).",
+    )
+    timings: bool = Field(default=False, description="Return the duration of each stage.")
 
 
 class SequentialRequest(RankingRequest):
-    """Next items for a history."""
+    """Recommend the next items after a history."""
 
     model_config = ConfigDict(json_schema_extra={"examples": SEQUENTIAL_EXAMPLES})
 
     history: Annotated[ItemIds, Field(min_length=1)] = Field(description="Past items, oldest first.")
-    exclude_history: bool = Field(default=True, description="Whether items of the history are never returned.")
-    include_items: ItemIds | None = Field(default=None, description="Only these may be returned.")
+    exclude_history: bool = Field(default=True, description="Exclude the items of the history.")
+    include_items: ItemIds | None = Field(
+        default=None, description="Return only these items (default: the whole catalog)."
+    )
 
 
 class DirectRequest(RankingRequest):
-    """Rank candidates, or the whole catalog."""
+    """Rank given candidates, or the whole catalog."""
 
     model_config = ConfigDict(json_schema_extra={"examples": DIRECT_EXAMPLES})
 
     candidates: Annotated[ItemIds, Field(min_length=1)] | None = Field(
-        default=None, description="The items to rank; left out: the whole catalog."
+        default=None, description="The items to rank (default: the whole catalog)."
     )
 
 
 class RankedItem(AnswerBody):
-    """One item of an answer."""
+    """A recommended item."""
 
-    rank: int = Field(description="1 for the best.")
-    item_id: ItemId = Field(description="The shop's own id.")
+    rank: int = Field(description="Rank, from 1 for the best.")
+    item_id: ItemId = Field(description="The shop's id.")
     score: float = Field(
-        description="Log-probability of the item (over length^length_penalty), or P(yes) where yes/no was asked."
+        description="Log-probability of the item, divided by length^length_penalty; P(yes) for pointwise templates."
     )
-    title: str | None = Field(description="The catalog's title.")
-    image: str | None = Field(description="The catalog's reference to the picture.")
-    attributes: dict[str, Any] = Field(description="The catalog's further columns, `category` included.")
+    title: str | None = Field(description="The item's title.")
+    image: str | None = Field(description="The item's image reference.")
+    attributes: dict[str, Any] = Field(description="All other catalog columns, including `category`.")
 
 
 class TimingsBody(AnswerBody):
-    """Milliseconds that each stage took; encode and decode are those of the whole batch."""
+    """Duration of each stage in milliseconds; `encode` and `decode` are those of the whole batch."""
 
     plan: float = Field(description="Assembling the prompt.")
     features: float = Field(description="Fetching image embeddings.")
@@ -104,14 +113,16 @@ class TimingsBody(AnswerBody):
 
 
 class RankingAnswer(AnswerBody):
-    """Items, best first, and how far to trust them."""
+    """Ranked items, with their exactness and any degradation."""
 
-    items: list[RankedItem] = Field(description="At most k, fewer if fewer are eligible.")
-    exact_prefix: int = Field(description="So many leading items are proven to be the true top under the model.")
-    num_beams_effective: int = Field(description="Width of the search that found them; 0 where none was needed.")
-    degraded: list[DegradedBody] = Field(description="What made the answer less than it could be.")
-    domain: str = Field(description="The domain that answered.")
-    bundle: str = Field(description="Hash of the bundle that answered.")
-    catalog_revision: int = Field(description="How often the catalog had been changed since it was loaded.")
-    request_id: str = Field(description="Names the request in the service's log.")
-    timings_ms: TimingsBody | None = Field(default=None, description="Where the time went, if asked for.")
+    items: list[RankedItem] = Field(description="The best items first; at most k, fewer if fewer are eligible.")
+    exact_prefix: int = Field(
+        description="Number of leading items proven to be the true top of the catalog under the model."
+    )
+    num_beams_effective: int = Field(description="Beam width that was used; 0 if no search was needed.")
+    degraded: list[DegradedBody] = Field(description="The ways in which the answer is degraded.")
+    domain: str = Field(description="The domain.")
+    bundle: str = Field(description="Hash of the bundle.")
+    catalog_revision: int = Field(description="Number of changes made to the catalog since it was loaded.")
+    request_id: str = Field(description="Identifies the request in the service's log.")
+    timings_ms: TimingsBody | None = Field(default=None, description="Durations by stage, if requested.")
