@@ -1,1 +1,1 @@
-"""What shows how the service is: metrics, traces, logs and whether it is alive."""
+"""Metrics, traces, logs and liveness."""

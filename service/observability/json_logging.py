@@ -1,4 +1,4 @@
-"""JSON lines on standard output. What goes in never holds a history, a name or a key."""
+"""Logs as JSON lines on standard output. They never contain histories, names or keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUIET_ROUTES = (
 
 
 def configure_logging(level: str) -> None:
-    """Send every logger's lines through the root; called once, by the command line."""
+    """Configure the root logger; called once per process."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         JsonFormatter(
@@ -36,7 +36,7 @@ def configure_logging(level: str) -> None:
 
 
 def log_request(trace: RequestTrace, status: int, duration_s: float) -> None:
-    """The one line of a request; probes and scrapes are logged at level debug."""
+    """Log a request in one line; probes and scrapes at level debug."""
     fields = {
         "request_id": trace.request_id,
         "trace_id": trace.trace_id,

@@ -1,4 +1,4 @@
-"""What is noted about one request while it is answered, for its log line and its metrics."""
+"""Records one request's progress for its log line, metrics and spans."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Span:
-    """A stage of a request; times are on the clock of time.time_ns."""
+    """A stage of a request; times are those of time.time_ns."""
 
     name: str
     started_ns: int
@@ -25,7 +25,7 @@ class Span:
 
 @dataclass
 class RequestTrace:
-    """Filled in along the way. Never holds a history, a name or a key."""
+    """The record of one request. Never contains histories, names or keys."""
 
     request_id: str
     route: str = "unmatched"
@@ -36,25 +36,25 @@ class RequestTrace:
     error_code: str | None = None
     stages_ms: dict[str, float] = field(default_factory=dict)
     traceparent: str | None = None
-    """The caller's own span, as the W3C's header names it."""
+    """The W3C traceparent header of the caller's span."""
     trace_id: str | None = None
-    """Known at the end, if the request's trace is sampled."""
+    """Set at the end of the request if its trace is sampled."""
     started_ns: int = field(default_factory=time.time_ns)
     spans: list[Span] = field(default_factory=list)
 
-    _held: ExitStack = field(default_factory=ExitStack, repr=False)
+    _contexts: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def hold(self, context: AbstractContextManager[T]) -> T:
-        """Enter a context that is left when the request has ended, its answer sent."""
-        return self._held.enter_context(context)
+        """Enter a context, and exit it after the response is sent."""
+        return self._contexts.enter_context(context)
 
     def end(self) -> None:
-        """To be called once, by whoever made the trace."""
-        self._held.close()
+        """Exit the held contexts; called once, by the creator of the trace."""
+        self._contexts.close()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Note how long the block took."""
+        """Record the duration of the block."""
         started_at = time.perf_counter()
         try:
             yield
@@ -62,7 +62,7 @@ class RequestTrace:
             self._note_spans({name: time.perf_counter() - started_at})
 
     def note_engine(self, queue_s: float, timings: Timings) -> None:
-        """Note the stages in the lane, which followed each other and ended just now."""
+        """Record the stages in the lane, which ran one after the other and have just ended."""
         self._note_spans({"queue": queue_s, "encode": timings.encode_s, "decode": timings.decode_s})
 
     def note_stage(self, name: str, duration_s: float) -> None:

@@ -154,7 +154,7 @@ async def test_a_lane_that_is_stuck_makes_the_process_not_live(client: httpx.Asy
     assert live.status_code == 503
     assert live.json()["status"] == "not_live"
     (reason,) = live.json()["reasons"]
-    assert reason.startswith("the ranking lane has been in one batch for ")
+    assert reason.startswith("the ranking lane has been running one batch for ")
     engine.gate.set()
     await running
     async with asyncio.timeout(30):

@@ -1,4 +1,4 @@
-"""What the service counts, and how Prometheus reads it."""
+"""Prometheus metrics."""
 
 from service.observability.metrics.metrics import Metrics, Role
 

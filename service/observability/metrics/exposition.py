@@ -1,4 +1,4 @@
-"""Metrics as text: Prometheus' own form, or OpenMetrics, which alone carries exemplars."""
+"""Metrics in the Prometheus or OpenMetrics text format; only the latter has exemplars."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from prometheus_client.registry import Collector
 
 @dataclass(frozen=True)
 class Exposition:
-    """What a scrape is answered with."""
+    """The response to a scrape."""
 
     content: bytes
     media_type: str
 
 
 class _WithoutCreated(Collector):
-    """Leaves out when each series began: as many series again, which nothing here reads."""
+    """Drops the `_created` series, which double the output and which no rule or panel uses."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -31,6 +31,6 @@ class _WithoutCreated(Collector):
 
 
 def expose(registry: CollectorRegistry, accept: str) -> Exposition:
-    """All metrics in the form that an Accept header asks for."""
+    """All metrics in the format that the Accept header requests."""
     encode, media_type = choose_encoder(accept)
     return Exposition(encode(_WithoutCreated(registry)), media_type)

@@ -1,4 +1,4 @@
-"""The families of metrics: their names, labels and buckets are part of the service's interface (docs/operations.md)."""
+"""Metric families. Names, labels and buckets are part of the service's interface (docs/operations.md)."""
 
 from __future__ import annotations
 
@@ -13,114 +13,145 @@ SHARE_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 class RequestFamilies:
-    """What came in, how it ended, and where its time went."""
+    """Requests: latency, status, rejections, degradation."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.latency = Histogram(
             "vip5_e2e_request_latency_seconds",
-            "Time from a request's arrival to the end of its answer; without those refused for load.",
+            "Time from a request's arrival to the end of its response, except for requests rejected with status 429.",
             ["route", "domain"],
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
-        self.requests = Counter("vip5_requests", "Requests answered.", ["route", "domain", "status"], registry=registry)
-        self.rejected = Counter(
-            "vip5_requests_rejected", "Requests refused for load, size or time.", ["reason"], registry=registry
+        self.requests = Counter(
+            "vip5_requests", "Requests by response status.", ["route", "domain", "status"], registry=registry
         )
-        self.degraded = Counter("vip5_degraded", "Answers that were degraded.", ["kind"], registry=registry)
+        self.rejected = Counter(
+            "vip5_requests_rejected", "Requests rejected for load, size or time.", ["reason"], registry=registry
+        )
+        self.degraded = Counter(
+            "vip5_degraded", "Degraded answers by kind of degradation.", ["kind"], registry=registry
+        )
         self.invalid_items = Counter(
-            "vip5_invalid_items", "Items found that were not eligible, and dropped.", registry=registry
+            "vip5_invalid_items",
+            "Ineligible items that the engine returned; they were removed from answers.",
+            registry=registry,
         )
         self.exact_prefix = Histogram(
             "vip5_beam_exact_prefix",
-            "Leading items proven to be the true top.",
+            "Number of leading items proven to be the true top of the catalog.",
             buckets=PREFIX_BUCKETS,
             registry=registry,
         )
         self.num_beams_reduced = Counter(
-            "vip5_num_beams_reduced", "Requests searched with fewer beams than they asked for.", registry=registry
+            "vip5_num_beams_reduced",
+            "Requests searched with fewer beams than requested, to reduce load.",
+            registry=registry,
         )
 
 
 class EngineFamilies:
-    """The queue, the batches and the engine's time."""
+    """Queue, batches and engine time."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.queue_time = Histogram(
-            "vip5_request_queue_time_seconds", "Time in the queue.", buckets=STAGE_BUCKETS, registry=registry
+            "vip5_request_queue_time_seconds",
+            "Time that a request waits in the queue.",
+            buckets=STAGE_BUCKETS,
+            registry=registry,
         )
         self.encode_time = Histogram(
-            "vip5_request_encode_time_seconds", "Time of the encoder.", buckets=STAGE_BUCKETS, registry=registry
+            "vip5_request_encode_time_seconds",
+            "Encoder time of a request's batch.",
+            buckets=STAGE_BUCKETS,
+            registry=registry,
         )
         self.decode_time = Histogram(
-            "vip5_request_decode_time_seconds", "Time of the decoder.", buckets=STAGE_BUCKETS, registry=registry
+            "vip5_request_decode_time_seconds",
+            "Decoder time of a request's batch.",
+            buckets=STAGE_BUCKETS,
+            registry=registry,
         )
-        self.running = Gauge("vip5_num_requests_running", "Requests in the engine.", registry=registry)
-        self.waiting = Gauge("vip5_num_requests_waiting", "Requests in the queues.", registry=registry)
-        self.batch_size = Histogram("vip5_batch_size", "Prompts in a batch.", buckets=ROW_BUCKETS, registry=registry)
+        self.running = Gauge("vip5_num_requests_running", "Requests that the engine is processing.", registry=registry)
+        self.waiting = Gauge("vip5_num_requests_waiting", "Requests waiting in the queues.", registry=registry)
+        self.batch_size = Histogram(
+            "vip5_batch_size", "Number of prompts per batch.", buckets=ROW_BUCKETS, registry=registry
+        )
         self.busy = Counter(
-            "vip5_engine_busy_seconds", "Time in which a lane's engine was at work.", ["lane"], registry=registry
+            "vip5_engine_busy_seconds", "Time that the engine was busy, by lane.", ["lane"], registry=registry
         )
         self.split_batches = Counter(
-            "vip5_split_batches", "Batches that were run in halves for want of memory.", ["lane"], registry=registry
+            "vip5_split_batches", "Batches split because they did not fit into memory.", ["lane"], registry=registry
         )
 
 
 class FeatureFamilies:
-    """Image embeddings and the Redis that holds them."""
+    """Image embeddings and Redis."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.fetch = Histogram(
             "vip5_feature_fetch_seconds",
-            "Time to look a request's image embeddings up in one tier.",
+            "Time to look up a request's image embeddings in one tier.",
             ["tier"],
             buckets=FETCH_BUCKETS,
             registry=registry,
         )
-        self.hits = Counter("vip5_feature_cache_hits", "Image embeddings that were there.", ["tier"], registry=registry)
+        self.hits = Counter("vip5_feature_cache_hits", "Image embeddings found in a tier.", ["tier"], registry=registry)
         self.misses = Counter(
-            "vip5_feature_cache_misses", "Image embeddings that were missing.", ["tier"], registry=registry
+            "vip5_feature_cache_misses", "Image embeddings not found in a tier.", ["tier"], registry=registry
         )
         self.rejected = Counter(
             "vip5_feature_values_rejected",
-            "Values in Redis that were no embeddings of what was asked.",
+            "Values in Redis rejected because they are not valid embeddings.",
             registry=registry,
         )
         self.redis_configured = Gauge(
-            "vip5_redis_configured", "Whether image embeddings are to come from Redis.", registry=registry
+            "vip5_redis_configured",
+            "Whether the service is configured to read image embeddings from Redis.",
+            registry=registry,
         )
-        self.redis_up = Gauge("vip5_redis_up", "Whether Redis answers; 0 where none is configured.", registry=registry)
+        self.redis_up = Gauge("vip5_redis_up", "Whether Redis responds; 0 if none is configured.", registry=registry)
 
 
 class VersionFamilies:
-    """What is served, in which version, and how versions compare."""
+    """Versions of domains, shadow comparison, bundles and reloads."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         labels = ["domain", "version", "role"]
         self.requests = Counter(
-            "vip5_version_requests", "Requests answered by a version of a domain.", labels, registry=registry
+            "vip5_version_requests", "Requests answered by each version of a domain.", labels, registry=registry
         )
         self.latency = Histogram(
             "vip5_version_latency_seconds",
-            "Time in which a version of a domain answered.",
+            "Latency of each version of a domain.",
             labels,
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
         self.shadow_overlap = Histogram(
             "vip5_shadow_overlap_ratio",
-            "Share of the stable version's items that the shadow returned too.",
+            "Share of the stable version's items that the shadow version also returned.",
             ["domain"],
             buckets=SHARE_BUCKETS,
             registry=registry,
         )
-        self.bundle_info = Gauge("vip5_bundle_info", "What is served.", ["domain", "hash"], registry=registry)
+        self.bundle_info = Gauge(
+            "vip5_bundle_info",
+            "The bundle from which a domain is served; always 1.",
+            ["domain", "hash"],
+            registry=registry,
+        )
         self.epoch_started = Gauge(
-            "vip5_epoch_started_timestamp_seconds", "When what is served was last replaced.", registry=registry
+            "vip5_epoch_started_timestamp_seconds",
+            "Unix time of the last change of a served version.",
+            registry=registry,
         )
         self.reload_failures = Counter(
-            "vip5_reload_failures", "Bundles of a domain that were refused or failed.", ["domain"], registry=registry
+            "vip5_reload_failures", "Failed loads of bundles for a domain.", ["domain"], registry=registry
         )
         self.last_reload_success = Gauge(
-            "vip5_last_reload_success", "Whether a domain's last load succeeded.", ["domain"], registry=registry
+            "vip5_last_reload_success",
+            "Whether the last load of a bundle for a domain succeeded.",
+            ["domain"],
+            registry=registry,
         )

@@ -1,4 +1,4 @@
-"""Prometheus metrics, in a registry of their own for each app. No user and no item is ever in a label."""
+"""Prometheus metrics, in one registry per app. Labels never contain users or items."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LANES = ("ranking", "text")
 
 
 class Metrics:
-    """Everything that the service counts; names and labels are part of its interface.
+    """All metrics of the service.
 
-    Counters whose labels are known begin at 0: Prometheus does not see the first step of one that begins at 1.
+    Counters with known labels start at 0: Prometheus misses the first increment of a series that first appears at 1.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Metrics:
             self._engine.split_batches.labels(lane)
 
     def render(self, accept: str = "") -> Exposition:
-        """All metrics in the form that an Accept header asks for; OpenMetrics has exemplars."""
+        """All metrics in the format that the Accept header requests."""
         return expose(self._registry, accept)
 
     # Requests
@@ -51,7 +51,7 @@ class Metrics:
     def observe_request(
         self, route: str, domain: str, status: int, duration_s: float, trace_id: str | None = None
     ) -> None:
-        """`trace_id` of a sampled trace becomes the exemplar of the latency; a quick refusal is no quick answer."""
+        """Status 429 is not counted in the latency. The `trace_id` of a sampled trace becomes the exemplar."""
         exemplar = None if trace_id is None else {"trace_id": trace_id}
         if status != HTTPStatus.TOO_MANY_REQUESTS:
             self._requests.latency.labels(route, domain).observe(duration_s, exemplar)
@@ -71,7 +71,7 @@ class Metrics:
         self._requests.exact_prefix.observe(exact_prefix)
 
     def count_reduced_beams(self) -> None:
-        """One request was searched with fewer beams than it asked for, to save time."""
+        """Count a request searched with fewer beams than requested."""
         self._requests.num_beams_reduced.inc()
 
     # The engine
@@ -81,7 +81,7 @@ class Metrics:
         self._engine.waiting.set_function(lambda: float(num_waiting()))
 
     def watch_gpu(self, device: str) -> None:
-        """Tell the memory of a device such as "cuda:0" from now on; nothing for "cpu"."""
+        """Export the memory of a device such as "cuda:0"; does nothing for "cpu"."""
         if device.startswith("cuda"):
             self._registry.register(GpuMemory(device))
 
@@ -89,15 +89,15 @@ class Metrics:
         self._engine.batch_size.observe(num_rows)
 
     def observe_busy(self, lane: str, duration_s: float) -> None:
-        """The engine worked for a lane; told after each batch or step, so that saturation is seen as it happens."""
+        """Add engine time of a lane; called after each batch or step, so that saturation shows without delay."""
         self._engine.busy.labels(lane).inc(duration_s)
 
     def count_split_batch(self, lane: str) -> None:
-        """A batch did not fit into the memory and was run in halves."""
+        """Count a batch that did not fit into memory and was split."""
         self._engine.split_batches.labels(lane).inc()
 
     def observe_stages(self, queue_s: float, timings: Timings) -> None:
-        """One request's time in the queue, and the time of the batch that it was in."""
+        """One request's queue time, and the engine times of its batch."""
         self._engine.queue_time.observe(queue_s)
         self._engine.encode_time.observe(timings.encode_s)
         self._engine.decode_time.observe(timings.decode_s)
@@ -113,14 +113,14 @@ class Metrics:
         self._features.rejected.inc(num_values)
 
     def watch_redis(self, is_up: Callable[[], bool]) -> None:
-        """Called where Redis is configured, and there only."""
+        """Called only if Redis is configured."""
         self._features.redis_configured.set(1)
         self._features.redis_up.set_function(lambda: float(is_up()))
 
     # Versions
 
     def set_bundle(self, domain: str, bundle_hash: str) -> None:
-        """`domain` is served from this bundle now, and from no other."""
+        """Set the bundle from which a domain is served."""
         before = self._bundles.get(domain)
         if before not in {None, bundle_hash}:
             self._versions.bundle_info.remove(domain, before)
@@ -131,28 +131,28 @@ class Metrics:
         self._versions.bundle_info.labels(domain, bundle_hash).set(1)
 
     def drop_bundle(self, domain: str) -> None:
-        """`domain` is served no more."""
+        """Remove a domain that is no longer served."""
         bundle_hash = self._bundles.pop(domain, None)
         if bundle_hash is not None:
             self._versions.bundle_info.remove(domain, bundle_hash)
             self._versions.last_reload_success.remove(domain)
 
     def set_epoch_started(self) -> None:
-        """What is served was replaced just now."""
+        """Set the time of the last change of a served version to now."""
         self._versions.epoch_started.set_to_current_time()
 
     def count_reload(self, domain: str, *, ok: bool) -> None:
-        """A load or swap of a domain ended."""
+        """Count the outcome of a load for a domain."""
         failures = self._versions.reload_failures.labels(domain)
         if not ok:
             failures.inc()
         self._versions.last_reload_success.labels(domain).set(float(ok))
 
     def observe_version(self, domain: str, version: str, role: Role, duration_s: float) -> None:
-        """A version of a domain answered a request; a shadow's answer is seen by nobody but this."""
+        """Count a request that a version of a domain answered."""
         self._versions.requests.labels(domain, version, role).inc()
         self._versions.latency.labels(domain, version, role).observe(duration_s)
 
     def observe_shadow_overlap(self, domain: str, ratio: float) -> None:
-        """The share, 0 to 1, of the stable version's items that the shadow returned too."""
+        """`ratio`, 0 to 1, of the stable version's items that the shadow version also returned."""
         self._versions.shadow_overlap.labels(domain).observe(ratio)

@@ -1,1 +1,1 @@
-"""Traces of requests. No tracer is imported unless they are wanted."""
+"""Traces of requests. OpenTelemetry is imported only if they are enabled."""

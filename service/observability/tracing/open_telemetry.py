@@ -1,6 +1,6 @@
-"""Spans by OpenTelemetry's SDK. They are made when a request has ended, from the times that were noted on its way.
+"""Exports spans with OpenTelemetry's SDK. A request's spans are created at its end, from the recorded times.
 
-No user, item or history is ever in an attribute, nor the client's own request id, which may name a user.
+Attributes never contain users, items or histories, nor the client's request id, which may identify a user.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXPORT_TIMEOUT_S = 5.0
 
 
 class OpenTelemetryTraces:
-    """Sends the spans of sampled requests in the background; a caller's own decision to sample is honoured."""
+    """Sends the spans of sampled requests in the background; the caller's sampling decision takes precedence."""
 
     def __init__(self, exporter: SpanExporter, sample_ratio: float) -> None:
         self._provider = TracerProvider(
@@ -36,7 +36,7 @@ class OpenTelemetryTraces:
 
     @classmethod
     def to(cls, endpoint: str, sample_ratio: float) -> OpenTelemetryTraces:
-        """`endpoint` takes OTLP over HTTP, such as http://localhost:4318/v1/traces."""
+        """`endpoint` accepts OTLP over HTTP, such as http://localhost:4318/v1/traces."""
         return cls(OTLPSpanExporter(endpoint, timeout=EXPORT_TIMEOUT_S), sample_ratio)
 
     def record(self, trace: RequestTrace, status: int, ended_ns: int, /) -> str | None:
@@ -57,7 +57,7 @@ class OpenTelemetryTraces:
         return format_trace_id(request.get_span_context().trace_id)
 
     def flush(self) -> None:
-        """Send what is left and go on."""
+        """Send pending spans."""
         self._provider.force_flush()
 
     def close(self) -> None:

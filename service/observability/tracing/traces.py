@@ -1,4 +1,4 @@
-"""Where the spans of a request go: nowhere, or to an OpenTelemetry collector."""
+"""Exports the spans of requests to an OpenTelemetry collector, if one is configured."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from service.settings import TraceOptions
 
 
 class Traces(Protocol):
-    """Takes what was noted about a request once it is answered."""
+    """Exports the traces of completed requests."""
 
     def record(self, trace: RequestTrace, status: int, ended_ns: int, /) -> str | None:
-        """The trace's id if it is sampled. `ended_ns` is on the clock of time.time_ns."""
+        """The trace's id if it is sampled. `ended_ns` is a time of time.time_ns."""
 
     def close(self) -> None:
-        """Send what is left; may block for a few seconds."""
+        """Send pending spans; may block for a few seconds."""
 
 
 class NoTraces:
-    """Traces are off."""
+    """Disabled traces."""
 
     def record(self, _trace: RequestTrace, _status: int, _ended_ns: int, /) -> str | None:
         return None
@@ -30,11 +30,11 @@ class NoTraces:
 
 
 def open_traces(options: TraceOptions) -> Traces:
-    """Raises TracesError where traces are wanted and what they need is not installed."""
+    """Raises TracesError if traces are enabled and OpenTelemetry is not installed."""
     if options.endpoint is None:
         return NoTraces()
     try:
-        from service.observability.tracing.open_telemetry import OpenTelemetryTraces  # noqa: PLC0415 - an extra, needed here alone
+        from service.observability.tracing.open_telemetry import OpenTelemetryTraces  # noqa: PLC0415 - an optional dependency
     except ModuleNotFoundError as error:
         raise TracesError(
             f"VIP5_TRACES_ENDPOINT is set, but {error.name} is not installed: pip install 'vip5-serve[otel]',"
