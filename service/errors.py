@@ -1,4 +1,4 @@
-"""The service's own errors, and the one table that maps every error to an HTTP status.
+"""The service's errors, and the table that maps every error to an HTTP status.
 
 Knows no web framework: the command line writes the same problem documents.
 """
@@ -27,15 +27,16 @@ from model.errors import (
 )
 from service.schemas.problem import FieldError, Problem
 
-LONGEST_VALUE = 60
-MOST_FAULTS = 100
-"""Most faults told of one body: an answer must not be much longer than the request."""
+MAX_VALUE_LENGTH = 60
+MAX_FIELD_ERRORS = 100
+"""Most errors reported for one body, so that an answer is not much longer than the request."""
 
 Fault: TypeAlias = Mapping[str, Any]
+"""One of pydantic's errors, with `loc`, `msg`, `type` and `input`."""
 
 
 class ServiceError(Vip5Error):
-    """An error of the service itself. `retry_after_s` is when trying again makes sense, if it does."""
+    """An error of the service itself. `retry_after_s` becomes the Retry-After header."""
 
     def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
         super().__init__(message)
@@ -49,37 +50,37 @@ class MalformedBodyError(ServiceError):
 
 
 class ContentTypeError(ServiceError):
-    """The body is not said to be JSON."""
+    """The Content-Type is not JSON, or the body is compressed."""
 
     code = "unsupported_media_type"
 
 
 class BodyTooLargeError(ServiceError):
-    """The body is longer than the service reads."""
+    """The body exceeds the size limit."""
 
     code = "body_too_large"
 
 
 class BodyTimeoutError(ServiceError):
-    """The body was not there in time."""
+    """The body did not arrive within the time limit."""
 
     code = "request_timeout"
 
 
 class MalformedRequestError(ServiceError):
-    """What came is not HTTP, or may be read in more than one way."""
+    """The request is not valid HTTP, or is ambiguous."""
 
     code = "malformed_request"
 
 
 class HeadTooLargeError(ServiceError):
-    """The request line and the headers are longer, or more, than the service reads."""
+    """The request line and headers exceed the limits on their size and number."""
 
     code = "head_too_large"
 
 
 class HeadTimeoutError(BodyTimeoutError):
-    """The headers were not there in time."""
+    """The headers did not arrive within the time limit."""
 
 
 class UnknownRouteError(ServiceError):
@@ -89,55 +90,55 @@ class UnknownRouteError(ServiceError):
 
 
 class MethodError(ServiceError):
-    """The path does not take this method."""
+    """The path does not support this method."""
 
     code = "method_not_allowed"
 
 
 class QueueFullError(ServiceError):
-    """Too many requests are waiting."""
+    """The queue is full."""
 
     code = "queue_full"
 
 
 class OverloadedError(ServiceError):
-    """What waits already would take longer than the request's deadline allows."""
+    """The requests already in the queue would take longer than this request's deadline allows."""
 
     code = "overloaded"
 
 
 class RateLimitedError(ServiceError):
-    """The client has sent more requests than it may."""
+    """The client exceeded its rate limit."""
 
     code = "rate_limited"
 
 
 class NotReadyError(ServiceError):
-    """The domains have not been warmed up yet."""
+    """Domains are not warmed up yet, or have failed."""
 
     code = "not_ready"
 
 
 class DrainingError(ServiceError):
-    """The service is about to end and takes no new request."""
+    """The service is shutting down and accepts no new requests."""
 
     code = "draining"
 
 
 class DeadlineError(ServiceError):
-    """The answer was not there in time."""
+    """The request's deadline passed before the answer was complete."""
 
     code = "deadline_exceeded"
 
 
-class ClientGoneError(ServiceError):
-    """The client closed the connection before the answer was there."""
+class ClientDisconnectedError(ServiceError):
+    """The client closed the connection before the answer was complete."""
 
     code = "client_closed_request"
 
 
 class UnauthorizedError(ServiceError):
-    """No admin token or API key was given, or a wrong one."""
+    """The admin token or API key is missing or wrong."""
 
     code = "unauthorized"
 
@@ -155,56 +156,56 @@ class UnknownVersionError(ServiceError):
 
 
 class RevisionConflictError(ServiceError):
-    """Something has been changed since the revision that was expected."""
+    """The state has changed since the expected revision."""
 
     code = "revision_conflict"
 
 
 class OperationConflictError(ServiceError):
-    """What is asked does not fit the versions that there are, or another change that is under way."""
+    """The operation is not possible in the domain's current state, or while another change is in progress."""
 
     code = "operation_conflict"
 
 
 class JournalError(ServiceError):
-    """Changes cannot be kept, so they are not made."""
+    """The journal cannot be written, so the change is not made."""
 
     code = "journal_unavailable"
 
 
 class LaneFailedError(ServiceError):
-    """A lane has failed itself, and not by one of its batches; the service ends."""
+    """A lane failed outside of its batches; the service shuts down."""
 
     code = "lane_failed"
 
 
 class ApiKeysError(ServiceError):
-    """The file of API keys cannot be read; the service does not start, or goes on with the keys that it has."""
+    """The API keys file is invalid. The service does not start with it; a running one keeps its current keys."""
 
     code = "invalid_api_keys"
 
 
 class BeamTableError(ServiceError):
-    """The table of measured widths cannot be read; the service does not start."""
+    """The table of measured beam widths cannot be read; the service does not start."""
 
     code = "invalid_beam_table"
 
 
 class ListenError(ServiceError):
-    """The address cannot be listened on; the service does not start."""
+    """The service cannot listen on the address, and does not start."""
 
     code = "cannot_listen"
 
 
 class TracesError(ServiceError):
-    """What traces need is not installed; the service does not start."""
+    """A library that traces need is not installed; the service does not start."""
 
     code = "no_traces"
 
 
 @dataclass(frozen=True)
 class Status:
-    """How an error is told over HTTP."""
+    """HTTP status and title of an error."""
 
     status: int
     title: str
@@ -239,7 +240,7 @@ STATUSES: dict[type[Exception], Status] = {
     QueueFullError: Status(429, "Too many requests are waiting", is_retryable=True),
     OverloadedError: Status(429, "The deadline would pass in the queue", is_retryable=True),
     RateLimitedError: Status(429, "Too many requests from one client", is_retryable=True),
-    ClientGoneError: Status(499, "The client closed the connection"),
+    ClientDisconnectedError: Status(499, "The client closed the connection"),
     EngineError: Status(500, "The model failed at this request"),
     NotReadyError: Status(503, "The service is not ready", is_retryable=True),
     JournalError: Status(503, "Changes cannot be kept", is_retryable=True),
@@ -250,7 +251,7 @@ STATUSES: dict[type[Exception], Status] = {
 
 
 REJECTED = frozenset({413, 429, 503, 504})
-"""Statuses of requests that were turned away, by limits or by load."""
+"""Statuses of requests that were rejected for size, load or time."""
 
 REJECTION_REASONS = tuple(
     sorted(kind.code for kind, status in STATUSES.items() if status.status in REJECTED and issubclass(kind, Vip5Error))
@@ -258,7 +259,7 @@ REJECTION_REASONS = tuple(
 
 
 def status_of(error: Exception) -> Status:
-    """The entry of the nearest class in the table."""
+    """The entry of the error's class, or of its nearest base class in the table."""
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
@@ -269,18 +270,18 @@ def code_of(error: Exception) -> str:
 
 
 def problem_of(error: Exception, request_id: str) -> Problem:
-    """The problem document of an error. What is not meant for a user is not told."""
+    """The problem document of an error. Details of unexpected errors are not disclosed."""
     if isinstance(error, ValidationError):
         return validation_problem(error.errors(), request_id)
     status = status_of(error)
-    is_told = isinstance(error, Vip5Error)
+    is_public = isinstance(error, Vip5Error)
     field = error.field if isinstance(error, InputError) else None
     errors = [FieldError(field=field, message=str(error), code=code_of(error))] if field else None
     return Problem(
         type=f"urn:vip5:problem:{code_of(error)}",
         title=status.title,
         status=status.status,
-        detail=str(error) if is_told else "An unexpected error; the log names its cause under this request_id.",
+        detail=str(error) if is_public else "An unexpected error; the log contains its cause under this request_id.",
         code=code_of(error),
         request_id=request_id,
         retryable=status.is_retryable,
@@ -289,8 +290,8 @@ def problem_of(error: Exception, request_id: str) -> Problem:
 
 
 def validation_problem(faults: Sequence[Fault], request_id: str) -> Problem:
-    """The problem document of pydantic's list of faults, each of which has loc, msg, type and input."""
-    errors = [_field_error(fault) for fault in faults[:MOST_FAULTS]]
+    """The problem document of pydantic's list of errors."""
+    errors = [_field_error(fault) for fault in faults[:MAX_FIELD_ERRORS]]
     status = STATUSES[ValidationError]
     return Problem(
         type=f"urn:vip5:problem:{InputError.code}",
@@ -306,13 +307,13 @@ def validation_problem(faults: Sequence[Fault], request_id: str) -> Problem:
 
 
 def _field_error(fault: Fault) -> FieldError:
-    location = [_shortened(str(part)) for part in fault["loc"] if part not in ("body", "query", "path")]
+    location = [_truncated(str(part)) for part in fault["loc"] if part not in ("body", "query", "path")]
     value = fault.get("input")
     message = fault["msg"]
     if isinstance(value, str | int | float | bool):
-        message = f"{message}, but it is {_shortened(repr(value))}"
+        message = f"{message}; got {_truncated(repr(value))}"
     return FieldError(field=".".join(location) or "body", message=message, code=fault["type"])
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"
+def _truncated(text: str) -> str:
+    return text if len(text) <= MAX_VALUE_LENGTH else text[:MAX_VALUE_LENGTH] + "…"

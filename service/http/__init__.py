@@ -1,1 +1,1 @@
-"""Everything that knows HTTP: the app, its server, its routes, who may ask and how errors are answered."""
+"""The HTTP interface: app, server, routes, authentication, limits and error responses."""

@@ -1,4 +1,4 @@
-"""The token that opens /admin."""
+"""The bearer token for /admin."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ SCHEME = "bearer"
 
 
 class AdminToken:
-    """Compares in constant time, and never tells what was expected."""
+    """Compares in constant time."""
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
 
     def check(self, authorization: str) -> None:
-        """Raises UnauthorizedError unless an Authorization header holds the token."""
+        """Raises UnauthorizedError unless the Authorization header contains the token."""
         scheme, _, given = authorization.partition(" ")
         is_same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), self._token)
         if scheme.lower() != SCHEME or not is_same:
-            raise UnauthorizedError(
-                "this needs the admin token, which is missing or wrong; send it as Authorization: Bearer TOKEN"
-            )
+            raise UnauthorizedError("the admin token is missing or wrong; send it as Authorization: Bearer TOKEN")

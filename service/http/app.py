@@ -1,4 +1,4 @@
-"""Builds the app: its routes, its middleware and its lifespan. Nothing else wires objects together."""
+"""Builds the app: routes, middleware and lifespan. All objects are wired here."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def create_app(settings: Settings, loader: Loader = load, traces: Traces | None = None) -> FastAPI:
-    """The app; its lifespan loads the bundle, and warms the domains up in the background.
+    """The app. Its lifespan loads the bundle and warms the domains up in the background.
 
-    `traces` left out are those that the settings ask for. Raises TracesError and ApiKeysError.
+    `traces` default to those in the settings. Raises TracesError and ApiKeysError.
     """
     state = _new_state(settings)
     traces = traces or open_traces(settings.trace_options)
@@ -93,8 +93,8 @@ def _lifespan(settings: Settings, state: AppState, loader: Loader, traces: Trace
     return lifespan
 
 
-def _new_app(state: AppState, traces: Traces, **options: Any) -> FastAPI:  # noqa: ANN401  # FastAPI's own
-    """An app without routes. Apps that share a state serve one service, in the lifespan of the first."""
+def _new_app(state: AppState, traces: Traces, **options: Any) -> FastAPI:  # noqa: ANN401  # FastAPI's keyword arguments
+    """An app without routes. Apps with the same state share one service, which the first app's lifespan opens."""
     app = FastAPI(redoc_url=None, **options)
     set_state(app, state)
     app.add_middleware(RequestContext, metrics=state.metrics, traces=traces)

@@ -1,4 +1,4 @@
-"""What the app shares with its routes and its server: one typed object in `app.state`."""
+"""The state that the app shares with its routes and its server: one typed object in `app.state`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.observability.metrics import Metrics
 
 @dataclass(eq=False)
 class AppState:
-    """Filled by create_app; the service is there while the app's lifespan runs."""
+    """Created by create_app; `service` is available while the app's lifespan runs."""
 
     metrics: Metrics
     readiness: Readiness
@@ -28,12 +28,12 @@ class AppState:
     max_body_bytes: int
     receive_s: float
     admin_app: FastAPI | None = None
-    """Serves /admin and /metrics where they have a port of their own."""
+    """Serves /admin and /metrics on a separate port, if one is set."""
     running_service: Service | None = None
 
     @property
     def service(self) -> Service:
-        assert self.running_service is not None, "the app's lifespan has begun before any request is routed"
+        assert self.running_service is not None, "requests are routed only while the app's lifespan runs"
         return self.running_service
 
 

@@ -1,7 +1,7 @@
-"""Connections that cannot be held open by sending slowly, nor filled with headers: what uvicorn leaves open.
+"""Limits on the time and size of request heads, which uvicorn lacks.
 
 uvicorn limits the time between requests only. Here a request's headers must be complete within `receive_s`, and the
-whole of it within twice that; bodies have a limit of their own, which answers politely (service/http/json_body.py).
+whole request within twice that. service/http/json_body.py limits bodies, and answers with a problem document.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from service.errors import HeadTimeoutError, HeadTooLargeError, MalformedRequest
 from service.http.problems import problem_response
 from service.http.request_context import request_id_of
 
-MOST_HEAD_BYTES = 65_536
-MOST_HEADERS = 100
+MAX_HEAD_BYTES = 65_536
+MAX_HEADERS = 100
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection, whose requests must come in time and with few headers."""
+    """One connection; rejects requests with slow, large or too many headers."""
 
     receive_s: float
 
@@ -47,28 +47,28 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
-        self._expect(self.receive_s)
+        self._start_timer(self.receive_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._expect_no_more()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._is_head_open:  # the parser tells of a header only when it has all of it
+        if self._is_head_open:  # the parser reports complete headers only
             self._num_open_bytes += len(data)
-            if self._num_open_bytes > MOST_HEAD_BYTES:
-                self._refuse(_too_large())
+            if self._num_open_bytes > MAX_HEAD_BYTES:
+                self._reject(_too_large())
         elif self._deadline is None and self._is_idle and self.timeout_keep_alive_task is None:
-            self._expect(self.receive_s)  # blank lines, which begin no request
+            self._start_timer(self.receive_s)  # blank lines, which start no request
 
-    # What the parser finds
+    # Parser callbacks
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_head_open = True
         self._num_open_bytes = self._num_head_bytes = 0
-        self._expect(self.receive_s)
+        self._start_timer(self.receive_s)
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -80,49 +80,49 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_head_open = False
-        self._expect(2 * self.receive_s)
+        self._start_timer(2 * self.receive_s)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._expect_no_more()
+        self._stop_timer()
         super().on_message_complete()
 
     def _require_small(self, num_bytes: int) -> None:
         self._num_head_bytes += num_bytes
-        if self._num_head_bytes > MOST_HEAD_BYTES or len(self.headers) > MOST_HEADERS:
+        if self._num_head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
             self._is_too_large = True
-            raise _too_large()  # the parser ends, and so does the connection, by `send_400_response`
+            raise _too_large()  # stops the parser; uvicorn then calls `send_400_response`
 
-    # How it ends
+    # Rejection
 
     def send_400_response(self, msg: str) -> None:
-        """In place of uvicorn's plain text, the problem document of whatever the parser ended for."""
-        self._refuse(_too_large() if self._is_too_large else MalformedRequestError(f"{msg} Send HTTP/1.1 as it is."))
+        """Answer with a problem document where uvicorn would send plain text."""
+        self._reject(_too_large() if self._is_too_large else MalformedRequestError(f"{msg} Send valid HTTP/1.1."))
 
-    def _expect(self, within_s: float) -> None:
-        self._expect_no_more()
-        self._deadline = self.loop.call_later(within_s, self._give_up)
+    def _start_timer(self, within_s: float) -> None:
+        self._stop_timer()
+        self._deadline = self.loop.call_later(within_s, self._time_out)
 
-    def _expect_no_more(self) -> None:
+    def _stop_timer(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _give_up(self) -> None:
-        if self.flow.read_paused:  # it is we who do not read
-            self._expect(self.receive_s)
+    def _time_out(self) -> None:
+        if self.flow.read_paused:  # the server paused reading, so the client is not slow
+            self._start_timer(self.receive_s)
         elif self._is_head_open:
-            self._refuse(HeadTimeoutError(f"the headers were not complete within {self.receive_s} s; send them faster"))
+            self._reject(HeadTimeoutError(f"the headers were not complete within {self.receive_s} s; send them faster"))
         else:
             self.transport.close()
 
-    def _refuse(self, error: ServiceError) -> None:
-        """The connection ends with a problem document, for what comes after it has no known beginning."""
+    def _reject(self, error: ServiceError) -> None:
+        """Send a problem document and close the connection: the start of the next request is unknown."""
         self._is_head_open = False
-        self._expect_no_more()
+        self._stop_timer()
         if self.transport.is_closing():
             return
-        if self._is_idle or not (self.cycle.response_started or self.pipeline):  # no other answer is under way
+        if self._is_idle or not (self.cycle.response_started or self.pipeline):  # no other response is in progress
             response = problem_response(problem_of(error, request_id_of(None)), {"Connection": "close"})
             lines = [f"HTTP/1.1 {response.status_code} {problem_of(error, '').title}".encode()]
             lines += [name + b": " + value for name, value in response.raw_headers]
@@ -131,11 +131,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def bounded(receive_s: float) -> type[BoundedProtocol]:
-    """The protocol with its time, in the form that uvicorn takes."""
+    """The protocol class with its time limit, as uvicorn takes it."""
     return type("Protocol", (BoundedProtocol,), {"receive_s": receive_s})
 
 
 def _too_large() -> HeadTooLargeError:
-    return HeadTooLargeError(
-        f"the headers have more than {MOST_HEAD_BYTES} bytes, or there are more than {MOST_HEADERS}; send fewer"
-    )
+    return HeadTooLargeError(f"the headers exceed {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} fields; send fewer")

@@ -1,4 +1,4 @@
-"""What route functions ask for: the parts of the app, and the request's trace."""
+"""Dependencies of route functions: the service, the request's trace, rate limiting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.observability.trace import RequestTrace
 
 
 async def _trace_of(request: Request) -> RequestTrace:
-    # Not `trace_of` itself: FastAPI runs what is not a coroutine in a thread, at a millisecond or more.
+    # A coroutine, because FastAPI runs plain functions in a thread, which costs a millisecond or more.
     return trace_of(request)
 
 

@@ -1,4 +1,4 @@
-"""Reading a request's body: JSON, of bounded length, within a bounded time."""
+"""Reads JSON request bodies within limits on size and time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 from fastapi import Request
 from starlette.types import Message, Receive
 
-from service.errors import BodyTimeoutError, BodyTooLargeError, ClientGoneError, ContentTypeError
+from service.errors import BodyTimeoutError, BodyTooLargeError, ClientDisconnectedError, ContentTypeError
 from service.http.app_state import state_of
 
 
 async def with_json_body(request: Request) -> Request:
     """The request with its body read.
 
-    Raises ContentTypeError, BodyTooLargeError, BodyTimeoutError and ClientGoneError.
+    Raises ContentTypeError, BodyTooLargeError, BodyTimeoutError and ClientDisconnectedError.
     """
     _check_content_type(request.headers.get("content-type", ""))
     _check_content_encoding(request.headers.get("content-encoding", ""))
@@ -38,19 +38,19 @@ def _check_content_type(content_type: str) -> None:
 
 def _check_content_encoding(content_encoding: str) -> None:
     if content_encoding.strip().lower() not in {"", "identity"}:
-        raise ContentTypeError(f"the Content-Encoding is {content_encoding[:100]!r}; send JSON that is not compressed")
+        raise ContentTypeError(f"the Content-Encoding is {content_encoding[:100]!r}; send uncompressed JSON")
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
-        raise BodyTooLargeError(f"the body is {declared} bytes long, the limit is {max_bytes}; send less")
+        raise BodyTooLargeError(f"the body has {declared} bytes, the limit is {max_bytes}; send less")
     chunks: list[bytes] = []
     length = 0
     async for chunk in _stream(request):
         length += len(chunk)
         if length > max_bytes:
-            raise BodyTooLargeError(f"the body is longer than {max_bytes} bytes, which is the limit; send less")
+            raise BodyTooLargeError(f"the body exceeds the limit of {max_bytes} bytes; send less")
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -59,21 +59,21 @@ async def _stream(request: Request) -> AsyncIterator[bytes]:
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
-            raise ClientGoneError("the client closed the connection before its request was complete")
+            raise ClientDisconnectedError("the client closed the connection before its request was complete")
         yield message.get("body", b"")
         if not message.get("more_body", False):
             return
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Gives the body that was read, then whatever comes after it."""
-    is_given = False
+    """Replays the body, then continues with `receive`."""
+    is_replayed = False
 
     async def receive_again() -> Message:
-        nonlocal is_given
-        if is_given:
+        nonlocal is_replayed
+        if is_replayed:
             return await receive()
-        is_given = True
+        is_replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive_again

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, with every error shown as the problem document that it is."""
+"""The OpenAPI document: FastAPI's, with errors as problem documents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.schemas.problem import Problem
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Entries of FastAPI's `responses` for errors of these statuses."""
+    """FastAPI's `responses` for these error statuses."""
     return {status: {"model": Problem, "description": _titles(status)} for status in statuses}
 
 
@@ -27,11 +27,11 @@ def install_openapi(app: FastAPI) -> None:
             app.openapi_schema = document
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
 
 def _show_problems(document: dict[str, Any]) -> None:
-    """FastAPI files every model under application/json, and adds a 422 of its own wherever a path has a parameter."""
+    """Correct FastAPI, which lists every model as application/json and adds its own 422 to paths with parameters."""
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)

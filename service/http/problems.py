@@ -1,4 +1,4 @@
-"""Answers every error of the app with a problem document."""
+"""Translates every error of the app to a problem document."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def _malformed(error: RequestValidationError) -> MalformedBodyError | None:
 
 
 def _translate(request: Request, error: HTTPException) -> Exception:
-    """The framework's own refusals, as errors of ours."""
+    """The framework's HTTP errors as the service's own."""
     if error.status_code == 404:
-        return UnknownRouteError(f"there is no path {request.url.path!r}; GET /openapi.json lists all paths")
+        return UnknownRouteError(f"the path {request.url.path!r} does not exist; GET /openapi.json lists all paths")
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
-        return MethodError(f"{request.url.path} does not take {request.method}; use {allowed}")
+        return MethodError(f"{request.url.path} does not support {request.method}; use {allowed}")
     if error.status_code == 400:
         return MalformedBodyError("the body could not be read as JSON; send one JSON object in UTF-8")
     return error

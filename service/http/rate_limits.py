@@ -1,4 +1,4 @@
-"""How many requests a client may send, counted in this process; who a client is."""
+"""Rate limits per client, counted in this process."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ SCOPE = "requests"
 
 
 class RateLimits:
-    """Limits that each client has for itself, over windows that slide."""
+    """Sliding-window limits per client."""
 
     def __init__(self, limits: str) -> None:
-        """Limits such as "100/second" or "100/second;2000/minute"."""
+        """`limits` such as "100/second" or "100/second;2000/minute"."""
         self._items = parse_many(limits)
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     def check(self, client: str) -> None:
-        """Count a request of a client. Raises RateLimitedError for one too many, which is not counted."""
+        """Count a client's request. Raises RateLimitedError if it exceeds a limit; it is not counted then."""
         for item in self._items:
             if not self._limiter.hit(item, SCOPE, client):
                 reset_time, _ = self._limiter.get_window_stats(item, SCOPE, client)
                 retry_after_s = max(1, math.ceil(reset_time - time.time()))
                 raise RateLimitedError(
-                    f"a client may send {item} requests, and this one has; try again in {retry_after_s} s",
+                    f"the client exceeded its rate limit of {item}; retry in {retry_after_s} s",
                     retry_after_s=retry_after_s,
                 )
 
 
 def client_identity(request: Request) -> str:
-    """The API key, where one was checked and left in the request's state, else the client's address."""
+    """The API key's id if one was checked, else the client's address."""
     key_id: str | None = getattr(request.state, "api_key_id", None)
     if key_id is not None:
         return f"key {key_id}"

@@ -1,4 +1,4 @@
-"""The outermost layer: gives each request an id, and notes how it ended in one log line and in the metrics."""
+"""The outermost middleware: request ids, and one log line and metrics per request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import STATUSES, ClientGoneError, code_of, problem_of
+from service.errors import STATUSES, ClientDisconnectedError, code_of, problem_of
 from service.http.problems import problem_response
 from service.observability.json_logging import log_request
 from service.observability.metrics import Metrics
@@ -19,8 +19,8 @@ from service.observability.tracing.traces import Traces
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = "X-Request-ID"
-LONGEST_REQUEST_ID = 128
-GONE = STATUSES[ClientGoneError].status  # nothing was sent, for nobody was there or the time to drain was up
+MAX_REQUEST_ID_LENGTH = 128
+DISCONNECTED = STATUSES[ClientDisconnectedError].status  # no response: the client left, or draining timed out
 
 
 class RequestContext:
@@ -53,20 +53,20 @@ class RequestContext:
         except Exception as error:
             logger.exception("request_failed", extra={"request_id": trace.request_id})
             trace.error_code = code_of(error)
-            if status:  # half an answer is out: all that is left is to cut the connection
+            if status:  # part of the response is sent: only closing the connection is left
                 raise
             await problem_response(problem_of(error, trace.request_id))(scope, receive, send_with_id)
         finally:
             trace.end()
             trace.route = getattr(scope.get("route"), "path", trace.route)
             duration_s = time.perf_counter() - started_at
-            trace.trace_id = self._traces.record(trace, status or GONE, time.time_ns())
-            self._metrics.observe_request(trace.route, trace.domain, status or GONE, duration_s, trace.trace_id)
-            log_request(trace, status or GONE, duration_s)
+            trace.trace_id = self._traces.record(trace, status or DISCONNECTED, time.time_ns())
+            self._metrics.observe_request(trace.route, trace.domain, status or DISCONNECTED, duration_s, trace.trace_id)
+            log_request(trace, status or DISCONNECTED, duration_s)
 
 
 def request_id_of(given: str | None) -> str:
-    """The client's own id where it is short and printable ASCII, else a new one."""
-    if given and len(given) <= LONGEST_REQUEST_ID and given.isascii() and given.isprintable():
+    """The client's id if it is short and printable ASCII, else a new one."""
+    if given and len(given) <= MAX_REQUEST_ID_LENGTH and given.isascii() and given.isprintable():
         return given
     return uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""Answering a request: a model as JSON, and giving up when the client has left."""
+"""JSON responses, and cancellation when the client disconnects."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.types import Receive
 
-from service.errors import ClientGoneError
+from service.errors import ClientDisconnectedError
 
 T = TypeVar("T")
 
 
 def json_response(answer: BaseModel) -> Response:
-    """What was made here need not be validated again, as the framework would."""
+    """Skips the framework's validation of response models, which has already happened."""
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled when the client closes the connection. Raises ClientGoneError then."""
+    """The result of `work`. Cancels it and raises ClientDisconnectedError if the client closes the connection."""
     answer = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnect(request.receive))
+    disconnected = asyncio.ensure_future(_disconnect(request.receive))
     try:
-        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((answer, disconnected), return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
-            raise ClientGoneError("the client closed the connection before the answer was there")
+            raise ClientDisconnectedError("the client closed the connection before the answer was complete")
         return answer.result()
     finally:
         answer.cancel()
-        gone.cancel()
+        disconnected.cancel()
 
 
 async def _disconnect(receive: Receive) -> None:

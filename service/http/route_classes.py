@@ -1,4 +1,4 @@
-"""Classes of routes: what is checked and read before FastAPI sees a request. A key comes before the body."""
+"""Route classes: checks of API keys, then reading of bodies, before FastAPI handles a request."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SECURITY: list[Dependency] = [
     Depends(HTTPBearer(auto_error=False, description="An API key.", scheme_name="APIKey")),
     Depends(APIKeyHeader(name=API_KEY, auto_error=False, description="An API key.")),
 ]
-"""Only shown in the OpenAPI document: the routes themselves have checked the key by then."""
+"""For the OpenAPI document only: the route class has already checked the key."""
 
 
 class JsonRoute(APIRoute):
-    """A route that reads JSON of bounded length, whatever its length was said to be."""
+    """A route with a JSON body of limited size."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
@@ -35,8 +35,8 @@ class JsonRoute(APIRoute):
         return read_and_handle
 
 
-class KeyedRoute(APIRoute):
-    """A route for those who have an API key, where keys are asked for."""
+class ApiKeyRoute(APIRoute):
+    """A route that requires an API key, if API keys are configured."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
@@ -51,5 +51,5 @@ class KeyedRoute(APIRoute):
         return check_and_handle
 
 
-class KeyedJsonRoute(KeyedRoute, JsonRoute):
-    """A route for those who have an API key, whose body is JSON."""
+class ApiKeyJsonRoute(ApiKeyRoute, JsonRoute):
+    """A route that requires an API key and has a JSON body."""

@@ -1,4 +1,4 @@
-"""Runs the app in uvicorn: listen, say where, and on a signal drain and end."""
+"""Runs the app in uvicorn: listens, logs the address, and drains on a signal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to `run_server`: uvicorn would end the process by the very signal, and not with status 0."""
+    """Leaves signals to `run_server`: uvicorn would re-raise them, and the process would not exit with status 0."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -35,12 +35,12 @@ class _Server(uvicorn.Server):
 
 
 SWITCH_INTERVAL_S = 0.0005
-"""How long a lane's thread may keep the event loop from running. Under load the loop answers in a third of the time
-that Python's 5 ms give it (benchmarks/RESULTS.md)."""
+"""How long a lane's thread may keep the GIL from the event loop. Under load, the loop responds three times faster than
+with Python's default of 5 ms (benchmarks/RESULTS.md)."""
 
 
 def run_server(settings: Settings) -> None:
-    """Serve until a signal comes, then drain. Raises BundleError kinds, ListenError and LaneFailedError."""
+    """Serve until a signal, then drain. Raises BundleError kinds, ListenError and LaneFailedError."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     configure_logging(settings.log_level)
     app = create_app(settings)
@@ -66,21 +66,21 @@ def _server_of(app: FastAPI, settings: Settings) -> _Server:
 async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings) -> None:
     readiness, liveness = state_of(app).readiness, state_of(app).liveness
 
-    def end() -> None:
+    def shut_down() -> None:
         logger.info("draining")
         readiness.drain()
-        server.force_exit = server.should_exit  # a second signal waits for nobody
+        server.force_exit = server.should_exit  # a second signal stops without draining
         server.should_exit = True
 
-    def end_at_once() -> None:
+    def stop_at_once() -> None:
         server.should_exit = server.force_exit = True
 
     loop = asyncio.get_running_loop()
-    liveness.on_crash = lambda: _call(loop, end_at_once)
+    liveness.on_crash = lambda: _call(loop, stop_at_once)
     for each in SIGNALS:
-        loop.add_signal_handler(each, end)
-    with _listen(settings.host, settings.port) as listener, _listen_to_admins(settings) as admin_listener:
-        # Entered here and not by uvicorn, so that what is wrong with a bundle reaches the caller.
+        loop.add_signal_handler(each, shut_down)
+    with _listen(settings.host, settings.port) as listener, _listen_for_admins(settings) as admin_listener:
+        # Entered here and not by uvicorn, so that a bundle's errors reach the caller.
         async with app.router.lifespan_context(app), _serving_admins(app, settings, admin_listener):
             urls = {"url": _url(listener)} | ({"admin_url": _url(admin_listener)} if admin_listener else {})
             logger.info("listening", extra=urls)
@@ -88,18 +88,18 @@ async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings) -> No
     if liveness.crash is not None:
         crash = liveness.crash
         logger.critical("lane_failed", exc_info=crash.error, extra={"lane": crash.lane})
-        raise LaneFailedError(f"the {crash.lane} lane has failed: {crash.error!r}; the log names the cause")
+        raise LaneFailedError(f"the {crash.lane} lane has failed: {crash.error!r}; see the log for the cause")
     logger.info("ended")
 
 
-def _listen_to_admins(settings: Settings) -> contextlib.AbstractContextManager[socket.socket | None]:
+def _listen_for_admins(settings: Settings) -> contextlib.AbstractContextManager[socket.socket | None]:
     port = settings.admin_options.port
     return contextlib.nullcontext() if port is None else _listen(settings.host, port)
 
 
 @contextlib.asynccontextmanager
 async def _serving_admins(app: FastAPI, settings: Settings, listener: socket.socket | None) -> AsyncIterator[None]:
-    """Inside, the port of administrators is served, if there is one; it is the last to close."""
+    """Serves the admin port inside the block, if there is one; it closes last."""
     admin_app = state_of(app).admin_app
     if listener is None or admin_app is None:
         yield
@@ -114,7 +114,7 @@ async def _serving_admins(app: FastAPI, settings: Settings, listener: socket.soc
 
 
 def _call(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    """From another thread; a loop that has ended needs no more calls."""
+    """Call from another thread; does nothing if the loop is closed."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(callback)
 

@@ -77,7 +77,7 @@ def test_keys_are_random_and_the_line_does_not_tell_them() -> None:
 
 @pytest.mark.parametrize("key_id", ["", "a b", "x" * 65, 'a"', "a\n"])
 def test_an_id_that_cannot_be_one_is_refused(key_id: str) -> None:
-    with pytest.raises(ApiKeysError, match="cannot be the id of a key"):
+    with pytest.raises(ApiKeysError, match="is not a valid key id"):
         new_key(key_id)
 
 
@@ -177,7 +177,7 @@ async def test_a_file_that_is_broken_or_gone_leaves_the_last_good_keys_and_says_
         write(file, [shop_key.line])
         assert (await client.get("/health/ready")).json()["degraded"] == []
 
-    assert "line 2 of the file of API keys" in told
+    assert "line 2 of the API keys file" in told
     assert "cannot be read: No such file" in gone
     events = [record.getMessage() for record in caplog.records if record.name == "service.http.api_keys"]
     assert events == ["api_keys_refused", "api_keys_refused", "api_keys_read"], "once for each reason"
@@ -188,12 +188,12 @@ async def test_a_file_that_is_broken_or_gone_leaves_the_last_good_keys_and_says_
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ([], "holds no key"),
+        ([], "contains no key"),
         (['{"id": "shop"}'], "line 1 .* sha256: Field required"),
         (['{"id": "shop", "sha256": "abc"}'], "line 1 .* sha256"),
         ([new_key("a").line, '{"id": "a b", "sha256": "' + "0" * 64 + '"}'], "line 2 .* id"),
         ([new_key("a").line + ","], "line 1"),
-        ([f'{{"id": "{name}", "sha256": "{"0" * 64}"}}' for name in "ab"], "a key twice"),
+        ([f'{{"id": "{name}", "sha256": "{"0" * 64}"}}' for name in "ab"], "the same key twice"),
     ],
 )
 def test_a_bad_file_stops_the_start(tmp_path: Path, lines: list[str], words: str) -> None:
@@ -206,7 +206,7 @@ def test_a_bad_file_stops_the_start(tmp_path: Path, lines: list[str], words: str
 def test_a_file_that_is_not_there_or_too_long_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(ApiKeysError, match="cannot be read"):
         ApiKeys(tmp_path / "keys.jsonl")
-    with pytest.raises(ApiKeysError, match="longer than 1048576 bytes"):
+    with pytest.raises(ApiKeysError, match="larger than 1048576 bytes"):
         ApiKeys(write(tmp_path / "long", [" " * (1 << 20)]))
 
 

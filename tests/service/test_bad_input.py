@@ -151,8 +151,8 @@ async def test_requests_that_cannot_be_answered_are_refused(
         (SEQUENTIAL, {"domain": "toys"}, "history", "missing", "Field required"),
         (SEQUENTIAL, ASK | {"history": []}, "history", "too_short", "at least 1 item"),
         (SEQUENTIAL, ASK | {"history": ["item-1"] * 10_001}, "history", "too_long", "at most 10000 items"),
-        (SEQUENTIAL, ASK | {"history": "item-1"}, "history", "list_type", "valid list, but it is 'item-1'"),
-        (SEQUENTIAL, ASK | {"history": [1]}, "history.0", "string_type", "valid string, but it is 1"),
+        (SEQUENTIAL, ASK | {"history": "item-1"}, "history", "list_type", "valid list; got 'item-1'"),
+        (SEQUENTIAL, ASK | {"history": [1]}, "history.0", "string_type", "valid string; got 1"),
         (SEQUENTIAL, ASK | {"history": ["item-1", None]}, "history.1", "string_type", "valid string"),
         (SEQUENTIAL, ASK | {"history": [""]}, "history.0", "string_too_short", "at least 1 character"),
         (
@@ -160,20 +160,20 @@ async def test_requests_that_cannot_be_answered_are_refused(
             ASK | {"history": ["x" * 257]},
             "history.0",
             "string_too_long",
-            "at most 256 characters, but it is 'xxx",
+            "at most 256 characters; got 'xxx",
         ),
         (SEQUENTIAL, ASK | {"history": ["\ud800"]}, "history.0", "string_unicode", "unicode"),
-        (SEQUENTIAL, ASK | {"k": 0}, "k", "greater_than_equal", "greater than or equal to 1, but it is 0"),
-        (SEQUENTIAL, ASK | {"k": 101}, "k", "less_than_equal", "less than or equal to 100, but it is 101"),
-        (SEQUENTIAL, ASK | {"k": "10"}, "k", "int_type", "valid integer, but it is '10'"),
-        (SEQUENTIAL, ASK | {"k": True}, "k", "int_type", "valid integer, but it is True"),
-        (SEQUENTIAL, ASK | {"num_beams": 0}, "num_beams", "greater_than_equal", "but it is 0"),
+        (SEQUENTIAL, ASK | {"k": 0}, "k", "greater_than_equal", "greater than or equal to 1; got 0"),
+        (SEQUENTIAL, ASK | {"k": 101}, "k", "less_than_equal", "less than or equal to 100; got 101"),
+        (SEQUENTIAL, ASK | {"k": "10"}, "k", "int_type", "valid integer; got '10'"),
+        (SEQUENTIAL, ASK | {"k": True}, "k", "int_type", "valid integer; got True"),
+        (SEQUENTIAL, ASK | {"num_beams": 0}, "num_beams", "greater_than_equal", "got 0"),
         (
             SEQUENTIAL,
             ASK | {"num_beams": 257},
             "num_beams",
             "less_than_equal",
-            "less than or equal to 256, but it is 257",
+            "less than or equal to 256; got 257",
         ),
         (
             SEQUENTIAL,
@@ -187,10 +187,10 @@ async def test_requests_that_cannot_be_answered_are_refused(
             ASK | {"exactness": "best"},
             "exactness",
             "literal_error",
-            "'beam' or 'certified', but it is 'best'",
+            "'beam' or 'certified'; got 'best'",
         ),
-        (SEQUENTIAL, ASK | {"deadline_ms": 0}, "deadline_ms", "greater_than_equal", "but it is 0"),
-        (SEQUENTIAL, ASK | {"colour": 1}, "colour", "extra_forbidden", "Extra inputs are not permitted, but it is 1"),
+        (SEQUENTIAL, ASK | {"deadline_ms": 0}, "deadline_ms", "greater_than_equal", "got 0"),
+        (SEQUENTIAL, ASK | {"colour": 1}, "colour", "extra_forbidden", "Extra inputs are not permitted; got 1"),
         (
             SEQUENTIAL,
             ASK | {"where": {"price": None}},
@@ -211,14 +211,14 @@ async def test_requests_that_cannot_be_answered_are_refused(
         (SEQUENTIAL, ASK | {"where": {f"c{n}": 1 for n in range(33)}}, "where", "too_long", "at most 32 items"),
         (DIRECT, RANK | {"candidates": []}, "candidates", "too_short", "at least 1 item"),
         (DIRECT, RANK | {"history": ["item-1"]}, "history", "extra_forbidden", "not permitted"),
-        (EXPLAIN, TELL | {"max_new_tokens": 0}, "max_new_tokens", "greater_than_equal", "but it is 0"),
-        (EXPLAIN, TELL | {"max_new_tokens": 513}, "max_new_tokens", "less_than_equal", "512, but it is 513"),
-        (EXPLAIN, TELL | {"star_rating": 6}, "star_rating", "less_than_equal", "5, but it is 6"),
-        (EXPLAIN, TELL | {"top_p": 0}, "top_p", "greater_than", "greater than 0, but it is 0"),
-        (EXPLAIN, TELL | {"temperature": -0.1}, "temperature", "greater_than_equal", "but it is -0.1"),
-        (EXPLAIN, TELL | {"seed": -1}, "seed", "greater_than_equal", "but it is -1"),
+        (EXPLAIN, TELL | {"max_new_tokens": 0}, "max_new_tokens", "greater_than_equal", "got 0"),
+        (EXPLAIN, TELL | {"max_new_tokens": 513}, "max_new_tokens", "less_than_equal", "512; got 513"),
+        (EXPLAIN, TELL | {"star_rating": 6}, "star_rating", "less_than_equal", "5; got 6"),
+        (EXPLAIN, TELL | {"top_p": 0}, "top_p", "greater_than", "greater than 0; got 0"),
+        (EXPLAIN, TELL | {"temperature": -0.1}, "temperature", "greater_than_equal", "got -0.1"),
+        (EXPLAIN, TELL | {"seed": -1}, "seed", "greater_than_equal", "got -1"),
         (EXPLAIN, TELL | {"feature": "x" * 513}, "feature", "string_too_long", "at most 512 characters"),
-        (EXPLAIN, TELL | {"stream": "yes"}, "stream", "bool_type", "valid boolean, but it is 'yes'"),
+        (EXPLAIN, TELL | {"stream": "yes"}, "stream", "bool_type", "valid boolean; got 'yes'"),
     ],
 )
 async def test_fields_out_of_bounds_are_refused_with_their_name(
@@ -299,14 +299,14 @@ async def test_a_body_that_says_to_be_too_long_is_refused(client: httpx.AsyncCli
     response = await client.post(SEQUENTIAL, content=b" " * 4_001, headers=JSON)
 
     problem = check_problem(response, 413, "body_too_large")
-    assert problem["detail"] == "the body is 4001 bytes long, the limit is 4000; send less"
+    assert problem["detail"] == "the body has 4001 bytes, the limit is 4000; send less"
 
 
 async def test_a_body_that_grows_too_long_is_refused(client: httpx.AsyncClient) -> None:
     response = await client.post(SEQUENTIAL, content=_endless(), headers=JSON)
 
     problem = check_problem(response, 413, "body_too_large")
-    assert problem["detail"] == "the body is longer than 4000 bytes, which is the limit; send less"
+    assert problem["detail"] == "the body exceeds the limit of 4000 bytes; send less"
 
 
 async def _endless() -> AsyncIterator[bytes]:
@@ -325,7 +325,7 @@ async def test_another_method_is_refused_with_the_ones_allowed(client: httpx.Asy
 
     problem = check_problem(response, 405, "method_not_allowed")
     assert response.headers["Allow"] == "POST"
-    assert problem["detail"] == "/recommend/sequential does not take GET; use POST"
+    assert problem["detail"] == "/recommend/sequential does not support GET; use POST"
 
 
 @pytest.mark.parametrize(

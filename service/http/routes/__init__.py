@@ -1,1 +1,1 @@
-"""The HTTP routes: validate, hand on, answer."""
+"""The HTTP routes."""

@@ -1,6 +1,6 @@
-"""/admin: which versions of which domains are served, and what is in their catalogs.
+"""/admin: changes the served versions and their catalogs.
 
-Every change is complete when it is answered: it is in the journal, and every request from then on sees it.
+A change is answered once it is in the journal and applies to every later request.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from service.schemas.admin import (
 from service.versions.administration import Administration, Precondition
 from service.versions.domains import Serving
 
-NUM_DIGITS = 18
+MAX_DIGITS = 18
 
 
 class AdminRoute(APIRoute):
-    """A route for those who have the token, of which nobody else learns anything; bodies are JSON."""
+    """A route that checks the admin token before anything else; bodies are JSON."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
 
         async def check_and_handle(request: Request) -> Response:
             token = state_of(request.app).admin_token
-            assert token is not None, "there is no /admin without a token"
+            assert token is not None, "/admin is served only with a token"
             token.check(request.headers.get("authorization", ""))
             return await handler(await with_json_body(request) if self.body_field else request)
 
@@ -61,7 +61,7 @@ router = APIRouter(
     dependencies=[Depends(HTTPBearer(auto_error=False, description="The admin token."))],
     responses=problems(401, 500),
 )
-domains = "/domains/{name}"
+DOMAIN = "/domains/{name}"
 CHANGES = problems(400, 404, 408, 409, 413, 415, 422, 503)
 PLAIN_CHANGES = problems(404, 409, 422, 503)
 
@@ -75,12 +75,12 @@ Changes = Annotated[Administration, Depends(administration_of)]
 
 
 def revision_of(if_match: Annotated[str | None, Header(max_length=64)] = None) -> int | None:
-    """The revision that If-Match names. Raises InputError."""
+    """The revision in the If-Match header. Raises InputError."""
     if if_match is None or if_match.strip() == "*":
         return None
     digits = if_match.strip().removeprefix("W/").strip('"')
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= NUM_DIGITS):
-        raise InputError(f'If-Match is {if_match!r}; it takes the ETag of an answer, such as "7"', field="if-match")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= MAX_DIGITS):
+        raise InputError(f'If-Match is {if_match!r}; send the ETag of an earlier answer, such as "7"', field="if-match")
     return int(digits)
 
 
@@ -89,7 +89,7 @@ IfMatch = Annotated[int | None, Depends(revision_of)]
 
 @router.get("/domains")
 async def list_versions(request: Request) -> AdminDomainsAnswer:
-    """All versions of all domains, and what they are for."""
+    """All versions of all domains, with their roles."""
     service = service_of(request)
     administration = service.administration
     journal = administration.replica.journal
@@ -100,103 +100,103 @@ async def list_versions(request: Request) -> AdminDomainsAnswer:
     )
 
 
-@router.get(domains, responses=problems(404, 422))
+@router.get(DOMAIN, responses=problems(404, 422))
 async def show_versions(name: str, changes: Changes, response: Response) -> AdminDomainBody:
-    """The versions of one domain; the ETag is its catalog's revision."""
+    """The versions of one domain. The ETag is the revision of its catalog."""
     changes.replica.require(name)
-    return _told(changes, name, response)
+    return _domain_answer(changes, name, response)
 
 
-@router.post(domains + "/load", responses=CHANGES)
+@router.post(DOMAIN + "/load", responses=CHANGES)
 async def load(name: str, body: LoadRequest, changes: Changes, response: Response) -> AdminDomainBody:
-    """Load a version beside those that are served: verified, placed and warmed up before this answers."""
+    """Load a version while others are served. It is verified, placed and warmed up when this answers."""
     await changes.load(name, body.bundle, body.domain or name, activates=body.activate)
-    return _told(changes, name, response)
+    return _domain_answer(changes, name, response)
 
 
-@router.delete(domains + "/load", responses=PLAIN_CHANGES)
+@router.delete(DOMAIN + "/load", responses=PLAIN_CHANGES)
 async def discard(name: str, changes: Changes, response: Response) -> AdminDomainBody:
-    """Let go of the version that was loaded and waits."""
+    """Discard the loaded version that has no role."""
     await changes.discard_loaded(name)
-    return _told(changes, name, response)
+    return _domain_answer(changes, name, response)
 
 
-@router.post(domains + "/swap", responses=CHANGES)
+@router.post(DOMAIN + "/swap", responses=CHANGES)
 async def swap(name: str, body: SwapRequest, changes: Changes, response: Response) -> AdminDomainBody:
-    """Make a loaded version the stable one; requests that run end on theirs."""
+    """Make a loaded version the stable one. Running requests complete on their version."""
     await changes.swap(name, body.version, body.expected)
-    return _told(changes, name, response)
+    return _domain_answer(changes, name, response)
 
 
-@router.post(domains + "/rollback", responses=PLAIN_CHANGES)
+@router.post(DOMAIN + "/rollback", responses=PLAIN_CHANGES)
 async def roll_back(name: str, changes: Changes, response: Response) -> AdminDomainBody:
-    """Swap back to the version before."""
+    """Swap back to the previous version."""
     await changes.roll_back(name)
-    return _told(changes, name, response)
+    return _domain_answer(changes, name, response)
 
 
-@router.delete(domains, status_code=204, responses=PLAIN_CHANGES)
+@router.delete(DOMAIN, status_code=204, responses=PLAIN_CHANGES)
 async def unload(name: str, changes: Changes) -> None:
-    """Serve a domain no more."""
+    """Stop serving a domain."""
     await changes.unload(name)
 
 
-@router.post(domains + "/canary", responses=CHANGES)
+@router.post(DOMAIN + "/canary", responses=CHANGES)
 async def set_canary(name: str, body: CanaryRequest, changes: Changes, response: Response) -> AdminDomainBody:
-    """Let a share of the users get a loaded version; the same users every time."""
+    """Route a fixed share of the users to a loaded version."""
     await changes.set_canary(name, body.version, body.share, body.salt)
-    return _told(changes, name, response)
+    return _domain_answer(changes, name, response)
 
 
-@router.delete(domains + "/canary", responses=PLAIN_CHANGES)
+@router.delete(DOMAIN + "/canary", responses=PLAIN_CHANGES)
 async def end_canary(name: str, changes: Changes, response: Response) -> AdminDomainBody:
-    """Give everybody the stable version again."""
+    """Route all users to the stable version again."""
     await changes.end_canary(name)
-    return _told(changes, name, response)
+    return _domain_answer(changes, name, response)
 
 
-@router.post(domains + "/canary/promote", responses=PLAIN_CHANGES)
+@router.post(DOMAIN + "/canary/promote", responses=PLAIN_CHANGES)
 async def promote_canary(name: str, changes: Changes, response: Response) -> AdminDomainBody:
     """Make the canary the stable version."""
     await changes.promote_canary(name)
-    return _told(changes, name, response)
+    return _domain_answer(changes, name, response)
 
 
-@router.post(domains + "/shadow", responses=CHANGES)
+@router.post(DOMAIN + "/shadow", responses=CHANGES)
 async def set_shadow(name: str, body: ShadowRequest, changes: Changes, response: Response) -> AdminDomainBody:
-    """Let a loaded version answer along; only the metrics see what it says."""
+    """Repeat requests on a loaded version; its answers go to the metrics only."""
     await changes.set_shadow(name, body.version)
-    return _told(changes, name, response)
+    return _domain_answer(changes, name, response)
 
 
-@router.delete(domains + "/shadow", responses=PLAIN_CHANGES)
+@router.delete(DOMAIN + "/shadow", responses=PLAIN_CHANGES)
 async def end_shadow(name: str, changes: Changes, response: Response) -> AdminDomainBody:
-    """Ask the shadow no more."""
+    """Stop repeating requests on the shadow version."""
     await changes.end_shadow(name)
-    return _told(changes, name, response)
+    return _domain_answer(changes, name, response)
 
 
-@router.patch(domains + "/catalog", responses=CHANGES)
+@router.patch(DOMAIN + "/catalog", responses=CHANGES)
 async def change_catalog(
     name: str, body: CatalogRequest, changes: Changes, if_match: IfMatch, response: Response
 ) -> CatalogAnswer:
-    """Take items in and out of stock, change them, add some. No answer after this one is older than the change."""
+    """Deactivate, activate, change and add items. No later answer uses the catalog before the change."""
     revision = await changes.change_catalog(name, body.changes, _precondition(body, if_match))
-    return _changed(name, revision, response)
+    return _catalog_answer(name, revision, response)
 
 
-@router.put(domains + "/features", responses=CHANGES)
+@router.put(DOMAIN + "/features", responses=CHANGES)
 async def put_features(
     name: str, body: FeaturesRequest, changes: Changes, if_match: IfMatch, response: Response
 ) -> CatalogAnswer:
-    """Put embeddings of items over the bundle's own."""
+    """Put embeddings of items, which override the bundle's."""
     revision = await changes.put_features(name, body.rows, _precondition(body, if_match))
-    return _changed(name, revision, response)
+    return _catalog_answer(name, revision, response)
 
 
 @router.post("/drain")
 async def drain(request: Request) -> DrainAnswer:
-    """Take no new request from now on; those that run are answered."""
+    """Reject new requests and complete the running ones."""
     state_of(request.app).readiness.drain()
     return DrainAnswer(status="draining")
 
@@ -207,12 +207,12 @@ def _precondition(body: ConditionalRequest, if_match: int | None) -> Preconditio
     return Precondition(revision, body.idempotency_key)
 
 
-def _changed(name: str, revision: int, response: Response) -> CatalogAnswer:
+def _catalog_answer(name: str, revision: int, response: Response) -> CatalogAnswer:
     response.headers["ETag"] = f'"{revision}"'
     return CatalogAnswer(domain=name, catalog_revision=revision)
 
 
-def _told(administration: Administration, name: str, response: Response) -> AdminDomainBody:
+def _domain_answer(administration: Administration, name: str, response: Response) -> AdminDomainBody:
     body = _domain_body(administration, name, administration.replica.domains.serving(name))
     response.headers["ETag"] = f'"{body.catalog_revision}"'
     return body

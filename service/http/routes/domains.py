@@ -1,4 +1,4 @@
-"""GET /domains and what lies below it."""
+"""GET /domains and the paths below it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model.network.config import Task
 from model.prompts.templates import templates_of
 from service.http.dependencies import Trace, service_of
 from service.http.openapi import problems
-from service.http.route_classes import KeyedRoute
+from service.http.route_classes import ApiKeyRoute
 from service.schemas.domains import (
     CatalogItem,
     DomainBody,
@@ -26,22 +26,22 @@ from service.schemas.domains import (
 )
 from service.versions.domain_version import DomainVersion
 
-router = APIRouter(prefix="/domains", tags=["domains"], route_class=KeyedRoute, responses=problems(500))
+router = APIRouter(prefix="/domains", tags=["domains"], route_class=ApiKeyRoute, responses=problems(500))
 
 
 class Page(BaseModel):
-    """Which part of a list to return."""
+    """Query parameters of a page."""
 
     model_config = ConfigDict(extra="forbid")
 
-    offset: int = Field(default=0, ge=0, le=2**31 - 1, description="Entries to skip.")
-    limit: int = Field(default=50, ge=1, le=200, description="Most entries to return.")
+    offset: int = Field(default=0, ge=0, le=2**31 - 1, description="Number of entries to skip.")
+    limit: int = Field(default=50, ge=1, le=200, description="Maximum number of entries to return.")
     q: str = Field(default="", max_length=256, description="Only entries that contain this text.")
 
 
 @router.get("")
 async def list_domains(request: Request) -> DomainsAnswer:
-    """What is served."""
+    """The served domains."""
     versions = service_of(request).domains.stable.values()
     return DomainsAnswer(domains=[_domain_body(version) for version in versions])
 
@@ -60,7 +60,7 @@ async def list_items(name: str, page: Annotated[Page, Query()], request: Request
     domain = service_of(request).domains.domain(name)
     trace.domain = domain.name
     catalog = domain.catalog
-    # Searching a large catalog takes a while, in which others are to be answered.
+    # In a thread, because searching a large catalog would block the event loop.
     rows, total = await asyncio.to_thread(catalog.search, page.q, page.offset, page.limit)
     items = [
         CatalogItem(
@@ -77,7 +77,7 @@ async def list_items(name: str, page: Annotated[Page, Query()], request: Request
 
 @router.get("/{name}/users", responses=problems(404, 422))
 async def list_users(name: str, page: Annotated[Page, Query()], request: Request, trace: Trace) -> UsersAnswer:
-    """A page of the known users; empty where the bundle has no table of users."""
+    """A page of the known users; empty if the bundle has no users table."""
     domain = service_of(request).domains.domain(name)
     trace.domain = domain.name
     if domain.users is None:

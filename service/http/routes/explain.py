@@ -16,7 +16,7 @@ from service.errors import code_of, problem_of
 from service.http.dependencies import Trace, check_rate, ready_service_of
 from service.http.openapi import problems
 from service.http.responses import while_connected
-from service.http.route_classes import KeyedJsonRoute
+from service.http.route_classes import ApiKeyJsonRoute
 from service.observability.trace import RequestTrace
 from service.schemas.explanation import EventName, ExplanationAnswer, ExplanationRequest, TokenEvent
 
@@ -32,7 +32,7 @@ EVENT_SCHEMA = {
 
 router = APIRouter(
     tags=["explain"],
-    route_class=KeyedJsonRoute,
+    route_class=ApiKeyJsonRoute,
     dependencies=[Depends(check_rate)],
     responses=problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
     | {200: {"content": {EVENT_STREAM: {"itemSchema": EVENT_SCHEMA}}}},
@@ -41,7 +41,7 @@ router = APIRouter(
 
 @router.post("/explain", response_model=ExplanationAnswer)
 async def explain(body: ExplanationRequest, request: Request, trace: Trace) -> ExplanationAnswer | StreamingResponse:
-    """Why a user would like an item; with `stream`, events `token`, then `done` with the answer, or `error`."""
+    """Explain why a user would like an item. With `stream`: `token` events, then `done` with the answer, or `error`."""
     explainer = ready_service_of(request).explainer
     if not body.stream:
         return await while_connected(request, explainer.explain(body, trace))
@@ -49,10 +49,10 @@ async def explain(body: ExplanationRequest, request: Request, trace: Trace) -> E
 
 
 class ExplanationStream(StreamingResponse):
-    """Server-sent events; generating stops when the client leaves."""
+    """Server-sent events; generation stops when the client disconnects."""
 
     def __init__(self, running: RunningExplanation, trace: RequestTrace) -> None:
-        # Proxies that buffer would turn a stream into one late answer.
+        # Keeps proxies from buffering the stream.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(_events(running, trace), media_type=EVENT_STREAM, headers=headers)
         self._running = running

@@ -1,4 +1,4 @@
-"""GET /health/live and /health/ready, and their names in the open inference protocol (/v2)."""
+"""GET /health/live and /health/ready, and their aliases in the Open Inference Protocol (/v2)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOT_READY: dict[int | str, dict[str, Any]] = {
 @router.get("/health/live", responses=NOT_LIVE)
 @router.get("/v2/health/live", include_in_schema=False)
 async def live(request: Request, response: Response) -> LiveAnswer:
-    """Whether the process can do its work, or should be started anew."""
+    """Whether the process works, or should be restarted."""
     reasons = state_of(request.app).liveness.reasons()
     if reasons:
         response.status_code = 503
@@ -35,13 +35,13 @@ async def live(request: Request, response: Response) -> LiveAnswer:
 @router.get("/health/ready", responses=NOT_READY)
 @router.get("/v2/health/ready", include_in_schema=False)
 async def ready(request: Request, response: Response) -> ReadyAnswer:
-    """Whether requests are taken."""
+    """Whether the service accepts requests."""
     return _answer(state_of(request.app).readiness, None, response)
 
 
 @router.get("/v2/models/{name}/ready", responses=NOT_READY | problems(404))
 async def domain_ready(name: str, request: Request, response: Response, trace: Trace) -> ReadyAnswer:
-    """Whether requests are taken for one domain."""
+    """Whether the service accepts requests for one domain."""
     trace.domain = service_of(request).domains.domain(name).name
     return _answer(state_of(request.app).readiness, name, response)
 

@@ -12,6 +12,6 @@ router = APIRouter(tags=["metrics"])
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    """All metrics, for Prometheus."""
+    """All metrics in the Prometheus or OpenMetrics text format."""
     exposition = state_of(request.app).metrics.render(request.headers.get("accept", ""))
     return Response(exposition.content, media_type=exposition.media_type)

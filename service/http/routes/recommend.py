@@ -8,13 +8,13 @@ from fastapi.responses import Response
 from service.http.dependencies import Trace, check_rate, ready_service_of
 from service.http.openapi import problems
 from service.http.responses import json_response, while_connected
-from service.http.route_classes import KeyedJsonRoute
+from service.http.route_classes import ApiKeyJsonRoute
 from service.schemas.ranking import DirectRequest, RankingAnswer, SequentialRequest
 
 router = APIRouter(
     prefix="/recommend",
     tags=["recommend"],
-    route_class=KeyedJsonRoute,
+    route_class=ApiKeyJsonRoute,
     dependencies=[Depends(check_rate)],
     responses=problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
 )
@@ -22,7 +22,7 @@ router = APIRouter(
 
 @router.post("/sequential", response_model=RankingAnswer)
 async def recommend_sequential(body: SequentialRequest, request: Request, trace: Trace) -> Response:
-    """Next items for a history."""
+    """Recommend the next items after a history."""
     recommender = ready_service_of(request).recommender
     return json_response(await while_connected(request, recommender.recommend(body, trace)))
 
