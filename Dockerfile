@@ -1,12 +1,12 @@
-# The service with the demonstration in it: `docker run` answers at once, a bundle of your own is mounted over it.
+# The service with the demonstration bundle, ready to run; mount your own bundle to replace it.
 #   docker build --target cpu  --tag vip5-serve:cpu .
 #   docker build --target cuda --tag vip5-serve:cuda .
-# Tags are full versions. Where a tag must never move, pin its digest too: look it up with
+# Base images are tagged by full version. For reproducible builds pin the digest too: look it up with
 # `docker buildx imagetools inspect python:3.11.14-slim-bookworm` and build with
-# --build-arg PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:<what it says>.
+# --build-arg PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:<digest>.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
-# Wheels of everything that requirements.lock names, and of what its torch brings along.
+# Wheels of the packages in requirements.lock and of torch's dependencies.
 FROM ${PYTHON_IMAGE} AS sources
 WORKDIR /build
 COPY requirements.lock pyproject.toml README.md LICENSE ./
@@ -21,7 +21,7 @@ RUN pip wheel --no-cache-dir --wheel-dir /wheels --extra-index-url "${TORCH_INDE
 RUN pip install --no-cache-dir --no-index /wheels/setuptools-*.whl \
     && pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 
-# PyPI's torch for Linux has CUDA with it; onnxruntime-gpu takes the place of onnxruntime.
+# PyPI's torch for Linux includes CUDA; onnxruntime-gpu replaces onnxruntime.
 FROM sources AS wheels-cuda
 ARG TORCH_INDEX=https://pypi.org/simple
 ARG ONNXRUNTIME_GPU=1.31.1
@@ -32,7 +32,7 @@ RUN mkdir /wheels \
 RUN pip install --no-cache-dir --no-index /wheels/setuptools-*.whl \
     && pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 
-# What runs: no compiler, no package index, no root, nothing written but to /tmp.
+# The runtime image: no compiler, no package index, no root, writes only to /tmp.
 FROM ${PYTHON_IMAGE} AS runtime
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -62,7 +62,7 @@ RUN --mount=type=bind,from=wheels-cuda,source=/wheels,target=/wheels \
     && pip install --no-cache-dir --no-index --no-deps /wheels/vip5_serve-*.whl
 USER 10001:10001
 
-# The last stage is what is built where no target is named.
+# The last stage is the default target.
 FROM runtime AS cpu
 RUN --mount=type=bind,from=wheels-cpu,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-index --find-links /wheels --requirement /wheels/requirements.lock \
