@@ -1,4 +1,4 @@
-"""Writes the dashboard from the panels' list: python -m deploy.grafana.dashboard."""
+"""Generates dashboards/vip5.json from the panel definitions: python -m deploy.grafana.dashboard."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ PANEL_HEIGHT = 8
 
 
 def build() -> str:
-    """The dashboard as Grafana reads it."""
+    """The dashboard in Grafana's JSON format."""
     made = (
         dashboard.Dashboard("vip5-serve")
         .uid("vip5-serve")
-        .description("Recommendations and explanations: what comes in, how fast, how well, and from which version.")
+        .description("Traffic, latency, quality and versions of recommendations and explanations.")
         .tags(["vip5", "generated"])
         .timezone("browser")
         .refresh("30s")
@@ -58,7 +58,7 @@ def build() -> str:
 
 
 def _label_variable(label: str, name: str) -> dashboard.QueryVariable:
-    """All values but the empty one, which probes and unknown paths have."""
+    """All values except the empty one of probes and unknown paths."""
     return (
         dashboard.QueryVariable(label)
         .label(name)

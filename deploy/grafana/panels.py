@@ -1,4 +1,4 @@
-"""What a panel is, and the queries that panels are filled with. Knows nothing of Grafana's own form."""
+"""Panel definitions and helpers for their queries. Independent of Grafana's JSON format."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 RATE = "$__rate_interval"
-CHOSEN = 'route=~"$route", domain=~"$domain"'
+SELECTED = 'route=~"$route", domain=~"$domain"'
 OF_DOMAIN = 'domain=~"$domain"'
 RECOMMENDATIONS = 'route=~"/recommend/.*"'
-QUICK = 'route=~"/recommend/.*", le="0.5"'
-ASKED = 'route=~"/recommend/.*|/explain"'
-FAILED = ASKED + ', status=~"5.."'
-SUCCEEDED = ASKED + ', status="200"'
+WITHIN_OBJECTIVE = 'route=~"/recommend/.*", le="0.5"'
+INFERENCE = 'route=~"/recommend/.*|/explain"'
+FAILED = INFERENCE + ', status=~"5.."'
+SUCCEEDED = INFERENCE + ', status="200"'
 LATENCY = "vip5_e2e_request_latency_seconds"
 
 
 @dataclass(frozen=True)
 class Query:
-    """PromQL, and how a series of its result is called."""
+    """PromQL and its legend."""
 
     expr: str
     legend: str
@@ -26,7 +26,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Limit:
-    """From where on a value is bad: above it, or below it."""
+    """The value above which, or below which with `is_floor`, a series is bad."""
 
     value: float
     is_floor: bool = False
@@ -34,7 +34,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class PanelSpec:
-    """One panel; `unit` is one of Grafana's."""
+    """One panel; `unit` is Grafana's name of a unit."""
 
     title: str
     description: str
@@ -47,14 +47,14 @@ class PanelSpec:
 
 @dataclass(frozen=True)
 class RowSpec:
-    """Panels side by side under a title."""
+    """Panels in one row under a title."""
 
     title: str
     panels: tuple[PanelSpec, ...]
 
 
 def rate(metric: str, by: str, labels: str = "") -> str:
-    """The rate of a counter per second, summed over all labels but those of `by`."""
+    """The per-second rate of a counter, summed over all labels except `by`."""
     groups = f" by ({by}) " if by else ""
     chosen = f"{{{labels}}}" if labels else ""
     return f"sum{groups}(rate({metric}{chosen}[{RATE}]))"

@@ -1,4 +1,4 @@
-"""Draws the dashboard's rows as pictures, from the dashboard's own queries, for those who have no Grafana at hand.
+"""Plots the dashboard's rows as PNG files with the same queries, without Grafana.
 
 python -m deploy.grafana.plot --prometheus http://localhost:9090 --minutes 60 --out docs/pictures
 """
@@ -23,9 +23,9 @@ from deploy.grafana.dashboard import ROWS
 from deploy.grafana.panels import PanelSpec, Query, RowSpec
 
 NUM_STEPS = 300
-NUM_SCRAPES = 4  # in a rate's range, as Grafana has it
+NUM_SCRAPES = 4  # per rate interval, as in Grafana
 PANEL_INCHES = (5.2, 3.4)
-LONGEST_LEGEND = 60
+MAX_LEGEND_LENGTH = 60
 UNITS: Mapping[str, Formatter] = {
     "s": EngFormatter("s"),
     "bytes": EngFormatter("B"),
@@ -37,7 +37,7 @@ UNITS: Mapping[str, Formatter] = {
 
 @dataclass(frozen=True)
 class Mark:
-    """A stretch of time that has a name, such as a fault; in seconds since 1970."""
+    """A named time span, such as a fault, in Unix time."""
 
     name: str
     started_at: float
@@ -46,7 +46,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Window:
-    """What is drawn: times in seconds since 1970, and how often Prometheus scraped, in seconds."""
+    """The time range in Unix time, and Prometheus' scrape interval."""
 
     started_at: float
     ended_at: float
@@ -63,7 +63,7 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """One series: its name, and its values at times since the window's start; NaN where there is none."""
+    """One series: seconds since the window's start, and values (NaN if missing)."""
 
     name: str
     times: NDArray[np.float64]
@@ -71,7 +71,7 @@ class Line:
 
 
 class Source:
-    """A Prometheus that is asked what a panel asks."""
+    """Queries Prometheus for the series of panels."""
 
     def __init__(self, url: str, window: Window) -> None:
         self._url = url
@@ -79,7 +79,7 @@ class Source:
         self._times = np.arange(window.started_at, window.ended_at, window.step_s)
 
     def lines(self, panel: PanelSpec) -> list[Line]:
-        """Everything that the panel shows."""
+        """All series of the panel."""
         return [line for query in panel.queries for line in self._series(query)]
 
     def _series(self, query: Query) -> list[Line]:
@@ -96,11 +96,11 @@ class Source:
         for at, value in pairs:
             values[round((at - self._times[0]) / self._window.step_s)] = float(value)
         name = re.sub(r"{{(\w+)}}", lambda found: labels.get(found[1], ""), legend)
-        return Line(name.strip()[:LONGEST_LEGEND], self._times - self._times[0], values)
+        return Line(name.strip()[:MAX_LEGEND_LENGTH], self._times - self._times[0], values)
 
 
 def draw(url: str, window: Window, folder: Path, marks: Sequence[Mark] = ()) -> list[Path]:
-    """One picture for each row that has data; returns their paths."""
+    """Write one PNG per row that has data; returns their paths."""
     source = Source(url, window)
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
@@ -154,10 +154,10 @@ def _draw_panel(axes: Axes, panel: PanelSpec, lines: Sequence[Line]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prometheus", required=True, help="where Prometheus listens")
-    parser.add_argument("--minutes", type=float, default=60, help="how far back")
-    parser.add_argument("--scrape-s", type=float, default=15, help="its scrape_interval")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("--prometheus", required=True, help="URL of Prometheus")
+    parser.add_argument("--minutes", type=float, default=60, help="length of the time range (default: 60)")
+    parser.add_argument("--scrape-s", type=float, default=15, help="scrape_interval of Prometheus (default: 15)")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
     given = parser.parse_args()
     now = time.time()
     for file in draw(given.prometheus, Window(now - 60 * given.minutes, now, given.scrape_s), given.out):

@@ -1,14 +1,14 @@
-"""The rows about requests: how fast, how many, what the engine does with them."""
+"""Rows about requests: latency, traffic, batches and queue."""
 
 from __future__ import annotations
 
 from deploy.grafana.panels import (
-    ASKED,
-    CHOSEN,
     FAILED,
+    INFERENCE,
     LATENCY,
-    QUICK,
     RECOMMENDATIONS,
+    SELECTED,
+    WITHIN_OBJECTIVE,
     Limit,
     PanelSpec,
     Query,
@@ -22,9 +22,9 @@ from deploy.grafana.panels import (
 def _latency(share: float, name: str) -> PanelSpec:
     return PanelSpec(
         f"Latency {name}",
-        f"{share:.0%} of requests are answered within this time, from their arrival to the end of the answer.",
+        f"{share:.0%} of requests complete within this time, from arrival to the end of the response.",
         "s",
-        (Query(quantile(share, LATENCY, "route, domain", CHOSEN), "{{route}} {{domain}}"),),
+        (Query(quantile(share, LATENCY, "route, domain", SELECTED), "{{route}} {{domain}}"),),
         Limit(0.5),
     )
 
@@ -37,11 +37,12 @@ LATENCIES = RowSpec(
         _latency(0.99, "p99"),
         PanelSpec(
             "Recommendations over 0.5 s",
-            "The objective allows 1 %; the alerts Vip5LatencyBudgetBurns… compare longer times with it.",
+            "The objective allows 1 %; the Vip5LatencyBudgetBurns alerts compare longer windows with it.",
             "percentunit",
             (
                 Query(
-                    f"1 - {rate(LATENCY + '_bucket', '', QUICK)} / {rate(LATENCY + '_count', '', RECOMMENDATIONS)}",
+                    f"1 - {rate(LATENCY + '_bucket', '', WITHIN_OBJECTIVE)}"
+                    f" / {rate(LATENCY + '_count', '', RECOMMENDATIONS)}",
                     "slow",
                 ),
             ),
@@ -56,7 +57,7 @@ STAGES = RowSpec(
     (
         PanelSpec(
             "Mean time of each stage",
-            "Image embeddings, queue, encoder and decoder follow each other. The engine's times are of whole batches.",
+            "The stages run in sequence. Encoder and decoder times are those of whole batches.",
             "s",
             (
                 Query(mean("vip5_feature_fetch_seconds", "tier"), "features: {{tier}}"),
@@ -68,7 +69,7 @@ STAGES = RowSpec(
         ),
         PanelSpec(
             "Stages p95",
-            "95 % of requests spend no more than this in a stage.",
+            "95 % of requests spend at most this time in a stage.",
             "s",
             (
                 Query(quantile(0.95, "vip5_feature_fetch_seconds", "tier"), "features: {{tier}}"),
@@ -85,25 +86,25 @@ TRAFFIC = RowSpec(
     (
         PanelSpec(
             "Requests by route",
-            "Requests answered per second, whatever the answer.",
+            "Requests per second, with any status.",
             "reqps",
-            (Query(rate("vip5_requests_total", "route, domain", CHOSEN), "{{route}} {{domain}}"),),
+            (Query(rate("vip5_requests_total", "route, domain", SELECTED), "{{route}} {{domain}}"),),
         ),
         PanelSpec(
             "Requests by status",
-            "Requests for items and texts per second; 429 and 503 are refused for load, 504 is too late.",
+            "Recommendations and explanations per second. 429 and 503: rejected because of load; 504: too late.",
             "reqps",
-            (Query(rate("vip5_requests_total", "status", ASKED), "{{status}}"),),
+            (Query(rate("vip5_requests_total", "status", INFERENCE), "{{status}}"),),
             form="stack",
         ),
         PanelSpec(
             "Error ratio",
-            "Share of requests for items and texts that were answered with a status of 500 or above.",
+            "Share of recommendations and explanations with a status of 500 or above.",
             "percentunit",
             (
                 Query(
                     f"({rate('vip5_requests_total', '', FAILED)} or vector(0))"
-                    f" / {rate('vip5_requests_total', '', ASKED)}",
+                    f" / {rate('vip5_requests_total', '', INFERENCE)}",
                     "errors",
                 ),
             ),
@@ -111,8 +112,8 @@ TRAFFIC = RowSpec(
             largest=1.0,
         ),
         PanelSpec(
-            "Refused requests",
-            "Requests refused per second for load, size or time.",
+            "Rejected requests",
+            "Requests per second rejected for load, size or time.",
             "reqps",
             (Query(rate("vip5_requests_rejected_total", "reason"), "{{reason}}"),),
         ),
@@ -123,14 +124,14 @@ ENGINE = RowSpec(
     "Batches and queue",
     (
         PanelSpec(
-            "Prompts in a batch",
-            "How many prompts the engine takes at once; large batches are what load is carried by.",
+            "Prompts per batch",
+            "Prompts that the engine processes at once; batches grow with load.",
             "short",
             (Query(mean("vip5_batch_size"), "mean"), Query(quantile(0.95, "vip5_batch_size"), "p95")),
         ),
         PanelSpec(
             "Requests waiting and running",
-            "In the queues and in the engine, of all replicas.",
+            "Requests in the queues and in the engine, over all replicas.",
             "short",
             (
                 Query("sum(vip5_num_requests_waiting)", "waiting"),
@@ -139,14 +140,14 @@ ENGINE = RowSpec(
         ),
         PanelSpec(
             "Engine busy",
-            "Share of the time in which a lane's engine is at work. Near 1, waiting grows without bound.",
+            "Share of time in which a lane's engine is busy. Near 1, queues grow without bound.",
             "percentunit",
             (Query(rate("vip5_engine_busy_seconds_total", "instance, lane"), "{{instance}} {{lane}}"),),
             Limit(0.9),
         ),
         PanelSpec(
-            "Relief",
-            "Searches per second with fewer beams than asked for, and batches run in halves for want of memory.",
+            "Load reduction",
+            "Searches per second with fewer beams than requested, and batches per second split for lack of memory.",
             "short",
             (
                 Query(rate("vip5_num_beams_reduced_total", ""), "fewer beams"),

@@ -1,4 +1,4 @@
-"""The rows about what stands behind answers: embeddings, quality, versions, the machine."""
+"""Rows about embeddings, answer quality, versions, bundles and the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FEATURES = RowSpec(
     (
         PanelSpec(
             "Hits by tier",
-            "Share of the embeddings asked of a tier that it had. What one tier lacks is asked of the next.",
+            "Share of requested embeddings that a tier contains. Misses go to the next tier.",
             "percentunit",
             (
                 Query(
@@ -23,33 +23,33 @@ FEATURES = RowSpec(
         ),
         PanelSpec(
             "Look-up time p95",
-            "95 % of look-ups in a tier take no longer; one look-up fetches all embeddings of a request.",
+            "95 % of look-ups in a tier take at most this time; one look-up fetches all embeddings of a request.",
             "s",
             (Query(quantile(0.95, "vip5_feature_fetch_seconds", "tier"), "{{tier}}"),),
         ),
         PanelSpec(
-            "Redis answers",
-            "1 where Redis answers, 0 where it does not, or where none is configured.",
+            "Redis up",
+            "1 if Redis responds, 0 if it does not or none is configured.",
             "short",
             (Query("vip5_redis_up", "{{instance}}"),),
             Limit(0.5, is_floor=True),
             largest=1.0,
         ),
         PanelSpec(
-            "Values refused",
-            "Values in Redis per second that were no embeddings of what was asked.",
+            "Rejected values",
+            "Values in Redis per second rejected because they are not valid embeddings.",
             "short",
-            (Query(rate("vip5_feature_values_rejected_total", ""), "refused"),),
+            (Query(rate("vip5_feature_values_rejected_total", ""), "rejected"),),
         ),
     ),
 )
 
 QUALITY = RowSpec(
-    "What answers are worth",
+    "Answer quality",
     (
         PanelSpec(
             "Degraded answers",
-            "Share of answers that say they are less than they could be, by kind; an answer may be so in several ways.",
+            "Share of answers by kind of degradation; one answer may have several kinds.",
             "percentunit",
             (
                 Query(
@@ -63,18 +63,18 @@ QUALITY = RowSpec(
         ),
         PanelSpec(
             "Proven items",
-            "How many leading items of an answer are proven to be the true top of the catalog under the model.",
+            "Number of leading items of an answer proven to be the true top of the catalog under the model.",
             "short",
             (
                 Query(mean("vip5_beam_exact_prefix"), "mean"),
-                Query(quantile(0.1, "vip5_beam_exact_prefix"), "9 in 10 answers have more than"),
+                Query(quantile(0.1, "vip5_beam_exact_prefix"), "p10"),
             ),
         ),
         PanelSpec(
             "Invalid items",
-            "Items found in the last day that were not eligible. They were dropped; there must be none.",
+            "Ineligible items that the engine returned in the last day, removed from answers. Must be 0.",
             "short",
-            (Query("sum(increase(vip5_invalid_items_total[1d]))", "dropped"),),
+            (Query("sum(increase(vip5_invalid_items_total[1d]))", "removed"),),
             Limit(1),
             form="number",
         ),
@@ -86,7 +86,7 @@ VERSIONS = RowSpec(
     (
         PanelSpec(
             "Requests by version",
-            "Requests per second that a version answered; a shadow's answers are not given to anybody.",
+            "Requests per second answered by each version. Answers of shadow versions are discarded.",
             "reqps",
             (
                 Query(
@@ -97,7 +97,7 @@ VERSIONS = RowSpec(
         ),
         PanelSpec(
             "Latency p95 by version",
-            "95 % of a version's answers are there within this time.",
+            "95 % of a version's answers complete within this time.",
             "s",
             (
                 Query(
@@ -108,8 +108,8 @@ VERSIONS = RowSpec(
             Limit(0.5),
         ),
         PanelSpec(
-            "Agreement of the shadow",
-            "Mean share of the stable version's items that the shadow returns too.",
+            "Shadow agreement",
+            "Mean share of the stable version's items that the shadow version also returns.",
             "percentunit",
             (Query(mean("vip5_shadow_overlap_ratio", "domain"), "{{domain}}"),),
             largest=1.0,
@@ -122,7 +122,7 @@ BUNDLES = RowSpec(
     (
         PanelSpec(
             "Replicas by bundle",
-            "Replicas that serve a domain from a bundle. Two bundles for long mean that a replica stays behind.",
+            "Replicas per domain and bundle. Two bundles for a long time mean that a replica lags behind.",
             "short",
             (
                 Query(
@@ -133,15 +133,15 @@ BUNDLES = RowSpec(
             ),
         ),
         PanelSpec(
-            "Age of what is served",
-            "Time since a replica last replaced what it serves.",
+            "Time since the last change",
+            "Time since a replica last changed a served version.",
             "s",
             (Query("time() - vip5_epoch_started_timestamp_seconds", "{{instance}}"),),
             form="number",
         ),
         PanelSpec(
             "Failed loads",
-            "Bundles that were refused, in the last hour.",
+            "Bundles that failed to load in the last hour.",
             "short",
             (Query('sum by (domain) (increase(vip5_reload_failures_total{domain=~"$domain"}[1h]))', "{{domain}}"),),
             Limit(1),
@@ -154,25 +154,25 @@ MACHINE = RowSpec(
     (
         PanelSpec(
             "GPU memory",
-            "Used by tensors, reserved by torch's allocator, and in all. Empty where the engine runs on a CPU.",
+            "Used by tensors, reserved by torch's allocator, and total. Empty if the engine runs on a CPU.",
             "bytes",
             (Query("vip5_gpu_memory_bytes", "{{instance}} {{kind}}"),),
         ),
         PanelSpec(
-            "Memory of the process",
-            "Resident memory; weights and tries are most of it.",
+            "Process memory",
+            "Resident memory, mostly weights and tries.",
             "bytes",
             (Query('process_resident_memory_bytes{job="vip5"}', "{{instance}}"),),
         ),
         PanelSpec(
             "CPU",
-            "Cores that the process keeps busy.",
+            "CPU cores used by the process.",
             "short",
             (Query(f'rate(process_cpu_seconds_total{{job="vip5"}}[{RATE}])', "{{instance}}"),),
         ),
         PanelSpec(
             "Open files",
-            "Share of the files and connections that the system allows the process; at 1 it takes no more.",
+            "Share of the process' file descriptor limit in use; at 1, new connections fail.",
             "percentunit",
             (Query('process_open_fds{job="vip5"} / process_max_fds{job="vip5"}', "{{instance}}"),),
             Limit(0.8),

@@ -177,7 +177,7 @@ def test_slow_answers_move_the_latency_and_burn_the_budget(ground: Ground) -> No
 
 def test_too_much_load_is_refused_and_seen(ground: Ground) -> None:
     with ground.slowed("0.3"), ground.under_load(3 * MAX_WAITING):
-        wait_until(lambda: ground.sees(ground.panel("Refused requests"), above=1), "refusals are seen")
+        wait_until(lambda: ground.sees(ground.panel("Rejected requests"), above=1), "refusals are seen")
         wait_until(lambda: ground.sees(ground.panel("Requests waiting and running"), above=MAX_WAITING / 2), "a queue")
         wait_until(lambda: ground.sees(ground.panel("Engine busy"), above=0.9), "saturation is seen")
         wait_until(lambda: "Vip5RequestsRejected" in ground.prometheus.firing(), "the alert fires")
@@ -188,7 +188,7 @@ def test_a_killed_redis_degrades_answers_and_is_seen(ground: Ground) -> None:
     missing = 'kind="missing_features"'
     degraded = ground.panel("Degraded answers").replace("vip5_degraded_total", f"vip5_degraded_total{{{missing}}}")
     with ground.under_load(20, OTHERS):
-        wait_until(lambda: ground.prometheus.largest(ground.panel("Redis answers")) == 0, "Redis is seen to be down")
+        wait_until(lambda: ground.prometheus.largest(ground.panel("Redis up")) == 0, "Redis is seen to be down")
         wait_until(lambda: ground.sees(degraded, above=0.9), "answers are seen to lack embeddings")
         wait_until(lambda: {"Vip5RedisDown", "Vip5DegradedShareHigh"} <= ground.prometheus.firing(), "the alerts fire")
 
