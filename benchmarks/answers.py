@@ -1,14 +1,14 @@
-"""What do answers cost and how sure are they: constraints, certainty, batches, rounding?
+"""What do constraints, certified exactness, batching and rounding cost, and how do they affect answers?
 
-Question  What does a per-request constraint add to a request's latency (goal: at most 5 %)? What does certified
-          exactness cost, and how often are 20 beams exact for the top 10? Are answers the same whatever batch a request
-          is in? What does rounding the weights to int8 do to rankings?
-Method    Latency: T5-small's dimensions with random weights over Toys, real histories; each request is asked without
-          any constraint, with 20 excluded items, and with 20 excluded items in half of the catalog, in turn.
-          Certainty: the same requests, and held-out customers of the trained demonstration, plain and certified.
-          Batches: requests to both domains of the demonstration, alone and in batches of random size and order.
-          Rounding: the held-out customers' next purchase, and how much of the top 10 stays.
-Output    A line per question; the last line is JSON.
+Question  What latency does a per-request constraint add (goal: at most 5 %)? What does certified exactness cost, and
+          how often are 20 beams exact for the top 10? Are answers independent of the batch? How does rounding weights
+          to int8 change rankings?
+Method    Latency: T5-small's dimensions with random weights over Toys, real histories; each request runs without a
+          constraint, with 20 excluded items, and with 20 excluded items in half of the catalog, interleaved. Exactness:
+          the same requests, and held-out customers of the trained demonstration, plain and certified. Batches: requests
+          to both domains of the demonstration, alone and in batches of random size and order. Rounding: hit rate on the
+          held-out customers' next purchase, and overlap of the top 10.
+Output    One line per question; the last line is JSON.
 
     python -m benchmarks.answers [--requests 40] [--batched 1000] [--threads 2]
 """
@@ -49,14 +49,16 @@ SEED = 11
 
 @dataclass(frozen=True)
 class Question:
-    """A work, and the row of the catalog that the customer did buy next, where that is known."""
+    """A plan, and the leaf of the customer's next purchase, where known."""
 
     work: RankingPlan
     bought: int | None = None
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure what constraints, certainty, batches and rounding do.")
+    parser = argparse.ArgumentParser(
+        description="Measure the effects of constraints, exactness, batching and rounding."
+    )
     parser.add_argument("--requests", type=int, default=40)
     parser.add_argument("--batched", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
@@ -71,7 +73,7 @@ def main() -> int:
         found["constraints"] = _constraints(runtime, plans)
         found["certainty, random weights"] = _certainty(runtime.engine, plans)
     else:
-        print("there is no ../shared/data beside the repository: without the latency of constraints")
+        print("../shared/data does not exist; skipping the latency of constraints")
     demo = {name: load_runtime(DEMO, engine=name) for name in ENGINES}
     questions = _held_out(demo["torch"], options.batched)
     plain = [question.work for question in questions]
@@ -125,7 +127,7 @@ def _certainty(engine: Engine, plans: Sequence[RankingPlan]) -> Mapping[str, obj
 
 
 def _batches(engine: Engine, plans: Sequence[RankingPlan]) -> Mapping[str, object]:
-    """Each request alone, and in a batch of others."""
+    """Answers to each request alone and in a random batch."""
     alone = [_rank(engine, work) for work in plans]
     generator = np.random.default_rng(SEED)
     order = generator.permutation(len(plans))
@@ -157,7 +159,7 @@ def _rounding(exact: Engine, rounded: Engine, questions: Sequence[Question]) -> 
 
 
 def _held_out(runtime: Runtime, number: int) -> list[Question]:
-    """Customers of both domains, in turn; the last purchase is the one to be found."""
+    """Held-out customers of both domains, alternating, with the last purchase as target."""
     questions: list[list[Question]] = []
     for name, domain in sorted(runtime.domains.items()):
         data = Dataset.read(DEMO.with_name(f"{DEMO.name}-held-out") / name)
@@ -175,7 +177,7 @@ def _held_out(runtime: Runtime, number: int) -> list[Question]:
 def _work(
     domain: ServedDomain, history: Sequence[str], features: Mapping[str, NDArray[np.float32]] | None = None
 ) -> RankingPlan:
-    """Without features, random ones."""
+    """A plan for a history; random features if none are given."""
     plan = plan_sequential(domain, OfflineSequential(history=tuple(history), k=K, num_beams=20))
     assert isinstance(plan, RankingPlan)
     images, dim = plan.prompt.image_items, domain.spec.layout.feature_dim
@@ -192,7 +194,7 @@ def _asking(engine: Engine, plans: Sequence[RankingPlan]) -> Callable[[int], obj
 
 
 def _in_turn(asks: Mapping[str, Callable[[int], object]], number: int) -> dict[str, list[float]]:
-    """Seconds of each kind for each request, after a warm-up; each time another kind begins."""
+    """Seconds per kind and request, interleaved in rotating order, after a warm-up."""
     seconds: dict[str, list[float]] = {kind: [] for kind in asks}
     order = list(asks)
     for place in (*range(NUM_WARM_UP), *range(number)):

@@ -1,14 +1,14 @@
-"""How many pictures a second are encoded, beside the plain loop that takes them one by one?
+"""How many images per second does `vip5 features encode` encode, compared with a plain loop?
 
-Question  A catalog's pictures through CLIP's ViT-B/32: how much do reading in worker processes, batches and ONNX
-          Runtime gain over what a script does with transformers, one `Image.open`, one processor call and one
-          `get_image_features` a picture?
-Method    ViT-B/32's dimensions with random weights; the CC0 photographs. Each round encodes the same pictures with
-          every contender and turns their order around; the first round warms up and is not counted. Ours does all that
-          `vip5 features encode` does: the journal, the report and the file, but not the start of the worker processes,
-          which a long run pays once. All have the same number of threads.
-Output    Pictures a second of each, median and slowest round, their ratio to the plain loop's, and the largest cosine
-          distance from its embeddings; the last line is JSON.
+Question  For a catalog's images through CLIP's ViT-B/32: how much faster are reading in worker processes, batching and
+          ONNX Runtime than a simple script with transformers that makes one `Image.open`, one processor call and one
+          `get_image_features` call per image?
+Method    ViT-B/32's dimensions with random weights; CC0 photographs. Each round encodes the same images with every
+          contender and reverses their order; the first round is a warm-up. `Ours` does all the work of `vip5 features
+          encode`, including journal, report and file, except starting the worker processes, which a long run does
+          once. All contenders use the same number of threads.
+Output    Images per second (median and slowest round), ratio to the plain loop, and the largest cosine distance from
+          its embeddings; the last line is JSON.
 
     python -m benchmarks.clip_encoding [--pictures 160] [--rounds 5] [--threads 2] [--workers 2]
 """
@@ -46,13 +46,13 @@ from model.bundle.features import load_features, write_feature_pieces
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT.parent / "shared" / "data" / "images"
 BATCH_SIZE = 16
-READ_AHEAD = 2  # batches of each worker, as preparation.py has it
+READ_AHEAD = 2  # batches per worker, as in preparation.py
 
 Features = NDArray[np.float32]
 
 
 class PlainLoop:
-    """What a script does."""
+    """The simple script."""
 
     def __init__(self, folder: Path, pictures: list[Path]) -> None:
         self._clip = CLIPModel.from_pretrained(folder).eval()
@@ -71,7 +71,7 @@ class PlainLoop:
 
 
 class Ours:
-    """What `vip5 features encode` does."""
+    """`vip5 features encode`."""
 
     def __init__(self, encoder: Encoder, pictures: list[Path], num_workers: int, folder: Path) -> None:
         self._encoder = encoder
@@ -82,7 +82,7 @@ class Ours:
         self._started = 0.0
 
     def __call__(self) -> tuple[float, Features]:
-        """Seconds from when the workers stand ready, and embeddings."""
+        """Seconds after the workers have started, and embeddings."""
         options = EncodingOptions(BATCH_SIZE)
         encode_catalog(self._listing, self._encoder, self._encode, self._destination, options, lambda *_: None)
         seconds = time.perf_counter() - self._started
@@ -91,7 +91,7 @@ class Ours:
         return seconds, found.features.astype(np.float32)
 
     def _encode(self, batches: Iterable[Batch]) -> Iterator[EncodedBatch]:
-        """Empty batches go first, as many as are read ahead: when the first is back, no picture has been read."""
+        """Start with empty batches, as many as are read ahead: once the first returns, no image has been read."""
         empty = [Batch(-1, 0, ())] * max(READ_AHEAD * self._num_workers, 1)
         prepared = prepare_batches(self._reader, itertools.chain(empty, batches), self._num_workers)
         next(prepared)
@@ -107,7 +107,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     if not PICTURES.is_dir():
-        print("skipped: there is no ../shared/data/images beside the repository")
+        print("skipped: ../shared/data/images does not exist")
         return 0
     torch.set_num_threads(options.threads)
     pictures = list(itertools.islice(itertools.cycle(sorted(PICTURES.glob("*.jpg"))), options.pictures))
@@ -131,14 +131,14 @@ def main() -> int:
 
 def _save_vitb32(folder: Path) -> None:
     torch.manual_seed(0)
-    CLIPModel(CLIPConfig(projection_dim=512)).save_pretrained(folder)  # its defaults are ViT-B/32's
+    CLIPModel(CLIPConfig(projection_dim=512)).save_pretrained(folder)  # the defaults are ViT-B/32's
     CLIPImageProcessorPil().save_pretrained(folder)
 
 
 def _run_in_turn(
     contenders: dict[str, PlainLoop | Ours], num_rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, Features]]:
-    """Seconds of each round but the first, and the last round's embeddings."""
+    """Seconds of each round except the first, and the last round's embeddings."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     features: dict[str, Features] = {}
     order = list(contenders)

@@ -1,4 +1,4 @@
-"""Which commit a figure was measured at."""
+"""The commit of the measured code, for results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def commit() -> str:
-    """As git describes it, `-dirty` where files differ from it."""
+    """`git describe` of the working tree; `-dirty` if it has changes."""
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty"],  # noqa: S607 - whichever git the caller uses
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""The sides of the comparison, asked in the same way."""
+"""The contenders of benchmarks.cpu_engine, behind one interface."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NUM_STEPS = 3
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A request as ours gets it, and what the other sides are given in its place."""
+    """A request for our engines, and the plan whose tokens the others get."""
 
     purchases: Purchases
     plan: Plan
@@ -44,13 +44,13 @@ class Request:
 
 
 class Ours:
-    """One of the engines, from the history's item ids to the answer's."""
+    """One of our engines, from item ids of the history to item ids of the answer."""
 
     def __init__(self, root: Path, engine: EngineName, num_threads: int) -> None:
         self._runtime = load_runtime(root, num_threads=num_threads, engine=engine)
         self._domain = self._runtime.domains[DOMAIN]
         self._config = self._runtime.foundation.config
-        # Toys has an embedding of every item, in the catalog's order.
+        # Toys has embeddings of all items, in catalog order.
         self._features: NDArray[np.float32] = load_file(self._runtime.feature_files[DOMAIN])["features"]
 
     def request(self, purchases: Purchases) -> Request:
@@ -58,14 +58,14 @@ class Ours:
         return Request(purchases, self._with_features(plan))
 
     def answer(self, request: Request) -> list[str | None]:
-        """The K best items that are not in the history."""
+        """The K best items outside of the history."""
         ranking = self._rank(self._plan(request.purchases, k=K))
         return [self._domain.catalog.item_ids[row] for row in self._domain.rows_of(ranking.leaves)]
 
     def floating_operations(self, request: Request) -> float:
-        """Of the matrix products of one answer, as if all NUM_BEAMS beams ran to the end of the longest identifier.
+        """Floating-point operations of the matrix products of one answer, with NUM_BEAMS beams over NUM_STEPS steps.
 
-        Adapters, attention and the visual mapper are left out: they are a few per cent.
+        Excludes adapters, attention and the visual mapper, which are a few per cent.
         """
         config = self._config
         block = 4 * config.d_model * config.inner_dim + 2 * config.d_model * config.d_ff
@@ -76,7 +76,7 @@ class Ours:
         return 2.0 * (per_token * request.num_tokens + per_beam * num_beams)
 
     def best(self, request: Request) -> list[tuple[str | None, float]]:
-        """The NUM_BEAMS best items of all, with their scores."""
+        """The NUM_BEAMS best items and their scores."""
         ranking = self._rank(self._plan(request.purchases, k=NUM_BEAMS, exclude_history=False))
         rows = self._domain.rows_of(ranking.leaves)
         return [
@@ -104,7 +104,7 @@ class Ours:
 
 
 class _Generating:
-    """What the sides that use the library have in common."""
+    """Base of the contenders that use transformers' `generate`."""
 
     def __init__(self, bundle: Bundle) -> None:
         catalog = bundle.domains[DOMAIN].catalog
@@ -114,7 +114,7 @@ class _Generating:
 
 
 class PlainT5(_Generating):
-    """The library's T5 and `generate`, on the prompt's token ids alone."""
+    """transformers' T5 and `generate`, on the prompt's token ids only."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle)
@@ -122,7 +122,7 @@ class PlainT5(_Generating):
 
     @torch.inference_mode()
     def answer(self, request: Request) -> list[str | None]:
-        """The K best items that are not in the history; None for a sequence that is no item."""
+        """The K best items outside of the history; None for a sequence that is not an item."""
         prompt = {"input_ids": torch.from_numpy(request.plan.prompt.input_ids)[None]}
         found = generate(self._model, prompt, self._trie, NUM_BEAMS)
         items = [self._item_of.get(one.token_ids) for one in found]
@@ -130,9 +130,9 @@ class PlainT5(_Generating):
 
 
 class CTranslate2:
-    """CTranslate2's int8 translation of a plain T5 in a process of its own: unconstrained, and without images.
+    """CTranslate2's int8 conversion of a plain T5 in its own process: unconstrained, without images.
 
-    It is given the prompt's tokens and decodes NUM_STEPS steps of NUM_BEAMS beams.
+    Gets the prompt's tokens and decodes NUM_STEPS steps with NUM_BEAMS beams.
     """
 
     def __init__(self, python: Path, bundle: Bundle, folder: Path, tokenizer: Path, num_threads: int) -> None:
@@ -146,15 +146,15 @@ class CTranslate2:
             [python, worker, folder, str(num_threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
-        self._read()  # it is ready
+        self._read()  # wait until the worker is ready
 
     def seconds(self, request: Request) -> float:
-        """What the worker took, without the way to it and back."""
+        """Decoding time in the worker, without communication."""
         tokens = [self._tokenizer.id_to_token(int(token)) for token in request.plan.prompt.input_ids]
         assert self._process.stdin is not None
         print(json.dumps({"tokens": tokens, "steps": NUM_STEPS}), file=self._process.stdin, flush=True)
         answer = self._read()
-        assert answer["longest"] == NUM_STEPS, "it was to decode as many steps as the engines do"
+        assert answer["longest"] == NUM_STEPS, "CTranslate2 must decode as many steps as the engines"
         return answer["seconds"]
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ class CTranslate2:
 
 
 class Vip5Rebuilt(_Generating):
-    """VIP5 on the library's T5 and `generate`."""
+    """VIP5 on transformers' T5 and `generate`."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle)
@@ -177,7 +177,7 @@ class Vip5Rebuilt(_Generating):
 
     @torch.inference_mode()
     def best(self, request: Request) -> list[tuple[str | None, float]]:
-        """The NUM_BEAMS best items of all, with their scores."""
+        """The NUM_BEAMS best items and their scores."""
         embedded = self._vip5.embed(request.plan)
         prompt = {"inputs_embeds": embedded, "attention_mask": torch.ones(embedded.shape[:2], dtype=torch.long)}
         found = generate(self._vip5.model, prompt, self._trie, NUM_BEAMS)

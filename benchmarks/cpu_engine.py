@@ -1,17 +1,17 @@
-"""How long does one recommendation take on a CPU, with each engine and beside what else there is?
+"""How long does one recommendation take on a CPU, with each engine and compared with other libraries?
 
 Question  One request at a time on two CPU threads, 20 beams over the trie of all 11,924 Toys items: how do the engines'
-          latencies compare with `generate` of transformers under the same constraint, and with CTranslate2's int8 beam
-          search, which knows no constraint? What share of the machine's rate of matrix products is reached?
-Method    T5-small's dimensions with random weights; real users' histories. Our engines do all of VIP5 (assembling the
-          prompt, image tokens, adapters, leaving out what is in the history) and return 10 items. The others are given
-          ready token ids of the same prompt, and a plain T5 without images and adapters. transformers' 20 sequences are
-          cut to the 10 best that are not in the history; CTranslate2 decodes three steps. Each side has a process of
-          its own, since idle threads of one library take cores from the next. All answer each request in turn, after a
-          warm-up, each time another one first. Apart from the timing, some answers are compared with VIP5
-          rebuilt on transformers' T5 (adapters as hooks), whose 20 beams must find the same 20 items with the same
-          scores; and the 10 items of each engine with those of torch.
-Output    Median and 95th percentile of each, their ratios, and what the checks found; the last line is JSON.
+          latencies compare with transformers' `generate` under the same constraint, and with CTranslate2's int8 beam
+          search, which has no constraint? What share of the machine's matrix product throughput do they reach?
+Method    T5-small's dimensions with random weights; real users' histories. Our engines do all the work of VIP5 (prompt
+          assembly, image tokens, adapters, excluding the history) and return 10 items. The others get the token ids of
+          the same prompt and a plain T5 without images and adapters. transformers' 20 sequences are reduced to the 10
+          best outside of the history; CTranslate2 decodes three steps. Each contender runs in its own process, because
+          idle threads of one library slow down the others. All answer each request, interleaved in rotating order,
+          after a warm-up. Separately, some answers are compared with VIP5 rebuilt on transformers' T5 (adapters as
+          hooks), whose 20 beams must find the same 20 items with the same scores, and each engine's 10 items with
+          torch's.
+Output    Median, 95th percentile and ratios per contender, and the results of the comparisons; the last line is JSON.
 
     python -m benchmarks.cpu_engine [--requests 60] [--threads 2] [--ctranslate2 PYTHON]
 
@@ -50,14 +50,14 @@ ENGINES: tuple[EngineName, ...] = ("torch", "onnx", "onnx-int8")
 BASELINE = "transformers, plain T5"
 NUM_WARM_UP = 3
 NUM_COMPARED = 8
-LARGEST_GAP = 2e-4  # of scores that are the same but for rounding
+LARGEST_GAP = 2e-4  # largest score difference that rounding explains
 
 Timed = Callable[[Request], tuple[float, Sequence[str | None]]]
 
 
 @dataclass
 class Tally:
-    """What was measured and seen of one side."""
+    """Latencies and answers of one contender."""
 
     seconds: list[float] = field(default_factory=list)
     answers: list[Sequence[str | None]] = field(default_factory=list)
@@ -76,21 +76,21 @@ class Tally:
 
     @property
     def num_short(self) -> int:
-        """Answers of fewer than K items."""
+        """Number of answers with fewer than K items."""
         return sum(len(items) < K for items in self.answers)
 
     def overlap(self, other: Tally) -> float:
-        """Share of the items that both answers hold, in the mean over the requests."""
+        """Mean share of common items over the requests."""
         pairs = zip(self.answers, other.answers, strict=True)
         return float(np.mean([len(set(mine) & set(theirs)) / K for mine, theirs in pairs]))
 
     def num_same(self, other: Tally) -> int:
-        """Requests whose items are the same in the same order."""
+        """Number of requests with the same items in the same order."""
         return sum(list(mine) == list(theirs) for mine, theirs in zip(self.answers, other.answers, strict=True))
 
 
 class Apart:
-    """A side in a process of its own."""
+    """A contender in its own process."""
 
     def __init__(self, name: str, num_threads: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -99,7 +99,7 @@ class Apart:
         self._process.start()
 
     def answer(self, request: Request) -> tuple[float, Sequence[str | None]]:
-        """Seconds that it took there, and the items."""
+        """Seconds measured in the process, and the items."""
         self._connection.send(request)
         seconds, items = self._connection.recv()
         return seconds, items
@@ -123,10 +123,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare the latency of the engines with that of other libraries.")
     parser.add_argument("--requests", type=int, default=60)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--ctranslate2", type=Path, help="python of an environment that has ctranslate2")
+    parser.add_argument(
+        "--ctranslate2",
+        type=Path,
+        help="Python interpreter of an environment with ctranslate2 (default: skip CTranslate2)",
+    )
     options = parser.parse_args()
     if not DATA.is_dir():
-        print("skipped: there is no ../shared/data beside the repository, with the Toys catalog and its histories")
+        print("skipped: ../shared/data, with the Toys catalog and its histories, does not exist")
         return 0
     torch.set_num_threads(options.threads)
     if not BUNDLE.exists():
@@ -161,7 +165,7 @@ def main() -> int:
 
 
 def _run_in_turn(sides: dict[str, Timed], requests: Sequence[Request]) -> dict[str, Tally]:
-    """All sides answer every request; each time another one begins."""
+    """All contenders answer every request, in rotating order."""
     tallies = {name: Tally() for name in sides}
     order = list(sides)
     for request in requests:
@@ -174,7 +178,7 @@ def _run_in_turn(sides: dict[str, Timed], requests: Sequence[Request]) -> dict[s
 
 
 def _product_rate(size: int = 2048, rounds: int = 8) -> float:
-    """Operations a second of a large float32 matrix product, the best of some."""
+    """Operations per second of a large float32 matrix product; the best of several rounds."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     best = float("inf")
     for _ in range(rounds):
@@ -185,7 +189,7 @@ def _product_rate(size: int = 2048, rounds: int = 8) -> float:
 
 
 def _compare(ours: Ours, rebuilt: Vip5Rebuilt, requests: Sequence[Request]) -> float:
-    """The largest difference between the scores of the same item in both answers; infinite where one lacks an item."""
+    """The largest score difference of the same item in both answers; infinite if an item is missing in ours."""
     gaps = [0.0]
     for request in requests:
         mine, theirs = dict(ours.best(request)), dict(rebuilt.best(request))
@@ -194,7 +198,7 @@ def _compare(ours: Ours, rebuilt: Vip5Rebuilt, requests: Sequence[Request]) -> f
 
 
 def _report(requests: Sequence[Request], tallies: dict[str, Tally], num_threads: int, least_s: float) -> None:
-    """`least_s` is what the products of a median request take at the machine's full rate in float32."""
+    """`least_s` is the time of a median request's products at the machine's full float32 rate."""
     lengths = np.array([request.num_tokens for request in requests])
     print(f"{len(requests)} requests, {int(np.median(lengths))} prompt tokens in the median, {lengths.max()} at most")
     print(f"the products alone, at the rate of a large one in float32: {least_s * 1e3:.1f} ms")

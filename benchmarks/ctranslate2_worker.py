@@ -1,9 +1,9 @@
-"""CTranslate2's side of `benchmarks.cpu_engine`; runs in an environment that has ctranslate2 and transformers 4.
+"""CTranslate2's worker for `benchmarks.cpu_engine`; runs in an environment with ctranslate2 and transformers 4.
 
 python ctranslate2_worker.py MODEL_FOLDER THREADS
 
-MODEL_FOLDER holds a T5 and its tokenizer as transformers saves them. Reads a JSON object of `tokens` and `steps` per
-line and answers with the seconds that it took.
+MODEL_FOLDER contains a T5 and its tokenizer in transformers' format. Reads one JSON object with `tokens` and `steps`
+per line and writes the decoding time in seconds.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""What do requests notice when Redis is killed, paused, flushed, full, slow, silent or cut off?
+"""How do requests behave when Redis is killed, paused, flushed, full, slow, silent or disconnected?
 
-Question  While requests for recommendations keep coming: does one fail, how long do they take, how long are answers
-          without embeddings, and how long after Redis is back does quality come back?
-Method    The service in this process on a tiny model, embeddings in a redis-server of its own behind a proxy, no tier
-          in the process, no fallback, 20 ms for Redis, 250 ms between looks. Each fault lasts --seconds under a steady
-          load of three clients. `back after` is the time from mending (the server answers and holds the embeddings) to
-          the first of three full answers in a row.
-Output    For each fault: requests, failures, p50, p99 and the share of degraded answers before and during it,
-          and the time to full quality; the last line is JSON.
+Question  Under a constant load of recommendations: do requests fail, how long do they take, how many answers lack
+          embeddings, and how long does full quality take to return after Redis recovers?
+Method    The service in this process on a tiny model, embeddings in a dedicated redis-server behind a proxy, no
+          in-process tier, no fallback, a 20 ms budget for Redis, checked every 250 ms. Each fault lasts --seconds under
+          a constant load of three clients. `back after` is the time from recovery (the server responds and contains the
+          embeddings) to the first of three consecutive answers with all embeddings.
+Output    For each fault: requests, failures, p50, p99 and the share of degraded answers before and during it, and the
+          time to full quality; the last line is JSON.
 
     python -m benchmarks.feature_faults [--seconds 3]
 """
@@ -61,7 +61,7 @@ class Sample:
 
 @dataclass
 class Ground:
-    """What is hurt."""
+    """The system under test."""
 
     redis: OwnRedis
     proxy: Proxy
@@ -131,7 +131,7 @@ FAULTS: dict[str, tuple[Step, Step]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure what requests notice of faults of Redis.")
+    parser = argparse.ArgumentParser(description="Measure the effect of Redis faults on requests.")
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -207,7 +207,7 @@ def _degraded_share(samples: list[Sample]) -> float:
 
 @dataclass(frozen=True)
 class _Percentiles:
-    """Milliseconds per request."""
+    """Latency percentiles in milliseconds."""
 
     p50: float
     p99: float
@@ -219,7 +219,7 @@ class _Percentiles:
 
 
 async def _until_full(ground: Ground) -> float:
-    """When the first of three full answers in a row was there."""
+    """The time of the first of three consecutive answers with all embeddings."""
     num_seen = len(ground.samples)
     row: list[Sample] = []
     while len(row) < 3:

@@ -1,15 +1,15 @@
-"""How long does it take to fetch the embeddings of a prompt, and what do they cost Redis in memory?
+"""How long does fetching a prompt's embeddings take, and how much Redis memory do embeddings need?
 
-Question  get_many of 20 and of 100 items, 512 wide: from Redis by this project's store (`packed`), by one MGET over a
-          key per item, by one GET each, by RedisVL's embedding cache (`mget`), and from the tier in the process.
-          How many embeddings are loaded a second, what does one cost Redis in memory by each layout, and what changes
-          with a million of them (--items 1000000)?
-Method    A redis-server of its own on loopback. All contenders answer the same random picks, after a warm-up; they take
-          turns in going first. Memory is the growth of `used_memory`. What was loaded is compared with the source.
-          RedisVL brings its own versions of libraries, so it runs in an environment of its own, against the same
-          server, with as many items a call out of 2,000:
-          `python -m venv V && V/bin/pip install redisvl hiredis`, then --redisvl V/bin/python; without, it is left out.
-Output    Microseconds at p50, p95 and p99, ratios, embeddings a second, bytes an item; the last line is JSON.
+Question  get_many of 20 and of 100 items of width 512: from Redis with this project's store (`packed`), with one MGET
+          over a key per item, with one GET per item, with RedisVL's embedding cache (`mget`), and from the in-process
+          tier. How many embeddings are loaded per second, how much Redis memory does one take in each layout, and how
+          does this change with a million of them (--items 1000000)?
+Method    A dedicated redis-server on loopback. All contenders answer the same random look-ups, interleaved in rotating
+          order, after a warm-up. Memory is the growth of `used_memory`. Loaded embeddings are compared with the source.
+          RedisVL needs other versions of libraries, so it runs in its own environment against the same server, with the
+          same number of items per call out of 2,000: `python -m venv V && V/bin/pip install redisvl hiredis`, then
+          --redisvl V/bin/python (default: skip RedisVL).
+Output    Microseconds at p50, p95 and p99, ratios, embeddings per second, bytes per item; the last line is JSON.
 
     python -m benchmarks.feature_store [--items 20000] [--lookups 1000] [--redisvl PYTHON]
 """
@@ -47,7 +47,7 @@ RAW_BYTES = 2 * DIM
 SPACE = FeatureSpace("toys", "vitb32", DIM)
 LIMITS = ReadLimits(budget_s=5.0, max_concurrent=16, refresh_s=3600.0)
 SIZES = (20, 100)
-REDISVL_ITEMS = 2_000  # it embeds no faster than it is asked, and loads one by one
+REDISVL_ITEMS = 2_000  # loads one item at a time, so fewer items suffice
 REDISVL = Path(__file__).with_name("redisvl_lookups.py")
 
 Lookup = Callable[[Sequence[str]], Awaitable[object]]
@@ -68,7 +68,7 @@ class Latency:
 
 
 class RandomSource:
-    """Embeddings from a small pool, so that a million of them fit into memory."""
+    """Embeddings drawn from a small pool, so that a million of them fit into memory."""
 
     def __init__(self, num_items: int) -> None:
         self._pool = np.random.default_rng(0).standard_normal((4096, DIM)).astype(np.float16)
@@ -90,7 +90,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure how embeddings are fetched from Redis.")
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--lookups", type=int, default=1_000)
-    parser.add_argument("--redisvl", help="a Python that has redisvl")
+    parser.add_argument("--redisvl", help="Python interpreter of an environment with redisvl (default: skip RedisVL)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, own_redis(Path(folder)) as port:
         found = asyncio.run(_measure(port, options.items, options.lookups))
@@ -145,7 +145,7 @@ async def _measure(port: int, num_items: int, num_lookups: int) -> dict[str, Any
 async def _in_turn(
     plain: TieredStore, kept: TieredStore, client: Redis, source: RandomSource, size: int, num_lookups: int
 ) -> dict[str, list[float]]:
-    """Seconds of each lookup, by contender; all answer each pick in turn."""
+    """Seconds of each look-up by contender, interleaved."""
 
     async def one_get_each(item_ids: Sequence[str]) -> object:
         return [await client.get(_key(each)) for each in item_ids]
@@ -160,10 +160,10 @@ async def _in_turn(
     picks = np.random.default_rng(1).integers(0, len(source.item_ids), (num_lookups + 20, size))
     for number, pick in enumerate(picks.tolist()):
         item_ids = [source.item_ids[place] for place in pick]
-        await kept.get_many(SPACE, item_ids)  # the process is asked for what it has
+        await kept.get_many(SPACE, item_ids)  # fills the in-process tier
         order = [*contenders.items()]
         for name, lookup in (*order[number % len(order) :], *order[: number % len(order)]):
-            if name == "one GET each" and number // 4 % 4:  # it takes its time
+            if name == "one GET each" and number // 4 % 4:  # slow, so it answers only some look-ups
                 continue
             started = time.perf_counter()
             await lookup(item_ids)
@@ -176,7 +176,7 @@ async def _check(store: TieredStore, source: RandomSource) -> None:
     places = np.arange(0, len(source.item_ids), max(1, len(source.item_ids) // 1000))
     batch = await store.get_many(SPACE, [source.item_ids[place] for place in places.tolist()])
     if not batch.is_present.all() or not np.array_equal(batch.features, source.rows(places).astype(np.float32)):
-        raise SystemExit("what was read is not what was loaded")
+        raise SystemExit("the embeddings read differ from those loaded")
 
 
 def _key(item_id: str) -> str:
@@ -197,7 +197,7 @@ async def _used(client: Redis) -> int:
 
 def _redisvl(python: str, port: int, num_lookups: int) -> dict[str, dict[str, float]]:
     command = [python, str(REDISVL), str(port), str(REDISVL_ITEMS), str(DIM), str(num_lookups), *map(str, SIZES)]
-    done = subprocess.run(  # noqa: S603 - the Python that the caller names
+    done = subprocess.run(  # noqa: S603 - the caller's interpreter
         command, capture_output=True, text=True, check=False
     )
     if done.returncode:

@@ -1,14 +1,14 @@
-"""How fast are captured searches on a GPU, beside transformers, beside what the device can do, and are they right?
+"""How fast are captured searches on a GPU, beside transformers and the device's limits, and are they correct?
 
-Question  T5-small's size, 11,924 items, 20 beams, 10 items asked for: latency of one request, recommendations a second
-          by batch, launches and waits per request, distance from the device's own limits, what bfloat16 changes, if
-          an answer depends on its neighbours, what 32 domains in one batch cost, and how much memory is needed.
-Method    Random weights and requests in the shape of real ones (benchmarks/gpu_workload.py). Ours is asked as a service
-          asks it: plans in, rankings out, with packing inputs, both copies and reading results. transformers' own
-          constrained `generate` runs on the same device in turn with ours, on ready token ids without images and
-          adapters. Limits are measured in the same run (a large product, a large copy), operations are counted.
-          Everything is warmed up. Each section stands alone: one that fails says so, and the others go on.
-Output    A line for each figure; with $OUT set a profiler trace in it; the last line is JSON.
+Question  T5-small's size, 11,924 items, 20 beams, 10 items per request: latency of one request, throughput by batch
+          size, kernel launches and synchronisations per request, distance from the device's limits, the effect of
+          bfloat16, independence of answers from the batch, the cost of 32 domains in one batch, and memory use.
+Method    Random weights and requests in the shape of real ones (benchmarks/gpu_workload.py). Ours is timed from plans
+          to rankings, including packing inputs, copies in both directions and reading results. transformers'
+          constrained `generate` runs on the same device, interleaved with ours, on prepared token ids without images
+          and adapters. Limits are measured in the same run (a large product, a large copy), operations are counted. All
+          code is warmed up. Sections are independent: a failing one is reported and the others continue.
+Output    One line per figure; with $OUT set, a profiler trace in it; the last line is JSON.
 
     python3 -m benchmarks.gpu [--device cuda] [--quick]
 """
@@ -45,7 +45,7 @@ K = 10
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure captured searches on a device.")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--quick", action="store_true", help="a tiny model and few requests, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="a tiny model and few requests, as a smoke test")
     options = parser.parse_args()
     device = torch.device(options.device)
     bench = Bench.of(QUICK if options.quick else FULL, device)
@@ -72,7 +72,7 @@ def _guarded(name: str, section: Callable[[Bench], Figures], bench: Bench) -> Fi
     started = time.perf_counter()
     try:
         figures = section(bench)
-    except Exception as error:  # noqa: BLE001  # a run on a lent device must bring back what it can
+    except Exception as error:  # noqa: BLE001  # one failing section must not lose the others' results
         traceback.print_exc()
         figures = {"failed": f"{type(error).__name__}: {error}"}
     for key, value in figures.items():
@@ -96,7 +96,7 @@ def describe(bench: Bench) -> Figures:
 
 
 def measure_latency(bench: Bench) -> Figures:
-    """One request at a time, ours and the library's in turn."""
+    """One request at a time, ours and transformers' interleaved."""
     plans = bench.workload.plans
     ours = [bench.search_s([work]) for work in plans[: bench.many]]
     in_turn, theirs = list[float](), list[float]()
@@ -116,7 +116,7 @@ def measure_latency(bench: Bench) -> Figures:
 
 
 def measure_throughput(bench: Bench) -> Figures:
-    """All requests in batches of each size as they come, and of the largest by length; the library, in turn, in one."""
+    """Ours with each batch size, and with the largest sorted by length; transformers with one size, interleaved."""
     figures: Figures = {}
     best = 0.0
     for rows in bench.batch_sizes:
@@ -141,7 +141,7 @@ def measure_throughput(bench: Bench) -> Figures:
 
 
 def profile_engine(bench: Bench) -> Figures:
-    """What one request and one full batch launch, copy and wait for."""
+    """Launches, copies and synchronisations of one request and of one full batch."""
     out = os.environ.get("OUT")
     single = profile_requests(bench, rows=1, trace=Path(out) / "one_request.json.gz" if out else None)
     batch = profile_requests(bench, rows=bench.batch_sizes[-1], trace=None)
@@ -151,7 +151,7 @@ def profile_engine(bench: Bench) -> Figures:
 
 
 def compare_with_limits(bench: Bench) -> Figures:
-    """Time of a batch over the least that its operations and bytes can take."""
+    """Share of the device's limit that a batch reaches."""
     ceilings = measure_ceilings(bench.device, bench.dtype)
     figures: Figures = {
         "product_tflops": round(ceilings.flops_per_s / 1e12, 2),
@@ -176,7 +176,7 @@ def compare_with_limits(bench: Bench) -> Figures:
 
 
 def compare_precisions(bench: Bench) -> Figures:
-    """How many top-10 lists narrower products change, and what they gain over float32's."""
+    """Share of top-10 lists that lower precisions change, and their throughput."""
     plans, rows = bench.workload.plans, bench.batch_sizes[-1]
     engines = {"float32": bench.exact_engine, "tfloat32": bench.middle_engine, "bfloat16": bench.engine}
     exact = bench.answers(bench.exact_engine, plans)
@@ -194,7 +194,7 @@ def compare_precisions(bench: Bench) -> Figures:
 
 
 def compare_alone_and_mixed(bench: Bench) -> Figures:
-    """Float32 answers of requests alone and in random batches of random domains."""
+    """Float32 answers to requests alone and in random batches over several domains."""
     plans = bench.workload.mixed()[: bench.many // 2]
     alone = [bench.exact_engine.search([work])[0][0] for work in plans]
     generator = np.random.default_rng(3)
@@ -212,7 +212,7 @@ def compare_alone_and_mixed(bench: Bench) -> Figures:
 
 
 def measure_domains(bench: Bench) -> Figures:
-    """Batches of one domain and of all of them, in turn."""
+    """Batches of one domain and of all domains, interleaved."""
     rows = bench.batch_sizes[-1] // 2 or 1
     one, mixed = bench.workload.plans, bench.workload.mixed()
     rates: dict[str, list[float]] = {"one": [], "mixed": []}

@@ -1,6 +1,6 @@
-"""The same requests through transformers alone: a T5 on the device, and `generate` constrained by a trie of dicts.
+"""The transformers baseline: T5 on the device, and `generate` constrained by a trie of dicts.
 
-It is given ready token ids, without images and adapters, so it does less than ours.
+Gets prepared token ids without images and adapters, so it does less work than ours.
 """
 
 # B rows, S source length
@@ -23,7 +23,7 @@ _MAX_NEW_TOKENS = 8
 
 
 class TransformersBaseline:
-    """Beam search of the library."""
+    """transformers' beam search."""
 
     def __init__(
         self, workload: Workload, weights: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
@@ -32,13 +32,15 @@ class TransformersBaseline:
         own = {name: weights[name] for name in model.state_dict() if name in weights}
         model.load_state_dict(own, strict=False)
         model.train(mode=False)
-        self._model = cast("Any", model).to(device=device, dtype=dtype)  # its `generate` has too many overloads
+        self._model = cast("Any", model).to(
+            device=device, dtype=dtype
+        )  # mypy cannot resolve the overloads of `generate`
         self._trie = build_trie(workload.identifiers)
         self._device = device
 
     @torch.inference_mode()
     def answer(self, plans: Sequence[RankingPlan]) -> list[list[tuple[int, ...]]]:
-        """Identifiers of each work's beams, best first; all plans have the same number of beams."""
+        """Identifiers of each plan's beams, best first; all plans have the same number of beams."""
         num_beams = plans[0].num_beams
         prompts = [torch.from_numpy(plan.prompt.input_ids) for plan in plans]
         ids = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True).to(self._device)

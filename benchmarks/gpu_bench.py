@@ -1,4 +1,4 @@
-"""The sides of the GPU benchmark, made when first asked for, and how they are asked."""
+"""The contenders of the GPU benchmark, created on first use."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Bench:
     workload: Workload
     device: torch.device
     batch_sizes: tuple[int, ...]
-    many: int  # requests of cheap measurements
-    few: int  # of expensive ones
-    least_s: float  # how long a rate is measured
+    many: int  # requests per cheap measurement
+    few: int  # requests per expensive measurement
+    least_s: float  # minimum time of a throughput measurement
     num_beams: int = _NUM_BEAMS
 
     @classmethod
@@ -78,12 +78,12 @@ class Bench:
 
     @cached_property
     def reserved_at_start(self) -> int:
-        """Bytes that torch had taken from the device when the first engine was ready."""
+        """Bytes that torch had reserved on the device once the first engine was ready."""
         self.engine.warm_up(())
         return torch.cuda.memory_reserved(self.device)
 
     def rate(self, engine: CapturedEngine, plans: Sequence[RankingPlan], rows: int) -> float:
-        """Requests a second, in batches of so many rows, once all their shapes are captured."""
+        """Requests per second in batches of this size, after all shapes are captured."""
         batches = [plans[start : start + rows] for start in range(0, len(plans) - rows + 1, rows)]
         for batch in batches:
             engine.search(batch)
@@ -103,18 +103,18 @@ class Bench:
         return [ranking for batch in batches for ranking in engine.search(batch)[0]]
 
     def search_s(self, plans: Sequence[RankingPlan]) -> float:
-        """Seconds that ours takes for a batch."""
+        """Seconds per batch with ours."""
         return timed_s(lambda: self.engine.search(plans), self.device)
 
     def generate_s(self, plans: Sequence[RankingPlan]) -> float:
-        """Seconds that the library takes for a batch."""
+        """Seconds per batch with transformers."""
         return timed_s(lambda: self.baseline.answer(plans), self.device)
 
     def lengths(self, plans: Sequence[RankingPlan]) -> list[int]:
         return [work.prompt.num_tokens for work in plans]
 
     def _engine(self, precision: Precision, rows: Sequence[int]) -> CapturedEngine:
-        """Captured for prompts of all lengths at these numbers of rows, one domain a batch."""
+        """An engine with captures for all prompt lengths and these batch sizes, one domain per batch."""
         network, _ = make_network(self.workload.size)
         ladder = Ladder(beams=(self.num_beams, 100, 256), listed=(_LISTED, 1024))
         longest = max(self.lengths(self.workload.plans))

@@ -1,4 +1,4 @@
-"""Counting what requests launch, copy and wait for, in a trace of torch's profiler."""
+"""Counts kernel launches, copies and synchronisations per request in traces of torch's profiler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchroniz
 
 
 def profile_requests(bench: Bench, *, rows: int, trace: Path | None) -> dict[str, float]:
-    """Events per batch of so many rows; on a CPU there are none of these, and operators are counted instead."""
+    """Events per batch of this size; on a CPU, which has none, operators are counted instead."""
     plans = bench.workload.plans[:rows]
     for _ in range(3):
         bench.engine.search(plans)

@@ -1,4 +1,4 @@
-"""What a device can do at best, measured, and what a batch of searches asks of it, counted."""
+"""Measures a device's limits, and counts the operations and bytes of a batch of searches."""
 
 # B rows, S source length, K beams, T steps, D model width, V vocabulary
 
@@ -15,7 +15,7 @@ from model.network.config import BackboneConfig, DomainLayout
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Best rates of a device."""
+    """Peak rates of a device."""
 
     flops_per_s: float
     bytes_per_s: float
@@ -23,18 +23,18 @@ class Ceilings:
 
 @dataclass(frozen=True)
 class Demand:
-    """Work of one batch: each weight read once a step, each product counted."""
+    """Work of one batch: each weight is read once per step, each product is counted."""
 
     flops: float
     num_bytes: float
 
     def floor_s(self, ceilings: Ceilings) -> float:
-        """No program does it in less."""
+        """The lower bound of the run time."""
         return max(self.flops / ceilings.flops_per_s, self.num_bytes / ceilings.bytes_per_s)
 
 
 def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
-    """A large matrix product of random numbers, and a large copy, counting bytes read and written."""
+    """A large matrix product of random numbers, and a large copy; counts bytes read and written."""
     is_gpu = device.type == "cuda"
     size = 8192 if is_gpu else 128
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
@@ -46,7 +46,7 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
 
 
 def median_s(run: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Seconds of one run, waiting for the device before and after each; three more go before and do not count."""
+    """Median seconds per run, synchronising before and after each, after three warm-up runs."""
     seconds = [timed_s(run, device) for _ in range(repeats + 3)][3:]
     return sorted(seconds)[len(seconds) // 2]
 
@@ -60,7 +60,7 @@ def timed_s(run: Callable[[], object], device: torch.device) -> float:
 
 
 def settle(device: torch.device) -> None:
-    """Wait until the device has nothing left to do."""
+    """Wait until the device is idle."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -68,7 +68,7 @@ def settle(device: torch.device) -> None:
 def count_demand(
     config: BackboneConfig, layout: DomainLayout, lengths: Sequence[int], num_beams: int, num_steps: int, size: int
 ) -> Demand:
-    """Of prompts with these lengths, unpadded, with numbers of `size` bytes; one beam runs in the first step."""
+    """Work for prompts of these lengths, unpadded, with `size` bytes per number; the first step has one beam."""
     width, inner, feed = config.d_model, config.inner_dim, config.d_ff
     adapter = 2 * width * layout.bottleneck
     attention, hidden = 4 * width * inner, 2 * width * feed

@@ -1,7 +1,7 @@
-"""A model of T5-small's size with random weights, a catalog like Toys', and requests in the shape of real ones.
+"""A model of T5-small's size with random weights, a catalog like Toys, and requests in the shape of real ones.
 
-Needs nothing beside the repository. Where ../shared is there, the identifiers are those of the real catalog; else
-numbers are cut into pieces much as T5's tokenizer cuts them.
+Needs nothing outside of the repository. If ../shared exists, identifiers are those of the real catalog; otherwise
+numbers are split into tokens much like T5's tokenizer splits them.
 """
 
 # N items, I images, F feature width
@@ -37,13 +37,13 @@ TINY = BackboneConfig(vocab_size=600, d_model=32, d_kv=8, d_ff=64, num_heads=4, 
 _FEATURE_DIM = 512
 _VISUAL_TOKENS = 2
 _TEMPLATE_TOKENS = 14
-_WORDS = (3, 100)  # token ids that texts are made of
-_PIECES = 150  # where the ids of numbers begin
+_WORDS = (3, 100)  # token ids of template texts
+_PIECES = 150  # first token id of numbers
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a run is."""
+    """Size of a run."""
 
     backbone: BackboneConfig
     num_items: int
@@ -70,7 +70,7 @@ QUICK = Size(TINY, num_items=150, num_requests=6, num_domains=3)
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """What every side of a comparison is given."""
+    """The input of all contenders."""
 
     size: Size
     identifiers: list[tuple[int, ...]]  # without `</s>`
@@ -79,7 +79,7 @@ class Workload:
     is_real_catalog: bool
 
     def mixed(self) -> list[RankingPlan]:
-        """The same requests, to all domains in turn at random."""
+        """The same requests, assigned to random domains."""
         slots = np.random.default_rng(5).integers(0, self.size.num_domains, len(self.plans))
         return [replace(plan, slot=int(slot)) for plan, slot in zip(self.plans, slots, strict=True)]
 
@@ -103,7 +103,7 @@ def make_workload(size: Size, *, k: int, num_beams: int) -> Workload:
 
 
 def make_network(size: Size) -> tuple[Vip5Network, dict[str, torch.Tensor]]:
-    """A frozen network with all domains, and the tensors of backbone and domain 0 under their checkpoint's names."""
+    """A frozen network with all domains, and the weights of the backbone and domain 0 by their checkpoint names."""
     backbone = initial_weights(expected_shapes(size.backbone), 7)
     network = Vip5Network(size.backbone, [size.layout] * size.num_domains)
     load_backbone(network, backbone)
@@ -117,7 +117,7 @@ def make_network(size: Size) -> tuple[Vip5Network, dict[str, torch.Tensor]]:
 
 
 def _plan(size: Size, history: Sequence[tuple[int, ...]], generator: np.random.Generator) -> Plan:
-    """A template, then for each item its identifier, its visual tokens and a comma."""
+    """A template, then for each item its identifier, visual tokens and a comma."""
     image_id = size.backbone.vocab_size - 1
     words = generator.integers(*_WORDS, _TEMPLATE_TOKENS)
     ids: list[int] = [int(word) for word in words]
@@ -144,7 +144,7 @@ def _identifiers(size: Size) -> tuple[list[tuple[int, ...]], bool]:
 
 
 def _pieces(digits: str) -> tuple[int, ...]:
-    """Two digits a piece; pieces at the start of a number are other ones than those within, as T5's are."""
+    """Two digits per token; the first tokens of numbers differ from later ones, as with T5."""
     pairs = [digits[start : start + 2] for start in range(0, len(digits), 2)]
     numbers = [int(pair) if len(pair) == 2 else 100 + int(pair) for pair in pairs]
     return (_PIECES + numbers[0], *(_PIECES + 200 + number for number in numbers[1:]))

@@ -1,13 +1,12 @@
-"""What happens when catalogs, domains, beams and histories grow?
+"""How do latency and memory grow with catalogs, domains, beams and histories?
 
-Question  How do latency and memory of the engine grow with the catalog (12 thousand to 10 million items), the number of
+Question  How do the engine's latency and memory grow with the catalog (12 thousand to 10 million items), the number of
           domains (1 to 64), the beams (10 to 256) and the history (5 to 100 items)?
-Method    T5-small's dimensions with random weights, the engine that a CPU takes by itself, real histories of Toys. One
-          sweep changes one thing; the sizes of a sweep are measured in turn, request by request, so that whatever else
-          the machine does falls on all of them. Identifiers are the numbers from 1 on, as VIP5 gives them, in tokens.
-          Domains are versions of one adapter with noise; batches of 32 requests ask one of them, or all in turn. Memory
-          is that of the arrays, counted.
-Output    A table per sweep, and a picture of all four; the last line is JSON.
+Method    T5-small's dimensions with random weights, the default CPU engine, real histories of Toys. Each sweep varies
+          one parameter; the sizes of a sweep are interleaved by request, so that other load on the machine affects all
+          of them. Identifiers are the numbers from 1 on, as in VIP5, in tokens. Domains are copies of one adapter with
+          noise; batches of 32 requests use one of them, or all in turn. Memory is the counted size of the arrays.
+Output    A table per sweep, and a plot of all four; the last line is JSON.
 
     python -m benchmarks.growth [--requests 24] [--threads 2] [--largest 10000000] [--sweeps …] [--picture PNG]
 """
@@ -56,7 +55,7 @@ Point = dict[str, float]
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """The model, and real requests to it."""
+    """The model and real requests."""
 
     bundle: Bundle
     domain: ServedDomain
@@ -79,12 +78,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure how latency and memory grow.")
     parser.add_argument("--requests", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--largest", type=int, default=CATALOGS[-1], help="most items of a catalog")
+    parser.add_argument("--largest", type=int, default=CATALOGS[-1], help="largest catalog, in items")
     parser.add_argument("--sweeps", nargs="+", choices=SWEEPS, default=SWEEPS)
-    parser.add_argument("--picture", type=Path, help="where all four sweeps are drawn")
+    parser.add_argument("--picture", type=Path, help="PNG file for the plot of all four sweeps")
     options = parser.parse_args()
     if not DATA.is_dir():
-        print("skipped: there is no ../shared/data beside the repository, with the Toys catalog and its histories")
+        print("skipped: ../shared/data, with the Toys catalog and its histories, does not exist")
         return 0
     torch.set_num_threads(options.threads)
     bench = Bench.open(options.requests)
@@ -115,10 +114,10 @@ def _sweep_catalogs(bench: Bench, sizes: Sequence[int]) -> list[Point]:
             "tokenise_s": round(tokenised - started, 2),
             "trie_s": round(time.perf_counter() - tokenised, 2),
             "trie_mb": round(trie_bytes / 1e6, 1),
-            "filter_mb": round(size * 5 / 1e6, 1),  # a byte and a prefix sum an item, shared by requests alike
+            "filter_mb": round(size * 5 / 1e6, 1),  # a byte and a prefix sum per item; shared by requests
             "depth": tries[-1].depth,
         })  # fmt: skip
-    # One arena for all sizes: the rows of a request begin at their own trie's root.
+    # One arena for all sizes: rows start at the root of their own trie.
     engine = bench.engine(TrieArena.of(tries[:1]))
     for slot, trie in enumerate(tries):
         engine.place(slot, _placement(bench, trie, noise=0))
@@ -132,7 +131,7 @@ def _sweep_catalogs(bench: Bench, sizes: Sequence[int]) -> list[Point]:
 
 
 def _sweep_domains(bench: Bench) -> list[Point]:
-    """Batches of MIXED_ROWS requests to one domain, and to each of several in turn."""
+    """Batches of MIXED_ROWS requests to one domain, and to several in turn."""
     engine = bench.engine(TrieArena.of([bench.domain.trie]))
     for slot in range(1, max(DOMAINS)):
         engine.place(slot, _placement(bench, bench.domain.trie, noise=slot))
@@ -183,7 +182,7 @@ def _sweep_histories(bench: Bench) -> list[Point]:
 
 
 def _measured(points: list[Point], asks: dict[int, Ask], num_requests: int, unit: str) -> list[Point]:
-    """Add the latency of each size to its point, all sizes in turn, and print them."""
+    """Measure all sizes interleaved, add their latencies to the points, and print them."""
     seconds: dict[int, list[float]] = {size: [] for size in asks}
     for number in (*range(NUM_WARM_UP), *range(num_requests)):
         for size, ask in asks.items():

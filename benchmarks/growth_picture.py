@@ -1,4 +1,4 @@
-"""Draws what `benchmarks.growth` measured."""
+"""Plots the results of `benchmarks.growth`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True)
 class Panel:
-    """One sweep: what grows, and what is drawn of it."""
+    """The plot of one sweep: its parameter and the plotted values."""
 
     sweep: str
     along: str
@@ -29,7 +29,7 @@ PANELS = (
 
 
 def draw(sweeps: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
-    """Four panels in one PNG; the axes begin at zero, so that heights compare."""
+    """Four plots in one PNG; the axes start at zero, so that heights are comparable."""
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     for panel, axes in zip(PANELS, figure.subplots(2, 2).flat, strict=True):
         points = sweeps[panel.sweep]

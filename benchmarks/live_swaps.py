@@ -1,14 +1,16 @@
-"""What do requests notice of swaps, and does an item that is out of stock ever come back?
+"""Do version swaps affect requests, and can an out-of-stock item be recommended?
 
-Question  While a domain's weights are swapped again and again at 70 % of what the service can do: does a request fail,
-          is an answer mixed of two versions, what happens to latency and memory? And while items go out of stock and
-          come back, is one of them in an answer to a request that was sent when the change had been answered?
-Method    `vip5 serve` in a process of its own, clients in others. Capacity is measured first, by 8 clients that never
-          wait. Then requests arrive at 70 % of it at even times, in phases with a swap a second and without that take
-          turns; the versions are the demonstration's toys, and the same with two kinds of noise on its adapter; each
-          is loaded anew. Every answer is compared with what `vip5 predict` gives for the bundle that it names. Out of
-          stock: 4 clients on a tiny model; an item that often stands at the top is taken out and put back every 0.2 s.
-Output    p50 and p99 with and without swaps, failures, wrong answers, memory; requests and violations; last line JSON.
+Question  While a domain's weights are swapped repeatedly at 70 % of the service's capacity: do requests fail, do
+          answers mix two versions, and how do latency and memory change? While items go out of stock and back: does any
+          answer contain an item whose deactivation was acknowledged before the request was sent?
+Method    `vip5 serve` in its own process, clients in others. Capacity is measured first, with 8 clients in a closed
+          loop. Then requests arrive at 70 % of it at regular intervals, in alternating phases with one swap per second
+          and without swaps. The versions are the demonstration's toys domain, and two variants with noise on the
+          adapter; each is reloaded every time. Every answer is compared with that of `vip5 predict` for the bundle that
+          it names. Stock: 4 clients on a tiny model; an item that is often ranked first is deactivated and activated
+          every 0.2 s.
+Output    p50 and p99 with and without swaps, failures, wrong answers, memory; requests and violations; the last line is
+          JSON.
 
     python -m benchmarks.live_swaps [--swaps 50] [--requests 100000]
 """
@@ -57,7 +59,7 @@ PAUSE_S = 0.2
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds, from the time at which a request was due."""
+    """Milliseconds from the scheduled arrival of a request."""
 
     num_requests: int
     p50_ms: float
@@ -73,7 +75,7 @@ class Latency:
 
 
 def write_variant(root: Path, source: Path, seed: int) -> None:
-    """The toys of a bundle, with noise on the weights of its adapter if the seed is not 0."""
+    """Write the toys domain of a bundle, with noise on its adapter if the seed is not 0."""
     bundle = open_bundle(source)
     files = bundle.domains["toys"]
     generator = torch.Generator().manual_seed(seed)
@@ -96,7 +98,7 @@ def asks(source: Path) -> list[dict[str, Any]]:
 
 
 class Arrivals:
-    """Sends requests to a service and keeps what it answered."""
+    """Sends requests and stores the answers."""
 
     def __init__(self, client: httpx.AsyncClient, requests: Sequence[dict[str, Any]]) -> None:
         self._client = client
@@ -111,7 +113,7 @@ class Arrivals:
         self.answers.append(Answer(response.status_code, response.json(), request))
 
     async def capacity(self, duration_s: float) -> float:
-        """Requests a second that clients get who never wait."""
+        """Requests per second of closed-loop clients."""
         ends_at = time.perf_counter() + duration_s
         before = len(self.answers)
 
@@ -123,7 +125,7 @@ class Arrivals:
         return (len(self.answers) - before) / duration_s
 
     async def steadily(self, rate: float, until: asyncio.Event) -> list[float]:
-        """Durations of requests that arrive at even times until the event."""
+        """Durations of requests that arrive at regular intervals until the event."""
         durations: list[float] = []
         running: list[asyncio.Task[None]] = []
         started_at = time.perf_counter()
@@ -181,7 +183,7 @@ async def measure_swaps(folder: Path, num_swaps: int) -> dict[str, Any]:
 async def phase(
     arrivals: Arrivals, rate: float, work: Coroutine[Any, Any, list[float]]
 ) -> tuple[list[float], list[float]]:
-    """What some work gives, and durations of the requests meanwhile."""
+    """The result of `work`, and the durations of requests during it."""
     is_over = asyncio.Event()
     load = asyncio.create_task(arrivals.steadily(rate, is_over))
     result = await work
@@ -190,7 +192,7 @@ async def phase(
 
 
 async def swap(admin: httpx.AsyncClient, names: Iterator[str], number: int) -> list[float]:
-    """Each second load one bundle after the other, none of which is loaded at the time, and swap to it; durations."""
+    """Once per second, load the next bundle, which is not loaded, and swap to it; returns the durations."""
     durations = []
     for _ in range(number):
         started_at = time.perf_counter()
@@ -211,12 +213,12 @@ def rss_mb(server: Server) -> float:
     return round(int(line.split()[1]) / 1024, 1)
 
 
-# Out of stock
+# Stock
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one request got; times are on the clock that all processes share."""
+    """The outcome of one request; times are those of the system-wide monotonic clock."""
 
     sent_at: float
     received_at: float
@@ -225,7 +227,7 @@ class Seen:
 
 
 def shop(url: str, number: int, seed: int, out: Path) -> None:
-    """One client: so many requests, one after the other."""
+    """One client that sends `number` requests in sequence."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc)
     drawn = np.random.default_rng(seed).integers(1, 121, size=(number, 3)).tolist()
     seen = []
@@ -284,7 +286,7 @@ def read_shoppers(folder: Path) -> list[Seen]:
 
 
 async def toggle(admin: httpx.AsyncClient, item_id: str, clients: Sequence[BaseProcess]) -> list[tuple[float, float]]:
-    """Take an item out of stock and put it back until the clients are done; when it was out for certain."""
+    """Deactivate and activate an item until the clients finish; returns the periods in which it was inactive."""
     absences = []
     while any(client.is_alive() for client in clients):
         await change(admin, "PATCH", "/catalog", deactivate=[item_id])
@@ -298,8 +300,13 @@ async def toggle(admin: httpx.AsyncClient, item_id: str, clients: Sequence[BaseP
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--swaps", type=int, default=50, help="0 leaves the swaps out")
-    parser.add_argument("--requests", type=int, default=100_000, help="while an item comes and goes")
+    parser.add_argument("--swaps", type=int, default=50, help="number of swaps; 0 skips this part (default: 50)")
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=100_000,
+        help="number of requests while the item's stock changes (default: 100000)",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     found = {}

@@ -1,9 +1,9 @@
-"""Question: how many requests a second does a running service answer, and how fast, when clients keep asking?
+"""Question: how many requests per second does a running service answer, and with which latency, under closed-loop load?
 
-Method: so many clients, each with one connection, send a file's requests again and again, each as soon as the one
-before is answered; who is refused waits as long as the answer says. It runs for a given time and keeps every latency.
-Output: statuses, rate, median and p95 of the answered; the last line is JSON. Needs Python alone, for it runs in the
-service's image too (docker compose --profile load up load).
+Method: each client has one connection and sends the requests of a file repeatedly, each as soon as the previous one is
+answered; after a rejection it waits as long as Retry-After says. Runs for a given time and records every latency.
+Output: statuses, rate, median and p95 of answered requests; the last line is JSON. Uses only Python's standard library,
+because it also runs in the service's image (docker compose --profile load up load).
 
     python benchmarks/load_generator.py --url http://127.0.0.1:8000 --requests demo/bundle-requests.jsonl --seconds 30
 """
@@ -31,7 +31,7 @@ BUSY = (429, 503)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request as it is sent."""
+    """A request ready to send."""
 
     path: str
     body: bytes
@@ -39,7 +39,7 @@ class Prepared:
 
 @dataclass
 class Findings:
-    """What came back, of all clients."""
+    """Results of all clients."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     latencies_s: list[float] = field(default_factory=list)
@@ -53,13 +53,13 @@ class Findings:
 
 
 def read_requests(path: Path) -> list[Prepared]:
-    """Requests as `vip5 predict` takes them, one a line."""
+    """Requests in the format of `vip5 predict`, one per line."""
     bodies = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     return [Prepared(PATHS[body.pop("task")], json.dumps(body).encode()) for body in bodies]
 
 
 def ask(url: str, requests: Sequence[Prepared], first: int, until: float, findings: Findings) -> None:
-    """One client: it asks until the time is up."""
+    """One client; sends requests until the time is up."""
     host = urlsplit(url).netloc
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get("LOAD_API_KEY"):

@@ -1,13 +1,13 @@
-"""What becomes of the service when five times as many requests come as it can answer?
+"""How does the service behave under five times its capacity?
 
-Question  Do those that are admitted keep their deadlines, how many are refused, does memory grow, and how soon is all
-          as before when the load stops?
-Method    `vip5 serve` in a process of its own, on random weights of T5-small's dimensions, so that the engine is what
-          limits it. First its capacity: clients without pause. Then clients arrive at random, --factor times as many a
-          second; each asks once, waits as long as Retry-After says where it is refused, and asks again, three times at
-          most. Then nobody comes any more, and single requests tell when latencies are as before the load.
-Output    Shares and percentiles of what came of the attempts, resident memory, and seconds to recovery; the last line
-          is JSON.
+Question  Do admitted requests meet their deadlines, how many are rejected, does memory grow, and how fast does the
+          service recover when the load stops?
+Method    `vip5 serve` in its own process, with random weights of T5-small's dimensions, so that the engine is the
+          bottleneck. First its capacity is measured, with closed-loop clients. Then clients arrive at random at
+          --factor times that rate; a rejected client waits as long as Retry-After says and retries, at most three
+          attempts in all. Then the load stops, and single requests show when latencies are back to normal.
+Output    Shares and percentiles of the attempts' outcomes, resident memory, and seconds to recovery; the last line is
+          JSON.
 
     python -m benchmarks.overload [--seconds 20] [--factor 5] [--deadline-ms 3000]
 """
@@ -40,7 +40,7 @@ NUM_UNLOADED = 30
 
 @dataclass(frozen=True)
 class Options:
-    """How hard and how long."""
+    """Intensity and duration of the load."""
 
     seconds: float
     factor: float
@@ -49,7 +49,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Response:
-    """What an attempt got."""
+    """The outcome of one attempt."""
 
     status: int
     retry_after_s: float
@@ -58,7 +58,7 @@ class Response:
 
 @dataclass
 class Crowd:
-    """All attempts so far."""
+    """All clients and their attempts."""
 
     server: Server
     deadline_ms: int
@@ -77,7 +77,7 @@ class Crowd:
         return Response(status, retry_after_s, time.perf_counter() - started)
 
     async def come(self) -> None:
-        """One client: asks, and asks again when it was told to."""
+        """One client; retries when rejected."""
         for _ in range(MOST_ATTEMPTS):
             response = await self.ask()
             self.responses.append(response)
@@ -87,7 +87,7 @@ class Crowd:
 
 
 async def post(url: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, str]]:
-    """One request on a connection of its own: status and headers, once the body has been read."""
+    """Send one request on its own connection; returns status and headers after reading the body."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     content = json.dumps(body).encode()
@@ -100,7 +100,7 @@ async def post(url: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure what becomes of the service under overload.")
+    parser = argparse.ArgumentParser(description="Measure the service under overload.")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--factor", type=float, default=5.0)
     parser.add_argument("--deadline-ms", type=int, default=3000)
@@ -145,7 +145,7 @@ async def measure(server: Server, options: Options) -> dict[str, float]:
 
 
 async def measure_capacity(crowd: Crowd, seconds: float) -> float:
-    """Answers a second to clients without pause, the first third of the time not counted."""
+    """Answers per second with closed-loop clients, after a warm-up of a third of the time."""
     ends_at, counted_from, num_answers = time.perf_counter() + seconds, time.perf_counter() + seconds / 3, 0
 
     async def client() -> None:
@@ -159,7 +159,7 @@ async def measure_capacity(crowd: Crowd, seconds: float) -> float:
 
 
 async def overload(crowd: Crowd, rate: float, seconds: float) -> float:
-    """Let clients arrive at this rate a second; the most memory seen, in MiB. Those still waiting leave at the end."""
+    """Let clients arrive at this rate per second; peak memory in MiB. Cancels pending clients at the end."""
     ends_at, next_at, memory = time.perf_counter() + seconds, time.perf_counter(), 0.0
     clients: set[asyncio.Task[None]] = set()
     while (now := time.perf_counter()) < ends_at:
@@ -178,7 +178,7 @@ async def overload(crowd: Crowd, rate: float, seconds: float) -> float:
 
 
 async def until_as_before(crowd: Crowd, usual_s: float, since: float) -> float:
-    """Seconds until the first of five answers in a row that took no longer than twice what is usual."""
+    """Seconds until the first of five consecutive answers within twice the usual latency."""
     row: list[float] = []
     while len(row) < 5:
         asked_at = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A redis-server of a benchmark's own, on a free port, with the settings that deployments get."""
+"""A redis-server for one benchmark, on a free port, with the settings of deployments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SETTINGS = ("--save", "", "--appendonly", "no", "--hash-max-listpack-value", "81
 
 
 class OwnRedis:
-    """A process that a benchmark may hurt."""
+    """A redis-server process that can be killed and restarted."""
 
     def __init__(self, folder: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -27,7 +27,7 @@ class OwnRedis:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)  # noqa: S603 - made above
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)  # noqa: S603 - the command above
         deadline = time.monotonic() + START_S
         with redis.Redis(port=self.port) as client:
             while time.monotonic() < deadline:
@@ -49,7 +49,7 @@ class OwnRedis:
 
 @contextmanager
 def hurtable_redis(folder: Path) -> Iterator[OwnRedis]:
-    """Running, and killed at the end."""
+    """A running redis-server, killed at the end."""
     server = OwnRedis(folder)
     server.start()
     try:
@@ -60,6 +60,6 @@ def hurtable_redis(folder: Path) -> Iterator[OwnRedis]:
 
 @contextmanager
 def own_redis(folder: Path) -> Iterator[int]:
-    """Its port."""
+    """The port of a running redis-server."""
     with hurtable_redis(folder) as server:
         yield server.port

@@ -1,11 +1,11 @@
-"""What multiplies a few rows with a frozen weight fastest, and how fast is this machine at best?
+"""How can a few rows be multiplied by a frozen weight fastest, and what are the machine's limits?
 
-Question  How fast are products of a few rows with the weights of a T5-small: plain in torch, packed by oneDNN, by ONNX
-          Runtime, and by ONNX Runtime with weights of 7 bits; beside the machine's own rates: a large matrix product,
-          and reading memory?
-Method    As many weights of a shape as fill 48 MB in float32, so that few are in a cache when their turn comes; all in
-          turns; the median of 9 rounds after one to warm up.
-Output    GFLOP/s of each, for each shape and number of rows; the last line is JSON.
+Question  How fast are products of a few rows with T5-small's weights: in plain torch, packed by oneDNN, in ONNX
+          Runtime, and in ONNX Runtime with 7-bit weights? What are the machine's rates for a large matrix product and
+          for reading memory?
+Method    For each shape, 48 MB of float32 weights, so that few are cached when they are used; all contenders
+          interleaved; the median of 9 rounds after one warm-up round.
+Output    GFLOP/s of each contender by shape and number of rows; the last line is JSON.
 
     python -m benchmarks.packed_products [--threads 2]
 """
@@ -34,7 +34,7 @@ PRECISIONS: dict[str, Precision] = {"onnx": "float32", "onnx-int8": "int8"}
 
 @dataclass(frozen=True)
 class Result:
-    """One shape and number of rows; GFLOP/s by side."""
+    """GFLOP/s by contender, for one shape and number of rows."""
 
     inputs: int
     outputs: int
@@ -72,7 +72,7 @@ def compare(inputs: int, outputs: int, rows: int) -> Result:
 
 
 def _session(projections: Sequence[Projection], precision: Precision) -> Session:
-    """One graph of all products, each on its own."""
+    """One graph with all products, independent of each other."""
     writer = ProjectionWriter(precision)
     x = writer.input("x")
     for number, projection in enumerate(projections):
@@ -81,7 +81,7 @@ def _session(projections: Sequence[Projection], precision: Precision) -> Session
 
 
 def machine_rates() -> dict[str, float]:
-    """GFLOP/s of a large product and GB/s of a sum over memory."""
+    """GFLOP/s of a large product, and GB/s of a sum over memory."""
     square, long = torch.randn(2048, 2048), torch.randn(100_000_000)
     product = statistics.median(seconds(lambda: square @ square) for _ in range(ROUNDS))
     read = statistics.median(seconds(long.sum) for _ in range(ROUNDS))

@@ -1,11 +1,11 @@
-"""What does the dashboard show while Redis is gone, and while more is asked than can be answered?
+"""What does the dashboard show during a Redis outage and during overload?
 
-Question  Do the panels tell an operator what happens, and when it is over?
-Method    `vip5 serve` on the demonstration, embeddings in a redis-server of its own, a Prometheus that scrapes once
-          a second. Four stretches of --seconds each: three clients; the same without Redis; the same with Redis
-          back; 40 clients and a queue of 4.
-Output    docs/pictures/*.png, one for each row of the dashboard; the alerts that fire at the end of each stretch; the
-          last line is JSON.
+Question  Do the panels show an operator what happens, and when it ends?
+Method    `vip5 serve` on the demonstration, embeddings in a dedicated redis-server, a Prometheus that scrapes every
+          second. Four phases of --seconds each: three clients; the same without Redis; the same with Redis again; 40
+          clients and a queue of 4.
+Output    docs/pictures/*.png, one per row of the dashboard; the alerts that fire at the end of each phase; the last
+          line is JSON.
 
     python -m benchmarks.panels [--seconds 20] [--out docs/pictures]
 """
@@ -40,7 +40,7 @@ MAX_WAITING = 4
 
 @dataclass(frozen=True)
 class Known:
-    """What a domain can be asked about."""
+    """Items and users of a domain, for requests."""
 
     item_ids: list[str]
     user_ids: list[str]
@@ -48,7 +48,7 @@ class Known:
 
 @dataclass
 class Stretches:
-    """Stretches of the run, and the alerts that fired in them."""
+    """The phases of the run, and the alerts that fired in them."""
 
     prometheus: Prometheus
     marks: list[Mark] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Stretches:
 
 
 async def ask(url: str, num_clients: int, duration_s: float) -> None:
-    """As many clients, each of which asks again as soon as it is answered."""
+    """Closed-loop clients."""
     limits = httpx.Limits(max_connections=num_clients)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
         known = {name: await _known(client, name) for name in DOMAINS}

@@ -1,4 +1,4 @@
-"""Weights of a model that was never trained: random, seeded, and lively enough that answers depend on the prompt."""
+"""Random weights of an untrained model, seeded, and scaled so that answers depend on the prompt."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _FINAL_NORM = 20.0
 
 
 def initial_weights(shapes: Mapping[str, Shape], seed: int) -> dict[str, torch.Tensor]:
-    """A tensor for each name in `shapes`; the same names, shapes and seed give the same values.
+    """A tensor for each name in `shapes`, determined by names, shapes and seed.
 
-    Embeddings are small beside what the layers add to them, else a tied head would do little more than repeat the last
-    token; the decoder's last norm makes up for it.
+    Embeddings are small compared with the layers' outputs; otherwise a tied head would mostly repeat the last token.
+    The decoder's last norm compensates.
     """
     generator = torch.Generator().manual_seed(seed)
     return {name: _initial(name, shapes[name], generator) for name in sorted(shapes)}
@@ -39,5 +39,5 @@ def _std(name: str, shape: Shape) -> float:
         return 0.5
     _, fan_in = shape
     if name.endswith((".q.weight", ".k.weight")):
-        return float(2 * fan_in**-0.5 * shape[0] ** -0.25)  # attention neither flat nor on one token
+        return float(2 * fan_in**-0.5 * shape[0] ** -0.25)  # attention that is neither uniform nor on one token
     return float(fan_in**-0.5)

@@ -1,4 +1,4 @@
-"""RedisVL's side of `benchmarks.feature_store`; runs in an environment that has redisvl, and prints seconds as JSON.
+"""RedisVL's part of `benchmarks.feature_store`; runs in an environment with redisvl, and prints seconds as JSON.
 
 python redisvl_lookups.py PORT ITEMS DIM LOOKUPS SIZE…
 """

@@ -1,8 +1,8 @@
-"""How much does a request pass from its body to the network?
+"""How many frames and types are on a request's path from its body to the network?
 
-Sends one `POST /recommend/sequential` through the app, in this process, and counts what the project's own code does:
-the frames from the route to the queue on the event loop, those from the lane's thread to the network, and the types of
-which instances are made for the request. Types that the search makes for itself in each step are counted apart.
+Sends one `POST /recommend/sequential` through the app in this process, and counts the project's own code: the frames
+from the route to the queue on the event loop, those from the lane's thread to the network, and the types that are
+instantiated for the request. Types that the search instantiates in each step are counted separately.
 
     python -m benchmarks.request_path [--bundle demo/bundle] [--engine torch]
 
@@ -38,7 +38,7 @@ BODY = {
     "k": 2,
     "history": ["garment-0024", "garment-0216", "garment-0017"],
 }
-# Where a stack is taken, the first time that it comes by: file and function.
+# Functions, by file, at whose first call the stack is recorded.
 LANDMARKS = {
     ("service/http/routes/recommend.py", "recommend_sequential"): "route",
     ("service/batching/queue.py", "put"): "queue",
@@ -49,7 +49,7 @@ LANDMARKS = {
 
 @dataclass
 class RequestPath:
-    """What has been seen of the request."""
+    """The recorded frames and types."""
 
     is_watched: bool = False
     before: set[int] = field(default_factory=set)
@@ -57,7 +57,7 @@ class RequestPath:
     stacks: dict[str, list[str]] = field(default_factory=dict)
 
     def watch(self, frame: FrameType, event: str, argument: object) -> None:
-        """A profile function, as sys.setprofile takes it."""
+        """A profile function for sys.setprofile."""
         if not self.is_watched or event not in ("call", "return"):
             return
         place = _place(frame.f_code)
@@ -97,7 +97,7 @@ def _stack(frame: FrameType | None) -> list[str]:
 async def follow(settings: Settings, path: RequestPath) -> None:
     app = create_app(settings)
     async with app.router.lifespan_context(app):
-        while state_of(app).readiness.reasons():  # noqa: ASYNC110  # the app has no event for it
+        while state_of(app).readiness.reasons():  # noqa: ASYNC110  # the app provides no event to wait for
             await asyncio.sleep(0.01)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             await client.post("/recommend/sequential", json=BODY)
@@ -111,7 +111,7 @@ async def follow(settings: Settings, path: RequestPath) -> None:
 
 
 def report(path: RequestPath) -> Mapping[str, int]:
-    # The route hands its work to a task of its own, whose stack begins below the route.
+    # The route runs its work in a separate task, whose stack starts below the route.
     frames = [path.stacks["route"][-1], *path.stacks["queue"], *path.stacks["network"]]
     of_the_search = sorted(each for each in path.types if each.startswith(OF_THE_SEARCH))
     types = sorted(path.types - set(of_the_search))

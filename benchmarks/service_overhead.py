@@ -1,12 +1,12 @@
 """What does the service add to the engine?
 
-Question  At concurrency 1: what is added to the engine's own time? At saturation: how many of the engine's
-          recommendations a second are left, and does the event loop go on answering? What do explanations that stream
-          beside do to recommendations?
-Method    `vip5 serve` in a process of its own on a tiny model with random weights, asked over bare sockets, which cost
-          less than an HTTP library. Added is what a request took minus what the answer's own timings say the encoder
-          and the decoder took. The engine alone runs in this process, in turn with the service, on the same plans in
-          batches as large as the number of clients. The loop is watched by asking for /health/live meanwhile.
+Question  At concurrency 1: how much time is added to the engine's? At saturation: what share of the engine's throughput
+          remains, and does the event loop stay responsive? How do concurrent explanation streams affect
+          recommendations?
+Method    `vip5 serve` in its own process on a tiny model with random weights, with clients on plain sockets, which cost
+          less than an HTTP library. Added time is the request's duration minus the encoder and decoder times in its
+          answer. The engine alone runs in this process, interleaved with the service, on the same plans in batches as
+          large as the number of clients. The event loop is probed with /health/live.
 Output    Medians and 99th percentiles, rates, and their ratios; the last line is JSON.
 
     python -m benchmarks.service_overhead [--requests 400] [--seconds 4] [--rounds 3] [--clients 32]
@@ -44,7 +44,7 @@ NUM_STREAMS = 4
 
 @dataclass(frozen=True)
 class Options:
-    """How long to measure."""
+    """Duration and load of the measurements."""
 
     requests: int
     seconds: float
@@ -75,7 +75,7 @@ def main() -> int:
 
 
 class Connection:
-    """One kept-alive connection that knows just enough HTTP."""
+    """One keep-alive connection with a minimal HTTP client."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -125,7 +125,7 @@ def plan_of(runtime: Runtime, number: int) -> RankingPlan:
 
 
 def measure_alone(server: Server, runtime: Runtime, options: Options) -> dict[str, float]:
-    """One request after the other, in turn with calls of the engine in this process."""
+    """Requests in sequence, interleaved with calls of the engine in this process."""
     connection = Connection(server.url)
     took, added, queued, engine = [], [], [], []
     for number in range(options.requests + 50):
@@ -152,7 +152,7 @@ def measure_alone(server: Server, runtime: Runtime, options: Options) -> dict[st
 
 
 def measure_saturated(server: Server, runtime: Runtime, options: Options) -> dict[str, float]:
-    """Rounds of as many clients as told, each without pause, and of the engine alone."""
+    """Rounds of closed-loop clients, and of the engine alone."""
     service_rates, engine_rates = [], []
     live_ms: list[float] = []
     plans = [plan_of(runtime, number) for number in range(options.clients)]
@@ -176,7 +176,7 @@ def measure_saturated(server: Server, runtime: Runtime, options: Options) -> dic
 
 
 def measure_beside_streams(server: Server, options: Options) -> dict[str, float]:
-    """Recommendations one after the other, in rounds without and with explanations that stream beside."""
+    """Recommendations in sequence, in rounds without and with concurrent explanation streams."""
     without: list[float] = []
     beside: list[float] = []
     for _ in range(options.rounds):
@@ -196,7 +196,7 @@ def measure_beside_streams(server: Server, options: Options) -> dict[str, float]
 
 
 def ask_on(server: Server, number: int, seconds: float) -> int:
-    """Ask without pause; how many answers came in time."""
+    """Send requests in a closed loop; returns the number of answers in time."""
     connection = Connection(server.url)
     ends_at, num_answers = time.perf_counter() + seconds, 0
     while time.perf_counter() < ends_at:
@@ -225,7 +225,7 @@ def stream_on(server: Server, number: int, is_over: threading.Event) -> None:
 
 @contextmanager
 def probing(server: Server, found_ms: list[float]) -> Iterator[None]:
-    """Ask whether the process is live, every 5 ms, while the block runs."""
+    """Probe /health/live every 5 ms during the block."""
     is_over = threading.Event()
 
     def probe() -> None:

@@ -1,4 +1,4 @@
-"""A bundle of T5-small's size over the real Toys catalog, with random weights, and real histories to ask it about."""
+"""A bundle of T5-small's size over the real Toys catalog, with random weights, and real histories for requests."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ _SEED = 7
 
 @dataclass(frozen=True)
 class Purchases:
-    """A user's purchases but for the last, as item ids, oldest first."""
+    """A user's purchases except for the last, as item ids, oldest first."""
 
     user_index: str
     history: tuple[str, ...]
 
 
 def build(root: Path, data: Path) -> None:
-    """Write the bundle to `root`, from the shared data's folder."""
+    """Write the bundle to `root` from the shared data folder."""
     tokenizer = Tokenizer.from_file(str(data / "t5-tokenizer" / "tokenizer.json"))
     catalog = Catalog.from_rows(_rows(data))
     features = np.stack([_feature(int(index)) for index in catalog.indices])
@@ -71,7 +71,7 @@ def build(root: Path, data: Path) -> None:
 
 
 def sample_purchases(data: Path, num_users: int) -> list[Purchases]:
-    """Real users, chosen at random with a fixed seed."""
+    """Real users, sampled with a fixed seed."""
     asin_of = _asins(data)
     lines = _read(data / "amazon" / "toys" / "sequential_data.txt.gz").splitlines()
     purchases = []

@@ -1,4 +1,4 @@
-"""The same task with the transformers library alone: a T5, a trie of dicts, and `generate`."""
+"""The same task with transformers only: a T5, a trie of dicts, and `generate`."""
 
 # S prompt tokens, I images, D width
 
@@ -22,7 +22,7 @@ TokenTrie: TypeAlias = dict[int, "TokenTrie"]
 Tensors: TypeAlias = Mapping[str, Tensor]
 
 _EOS = 1
-_MAX_NEW_TOKENS = 8  # more than any identifier of Toys and `</s>`
+_MAX_NEW_TOKENS = 8  # longer than any Toys identifier with `</s>`
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Found:
 
 
 def build_trie(identifiers: Iterable[Iterable[int]]) -> TokenTrie:
-    """One dict per prefix; every identifier ends in `</s>`."""
+    """A dict per prefix; every identifier ends in `</s>`."""
     root: TokenTrie = {}
     for identifier in identifiers:
         node = root
@@ -45,7 +45,7 @@ def build_trie(identifiers: Iterable[Iterable[int]]) -> TokenTrie:
 
 
 def plain_t5(bundle: Bundle, domain: str) -> T5ForConditionalGeneration:
-    """A T5 with the bundle's weights, but without adapters, images and whole-word embeddings."""
+    """A T5 with the bundle's weights, without adapters, images and whole-word embeddings."""
     config = bundle.backbone.config
     model = T5ForConditionalGeneration(t5_config(config))
     tensors = {**bundle.backbone.weights, **bundle.domains[domain].adapter}
@@ -58,7 +58,7 @@ def plain_t5(bundle: Bundle, domain: str) -> T5ForConditionalGeneration:
 
 
 class Vip5InTransformers:
-    """VIP5 made of the library's T5: image tokens come in as embeddings, adapters as hooks on its sub-layers."""
+    """VIP5 on transformers' T5: image tokens as input embeddings, adapters as hooks on the sub-layers."""
 
     def __init__(self, bundle: Bundle, domain: str) -> None:
         files = bundle.domains[domain]
@@ -69,7 +69,7 @@ class Vip5InTransformers:
             self._hook(place)
 
     def embed(self, plan: Plan) -> Tensor:
-        """What the encoder's first block reads, [1, S, D]."""
+        """Input embeddings of the encoder, [1, S, D]."""
         tensors = self._tensors
         is_image = torch.from_numpy(plan.prompt.category_ids) == 1
         embedded = tensors[SHARED][torch.from_numpy(plan.prompt.input_ids)]
@@ -103,7 +103,7 @@ class Vip5InTransformers:
 def generate(
     model: T5ForConditionalGeneration, prompt: Mapping[str, Tensor], trie: TokenTrie, num_beams: int
 ) -> list[Found]:
-    """The best `num_beams` sequences that the trie admits."""
+    """The best `num_beams` sequences in the trie."""
 
     def allowed(_batch: int, prefix: Tensor) -> list[int]:
         node = trie
@@ -111,7 +111,7 @@ def generate(
             node = node.get(token, {})
         return list(node) or [_EOS]
 
-    found = cast("Any", model).generate(  # its many overloads know no prompt given as a mapping
+    found = cast("Any", model).generate(  # no overload accepts a prompt as a mapping
         **prompt,
         num_beams=num_beams,
         num_return_sequences=num_beams,
@@ -130,7 +130,7 @@ def generate(
 
 
 def _visual_tokens(tensors: Tensors, features: Tensor) -> Tensor:
-    """Image features [I, F] to visual tokens [I, n * D] (VIP5's mapper: two layers, then one norm over the whole)."""
+    """Visual tokens [I, n * D] of image features [I, F] (VIP5's mapper: two layers, then one norm over all tokens)."""
     hidden = F.linear(features, tensors[f"{VISUAL}.0.model.0.weight"], tensors[f"{VISUAL}.0.model.0.bias"]).tanh()
     mapped = F.linear(hidden, tensors[f"{VISUAL}.0.model.2.weight"], tensors[f"{VISUAL}.0.model.2.bias"])
     return tensors[f"{VISUAL}.1.weight"] * mapped * (mapped.square().mean(dim=-1, keepdim=True) + 1e-6).rsqrt()

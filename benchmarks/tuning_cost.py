@@ -1,10 +1,10 @@
-"""What does tuning adapters save against tuning everything?
+"""What does tuning adapters save compared with tuning all weights?
 
-Method: a model of T5-small's size over the real Toys purchases, two visual tokens an item (random embeddings cost the
-same). Three ways of tuning take the same steps on the same batches, each in a process of its own, in turn, for several
-rounds. A step is drawing the batch, both passes and the optimiser; memory is the most that the process held while it
-trained.
-Output: a table (medians over the rounds), and the figures as JSON in the last line.
+Method: a model of T5-small's size over the real Toys purchases, two visual tokens per item (random embeddings cost the
+same). Three ways of tuning run the same steps on the same batches, each in its own process, interleaved, for several
+rounds. A step is drawing the batch, forward and backward pass, and the optimiser; memory is the process' peak during
+training.
+Output: a table (medians over the rounds); the last line is JSON.
 
     python -m benchmarks.tuning_cost --data datasets/toys --tokenizer ../shared/data/t5-tokenizer/tokenizer.json
 """
@@ -34,7 +34,7 @@ WORK = Path(__file__).parent / ".work" / "tuning_cost"
 
 @dataclass(frozen=True)
 class Way:
-    """What is tuned, and which adapters there are."""
+    """The tuned weights, and the adapters."""
 
     tune: str
     adapters: str
@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def _prepare(data: Path, tokenizer: Path) -> None:
-    """The dataset with random embeddings, and a model of the size to start from."""
+    """The dataset with random embeddings, and an initial model of this size."""
     if not (WORK / "data").exists():
         toys = Dataset.read(data)
         features = np.random.default_rng(0).standard_normal((len(toys.catalog), LAYOUT.feature_dim))
@@ -132,7 +132,7 @@ def _measure(name: str, number: int, arguments: argparse.Namespace) -> TunedBund
     path.write_text(text + WAYS[name].adapters, encoding="utf-8")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         result = process.submit(_tune, path, arguments.num_threads).result()
-    shutil.rmtree(WORK / out)  # the bundle is not wanted, and large
+    shutil.rmtree(WORK / out)  # the bundle is large and not needed
     return result
 
 
@@ -152,7 +152,7 @@ def _row(results: list[TunedBundle]) -> dict[str, float]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--data", type=Path, required=True, help="Toys as vip5 data prepare lines makes it")
+    parser.add_argument("--data", type=Path, required=True, help="the Toys dataset from vip5 data prepare lines")
     parser.add_argument("--tokenizer", type=Path, required=True, help="T5's tokenizer.json")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
