@@ -57,7 +57,9 @@ class LoadRequest(RequestBody):
 class SwapRequest(RequestBody):
     """The version to make the stable one."""
 
-    version: VersionName | None = Field(default=None, description="A loaded version (default: the one without a role).")
+    version: VersionName | None = Field(
+        default=None, description="A loaded version (default: the one in the role `loaded`)."
+    )
     expected: VersionName | None = Field(
         default=None, description="Reject the swap unless this is the current stable version."
     )
@@ -142,7 +144,7 @@ class VersionBody(AnswerBody):
     """A loaded version."""
 
     version: str = Field(description="The version's name in other requests and in metrics.")
-    roles: list[str] = Field(description="`stable`, `previous`, `loaded` (no role yet), `canary`, `shadow`.")
+    roles: list[str] = Field(description="`stable`, `previous`, `loaded` (serves no requests yet), `canary`, `shadow`.")
     bundle: str = Field(description="Hash of the bundle.")
     bundle_name: str | None = Field(
         description="Name of the bundle's folder; null for the bundle that the service was started with."

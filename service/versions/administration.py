@@ -59,12 +59,12 @@ class Administration:
     async def load(self, name: str, bundle: str, domain: str, *, activates: bool) -> VersionRef:
         """Load a version while others are served, and make it the stable one with `activates`.
 
-        Raises OperationConflictError if another version is loading or has no role yet, BundleError kinds,
+        Raises OperationConflictError if another version is loading or in the role `loaded`, BundleError kinds,
         UnknownBundleError and EngineError.
         """
         if self.replica.state(name).roles.loaded is not None:
             raise OperationConflictError(
-                f"a version of {name!r} is already loaded and has no role; swap to it, or discard it with DELETE "
+                f"{name!r} already has a version in the role `loaded`; swap to it, or discard it with DELETE "
                 f"/admin/domains/{name}/load"
             )
         check_domain_name(name)
@@ -93,17 +93,17 @@ class Administration:
         return ref
 
     async def discard_loaded(self, name: str) -> None:
-        """Discard the loaded version that has no role. Raises OperationConflictError if there is none."""
+        """Discard the version in the role `loaded`. Raises OperationConflictError if there is none."""
 
         def roles_after(roles: Roles) -> Roles:
             if roles.loaded is None:
-                raise OperationConflictError(f"{name!r} has no loaded version without a role")
+                raise OperationConflictError(f"{name!r} has no version in the role `loaded` to discard")
             return replace(roles, loaded=None)
 
         await self._change_roles(name, "discard", roles_after)
 
     async def swap(self, name: str, version: str | None, expected: str | None) -> VersionRef:
-        """Make a loaded version the stable one; by default, the one without a role.
+        """Make a version the stable one; by default, the one in the role `loaded`.
 
         Raises RevisionConflictError if the stable version is not the expected one.
         """
@@ -118,7 +118,7 @@ class Administration:
                 return roles.swapped(_find(name, roles, version))
             if roles.loaded is None:
                 raise OperationConflictError(
-                    f"{name!r} has no loaded version without a role; load one, or name a version"
+                    f"{name!r} has no version in the role `loaded`; load one, or name a version"
                 )
             return roles.swapped(roles.loaded)
 
@@ -302,7 +302,7 @@ def _not_stable(name: str, roles: Roles, version: str) -> VersionRef:
 
 
 def _without_loaded(roles: Roles, ref: VersionRef) -> Roles:
-    """The roles after a version gets a role."""
+    """The roles without this version as `loaded`."""
     return replace(roles, loaded=None) if roles.loaded == ref else roles
 
 

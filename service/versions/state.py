@@ -47,7 +47,7 @@ class Roles:
 
     stable: VersionRef | None = None
     previous: VersionRef | None = None
-    loaded: VersionRef | None = None  # has no role yet
+    loaded: VersionRef | None = None  # serves no requests yet
     canary: Canary | None = None
     shadow: VersionRef | None = None
 

@@ -62,8 +62,8 @@ router = APIRouter(
     responses=problems(401, 500),
 )
 DOMAIN = "/domains/{name}"
-CHANGES = problems(400, 404, 408, 409, 413, 415, 422, 503)
-PLAIN_CHANGES = problems(404, 409, 422, 503)
+CHANGE_ERRORS = problems(400, 404, 408, 409, 413, 415, 422, 503)
+BODILESS_CHANGE_ERRORS = problems(404, 409, 422, 503)
 
 
 def administration_of(request: Request, name: str, trace: Trace) -> Administration:
@@ -71,7 +71,7 @@ def administration_of(request: Request, name: str, trace: Trace) -> Administrati
     return service_of(request).administration
 
 
-Changes = Annotated[Administration, Depends(administration_of)]
+Admin = Annotated[Administration, Depends(administration_of)]
 
 
 def revision_of(if_match: Annotated[str | None, Header(max_length=64)] = None) -> int | None:
@@ -101,96 +101,96 @@ async def list_versions(request: Request) -> AdminDomainsAnswer:
 
 
 @router.get(DOMAIN, responses=problems(404, 422))
-async def show_versions(name: str, changes: Changes, response: Response) -> AdminDomainBody:
+async def show_versions(name: str, admin: Admin, response: Response) -> AdminDomainBody:
     """The versions of one domain. The ETag is the revision of its catalog."""
-    changes.replica.require(name)
-    return _domain_answer(changes, name, response)
+    admin.replica.require(name)
+    return _domain_answer(admin, name, response)
 
 
-@router.post(DOMAIN + "/load", responses=CHANGES)
-async def load(name: str, body: LoadRequest, changes: Changes, response: Response) -> AdminDomainBody:
+@router.post(DOMAIN + "/load", responses=CHANGE_ERRORS)
+async def load(name: str, body: LoadRequest, admin: Admin, response: Response) -> AdminDomainBody:
     """Load a version while others are served. It is verified, placed and warmed up when this answers."""
-    await changes.load(name, body.bundle, body.domain or name, activates=body.activate)
-    return _domain_answer(changes, name, response)
+    await admin.load(name, body.bundle, body.domain or name, activates=body.activate)
+    return _domain_answer(admin, name, response)
 
 
-@router.delete(DOMAIN + "/load", responses=PLAIN_CHANGES)
-async def discard(name: str, changes: Changes, response: Response) -> AdminDomainBody:
-    """Discard the loaded version that has no role."""
-    await changes.discard_loaded(name)
-    return _domain_answer(changes, name, response)
+@router.delete(DOMAIN + "/load", responses=BODILESS_CHANGE_ERRORS)
+async def discard(name: str, admin: Admin, response: Response) -> AdminDomainBody:
+    """Discard the version in the role `loaded`."""
+    await admin.discard_loaded(name)
+    return _domain_answer(admin, name, response)
 
 
-@router.post(DOMAIN + "/swap", responses=CHANGES)
-async def swap(name: str, body: SwapRequest, changes: Changes, response: Response) -> AdminDomainBody:
+@router.post(DOMAIN + "/swap", responses=CHANGE_ERRORS)
+async def swap(name: str, body: SwapRequest, admin: Admin, response: Response) -> AdminDomainBody:
     """Make a loaded version the stable one. Running requests complete on their version."""
-    await changes.swap(name, body.version, body.expected)
-    return _domain_answer(changes, name, response)
+    await admin.swap(name, body.version, body.expected)
+    return _domain_answer(admin, name, response)
 
 
-@router.post(DOMAIN + "/rollback", responses=PLAIN_CHANGES)
-async def roll_back(name: str, changes: Changes, response: Response) -> AdminDomainBody:
+@router.post(DOMAIN + "/rollback", responses=BODILESS_CHANGE_ERRORS)
+async def roll_back(name: str, admin: Admin, response: Response) -> AdminDomainBody:
     """Swap back to the previous version."""
-    await changes.roll_back(name)
-    return _domain_answer(changes, name, response)
+    await admin.roll_back(name)
+    return _domain_answer(admin, name, response)
 
 
-@router.delete(DOMAIN, status_code=204, responses=PLAIN_CHANGES)
-async def unload(name: str, changes: Changes) -> None:
+@router.delete(DOMAIN, status_code=204, responses=BODILESS_CHANGE_ERRORS)
+async def unload(name: str, admin: Admin) -> None:
     """Stop serving a domain."""
-    await changes.unload(name)
+    await admin.unload(name)
 
 
-@router.post(DOMAIN + "/canary", responses=CHANGES)
-async def set_canary(name: str, body: CanaryRequest, changes: Changes, response: Response) -> AdminDomainBody:
+@router.post(DOMAIN + "/canary", responses=CHANGE_ERRORS)
+async def set_canary(name: str, body: CanaryRequest, admin: Admin, response: Response) -> AdminDomainBody:
     """Route a fixed share of the users to a loaded version."""
-    await changes.set_canary(name, body.version, body.share, body.salt)
-    return _domain_answer(changes, name, response)
+    await admin.set_canary(name, body.version, body.share, body.salt)
+    return _domain_answer(admin, name, response)
 
 
-@router.delete(DOMAIN + "/canary", responses=PLAIN_CHANGES)
-async def end_canary(name: str, changes: Changes, response: Response) -> AdminDomainBody:
+@router.delete(DOMAIN + "/canary", responses=BODILESS_CHANGE_ERRORS)
+async def end_canary(name: str, admin: Admin, response: Response) -> AdminDomainBody:
     """Route all users to the stable version again."""
-    await changes.end_canary(name)
-    return _domain_answer(changes, name, response)
+    await admin.end_canary(name)
+    return _domain_answer(admin, name, response)
 
 
-@router.post(DOMAIN + "/canary/promote", responses=PLAIN_CHANGES)
-async def promote_canary(name: str, changes: Changes, response: Response) -> AdminDomainBody:
+@router.post(DOMAIN + "/canary/promote", responses=BODILESS_CHANGE_ERRORS)
+async def promote_canary(name: str, admin: Admin, response: Response) -> AdminDomainBody:
     """Make the canary the stable version."""
-    await changes.promote_canary(name)
-    return _domain_answer(changes, name, response)
+    await admin.promote_canary(name)
+    return _domain_answer(admin, name, response)
 
 
-@router.post(DOMAIN + "/shadow", responses=CHANGES)
-async def set_shadow(name: str, body: ShadowRequest, changes: Changes, response: Response) -> AdminDomainBody:
+@router.post(DOMAIN + "/shadow", responses=CHANGE_ERRORS)
+async def set_shadow(name: str, body: ShadowRequest, admin: Admin, response: Response) -> AdminDomainBody:
     """Repeat requests on a loaded version; its answers go to the metrics only."""
-    await changes.set_shadow(name, body.version)
-    return _domain_answer(changes, name, response)
+    await admin.set_shadow(name, body.version)
+    return _domain_answer(admin, name, response)
 
 
-@router.delete(DOMAIN + "/shadow", responses=PLAIN_CHANGES)
-async def end_shadow(name: str, changes: Changes, response: Response) -> AdminDomainBody:
+@router.delete(DOMAIN + "/shadow", responses=BODILESS_CHANGE_ERRORS)
+async def end_shadow(name: str, admin: Admin, response: Response) -> AdminDomainBody:
     """Stop repeating requests on the shadow version."""
-    await changes.end_shadow(name)
-    return _domain_answer(changes, name, response)
+    await admin.end_shadow(name)
+    return _domain_answer(admin, name, response)
 
 
-@router.patch(DOMAIN + "/catalog", responses=CHANGES)
+@router.patch(DOMAIN + "/catalog", responses=CHANGE_ERRORS)
 async def change_catalog(
-    name: str, body: CatalogRequest, changes: Changes, if_match: IfMatch, response: Response
+    name: str, body: CatalogRequest, admin: Admin, if_match: IfMatch, response: Response
 ) -> CatalogAnswer:
     """Deactivate, activate, change and add items. No later answer uses the catalog before the change."""
-    revision = await changes.change_catalog(name, body.changes, _precondition(body, if_match))
+    revision = await admin.change_catalog(name, body.changes, _precondition(body, if_match))
     return _catalog_answer(name, revision, response)
 
 
-@router.put(DOMAIN + "/features", responses=CHANGES)
+@router.put(DOMAIN + "/features", responses=CHANGE_ERRORS)
 async def put_features(
-    name: str, body: FeaturesRequest, changes: Changes, if_match: IfMatch, response: Response
+    name: str, body: FeaturesRequest, admin: Admin, if_match: IfMatch, response: Response
 ) -> CatalogAnswer:
     """Put embeddings of items, which override the bundle's."""
-    revision = await changes.put_features(name, body.rows, _precondition(body, if_match))
+    revision = await admin.put_features(name, body.rows, _precondition(body, if_match))
     return _catalog_answer(name, revision, response)
 
 
