@@ -132,16 +132,8 @@ class BundleWriter:
         check_domain(spec, adapter, self._backbone.config, self._backbone.sha256)
         place = domain_file(spec.name, CATALOG)
         tokenise_identifiers(catalog.indices, catalog.item_ids, self._tokenizer, str(place))
-        if features is not None and features.dim != spec.layout.feature_dim:
-            raise BundleError(
-                f"the features are {features.dim} wide, but the model reads {spec.layout.feature_dim}; give features "
-                "of the encoder that the model was tuned with"
-            )
-        if features is not None and spec.encoder is not None and features.encoder not in {None, spec.encoder.name}:
-            raise BundleError(
-                f"the features were made by {features.encoder}, but the model was tuned with {spec.encoder.name}; "
-                f"encode the images with {spec.encoder.name}"
-            )
+        if features is not None:
+            _check_encoder(features, spec)
         folder = (self._folder / place).parent
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -184,3 +176,17 @@ class BundleWriter:
                 "the tokenizer's vocabulary differs from that of the bundle's; the domains of a bundle share its "
                 "tokenizer, so leave the tokenizer out, or import into another bundle"
             )
+
+
+def _check_encoder(features: ItemFeatures, spec: DomainSpec) -> None:
+    """Raise BundleError for features of another encoder than the model's."""
+    if features.dim != spec.layout.feature_dim:
+        raise BundleError(
+            f"the features are {features.dim} wide, but the model reads {spec.layout.feature_dim}; give features of "
+            "the encoder that the model was tuned with"
+        )
+    if spec.encoder is not None and features.encoder not in {None, spec.encoder.name}:
+        raise BundleError(
+            f"the features were made by {features.encoder}, but the model was tuned with {spec.encoder.name}; encode "
+            f"the images with {spec.encoder.name}"
+        )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+from tokenizers import Tokenizer
 
 from model.bundle.importers.checkpoint import drop_aliases, read_checkpoint
 from model.bundle.importers.config import ConfigFile, backbone_config, table_rows
@@ -11,7 +14,7 @@ from model.bundle.importers.vocabulary import add_p5_tokens, read_tokenizer
 from model.bundle.layout import DomainSpec, PromptDefaults
 from model.bundle.shapes import WHOLE_WORD
 from model.errors import BundleError
-from model.network.config import DomainLayout
+from model.network.network import NO_ADDITIONS
 from model.progress import Progress
 
 
@@ -27,24 +30,8 @@ def import_p5(source: CheckpointSource, domain: DomainSource, out: Path, progres
     backbone = backbone_config(config, tensors)
     tensors = drop_aliases(tensors, tied_head=backbone.tie_word_embeddings, where=where)
     has_whole_words = config.get("whole_word_embed", bool, default=WHOLE_WORD in tensors)
-    layout = DomainLayout(
-        bottleneck=0,
-        cross_attention_adapter=False,
-        one_adapter_for_all_tasks=True,
-        visual_tokens=0,
-        feature_dim=0,
-        visual_norm=False,
-        whole_word_rows=table_rows(tensors, WHOLE_WORD) if has_whole_words else 0,
-        category_rows=0,
-    )
-    num_users, num_items = (config.get(key, int, 0) for key in ("user_extra_ids", "item_extra_ids"))
-    if min(num_users, num_items) < 0:
-        raise BundleError(
-            f"{config.name}: user_extra_ids and item_extra_ids are {num_users} and {num_items}; both must be at least 0"
-        )
-    tokenizer = None if source.tokenizer is None else read_tokenizer(source.tokenizer)
-    if tokenizer is not None:
-        add_p5_tokens(tokenizer, num_users, num_items)
+    layout = replace(NO_ADDITIONS, whole_word_rows=table_rows(tensors, WHOLE_WORD) if has_whole_words else 0)
+    tokenizer = _tokenizer(config, source.tokenizer)
     spec = DomainSpec(
         name=domain.name,
         layout=layout,
@@ -52,3 +39,17 @@ def import_p5(source: CheckpointSource, domain: DomainSource, out: Path, progres
         prompts=PromptDefaults(max_tokens=config.get("max_text_length", int, 512)),
     )
     return write_domain(ForeignModel(where, backbone, tensors, tokenizer), spec, domain, out, progress)
+
+
+def _tokenizer(config: ConfigFile, path: Path | None) -> Tokenizer | None:
+    """The T5's tokenizer with P5's tokens, if a path is given."""
+    num_users, num_items = (config.get(key, int, 0) for key in ("user_extra_ids", "item_extra_ids"))
+    if min(num_users, num_items) < 0:
+        raise BundleError(
+            f"{config.name}: user_extra_ids and item_extra_ids are {num_users} and {num_items}; both must be at least 0"
+        )
+    if path is None:
+        return None
+    tokenizer = read_tokenizer(path)
+    add_p5_tokens(tokenizer, num_users, num_items)
+    return tokenizer
