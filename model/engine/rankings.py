@@ -38,7 +38,7 @@ def ranking_of_scores(plan: ScoringPlan, log_probs: LogProbs) -> Ranking:
 
     Every candidate was scored, so all items are proven.
     """
-    yes, no = np.asarray(log_probs, dtype=np.float64).reshape(-1, 2).T
+    yes, no = np.asarray(log_probs, dtype=np.float64).reshape(len(plan.leaves), 2).T
     scores = 1.0 / (1.0 + np.exp(no - yes))
     order = np.argsort(-scores, kind="stable")[: plan.k]
     leaves = np.asarray(plan.leaves, dtype=np.int64)[order]

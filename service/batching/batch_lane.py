@@ -69,23 +69,29 @@ class BatchLane(Lane[RankingJob]):
         try:
             with self._at_work():
                 results, timings = self._run_plans([job.plan for job in batch])
+            outcomes = [self._outcome(job.plan, result) for job, result in zip(batch, results, strict=True)]
         except Exception as error:
             logger.exception("engine_failed", extra={"num_requests": len(batch)})
             return self._answer_halves(batch, error)
         wider: dict[RankingJob, RankingPlan] = {}
-        for job, result in zip(batch, results, strict=True):
+        for job, outcome in zip(batch, outcomes, strict=True):
             job.note_run(started_at, timings)
-            if isinstance(job.plan, ScoringPlan):
-                job.resolve(ranking_of_scores(job.plan, result))
-            elif (plan := self._engine.widened(job.plan, result)) is None:
-                job.resolve(result)
+            if isinstance(outcome, RankingPlan):
+                wider[job] = outcome
             else:
-                wider[job] = plan
+                job.resolve(outcome)
         # Counted when the answers are on their way.
         self._metrics.observe_batch(sum(job.num_rows for job in batch))
         for job in batch:
             self._metrics.observe_stages(started_at - job.queued_at, timings)
         return wider
+
+    def _outcome(self, plan: AnyPlan, result: Any) -> Ranking | RankingPlan:  # noqa: ANN401  # depends on the plan
+        """The answer to a plan, or what is to be searched next."""
+        if isinstance(plan, ScoringPlan):
+            return ranking_of_scores(plan, result)
+        wider = self._engine.widened(plan, result)
+        return result if wider is None else wider
 
     def _answer_halves(self, batch: Sequence[RankingJob], error: Exception) -> dict[RankingJob, RankingPlan]:
         wider: dict[RankingJob, RankingPlan] = {}

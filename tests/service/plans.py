@@ -75,6 +75,8 @@ class GatedEngine(Gate):
         self.wider: dict[int, int] = {}
         """By a search's name, the name of the one that is to prove it."""
         self.loses_results = False
+        self.unreadable: set[int] = set()
+        """Names whose results make whoever reads them fail."""
 
     def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:
         names = [plan.k for plan in batch]
@@ -83,12 +85,15 @@ class GatedEngine(Gate):
         return [] if self.loses_results else found, TIME
 
     def widened(self, plan: RankingPlan, ranking: Ranking) -> RankingPlan | None:
+        if name_of(ranking) in self.unreadable:
+            raise LookupError(f"no trie for {name_of(ranking)}")
         wider = self.wider.get(name_of(ranking))
         return None if wider is None else replace(plan, k=wider)
 
     def score(self, batch: Sequence[ScoringPlan]) -> tuple[list[LogProbs], Timings]:
         self._run([name for plan in batch for name in plan.leaves])
-        return [((0.0, 0.0),) * len(plan.prompts) for plan in batch], TIME
+        num_lost = [len(self.unreadable.intersection(plan.leaves)) for plan in batch]
+        return [((0.0, 0.0),) * (len(plan.prompts) - lost) for plan, lost in zip(batch, num_lost, strict=True)], TIME
 
     def open_texts(self, num_rows: int) -> TextSession:
         raise NotImplementedError

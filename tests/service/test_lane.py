@@ -171,6 +171,21 @@ async def test_an_engine_that_loses_results_fails_the_request(lane: BatchLane, e
     assert str(failure.value.__cause__) == "the engine gave 0 results for 1 plans"
 
 
+async def test_a_result_that_cannot_be_read_fails_its_own_request_only(lane: BatchLane, engine: GatedEngine) -> None:
+    engine.unreadable = {2, 3}
+    jobs = [lane.submit(search_named(0), deadline=FAR)]
+    await engine.wait_entered()
+    jobs += [lane.submit(search_named(name), deadline=FAR) for name in (1, 2)]
+    jobs += [lane.submit(scores_named([name]), deadline=FAR) for name in (3, 4)]
+    engine.gate.set()
+
+    found = await asyncio.gather(*(job.result() for job in jobs), return_exceptions=True)
+
+    assert [name_of(each) for each in found if isinstance(each, Ranking)] == [0, 1, 4]
+    assert all(isinstance(found[place], EngineError) for place in (2, 3))
+    assert name_of(await lane.submit(search_named(5), deadline=FAR).result()) == 5
+
+
 async def test_a_batch_without_memory_is_run_in_halves_and_nothing_is_lost(
     lane: BatchLane, engine: GatedEngine
 ) -> None:
