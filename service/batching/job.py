@@ -47,8 +47,8 @@ class Job(Generic[P, R]):
 
     @property
     def allowance_s(self) -> float:
-        """The time from submission to the deadline."""
-        return self.deadline - self.submitted_at
+        """The time from queueing, by a continued request its last one, to the deadline."""
+        return self.deadline - self.queued_at
 
     @property
     def group(self) -> object:
@@ -78,7 +78,7 @@ class Job(Generic[P, R]):
                 return await self._future
         except TimeoutError as error:
             raise DeadlineError(
-                f"no answer within {self.allowance_s:.3f} s of queueing; allow a longer deadline_ms"
+                f"no answer within {self.deadline - self.submitted_at:.3f} s of queueing; allow a longer deadline_ms"
                 " or retry when fewer requests are waiting"
             ) from error
         finally:

@@ -21,7 +21,7 @@ class OneSecond:
         return 1.0
 
     def batch_s(self, size: int) -> float:
-        return 0.0
+        return 0.1
 
 
 def job() -> AnyJob:
@@ -48,3 +48,14 @@ async def test_jobs_that_were_given_up_while_they_waited_count_too() -> None:
     late.deadline = time.monotonic()
     assert queue.take(ROOM, waits=False) == []
     assert queue.completion_s() > 1.5
+
+
+async def test_a_batch_is_no_longer_than_suits_the_time_that_a_continued_job_has_left() -> None:
+    queue: JobQueue[AnyJob] = JobQueue(10, OneSecond())
+    continued = Job(search_named(1), deadline=time.monotonic() + 0.2)
+    continued.submitted_at -= 1.8
+    continued.queued_at -= 1.8
+    continued.continue_with(search_named(2))
+    queue.put_again(continued)
+    queue.put_again(job())
+    assert queue.take(ROOM, waits=False) == [continued]
