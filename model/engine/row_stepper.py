@@ -31,9 +31,9 @@ class NetworkRowStepper:
     def admit(self, rows: Sequence[int], plans: Sequence[Plan]) -> None:
         """Read prompts; the rows must be free."""
         network, memory = self._encode(plans)
+        self._rows.admit(rows, plans, memory)
         # Domains are never narrowed or moved, so rows that an earlier network began go on in a later one.
         self._network = network
-        self._rows.admit(rows, plans, memory)
 
     def release(self, row: int) -> None:
         self._rows.release(row)

@@ -45,8 +45,8 @@ class OnnxRowStepper:
     def admit(self, rows: Sequence[int], plans: Sequence[Plan]) -> None:
         """Read prompts; the rows must be free."""
         prompts = self._read(plans)
-        self._prompts = prompts
         self._rows.admit(rows, plans, prompts.memory)
+        self._prompts = prompts
 
     def release(self, row: int) -> None:
         self._rows.release(row)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,20 +14,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.bundle.bundle import open_bundle
+from model.bundle.bundle import Bundle, open_bundle
 from model.decoding.trie import TrieArena
 from model.engine.collate import collate
 from model.engine.decoding_engine import SPECIAL, DecodingEngine
+from model.engine.names import EngineName
 from model.engine.offline import generate
 from model.engine.onnx.executor import OnnxExecutor
 from model.engine.plans import Plan, TextPlan
-from model.engine.protocol import GeneratedText, TextSession
+from model.engine.protocol import GeneratedText, Placement, TextSession
 from model.engine.row_stepper import NetworkRowStepper
 from model.engine.texts import DecodingTextSession
 from model.engine.torch_executor import TorchExecutor
 from model.network.network import Vip5Network
 from model.network.row_cache import RowCache
 from model.network.stacks import Memory
+from model.planning.domain import ServedDomain
 from model.planning.explanations import plan_explanation
 from model.planning.queries import OfflineExplanation
 from model.planning.runtime import Runtime, load_runtime
@@ -214,6 +217,42 @@ def test_a_step_without_memory_can_be_taken_by_fewer_rows_at_a_time(
             texts |= {name_of[each.row]: each.finished for each in session.step(half) if each.finished}
 
     assert {name: text.token_ids for name, text in texts.items()} == {name: alone[name].token_ids for name in names}
+
+
+@pytest.mark.parametrize("name", ["torch", "onnx"])
+def test_texts_for_which_there_is_no_room_leave_the_running_ones_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: EngineName
+) -> None:
+    bare = replace(TINY_LAYOUT, bottleneck=0)
+    engine = load_runtime(tiny_bundle(tmp_path / "bare", layouts={"toys": bare}), engine=name).engine
+    bundle = open_bundle(tiny_bundle(tmp_path / "both", ("toys", "words"), layouts={"toys": bare}))
+    first, second = (_text_plan(bundle, domain, slot) for slot, domain in enumerate(("toys", "words")))
+    (expected,) = generate(engine, [first])
+    session = engine.open_texts(2)
+    session.admit([first])
+    session.step()
+    weights = {**bundle.backbone.weights, **bundle.domains["words"].adapter}
+    engine.place(1, Placement(TINY_LAYOUT, weights, _served(bundle, "words", 1).trie))
+    with monkeypatch.context() as patches:
+        patches.setattr(RowCache, "occupy", _out_of_memory)
+        with pytest.raises(MemoryError):
+            session.admit([second])
+    while not (finished := [each.finished for each in session.step() if each.finished]):
+        pass
+    assert finished[0].token_ids == expected.token_ids
+
+
+def _text_plan(bundle: Bundle, name: str, slot: int) -> TextPlan:
+    query = OfflineExplanation(item_id="item-1", max_new_tokens=8, temperature=5.0, seed=1)
+    return plan_explanation(_served(bundle, name, slot), query)
+
+
+def _served(bundle: Bundle, name: str, slot: int) -> ServedDomain:
+    return ServedDomain.of(slot, bundle.domains[name], bundle.tokenizer, bundle.hash)
+
+
+def _out_of_memory(*_: object) -> None:
+    raise MemoryError
 
 
 @torch.no_grad()
