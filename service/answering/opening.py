@@ -70,7 +70,7 @@ def open_journal(options: JournalOptions) -> Journal:
 
 async def _fence(lanes: Lanes) -> None:
     """Wait until whatever the lanes run now has left the engine."""
-    # A batch that was taken just now is known to its lane a moment later.
+    # A batch appears in the queue as in flight only after `take` returns.
     await asyncio.sleep(FENCE_STEP_S)
     running = {job for lane in lanes.all for job in lane.running}
     while running & {job for lane in lanes.all for job in lane.running}:  # noqa: ASYNC110  # lanes are threads

@@ -16,7 +16,7 @@ from service.versions.domains import Domains
 
 logger = logging.getLogger(__name__)
 
-MOST_IN_FLIGHT = 4
+MAX_IN_FLIGHT = 4
 
 AnswerFrom = Callable[[DomainVersion, SequentialRequest | DirectRequest, RequestTrace], Awaitable[RankingAnswer]]
 
@@ -34,7 +34,7 @@ class Shadows:
     def repeat(self, request: SequentialRequest | DirectRequest, answer: RankingAnswer) -> None:
         """Ask the shadow what the stable version was asked, if that delays nobody."""
         shadow = self._domains.serving(request.domain).shadow
-        if shadow is None or len(self._running) >= MOST_IN_FLIGHT or self._lanes.ranking.num_waiting:
+        if shadow is None or len(self._running) >= MAX_IN_FLIGHT or self._lanes.ranking.num_waiting:
             return
         task = asyncio.create_task(self._compare(shadow, request, answer))
         self._running.add(task)

@@ -1,1 +1,1 @@
-"""Turns single requests into batches for the engine: a bounded queue and a thread per lane."""
+"""Batches requests for the engine: a bounded queue and one thread per lane."""

@@ -1,4 +1,4 @@
-"""The lane of rankings and scores: one batch after the other, each one call of the engine."""
+"""The lane of searches and scores: one batch after another, each usually one call of the engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.batching.forecast import BatchForecast
 from service.batching.job import Job
 from service.batching.lane import Lane, OnCrash, failure_of, halves
 from service.batching.loop_lag import LoopLag
-from service.batching.queue import JobQueue, Room
+from service.batching.queue import BatchBudget, JobQueue
 from service.errors import DrainingError
 from service.observability.metrics import Metrics
 from service.settings import QueueLimits
@@ -29,19 +29,19 @@ EngineCall: TypeAlias = Callable[[Sequence[Any]], tuple[Sequence[Any], Timings]]
 
 
 class BatchLane(Lane[RankingJob]):
-    """Takes jobs by padded-token budget; a batch holds plans for one method of the engine."""
+    """Runs batches within a budget of padded tokens. All plans of a batch use the same method of the engine."""
 
     def __init__(
         self, engine: Engine, limits: QueueLimits, metrics: Metrics, on_crash: OnCrash, loop_lag: LoopLag | None = None
     ) -> None:
-        """`on_crash` is called when the lane itself has failed; `loop_lag` counts as part of a request's wait."""
+        """`on_crash` is called when the lane itself fails; forecasts add `loop_lag` to a request's wait."""
         self._engine = engine
         self._forecast = BatchForecast(limits)
         super().__init__("ranking", JobQueue(limits.max_waiting, self._forecast, loop_lag), metrics, on_crash)
-        self._room = Room(limits.max_batch_rows, limits.max_batch_tokens)
+        self._budget = BatchBudget(limits.max_batch_rows, limits.max_batch_tokens)
 
     def submit(self, plan: AnyPlan, *, deadline: float) -> RankingJob:
-        """Queue a plan; each widening of a certified search waits behind all that came meanwhile.
+        """Queue a plan. Each widening of a certified search goes to the end of the queue.
 
         Raises QueueFullError, OverloadedError and DrainingError.
         """
@@ -49,25 +49,25 @@ class BatchLane(Lane[RankingJob]):
         self._queue.put(job)
         return job
 
-    # From here on: the lane's thread.
+    # On the lane's thread.
 
     def _serve(self) -> None:
-        while (batch := self._queue.take(self._room)) is not None:
+        while (batch := self._queue.take(self._budget)) is not None:
             self._forecast.begin(batch)
             wider = self._answer(batch)
             self._forecast.end()
-            self._queue.let_go(batch)
+            self._queue.mark_done(batch)
             for job, plan in wider.items():
                 self._continue(job, plan)
 
     def _answer(self, batch: Sequence[RankingJob]) -> dict[RankingJob, RankingPlan]:
-        """Run a batch; returns what is to be searched next for jobs that are not done.
+        """Run a batch; returns the jobs that continue, with their next plans.
 
-        If it fails, each half is run, so that in the end one bad plan fails its own request only.
+        If the batch fails, its halves run separately, until a failing plan fails its own request only.
         """
         started_at = time.monotonic()
         try:
-            with self._at_work():
+            with self._engine_call():
                 results, timings = self._run_plans([job.plan for job in batch])
             outcomes = [self._outcome(job.plan, result) for job, result in zip(batch, results, strict=True)]
         except Exception as error:
@@ -75,19 +75,19 @@ class BatchLane(Lane[RankingJob]):
             return self._answer_halves(batch, error)
         wider: dict[RankingJob, RankingPlan] = {}
         for job, outcome in zip(batch, outcomes, strict=True):
-            job.note_run(started_at, timings)
+            job.record_run(started_at, timings)
             if isinstance(outcome, RankingPlan):
                 wider[job] = outcome
             else:
                 job.resolve(outcome)
-        # Counted when the answers are on their way.
+        # Metrics follow the answers, to delay none of them.
         self._metrics.observe_batch(sum(job.num_rows for job in batch))
         for job in batch:
             self._metrics.observe_stages(started_at - job.queued_at, timings)
         return wider
 
     def _outcome(self, plan: AnyPlan, result: Any) -> Ranking | RankingPlan:  # noqa: ANN401  # depends on the plan
-        """The answer to a plan, or what is to be searched next."""
+        """The answer to a plan, or the wider plan to run next."""
         if isinstance(plan, ScoringPlan):
             return ranking_of_scores(plan, result)
         wider = self._engine.widened(plan, result)
@@ -99,21 +99,21 @@ class BatchLane(Lane[RankingJob]):
             batch[0].fail(failure_of(error))
             return wider
         for half in halves(batch):
-            if alive := [job for job in half if not job.is_dead]:
+            if alive := [job for job in half if not job.is_expired]:
                 wider |= self._answer(alive)
         return wider
 
     def _continue(self, job: RankingJob, plan: RankingPlan) -> None:
         job.continue_with(plan)
         try:
-            self._queue.put_again(job)
+            self._queue.put_continued(job)
         except DrainingError as error:
             job.fail(error)
 
     def _run_plans(self, plans: Sequence[AnyPlan]) -> tuple[list[Any], Timings]:
-        """The engine's result for each plan: from one call, or one for each half of what exceeds budget or memory."""
+        """The engine's result for each plan. What exceeds the budget or the memory is split in halves."""
         num_rows = sum(len(plan.prompts) for plan in plans)
-        if num_rows > 1 and not self._room.holds(num_rows, max(plan.longest for plan in plans)):
+        if num_rows > 1 and not self._budget.allows(num_rows, max(plan.longest for plan in plans)):
             return self._run_halves(plans)
         call: EngineCall = self._engine.score if isinstance(plans[0], ScoringPlan) else self._engine.search
         try:
@@ -125,7 +125,7 @@ class BatchLane(Lane[RankingJob]):
             if len(results) != len(plans):
                 raise EngineError(f"the engine gave {len(results)} results for {len(plans)} plans")
             return list(results), timings
-        # Outside of the handler, whose traceback would keep the memory of the failed call.
+        # Outside the except block, whose traceback keeps the failed call's memory allocated.
         self._metrics.count_split_batch(self.name)
         return self._run_halves(plans)
 

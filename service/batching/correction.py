@@ -1,29 +1,30 @@
-"""How wrong a lane's forecasts are, from what became of the jobs that they admitted.
+"""Correction of a lane's forecasts by how long the admitted jobs really took.
 
-A forecast knows nothing of later jobs that lengthen a batch, of prompts that fit badly together, or of a machine that
-is slower under load; whatever the reason, the jobs themselves tell.
+A forecast does not see that later jobs lengthen a batch, that prompts of different lengths pad each other, or that the
+machine slows down under load. The ratio of actual to forecast times includes all of these.
 """
 
 from __future__ import annotations
 
-RISE, FALL = 0.3, 0.03
-"""How far one job moves the factor, up and down: most jobs are to end sooner than is corrected for."""
+INCREASE_RATE, DECREASE_RATE = 0.3, 0.03
+"""Weights of one job that took longer, or less long, than the corrected forecast. They settle at about the slowest
+tenth of the jobs, so that most jobs finish within the corrected forecast."""
 
-SLACK_S = 0.05
-"""Added to both sides, so that forecasts near 0 say little."""
+SMOOTHING_S = 0.05
+"""Added to both times, so that forecasts near 0 have little influence."""
 
-MOST = 20.0
+MAX_FACTOR = 20.0
 
 
-class Correction:
-    """Learned on a lane's thread, read on the event loop's."""
+class CorrectionFactor:
+    """Moving average of actual / forecast time. Updated on the lane's thread, read on the event loop's."""
 
     def __init__(self) -> None:
-        self.factor = 1.0
-        """Times what was forecast that jobs take, all but the slowest of them; never below 1."""
+        self.value = 1.0
+        """Multiplies a forecast; never below 1."""
 
-    def note(self, forecast_s: float, took_s: float) -> None:
-        """A job ended, or was given up, so long after it was admitted."""
-        found = min((took_s + SLACK_S) / (forecast_s + SLACK_S), MOST)
-        weight = RISE if found > self.factor else FALL
-        self.factor = max(1.0, self.factor + weight * (found - self.factor))
+    def record(self, forecast_s: float, took_s: float) -> None:
+        """A job finished, or its deadline passed, `took_s` after its admission."""
+        ratio = min((took_s + SMOOTHING_S) / (forecast_s + SMOOTHING_S), MAX_FACTOR)
+        rate = INCREASE_RATE if ratio > self.value else DECREASE_RATE
+        self.value = max(1.0, self.value + rate * (ratio - self.value))

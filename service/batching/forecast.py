@@ -1,6 +1,6 @@
-"""How long a lane will take, from how long it took.
+"""Forecasts of a lane's completion times, learned from the batches that it has run.
 
-Knows jobs by number, length and size, not what they are.
+Uses only the number, length and size of jobs.
 """
 
 from __future__ import annotations
@@ -14,57 +14,53 @@ from typing import Protocol
 from service.batching.job import AnyJob
 from service.settings import QueueLimits
 
-LONGEST_RETRY_S = 60
-KEPT = 0.7
-"""Weight of the past when something new is measured."""
+MAX_RETRY_S = 60
+DECAY = 0.7
+"""Weight of the past in each exponential moving average, per measurement."""
 
 
 class Forecast(Protocol):
-    """A lane's expectation, learned on its thread and asked on the event loop's."""
+    """Updated on the lane's thread, read on the event loop's."""
 
     def completion_s(self, waiting: Sequence[AnyJob], job: AnyJob | None = None) -> float:
-        """Seconds until all that waits, and this job after it, is done; 0 where nothing is known or in the way."""
+        """Seconds until all waiting jobs, and then `job`, are done; 0 if nothing was measured or is in the way."""
         ...
 
     def batch_s(self, size: int) -> float:
-        """Seconds that a batch of this size holds up all of its jobs; 0 where nothing is known, or none is held up."""
+        """Seconds until a batch of this size ends for all its jobs; 0 if unknown, or if jobs end independently."""
         ...
 
 
-class Spread:
-    """Whole seconds to tell clients to wait: never less than the estimate, and not the same for all.
-
-    Those who are refused together and obey do not come back together: up to as much again, at least a second, is added
-    at random.
-    """
+class RetryJitter:
+    """Random whole seconds for Retry-After, so that clients rejected together do not retry together."""
 
     def __init__(self, draw: Callable[[], float] | None = None) -> None:
-        """`draw` gives numbers from 0 to 1."""
+        """`draw` returns numbers in [0, 1)."""
         self._draw = draw or random.SystemRandom().random
 
     def retry_after_s(self, estimate_s: float) -> int:
-        """At least 1 and at most a minute."""
-        spread_s = estimate_s + self._draw() * max(estimate_s, 1.0)
-        return min(max(math.ceil(spread_s), 1), LONGEST_RETRY_S)
+        """Between the estimate and twice the estimate (at least 1 s more), limited to [1, MAX_RETRY_S]."""
+        jittered_s = estimate_s + self._draw() * max(estimate_s, 1.0)
+        return min(max(math.ceil(jittered_s), 1), MAX_RETRY_S)
 
 
-class BatchTimes:
-    """Seconds of a batch as fixed + per_unit · size: least squares in which the past fades."""
+class BatchTimeModel:
+    """Duration of a batch as fixed + per_unit · size, fitted by exponentially weighted least squares."""
 
     def __init__(self) -> None:
         self._weight = self._x = self._y = self._xx = self._xy = 0.0
 
     def record(self, size: float, duration_s: float) -> None:
-        self._weight = self._weight * KEPT + 1
-        self._x = self._x * KEPT + size
-        self._y = self._y * KEPT + duration_s
-        self._xx = self._xx * KEPT + size * size
-        self._xy = self._xy * KEPT + size * duration_s
+        self._weight = self._weight * DECAY + 1
+        self._x = self._x * DECAY + size
+        self._y = self._y * DECAY + duration_s
+        self._xx = self._xx * DECAY + size * size
+        self._xy = self._xy * DECAY + size * duration_s
 
     def estimate_s(self, num_batches: int, size: float) -> float:
-        """Seconds of `num_batches` that hold `size` together; 0 before anything was measured.
+        """Seconds of `num_batches` batches of this total size; 0 before the first measurement.
 
-        Where all batches were alike, their size explains nothing, and a batch is taken to last as they did.
+        If all measured batches were of similar size, the slope is unknown and taken as 0.
         """
         if not self._weight:
             return 0.0
@@ -76,25 +72,25 @@ class BatchTimes:
             per_unit = min(max(per_unit, 0.0), mean_y / mean_x)
         return num_batches * (mean_y - per_unit * mean_x) + per_unit * size
 
-    def at_pace_s(self, size: float) -> float:
-        """Seconds of this size at the pace of late, whatever batches it is cut into; 0 before anything was measured."""
+    def proportional_s(self, size: float) -> float:
+        """Seconds of this size at the recent mean time per unit; 0 before the first measurement."""
         return size * self._y / self._x if self._x else 0.0
 
 
 class BatchForecast:
-    """Of a lane that runs one batch after the other."""
+    """Forecast of a lane that runs one batch after another."""
 
     def __init__(self, limits: QueueLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
         self._clock = clock
-        self._times = BatchTimes()
-        self._running: tuple[float, int] | None = None  # since when, and its size
+        self._times = BatchTimeModel()
+        self._running: tuple[float, int] | None = None  # start time and size
 
     def begin(self, jobs: Sequence[AnyJob]) -> None:
         self._running = self._clock(), sum(job.size for job in jobs)
 
     def end(self) -> None:
-        """The batch that began last is done."""
+        """The running batch has finished."""
         assert self._running is not None
         since, size = self._running
         self._times.record(size, self._clock() - since)
@@ -110,8 +106,9 @@ class BatchForecast:
             since, size = running
             remaining_s = max(0.0, self._times.estimate_s(1, size) - (self._clock() - since))
         size = sum(each.size for each in jobs)
-        # How much of a batch's time is fixed is a guess, and into how many batches all this is cut another.
-        return remaining_s + max(self._times.estimate_s(self._num_batches(jobs), size), self._times.at_pace_s(size))
+        # The fixed share of a batch's time and the number of batches are both uncertain: take the higher estimate.
+        batches_s = self._times.estimate_s(self._num_batches(jobs), size)
+        return remaining_s + max(batches_s, self._times.proportional_s(size))
 
     def batch_s(self, size: int) -> float:
         return self._times.estimate_s(1, size)
@@ -124,26 +121,27 @@ class BatchForecast:
 
 
 class TextForecast:
-    """Of a lane whose texts run side by side, a step at a time."""
+    """Forecast of a lane whose texts run side by side, one step at a time."""
 
     def __init__(self, num_rows: int) -> None:
         self._num_rows = num_rows
         self._num_running = 0
-        self._step_s = _Fading()
-        self._admission_s = _Fading()
-        self._length = _Fading()
+        self._step_s = _MovingAverage()
+        self._admission_s = _MovingAverage()
+        self._length = _MovingAverage()
 
-    def note_step(self, duration_s: float, num_running: int) -> None:
-        """One step was taken, after which so many texts run."""
+    def record_step(self, duration_s: float, num_running: int) -> None:
+        """`num_running` is the number of texts after the step."""
         self._step_s.add(duration_s)
         self._num_running = num_running
 
-    def note_admission(self, duration_s: float, num_running: int) -> None:
+    def record_admission(self, duration_s: float, num_running: int) -> None:
+        """`num_running` is the number of texts after the admission."""
         self._admission_s.add(duration_s)
         self._num_running = num_running
 
-    def note_text(self, num_steps: int) -> None:
-        """A text ended after so many steps."""
+    def record_text(self, num_steps: int) -> None:
+        """A text finished after this many steps."""
         self._length.add(num_steps)
 
     def completion_s(self, waiting: Sequence[AnyJob], job: AnyJob | None = None) -> float:
@@ -154,24 +152,24 @@ class TextForecast:
         num_queued = max(0, num_jobs - (self._num_rows - self._num_running))
         return self._admission_s.mean + num_queued / self._num_rows * text_s + self._own_s(job)
 
-    def batch_s(self, size: int) -> float:  # noqa: ARG002  # texts that join leave when they end
+    def batch_s(self, size: int) -> float:  # noqa: ARG002  # each text leaves as soon as it ends
         return 0.0
 
     def _own_s(self, job: AnyJob | None) -> float:
-        """A text may be shorter than those before it, if it may not be as long."""
+        """Seconds of the job's own text: the mean length, or its limit if that is lower."""
         length = self._length.mean
         if job is not None:
             length = min(length, job.plan.max_new_tokens)
         return length * self._step_s.mean
 
 
-class _Fading:
-    """A mean in which the past fades; 0 before the first value."""
+class _MovingAverage:
+    """Exponential moving average; 0 before the first value."""
 
     def __init__(self) -> None:
         self.mean = 0.0
         self._is_empty = True
 
     def add(self, value: float) -> None:
-        self.mean = value if self._is_empty else KEPT * self.mean + (1 - KEPT) * value
+        self.mean = value if self._is_empty else DECAY * self.mean + (1 - DECAY) * value
         self._is_empty = False

@@ -1,6 +1,6 @@
-"""A request in a lane: its plan, its deadline, and what became of it.
+"""A request in a lane: its plan, its deadline and its result.
 
-A job is made and awaited on the event loop, and run on a lane's thread.
+Jobs are created and awaited on the event loop, and run on a lane's thread.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from service.errors import DeadlineError
 P = TypeVar("P", bound=Plan)
 R = TypeVar("R")
 
-LEVELS = 4
-"""Steps that an item's identifier is assumed to need when the size of a search is estimated."""
+ASSUMED_STEPS = 4
+"""Decode steps that the size of a search assumes per identifier."""
 
 
 class Job(Generic[P, R]):
-    """A plan to run; `deadline` is on the clock of time.monotonic, infinite for none."""
+    """A plan to run. `deadline` is on the clock of time.monotonic; infinity means none."""
 
     def __init__(self, plan: P, *, deadline: float = math.inf, on_token: Callable[[int], None] | None = None) -> None:
         """`on_token` is called on the event loop with each new token of a text."""
         self.deadline = deadline
         self.submitted_at = time.monotonic()
         self.forecast_s = 0.0
-        """How long it was forecast to take when it was queued; 0 where nothing was in its way."""
+        """Forecast at admission, before correction; 0 if the lane was idle or nothing was measured."""
         self.queue_s = 0.0
         self.timings = Timings()
         self.is_settled = False
@@ -46,18 +46,18 @@ class Job(Generic[P, R]):
         return len(self.plan.prompts)
 
     @property
-    def allowance_s(self) -> float:
-        """The time from queueing, by a continued request its last one, to the deadline."""
+    def time_budget_s(self) -> float:
+        """Seconds from the last queueing to the deadline."""
         return self.deadline - self.queued_at
 
     @property
     def group(self) -> object:
-        """Jobs of equal groups may run in one batch: those that use the same method of the engine."""
+        """Jobs of equal groups can share a batch: they use the same method of the engine."""
         return type(self.plan)
 
     @property
-    def is_dead(self) -> bool:
-        """Whether nobody waits for it any more, or not for long enough."""
+    def is_expired(self) -> bool:
+        """Whether it was abandoned or its deadline has passed."""
         return self._is_abandoned or self.is_late
 
     @property
@@ -65,12 +65,13 @@ class Job(Generic[P, R]):
         return time.monotonic() >= self.deadline
 
     def abandon(self) -> None:
+        """The result is no longer needed; the lane skips the job or cancels its text."""
         self._is_abandoned = True
 
     async def result(self) -> R:
-        """Wait for the result; leaving the wait in any way abandons the job.
+        """Wait for the result. A cancelled wait abandons the job.
 
-        Raises DeadlineError when the deadline passes first, and whatever the lane failed with.
+        Raises DeadlineError if the deadline passes first, and the error that the lane failed the job with.
         """
         remaining_s = None if math.isinf(self.deadline) else self.deadline - time.monotonic()
         try:
@@ -84,20 +85,20 @@ class Job(Generic[P, R]):
         finally:
             self.abandon()
 
-    # From here on: called on the lane's thread.
+    # Called on the lane's thread.
 
-    def note_run(self, started_at: float, timings: Timings) -> None:
-        """Add one run of the plan to the job's times."""
+    def record_run(self, started_at: float, timings: Timings) -> None:
+        """Add the times of one run, which started at `started_at`."""
         self.queue_s += started_at - self.queued_at
         self.timings += timings
 
     def continue_with(self, plan: P) -> None:
-        """Run another plan for the same request; its time is not compared with the forecast."""
+        """Replace the plan, for a further run. Its duration is not compared with the forecast."""
         self.forecast_s = 0.0
         self._set_plan(plan)
 
     def emit(self, token_id: int) -> None:
-        """Report a new token to whoever asked for it."""
+        """Report a new token of a text."""
         if self._on_token is not None:
             self._post(self._on_token, token_id)
 
@@ -124,7 +125,7 @@ class Job(Generic[P, R]):
             self._future.set_exception(error)
 
     def _post(self, callback: Callable[..., None], *arguments: object) -> None:
-        # The loop is closed if the process ends before a batch does: then nobody waits for the result.
+        # A batch can outlast the event loop at shutdown; nobody awaits its results then.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback, *arguments)
 
@@ -133,11 +134,11 @@ AnyJob: TypeAlias = Job[Any, Any]
 
 
 def size_of(plan: Plan) -> int:
-    """About how many tokens go through the network for a plan; its run time is assumed to grow with them."""
+    """About how many tokens the network computes for a plan, in proportion to its run time."""
     num_tokens = sum(prompt.num_tokens for prompt in plan.prompts)
     match plan:
         case RankingPlan():
-            return num_tokens + plan.num_beams * LEVELS
+            return num_tokens + plan.num_beams * ASSUMED_STEPS
         case ScoringPlan():
             return num_tokens + len(plan.prompts) * sum(map(len, plan.targets))
         case TextPlan():

@@ -1,4 +1,4 @@
-"""A lane: one queue, and the one thread that takes jobs from it and runs the engine."""
+"""A lane: a queue, and the thread that takes jobs from it and runs the engine."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ J = TypeVar("J", bound=AnyJob)
 T = TypeVar("T")
 
 OnCrash = Callable[[str, BaseException], None]
-"""Called on a lane's thread, with the lane's name, when the lane itself has failed and takes no more work."""
+"""Called on a lane's thread with the lane's name and the error, when the lane itself fails and stops."""
 
 
 class Lane(ABC, Generic[J]):
-    """Runs jobs in the order of arrival. Lanes do not wait for each other."""
+    """Runs jobs in order of arrival, independently of other lanes."""
 
     def __init__(self, name: str, queue: JobQueue[J], metrics: Metrics, on_crash: OnCrash) -> None:
         self.name = name
@@ -45,41 +45,45 @@ class Lane(ABC, Generic[J]):
 
     @property
     def num_running(self) -> int:
-        return sum(not job.is_settled for job in self._queue.taken)
+        return sum(not job.is_settled for job in self._queue.in_flight)
 
     @property
     def running(self) -> frozenset[J]:
-        """Jobs that are with the engine, those included that nobody waits for any more."""
-        return frozenset(self._queue.taken)
+        """Jobs that the engine holds, abandoned ones included."""
+        return frozenset(self._queue.in_flight)
 
     @property
     def busy_s(self) -> float:
-        """Seconds since the engine was last called, if it has not come back."""
+        """Duration of the current call of the engine; 0 between calls."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
     def wait_idle(self, timeout_s: float) -> None:
-        """Let the call of the engine that is under way end, if one is; not those after it."""
+        """Wait for the current call of the engine to return, if there is one, but not for later calls."""
         self._is_idle.wait(timeout_s)
 
     def completion_s(self) -> float:
-        """Seconds until all that waits now is done, as far as is known."""
+        """Forecast seconds until all waiting jobs are done."""
         return self._queue.completion_s()
 
     def check(self, deadline: float) -> None:
-        """Raises QueueFullError, OverloadedError or DrainingError where a request has no chance, whatever it asks."""
+        """Reject a request that the lane cannot answer in time, before it is planned.
+
+        Raises QueueFullError, OverloadedError or DrainingError.
+        """
         self._queue.check(deadline)
 
     def start(self) -> None:
         self._thread.start()
 
     async def close(self, timeout_s: float) -> None:
-        """Take no more jobs, let what runs end, and give up on it after `timeout_s`."""
+        """Reject new and waiting jobs, and wait up to `timeout_s` for the running ones."""
         for job in self._queue.close():
-            job.fail(DrainingError("the service ended before the request was run", retry_after_s=1))
+            message = "the service shut down before the request ran; retry on another replica"
+            job.fail(DrainingError(message, retry_after_s=1))
         await asyncio.to_thread(self._thread.join, timeout_s)
 
-    # From here on: the lane's thread.
+    # On the lane's thread.
 
     @abstractmethod
     def _serve(self) -> None:
@@ -88,16 +92,17 @@ class Lane(ABC, Generic[J]):
     def _run(self) -> None:
         try:
             self._serve()
-        except BaseException as error:  # noqa: BLE001  # a lane that dies in silence would leave requests waiting
-            failure = EngineError(f"the {self.name} lane has failed, and the service ends; try another replica")
+        except BaseException as error:  # noqa: BLE001  # requests must not wait for a thread that has died
+            message = f"the {self.name} lane has failed and the service is shutting down; retry on another replica"
+            failure = EngineError(message)
             failure.__cause__ = error
-            for job in [*self._queue.close(), *self._queue.taken]:
+            for job in [*self._queue.close(), *self._queue.in_flight]:
                 job.fail(failure)
             self._on_crash(self.name, error)
 
     @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """The engine is called within."""
+    def _engine_call(self) -> Iterator[None]:
+        """Measures the call of the engine in the block."""
         self._busy_since = started_at = time.monotonic()
         self._is_idle.clear()
         try:
@@ -114,6 +119,6 @@ def halves(parts: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
 
 
 def failure_of(error: Exception) -> EngineError:
-    failure = EngineError("the model failed at this request; the log names the cause under its request_id")
+    failure = EngineError("the model failed on this request; find the cause in the log under its request_id")
     failure.__cause__ = error
     return failure

@@ -14,13 +14,13 @@ from service.settings import QueueLimits
 
 
 class Lanes:
-    """One lane for items, one for text, so that an explanation never holds up a recommendation.
+    """One lane for rankings and one for texts, so that explanations do not delay recommendations.
 
-    Texts take at most one step for each batch of recommendations that runs, and wait for none for long.
+    Between two batches of rankings, texts take at most one step; each step waits for a running batch only briefly.
     """
 
     def __init__(self, engine: Engine, limits: QueueLimits, metrics: Metrics, on_crash: OnCrash) -> None:
-        """`on_crash` is called on a lane's thread when a lane itself has failed."""
+        """`on_crash` is called on a lane's thread when the lane itself fails."""
         self._loop_lag = LoopLag()
         self._watching: asyncio.Task[None] | None = None
         self.ranking = BatchLane(engine, limits, metrics, on_crash, self._loop_lag)
@@ -35,7 +35,7 @@ class Lanes:
         return self.ranking, self.text
 
     def start(self) -> None:
-        """Called on the event loop, whose lag is measured from now on."""
+        """Start the threads, and measure the lag of the calling event loop."""
         self._watching = asyncio.get_running_loop().create_task(self._loop_lag.watch())
         self.ranking.start()
         self.text.start()

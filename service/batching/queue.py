@@ -1,4 +1,4 @@
-"""A bounded queue of jobs, out of which batches are taken by padded-token budget."""
+"""A bounded queue of jobs, from which batches are taken within a budget of padded tokens."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from service.batching.correction import Correction
-from service.batching.forecast import Forecast, Spread
+from service.batching.correction import CorrectionFactor
+from service.batching.forecast import Forecast, RetryJitter
 from service.batching.job import AnyJob
 from service.batching.loop_lag import LoopLag
 from service.errors import DrainingError, OverloadedError, QueueFullError
@@ -17,41 +17,40 @@ from service.errors import DrainingError, OverloadedError, QueueFullError
 J = TypeVar("J", bound=AnyJob)
 
 LOOP_PASSES = 3
-"""How often a request waits for the event loop between its admission and its answer, roughly."""
+"""About how often a request waits for the event loop between its admission and its answer."""
 
 BATCH_SHARE = 0.2
-"""Of what its most impatient job allows in all, the most that a batch is to last."""
+"""Longest duration of a batch, as a share of the shortest time budget of its jobs."""
 
 HEADROOM = 0.35
-"""Of what a job allows, what must be left over when it is admitted: those who come later lengthen its batch, and
-estimates err."""
+"""Share of a job's time budget that must be left at its admission: later jobs lengthen its batch, and forecasts err."""
 
 
 @dataclass(frozen=True)
-class Room:
-    """How much one batch may take; the oldest job is taken whatever its tokens, if its rows fit."""
+class BatchBudget:
+    """Limits of one batch. The oldest job is taken even if it exceeds the tokens, unless no row is free."""
 
     max_rows: int
     max_tokens: int
 
-    def holds(self, num_rows: int, longest: int) -> bool:
-        """Whether rows fit that are padded to `longest` tokens."""
+    def allows(self, num_rows: int, longest: int) -> bool:
+        """Whether this many rows, padded to `longest` tokens, are within the limits."""
         return num_rows <= self.max_rows and num_rows * longest <= self.max_tokens
 
 
 class JobQueue(Generic[J]):
-    """First in, first out; the dead make room first. Every method may be called from any thread."""
+    """First in, first out; expired jobs are dropped before a job is rejected. All methods are thread-safe."""
 
     def __init__(
-        self, max_waiting: int, forecast: Forecast, loop_lag: LoopLag | None = None, spread: Spread | None = None
+        self, max_waiting: int, forecast: Forecast, loop_lag: LoopLag | None = None, jitter: RetryJitter | None = None
     ) -> None:
         self._max_waiting = max_waiting
         self._forecast = forecast
         self._loop_lag = loop_lag or LoopLag()
-        self._spread = spread or Spread()
-        self._correction = Correction()
+        self._jitter = jitter or RetryJitter()
+        self._correction = CorrectionFactor()
         self._jobs: list[J] = []
-        self._taken: list[J] = []
+        self._in_flight: list[J] = []
         self._is_closed = False
         self._changed = threading.Condition()
 
@@ -59,64 +58,63 @@ class JobQueue(Generic[J]):
         return len(self._jobs)
 
     @property
-    def taken(self) -> tuple[J, ...]:
-        """Jobs that were taken and not yet let go of."""
+    def in_flight(self) -> tuple[J, ...]:
+        """Jobs between `take` and `mark_done`."""
         with self._changed:
-            return tuple(self._taken)
+            return tuple(self._in_flight)
 
     def completion_s(self) -> float:
-        """Seconds until all that waits now is done, as far as is known."""
+        """Forecast seconds until all waiting jobs are done."""
         with self._changed:
             return self._completion_s()
 
     def check(self, deadline: float) -> None:
-        """Refuse as early as possible what `put` would refuse whatever it is; raises what `put` raises."""
+        """Reject a request before it is planned, if `put` would reject even the smallest job. Raises as `put`."""
         with self._changed:
             self._check_room()
             self._check_deadline(deadline, self._completion_s())
 
     def put(self, job: J) -> None:
-        """Raises QueueFullError or OverloadedError, which say when to try again, or DrainingError after close()."""
+        """Raises QueueFullError or OverloadedError, which say when to retry, and DrainingError after close()."""
         with self._changed:
             self._check_room()
             job.forecast_s = self._forecast.completion_s(self._jobs, job)
-            self._check_deadline(job.deadline, self._correction.factor * job.forecast_s)
+            self._check_deadline(job.deadline, self._correction.value * job.forecast_s)
             self._jobs.append(job)
             self._changed.notify()
 
-    def put_again(self, job: J) -> None:
-        """Queue further work of a request that was admitted before: neither fullness nor its deadline refuses it."""
+    def put_continued(self, job: J) -> None:
+        """Append a job that was admitted before and continues; it is not rejected for fullness or its deadline.
+
+        Raises DrainingError after close().
+        """
         with self._changed:
             self._check_open()
             self._jobs.append(job)
             self._changed.notify()
 
-    def put_back(self, jobs: Sequence[J]) -> None:
-        """Return jobs that were taken to the front; after close() they stay with the taker's next take()."""
+    def return_to_front(self, jobs: Sequence[J]) -> None:
+        """Undo `take` for jobs that could not start; the next `take` returns them, even after close()."""
         with self._changed:
-            self._let_go(jobs)
+            self._remove_in_flight(jobs)
             self._jobs[:0] = jobs
 
-    def let_go(self, jobs: Sequence[J]) -> None:
-        """The taker is done with these."""
+    def mark_done(self, jobs: Sequence[J]) -> None:
+        """The jobs have left the engine."""
         with self._changed:
-            self._note(jobs)
-            self._let_go(jobs)
+            self._record_durations(jobs)
+            self._remove_in_flight(jobs)
 
-    def _let_go(self, jobs: Sequence[J]) -> None:
-        done = set(map(id, jobs))
-        self._taken = [job for job in self._taken if id(job) not in done]
+    def take(self, budget: BatchBudget, *, waits: bool = True) -> list[J] | None:
+        """The next batch: jobs of one group within the budget; None once the queue is closed and empty.
 
-    def take(self, room: Room, *, waits: bool = True) -> list[J] | None:
-        """The next batch: jobs of one group that fit; None after close() and when nothing is left.
-
-        Without waiting, an empty list where nothing fits or is there.
+        With `waits` false, returns an empty list if no job is waiting or fits.
         """
         with self._changed:
             while True:
-                self._drop_dead()
-                batch = self._take_batch(room)
-                self._taken += batch
+                self._drop_expired()
+                batch = self._take_batch(budget)
+                self._in_flight += batch
                 if batch or (not waits and not self._is_closed):
                     return batch
                 if self._is_closed:
@@ -124,7 +122,7 @@ class JobQueue(Generic[J]):
                 self._changed.wait()
 
     def close(self) -> list[J]:
-        """Refuse new jobs and wake the taker; returns the jobs that will not be run."""
+        """Reject new jobs and wake `take`; returns the waiting jobs, which will not run."""
         with self._changed:
             self._is_closed = True
             left, self._jobs = self._jobs, []
@@ -133,17 +131,16 @@ class JobQueue(Generic[J]):
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise DrainingError("the service is about to end; send the request to another replica", retry_after_s=1)
+            raise DrainingError("the service is shutting down; retry on another replica", retry_after_s=1)
 
     def _check_room(self) -> None:
         self._check_open()
         if len(self._jobs) >= self._max_waiting:
-            self._drop_dead()
+            self._drop_expired()
         if len(self._jobs) >= self._max_waiting:
-            retry_after_s = self._spread.retry_after_s(self._completion_s())
+            retry_after_s = self._jitter.retry_after_s(self._completion_s())
             raise QueueFullError(
-                f"{len(self._jobs)} requests are waiting, the limit is {self._max_waiting}; try again in"
-                f" {retry_after_s} s",
+                f"{len(self._jobs)} requests are waiting, the limit is {self._max_waiting}; retry in {retry_after_s} s",
                 retry_after_s=retry_after_s,
             )
 
@@ -152,42 +149,45 @@ class JobQueue(Generic[J]):
         completion_s += LOOP_PASSES * self._loop_lag.seconds
         if completion_s <= allowed_s * (1 - HEADROOM) or completion_s == 0:
             return
-        retry_after_s = self._spread.retry_after_s(completion_s - allowed_s * (1 - HEADROOM))
+        retry_after_s = self._jitter.retry_after_s(completion_s - allowed_s * (1 - HEADROOM))
         raise OverloadedError(
-            f"the answer would be there in about {completion_s:.2f} s, the deadline is in {max(allowed_s, 0):.2f} s; "
-            f"try again in {retry_after_s} s, or allow a longer deadline_ms",
+            f"the answer would take about {completion_s:.2f} s, the deadline is in {max(allowed_s, 0):.2f} s; "
+            f"retry in {retry_after_s} s, or allow a longer deadline_ms",
             retry_after_s=retry_after_s,
         )
 
     def _completion_s(self) -> float:
-        """The forecast, as far as it was right of late."""
-        return self._correction.factor * self._forecast.completion_s(self._jobs)
+        return self._correction.value * self._forecast.completion_s(self._jobs)
 
-    def _note(self, jobs: Sequence[J]) -> None:
+    def _record_durations(self, jobs: Sequence[J]) -> None:
         now = time.monotonic()
         for job in jobs:
             if job.forecast_s:
-                self._correction.note(job.forecast_s, now - job.submitted_at)
+                self._correction.record(job.forecast_s, now - job.submitted_at)
 
-    def _drop_dead(self) -> None:
-        self._note([job for job in self._jobs if job.is_late])
-        self._jobs = [job for job in self._jobs if not job.is_dead]
+    def _remove_in_flight(self, jobs: Sequence[J]) -> None:
+        removed = set(map(id, jobs))
+        self._in_flight = [job for job in self._in_flight if id(job) not in removed]
 
-    def _take_batch(self, room: Room) -> list[J]:
-        """The oldest job always, then those of its group, in order, until one does not fit."""
-        if not self._jobs or not room.max_rows:
+    def _drop_expired(self) -> None:
+        self._record_durations([job for job in self._jobs if job.is_late])
+        self._jobs = [job for job in self._jobs if not job.is_expired]
+
+    def _take_batch(self, budget: BatchBudget) -> list[J]:
+        """The oldest job, then jobs of its group in order until one does not fit."""
+        if not self._jobs or not budget.max_rows:
             return []
         head = self._jobs[0]
         batch, num_rows, longest = [head], head.num_rows, head.longest
-        size, patience_s = head.size, head.allowance_s
+        size, shortest_s = head.size, head.time_budget_s
         for job in self._jobs[1:]:
             if job.group != head.group:
                 continue
             num_rows, longest = num_rows + job.num_rows, max(longest, job.longest)
-            size, patience_s = size + job.size, min(patience_s, job.allowance_s)
-            if not room.holds(num_rows, longest):
+            size, shortest_s = size + job.size, min(shortest_s, job.time_budget_s)
+            if not budget.allows(num_rows, longest):
                 break
-            if self._forecast.batch_s(size) > BATCH_SHARE * patience_s:
+            if self._forecast.batch_s(size) > BATCH_SHARE * shortest_s:
                 break
             batch.append(job)
         taken = set(map(id, batch))

@@ -1,4 +1,4 @@
-"""The lane of texts: each joins when a row is free and leaves when it ends, whatever the others do."""
+"""The lane of texts: each text joins when a row is free and leaves when it ends (continuous batching)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.batching.forecast import TextForecast
 from service.batching.job import Job
 from service.batching.lane import Lane, OnCrash, failure_of, halves
 from service.batching.loop_lag import LoopLag
-from service.batching.queue import JobQueue, Room
+from service.batching.queue import BatchBudget, JobQueue
 from service.observability.metrics import Metrics
 from service.settings import QueueLimits
 
@@ -23,12 +23,11 @@ logger = logging.getLogger(__name__)
 
 TextJob: TypeAlias = Job[TextPlan, GeneratedText]
 
-JOINING_TOKENS = 1024
-"""Most prompt tokens, padding included, that join between two steps of running texts: reading them holds those up."""
+MAX_JOINING_TOKENS = 1024
+"""Limit of the padded prompt tokens that join between two steps, since encoding them delays the running texts."""
 
-
-COURTESY_S = 0.1
-"""Longest that a step waits for a batch of recommendations, as both would be slower side by side."""
+MAX_YIELD_S = 0.1
+"""Longest wait of a step for a running batch of rankings: running both at once slows both down."""
 
 
 @dataclass
@@ -42,7 +41,7 @@ class _Running:
 
 
 class TextLane(Lane[TextJob]):
-    """Runs a session of the engine: admit what waits, take a step, deliver its tokens, over and over."""
+    """Runs a text session of the engine in a loop: admit waiting texts, take a step, deliver tokens."""
 
     def __init__(
         self,
@@ -50,14 +49,17 @@ class TextLane(Lane[TextJob]):
         limits: QueueLimits,
         metrics: Metrics,
         on_crash: OnCrash,
-        give_way: Callable[[float], None],
+        yield_to_batches: Callable[[float], None],
         loop_lag: LoopLag | None = None,
     ) -> None:
-        """`on_crash` is told when the lane itself has failed; `give_way` waits for what is to run before a step."""
+        """`on_crash` is called when the lane itself fails.
+
+        `yield_to_batches(timeout_s)` is called before each step and waits for a running batch of rankings.
+        """
         self._forecast = TextForecast(limits.max_batch_rows)
         super().__init__("text", JobQueue(limits.max_waiting, self._forecast, loop_lag), metrics, on_crash)
         self._limits = limits
-        self._give_way = give_way
+        self._yield_to_batches = yield_to_batches
         self._session = open_texts(limits.max_batch_rows)
         self._running: dict[int, _Running] = {}
         self._is_out_of_memory = False
@@ -71,29 +73,29 @@ class TextLane(Lane[TextJob]):
         self._queue.put(job)
         return job
 
-    # From here on: the lane's thread.
+    # On the lane's thread.
 
     def _serve(self) -> None:
-        while (joining := self._queue.take(self._room(), waits=not self._running)) is not None or self._running:
+        while (joining := self._queue.take(self._budget(), waits=not self._running)) is not None or self._running:
             if joining:
                 self._admit(joining)
-            self._drop_dead()
+            self._cancel_expired()
             if self._running:
-                self._give_way(COURTESY_S)
+                self._yield_to_batches(MAX_YIELD_S)
                 self._step(sorted(self._running))
 
-    def _room(self) -> Room:
+    def _budget(self) -> BatchBudget:
         if not self._running:
-            return Room(self._session.num_free, self._limits.max_batch_tokens)
+            return BatchBudget(self._session.num_free, self._limits.max_batch_tokens)
         if self._is_out_of_memory:
-            return Room(0, 0)
-        return Room(self._session.num_free, min(JOINING_TOKENS, self._limits.max_batch_tokens))
+            return BatchBudget(0, 0)
+        return BatchBudget(self._session.num_free, min(MAX_JOINING_TOKENS, self._limits.max_batch_tokens))
 
     def _admit(self, jobs: Sequence[TextJob]) -> None:
-        """Give jobs rows; if that fails, each half of them, so that a bad prompt fails its own request only."""
+        """Give jobs rows. If that fails, admit each half separately, until a bad prompt fails its own request only."""
         started_at = time.monotonic()
         try:
-            with self._at_work():
+            with self._engine_call():
                 rows = self._session.admit([job.plan for job in jobs])
         except Exception as error:
             logger.exception("engine_failed", extra={"num_requests": len(jobs)})
@@ -103,7 +105,7 @@ class TextLane(Lane[TextJob]):
         self._metrics.observe_batch(len(rows))
         for row, job in zip(rows, jobs, strict=True):
             self._running[row] = _Running(job, started_at, now - started_at)
-        self._forecast.note_admission(now - started_at, len(self._running))
+        self._forecast.record_admission(now - started_at, len(self._running))
 
     def _admit_halves(self, jobs: Sequence[TextJob], error: Exception) -> None:
         if len(jobs) > 1:
@@ -112,29 +114,29 @@ class TextLane(Lane[TextJob]):
             for half in halves(jobs):
                 self._admit(half)
         elif is_out_of_memory(error) and self._running:
-            self._is_out_of_memory = True  # until a text ends and gives memory back
-            self._queue.put_back(jobs)
+            self._is_out_of_memory = True  # until a text ends and frees memory
+            self._queue.return_to_front(jobs)
         else:
-            self._queue.let_go(jobs)
+            self._queue.mark_done(jobs)
             jobs[0].fail(failure_of(error))
 
-    def _drop_dead(self) -> None:
+    def _cancel_expired(self) -> None:
         for row, running in list(self._running.items()):
-            if running.job.is_dead:
+            if running.job.is_expired:
                 self._session.cancel(row)
                 self._end(row)
 
     def _step(self, rows: Sequence[int]) -> None:
-        """One step of the texts at these rows; if it fails, of each half of them."""
+        """One step of the texts in these rows; if it fails, one step of each half."""
         started_at = time.monotonic()
         try:
-            with self._at_work():
+            with self._engine_call():
                 progress = self._session.step(rows)
         except Exception as error:
             logger.exception("engine_failed", extra={"num_requests": len(rows)})
             self._step_halves(rows, error)
             return
-        self._forecast.note_step(time.monotonic() - started_at, len(self._running))
+        self._forecast.record_step(time.monotonic() - started_at, len(self._running))
         for row in rows:
             self._running[row].num_steps += 1
         for each in progress:
@@ -163,13 +165,13 @@ class TextLane(Lane[TextJob]):
     def _finish(self, running: _Running, text: GeneratedText) -> None:
         now = time.monotonic()
         timings = Timings(running.encode_s, now - running.admitted_at - running.encode_s)
-        running.job.note_run(running.admitted_at, timings)
-        self._forecast.note_text(running.num_steps)
+        running.job.record_run(running.admitted_at, timings)
+        self._forecast.record_text(running.num_steps)
         self._metrics.observe_stages(running.job.queue_s, timings)
         running.job.resolve(text)
 
     def _end(self, row: int) -> _Running:
         self._is_out_of_memory = False
         ended = self._running.pop(row)
-        self._queue.let_go([ended.job])
+        self._queue.mark_done([ended.job])
         return ended

@@ -278,10 +278,10 @@ async def test_a_search_that_is_to_be_widened_when_the_lane_closes_fails(engine:
 async def test_a_request_that_would_be_late_is_refused_at_once(lane: BatchLane, engine: GatedEngine) -> None:
     running = lane.submit(search_named(0), deadline=FAR)
     await engine.wait_entered()
-    lane._forecast._times.record(1, 5.0)  # as if the batch before had taken that long
+    lane._forecast._times.record(1, 5.0)  # as if the last batch took that long
     in_time = lane.submit(search_named(1), deadline=time.monotonic() + 3600)
 
-    with pytest.raises(OverloadedError, match=r"would be there in about .* s, the deadline is in") as refused:
+    with pytest.raises(OverloadedError, match=r"would take about .* s, the deadline is in") as refused:
         lane.submit(search_named(2), deadline=time.monotonic() + 1)
 
     assert 1 <= (refused.value.retry_after_s or 0) <= 60

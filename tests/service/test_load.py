@@ -143,7 +143,7 @@ async def test_a_full_queue_refuses_with_the_time_to_come_back(client: httpx.Asy
     response = await client.post(SEQUENTIAL, json=ASK)
 
     problem = check_problem(response, 429, "queue_full")
-    assert problem["detail"].startswith("2 requests are waiting, the limit is 2; try again in ")
+    assert problem["detail"].startswith("2 requests are waiting, the limit is 2; retry in ")
     assert int(response.headers["Retry-After"]) >= 1
     assert 'vip5_requests_rejected_total{reason="queue_full"} 1.0' in (await client.get("/metrics")).text
     engine.gate.set()

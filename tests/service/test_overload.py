@@ -51,7 +51,7 @@ async def client(app: FastAPI, engine: GatedEngine) -> AsyncIterator[httpx.Async
 def expect(app: FastAPI, batch_s: float) -> None:
     """As if every batch before had been like the one that runs, and had taken that long."""
     lane = state_of(app).service.recommender._lanes.ranking
-    (running,) = lane._queue.taken
+    (running,) = lane._queue.in_flight
     for _ in range(100):
         lane._forecast._times.record(running.size, batch_s)
 

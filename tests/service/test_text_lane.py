@@ -13,14 +13,14 @@ from model.engine.plans import TextPlan
 from model.engine.protocol import GeneratedText
 from model.errors import EngineError
 from service.batching.job import Job
-from service.batching.text_lane import JOINING_TOKENS, TextLane
+from service.batching.text_lane import MAX_JOINING_TOKENS, TextLane
 from service.errors import DeadlineError, DrainingError, OverloadedError, QueueFullError
 from service.observability.metrics import Metrics
 from service.settings import QueueLimits
 from tests.service.plans import GatedTexts, text_named
 from tests.service.test_lane import unexpected
 
-LIMITS = QueueLimits(max_waiting=4, max_batch_rows=3, max_batch_tokens=4 * JOINING_TOKENS)
+LIMITS = QueueLimits(max_waiting=4, max_batch_rows=3, max_batch_tokens=4 * MAX_JOINING_TOKENS)
 FAR = math.inf
 
 
@@ -69,7 +69,7 @@ async def test_what_waits_joins_as_rows_become_free_in_order(lane: TextLane, tex
 async def test_prompts_that_join_running_texts_are_few_tokens_at_a_time(lane: TextLane, texts: GatedTexts) -> None:
     jobs = [lane.submit(text_named(4), deadline=FAR)]
     await texts.steps.wait_entered()
-    jobs += [lane.submit(text_named(name, JOINING_TOKENS * 3 // 4), deadline=FAR) for name in (2, 3)]
+    jobs += [lane.submit(text_named(name, MAX_JOINING_TOKENS * 3 // 4), deadline=FAR) for name in (2, 3)]
     texts.steps.gate.set()
     for job in jobs:
         await text_of(job)
@@ -136,8 +136,8 @@ async def test_a_full_queue_refuses_and_a_closed_one_too(lane: TextLane, texts: 
 async def test_a_text_that_would_be_late_is_refused_at_once(lane: TextLane, texts: GatedTexts) -> None:
     running = lane.submit(text_named(3), deadline=FAR)
     await texts.steps.wait_entered()
-    lane._forecast.note_step(1.0, 1)
-    lane._forecast.note_text(100)
+    lane._forecast.record_step(1.0, 1)
+    lane._forecast.record_text(100)
 
     with pytest.raises(OverloadedError):
         lane.submit(text_named(60), deadline=time.monotonic() + 40)

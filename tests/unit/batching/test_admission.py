@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import pytest
 
 from service.batching.job import AnyJob, Job
-from service.batching.queue import JobQueue, Room
+from service.batching.queue import BatchBudget, JobQueue
 from service.errors import OverloadedError
 from tests.service.plans import search_named
 
 ALLOWED_S = 2.0
-ROOM = Room(max_rows=8, max_tokens=64)
+BUDGET = BatchBudget(max_rows=8, max_tokens=64)
 
 
 class OneSecond:
@@ -32,10 +32,10 @@ async def test_jobs_that_took_longer_than_was_forecast_make_admission_stricter()
     queue: JobQueue[AnyJob] = JobQueue(10, OneSecond())
     queue.check(time.monotonic() + ALLOWED_S)
     queue.put(job())
-    (taken,) = queue.take(ROOM, waits=False) or []
+    (taken,) = queue.take(BUDGET, waits=False) or []
     taken.submitted_at -= 3.0
-    queue.let_go([taken])
-    with pytest.raises(OverloadedError, match="would be there in about"):
+    queue.mark_done([taken])
+    with pytest.raises(OverloadedError, match="would take about"):
         queue.check(time.monotonic() + ALLOWED_S)
     queue.check(time.monotonic() + 60.0)
 
@@ -46,7 +46,7 @@ async def test_jobs_that_were_given_up_while_they_waited_count_too() -> None:
     queue.put(late)
     late.submitted_at -= 5.0
     late.deadline = time.monotonic()
-    assert queue.take(ROOM, waits=False) == []
+    assert queue.take(BUDGET, waits=False) == []
     assert queue.completion_s() > 1.5
 
 
@@ -56,6 +56,6 @@ async def test_a_batch_is_no_longer_than_suits_the_time_that_a_continued_job_has
     continued.submitted_at -= 1.8
     continued.queued_at -= 1.8
     continued.continue_with(search_named(2))
-    queue.put_again(continued)
-    queue.put_again(job())
-    assert queue.take(ROOM, waits=False) == [continued]
+    queue.put_continued(continued)
+    queue.put_continued(job())
+    assert queue.take(BUDGET, waits=False) == [continued]

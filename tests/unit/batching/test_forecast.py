@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from service.batching.forecast import BatchForecast, BatchTimes, Spread, TextForecast
+from service.batching.forecast import BatchForecast, BatchTimeModel, RetryJitter, TextForecast
 from service.batching.job import AnyJob, Job
 from service.settings import QueueLimits
 from tests.service.plans import text_named
@@ -32,7 +32,7 @@ class Clock:
 
 
 def test_times_that_grow_with_the_size_are_told_apart_from_what_every_batch_costs() -> None:
-    times = BatchTimes()
+    times = BatchTimeModel()
     for size in (10, 40, 20, 80, 10, 60):
         times.record(size, 0.5 + 0.01 * size)
 
@@ -41,7 +41,7 @@ def test_times_that_grow_with_the_size_are_told_apart_from_what_every_batch_cost
 
 
 def test_batches_that_were_all_alike_are_expected_to_go_on_like_that() -> None:
-    times = BatchTimes()
+    times = BatchTimeModel()
     for _ in range(5):
         times.record(50, 0.2)
 
@@ -50,7 +50,7 @@ def test_batches_that_were_all_alike_are_expected_to_go_on_like_that() -> None:
 
 
 def test_a_machine_that_becomes_slower_is_believed_soon() -> None:
-    times = BatchTimes()
+    times = BatchTimeModel()
     for _ in range(50):
         times.record(50, 0.1)
     for _ in range(20):
@@ -60,7 +60,7 @@ def test_a_machine_that_becomes_slower_is_believed_soon() -> None:
 
 
 def test_larger_batches_that_were_faster_give_no_negative_times() -> None:
-    times = BatchTimes()
+    times = BatchTimeModel()
     for size, duration_s in ((10, 1.0), (100, 0.2), (10, 1.0)):
         times.record(size, duration_s)
 
@@ -105,21 +105,21 @@ def test_jobs_are_not_taken_to_go_faster_in_larger_batches_than_were_measured() 
 
 def test_texts_wait_for_rows_only() -> None:
     forecast = TextForecast(num_rows=2)
-    forecast.note_admission(0.25, 1)
-    forecast.note_step(0.1, 1)
-    forecast.note_text(20)
+    forecast.record_admission(0.25, 1)
+    forecast.record_step(0.1, 1)
+    forecast.record_text(20)
     first, second, third = jobs(100, 100, 5)
 
     assert forecast.completion_s([], first) == pytest.approx(0.25 + 2.0), "a row is free"
-    forecast.note_step(0.1, 2)
+    forecast.record_step(0.1, 2)
     assert forecast.completion_s([], first) == pytest.approx(0.25 + 1.0 + 2.0), "two rows end every 2 s"
     assert forecast.completion_s([first, second], third) == pytest.approx(0.25 + 3.0 + 0.5), "and it is short"
 
 
 def test_texts_of_an_idle_lane_are_never_too_late() -> None:
     forecast = TextForecast(num_rows=2)
-    forecast.note_step(100.0, 0)
-    forecast.note_text(20)
+    forecast.record_step(100.0, 0)
+    forecast.record_text(20)
     (job,) = jobs(5)
 
     assert forecast.completion_s([], job) == 0
@@ -130,11 +130,11 @@ def test_texts_of_an_idle_lane_are_never_too_late() -> None:
     [(0.0, 0.0, 1), (0.2, 0.0, 1), (0.2, 0.9, 2), (1.2, 0.0, 2), (4.0, 0.0, 4), (4.0, 0.5, 6), (90.0, 0.5, 60)],
 )
 def test_clients_are_told_the_estimate_or_more_in_whole_seconds(estimate_s: float, drawn: float, expected: int) -> None:
-    assert Spread(lambda: drawn).retry_after_s(estimate_s) == expected
+    assert RetryJitter(lambda: drawn).retry_after_s(estimate_s) == expected
 
 
 def test_clients_that_are_refused_together_are_told_different_times() -> None:
-    spread = Spread()
+    spread = RetryJitter()
     told = {spread.retry_after_s(10.0) for _ in range(200)}
 
     assert min(told) >= 10
