@@ -52,7 +52,7 @@ async def test_jobs_that_were_given_up_while_they_waited_count_too() -> None:
 
 async def test_a_batch_is_no_longer_than_suits_the_time_that_a_continued_job_has_left() -> None:
     queue: JobQueue[AnyJob] = JobQueue(10, OneSecond())
-    continued = Job(search_named(1), deadline=time.monotonic() + 0.2)
+    continued: AnyJob = Job(search_named(1), deadline=time.monotonic() + 0.2)
     continued.submitted_at -= 1.8
     continued.queued_at -= 1.8
     continued.continue_with(search_named(2))
