@@ -1,1 +1,1 @@
-"""The trie of item identifiers, constrained beam search and text generation. Knows no text and no catalog columns."""
+"""Trie of item identifiers, constrained beam search and text generation, over token ids and leaf numbers only."""

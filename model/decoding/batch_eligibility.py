@@ -1,6 +1,6 @@
-"""Eligibility of a whole batch on the device: how many returnable leaves lie in an interval."""
+"""Eligibility of a batch on the device: the number of eligible leaves in an interval."""
 
-# B rows, Q intervals asked for, E longest list of a row
+# B rows, Q queried intervals, E length of the longest list of a row
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from torch import Tensor
 
 from model.decoding.eligibility import Eligibility, LeafMask
 
-_BEYOND = np.iinfo(np.int32).max
+_PADDING = np.iinfo(np.int32).max  # sorts after every leaf
 
 
 @dataclass(frozen=True)
 class BatchEligibility:
-    """Counts eligible leaves by two prefix sums and two binary searches.
+    """Counts eligible leaves with two prefix sums and two binary searches.
 
-    A row either counts its base set minus a list of leaves, or a list alone; `base_weight` and `list_sign` say which.
+    A row counts either its base set minus a list of leaves, or only the list; `base_weight` and `list_sign` select.
     """
 
-    cumulative: Tensor  # the base sets' prefix sums, one after the other, int32
-    base_offset: Tensor  # [B, 1], where a row's prefix sum starts
-    base_weight: Tensor  # [B, 1], 1 or 0
-    listed: Tensor  # [B, E], sorted leaves, padded beyond the last
-    list_sign: Tensor  # [B, 1], -1 or 1
+    cumulative: Tensor  # int32, the concatenated prefix sums of the base sets
+    base_offset: Tensor  # [B, 1], start of each row's prefix sum
+    base_weight: Tensor  # [B, 1], 1 to count the base set, otherwise 0
+    listed: Tensor  # [B, E], sorted leaves, padded at the end
+    list_sign: Tensor  # [B, 1], -1 for excluded leaves, 1 for included ones
 
     @classmethod
     def of(cls, rows: Sequence[Eligibility], device: torch.device | None = None) -> BatchEligibility:
         cumulative, offsets = _stack([row.base for row in rows])
         lists = [row.excluded if row.included is None else row.included for row in rows]
-        listed = np.full((len(rows), max(map(len, lists))), _BEYOND, dtype=np.int32)
+        listed = np.full((len(rows), max(map(len, lists))), _PADDING, dtype=np.int32)
         for line, leaves in zip(listed, lists, strict=True):
             line[: len(leaves)] = leaves
         is_list_only = np.array([[row.included is not None] for row in rows])
@@ -47,7 +47,7 @@ class BatchEligibility:
         )
 
     def count(self, low: Tensor, high: Tensor) -> Tensor:
-        """Eligible leaves in each interval [low, high), both [B, Q] int32: [B, Q]."""
+        """Eligible leaves in the intervals [low, high), given as int32 [B, Q]: [B, Q]."""
         in_base = self.cumulative[self.base_offset + high] - self.cumulative[self.base_offset + low]
         if self.listed.shape[1] == 0:
             return in_base * self.base_weight
@@ -57,7 +57,7 @@ class BatchEligibility:
 
 
 def _stack(bases: Sequence[LeafMask]) -> tuple[NDArray[np.int32], list[int]]:
-    """Distinct prefix sums one after the other, and where each row's starts."""
+    """The distinct prefix sums, concatenated, and the start of each row's."""
     starts: dict[int, int] = {}
     parts: list[NDArray[np.int32]] = []
     size = 0

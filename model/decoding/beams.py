@@ -1,7 +1,7 @@
-"""The one step that every beam search here repeats: of all candidates, some finish, some go on, the rest are pruned.
+"""The step that both beam searches share: divides candidates into finished, continued and pruned ones.
 
-The rules are the ones of Hugging Face's search: of the best 2·K candidates, `</s>` within the first K ranks finishes,
-and the best K others go on.
+The rules are those of Hugging Face's search: of the best 2·K candidates, `</s>` among the first K finishes, and the
+best K others continue.
 """
 
 # B rows, K beams, C candidates, sorted best first
@@ -14,58 +14,61 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-DEAD = float("-inf")
-"""Score of a beam, candidate or hypothesis that is not there."""
+NEG_INF = float("-inf")
+"""Score of an unused entry for a beam, candidate or item."""
 
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """Ids that steer decoding."""
+    """Token ids with a meaning for decoding."""
 
     start: int
     eos: int
 
 
 class Stepper(Protocol):
-    """The network as a search sees it."""
+    """The decoder, for a beam search: one call per step."""
 
     def step(self, tokens: Tensor, parents: Tensor | None) -> Tensor:
-        """Feed one more token of each beam: tokens [B, n] → logits [B, n, V] in float32.
+        """Feed the next token of each beam: tokens [B, n] → logits [B, n, V] in float32.
 
-        parents [B, n] says which beam of the last step each one goes on from; None at the first step.
+        parents [B, n] are the beams of the last step that each beam continues; None at the first step.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What becomes of the best candidates of one step. Indices point into the candidates, which are sorted by score."""
+    """Division of one step's candidates, which are sorted by score. Indices point into the candidates."""
 
     is_finished: Tensor  # [B, C]
     next_index: Tensor  # [B, K]
-    next_scores: Tensor  # [B, K], sums of log-probabilities; DEAD where fewer than K go on
+    next_scores: Tensor  # [B, K], sums of log-probabilities; NEG_INF beyond the beams that continue
     is_pruned: Tensor  # [B, C]
 
 
-def select(scores: Tensor, is_eos: Tensor, num_beams: int, beams_of_rows: Tensor) -> Selection:
-    """Divide candidates: scores [B, C], sorted best first. A row uses its own number of beams, [B, 1] and at most K."""
-    is_alive = scores > DEAD
+def select(scores: Tensor, is_eos: Tensor, max_beams: int, num_beams: Tensor) -> Selection:
+    """Divide candidates with scores [B, C], best first.
+
+    Each row has its own `num_beams` [B, 1], at most `max_beams` (K).
+    """
+    is_valid = scores > NEG_INF
     rank = torch.arange(scores.shape[1], device=scores.device)
-    is_finished = is_eos & is_alive & (rank < beams_of_rows)
-    goes_on = ~is_eos & is_alive
-    goes_on &= goes_on.cumsum(1) <= beams_of_rows
-    kept = torch.where(goes_on, scores, DEAD)
-    if kept.shape[1] < num_beams:
-        kept = torch.nn.functional.pad(kept, (0, num_beams - kept.shape[1]), value=DEAD)
-    next_scores, next_index = kept.topk(num_beams, dim=1)
+    is_finished = is_eos & is_valid & (rank < num_beams)
+    continues = ~is_eos & is_valid
+    continues &= continues.cumsum(1) <= num_beams
+    kept = torch.where(continues, scores, NEG_INF)
+    if kept.shape[1] < max_beams:
+        kept = torch.nn.functional.pad(kept, (0, max_beams - kept.shape[1]), value=NEG_INF)
+    next_scores, next_index = kept.topk(max_beams, dim=1)
     return Selection(
         is_finished=is_finished,
         next_index=next_index.clamp(max=scores.shape[1] - 1),
         next_scores=next_scores,
-        is_pruned=is_alive & ~is_finished & ~goes_on,
+        is_pruned=is_valid & ~is_finished & ~continues,
     )
 
 
 def best_pruned(selection: Selection, upper_bounds: Tensor) -> Tensor:
-    """Largest of the upper bounds [B, C] of what was pruned, [B]; DEAD where nothing was."""
-    return torch.where(selection.is_pruned, upper_bounds, DEAD).amax(1)
+    """Largest upper bound of the pruned candidates: bounds [B, C] → [B]; NEG_INF where nothing was pruned."""
+    return torch.where(selection.is_pruned, upper_bounds, NEG_INF).amax(1)

@@ -1,8 +1,8 @@
 """Which leaves of a trie a request may return.
 
-Leaves are numbered in lexicographic order of their identifiers, so every node covers an interval [lo, hi) of leaves.
-How many eligible leaves lie below a node is a difference of two prefix sums, minus the excluded leaves inside the
-interval.
+Every node covers an interval [lo, hi) of leaves. The number of eligible leaves below a node is a difference of two
+prefix sums, minus the excluded leaves in the interval. A new constraint either becomes part of the base mask, which
+requests with the same filter share, or of the lists of a single request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class LeafMask:
-    """A set of leaves, held as a mask and as its prefix sum. Shared by all requests with the same filter."""
+    """A set of leaves as a mask and its prefix sum. Shared by all requests with the same filter."""
 
     is_member: NDArray[np.bool_]  # [N]
     cumulative: NDArray[np.int32]  # [N + 1], cumulative[i] = members among the first i leaves
@@ -36,9 +36,8 @@ class LeafMask:
 class Eligibility:
     """The leaves that one request may return.
 
-    Either the members of `base` without `excluded`, or, where `included` is given, just those leaves (already without
-    whatever `base` and the exclusions rule out). Both lists are sorted and unique, and `excluded` holds members of
-    `base` only.
+    Either the members of `base` without `excluded`, or, if `included` is given, exactly those leaves (`base` and the
+    exclusions are already applied). Both lists are sorted and unique, and `excluded` contains members of `base` only.
     """
 
     base: LeafMask
@@ -47,7 +46,7 @@ class Eligibility:
 
     @classmethod
     def of(cls, base: LeafMask, *, exclude: Iterable[int] = (), include: Iterable[int] | None = None) -> Eligibility:
-        """Build from leaf numbers in any order, with repetitions."""
+        """Build from leaf numbers in any order; repetitions are allowed."""
         excluded = _members(exclude, base)
         if include is None:
             return cls(base=base, excluded=excluded)
@@ -61,7 +60,7 @@ class Eligibility:
         return self.base.num_members - len(self.excluded)
 
     def admits(self, leaves: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Eligibility of given leaves [R], which need not be leaves of the trie: [R]."""
+        """Eligibility of leaf numbers [R], which may be out of range: [R]."""
         if self.included is not None:
             return _are_among(leaves, self.included)
         is_member = self.base.is_member
@@ -69,7 +68,7 @@ class Eligibility:
         return is_leaf & is_member[np.where(is_leaf, leaves, 0)] & ~_are_among(leaves, self.excluded)
 
     def mask(self) -> NDArray[np.bool_]:
-        """Eligibility of every leaf, [N]."""
+        """Eligibility of every leaf: [N]."""
         if self.included is not None:
             is_eligible = np.zeros_like(self.base.is_member)
             is_eligible[self.included] = True

@@ -1,6 +1,6 @@
-"""Generation of free text: greedy, drawn, and beam search with the rules of Hugging Face's library."""
+"""Text generation: greedy decoding, nucleus sampling, and beam search with the rules of Hugging Face's library."""
 
-# K beams, n beams that run, V vocabulary, T tokens so far
+# K beams, n running beams, V vocabulary, T tokens so far, n rows of a step
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from model.decoding.beams import DEAD, SpecialIds, Stepper, select
+from model.decoding.beams import NEG_INF, SpecialIds, Stepper, select
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A text, without start token and `</s>`."""
+    """A text without start token and `</s>`."""
 
     token_ids: tuple[int, ...]
     score: float  # sum of log-probabilities, divided by length^length_penalty in beam search
@@ -25,7 +25,7 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a row's next token is chosen: the likeliest at temperature 0, else drawn."""
+    """How the next token is chosen: the most probable one at temperature 0, otherwise nucleus sampling."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -36,18 +36,18 @@ GREEDY = Sampling()
 
 
 class RowStepper(Protocol):
-    """The network as texts of one beam see it: rows at different positions."""
+    """The decoder, for one-beam texts: rows at different positions."""
 
     def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
-        """Feed one more token of each row: tokens [n] → logits [n, V] in float32."""
+        """Feed the next token of each row: tokens [n] → logits [n, V] in float32."""
         ...
 
 
 class RunningText:
-    """One text of one beam while it is generated."""
+    """A one-beam text that is being generated."""
 
     def __init__(self, sampling: Sampling, max_new_tokens: int, special: SpecialIds) -> None:
-        self._choose = None if sampling.temperature == 0.0 else _Chooser(sampling).choose
+        self._choose = None if sampling.temperature == 0.0 else _Sampler(sampling).choose
         self._max_new_tokens = max_new_tokens
         self._eos = special.eos
         self._tokens: list[int] = []
@@ -65,11 +65,11 @@ class RunningText:
         return Hypothesis(tuple(self._tokens), self._score, self._is_complete)
 
     def choose(self, log_probs: Tensor, likeliest: int) -> int:
-        """The next token by log_probs [V], whose largest is at `likeliest`."""
+        """The next token, given log_probs [V] and the index of the largest."""
         return likeliest if self._choose is None else self._choose(log_probs)
 
     def add(self, token: int, log_prob: float) -> int | None:
-        """Take the next token; returns it, or None for `</s>`, which is no part of the text."""
+        """Append the next token; returns it, or None for `</s>`, which is not part of the text."""
         self._score += log_prob
         self.next_input = token
         if token == self._eos:
@@ -80,7 +80,7 @@ class RunningText:
 
 
 def step_texts(stepper: RowStepper, texts: Mapping[int, RunningText], device: torch.device) -> dict[int, int | None]:
-    """One more token of each text, by row; None where it ended by `</s>`. If the stepper fails, no text has changed."""
+    """The next token of each text, by row; None for `</s>`. If the stepper fails, no text has changed."""
     rows = sorted(texts)
     inputs = torch.tensor([texts[row].next_input for row in rows], device=device)
     log_probs = stepper.step(rows, inputs).log_softmax(-1)
@@ -90,8 +90,8 @@ def step_texts(stepper: RowStepper, texts: Mapping[int, RunningText], device: to
     return {row: texts[row].add(token, score) for row, token, score in zip(rows, chosen, scores, strict=True)}
 
 
-class _Chooser:
-    """Draws one row's tokens, with the row's own random numbers."""
+class _Sampler:
+    """Draws the tokens of one text with its own random generator."""
 
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
@@ -108,7 +108,7 @@ class _Chooser:
 
 
 def nucleus(probs: Tensor, top_p: float) -> Tensor:
-    """Of probs [V], the smallest set of likeliest tokens that holds `top_p` of the mass, not normalised again."""
+    """Probs [V] with all but the smallest set of top tokens that holds `top_p` of the mass set to 0; not normalised."""
     ordered, index = probs.sort(descending=True)
     mass_before = ordered.cumsum(-1) - ordered
     kept = torch.where(mass_before < top_p, ordered, 0.0)
@@ -170,12 +170,11 @@ class TextSearch:
     def ranked(self) -> list[Hypothesis]:
         """The K best texts, best first, once the search has ended.
 
-        A text of k tokens and `</s>` scores sum / (k + 1)^length_penalty; one cut at the longest length has no `</s>`
-        and counts as long as it is.
+        A text of k tokens scores sum / (k + 1)^length_penalty, whether it ends in `</s>` or at the maximum length.
         """
         if not self._is_done:
             for text, total in zip(self._texts[0].tolist(), self._scores[0].tolist(), strict=True):
-                if total > DEAD:
+                if total > NEG_INF:
                     score = self._penalised(total, len(text) + 1)
                     self._finish(Hypothesis(tuple(text), score, is_complete=False))
         return self._finished
@@ -186,7 +185,7 @@ class TextSearch:
         del self._finished[self._options.num_beams :]
 
     def _cannot_improve(self, best_sum: float, length: int) -> bool:
-        """Whether K texts have finished and the best candidate of this step, finished or not, beats none of them."""
+        """Whether K texts have finished and no candidate of this step scores higher than any of them."""
         if len(self._finished) < self._options.num_beams:
             return False
         return self._options.early_stopping or self._finished[-1].score >= self._penalised(best_sum, length)

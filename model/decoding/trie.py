@@ -1,9 +1,9 @@
-"""Tries of item identifiers, and the arena that holds several of them side by side.
+"""Tries of item identifiers, and an arena that holds several of them in shared tensors.
 
-Nodes are numbered breadth-first, so that the children of a node are consecutive and one array of first children
-describes the whole structure (CSR, with the child's number implied). Identifiers end in `</s>`, which is an edge like
-any other: an identifier may be a prefix of another. Leaves are numbered in lexicographic order, so every node covers an
-interval.
+Nodes are numbered breadth-first: the children of a node are consecutive, so one array of first children describes the
+structure (CSR with implicit column indices; docs/decisions/0001-breadth-first-tries.md). Identifiers end in `</s>`, an
+edge like any other, so an identifier may be a prefix of another. Leaves are numbered in lexicographic order, so every
+node covers an interval of leaves.
 """
 
 # M nodes, N leaves, L longest identifier with `</s>`
@@ -22,10 +22,10 @@ from torch import Tensor
 
 from model.errors import CatalogError
 
-SENTINEL = 1
-"""Entries that a trie takes in the arena beyond its nodes: the end of the last node's children."""
+NUM_SENTINELS = 1
+"""Entries of a trie in the arena beyond its nodes: one `first_child` that ends the children of the last node."""
 
-_WIDEST_KEPT = 2048  # nodes of a level whose children are counted exactly; beyond, each counts as the last of them
+_MAX_COUNTED = 2048  # nodes per level whose children are counted exactly; further ones count as the last of these
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +36,9 @@ class Trie:
     first_child: NDArray[np.int32]  # [M + 1], children of n are the nodes first_child[n] … first_child[n + 1] - 1
     leaf_lo: NDArray[np.int32]  # [M], first leaf below a node
     leaf_hi: NDArray[np.int32]  # [M], one past the last leaf below a node
-    rows_of_leaves: NDArray[np.int64]  # [N], which of the given identifiers a leaf is
-    fanout: tuple[int, ...]  # [L], most children of a node at each depth
-    level_widths: tuple[int, ...]  # [L], number of nodes at each depth below the root; so many beams lose nothing
+    rows_of_leaves: NDArray[np.int64]  # [N], row of the identifier of each leaf
+    fanout: tuple[int, ...]  # [L], largest number of children of a node at each depth
+    level_widths: tuple[int, ...]  # [L], nodes at each depth below the root; as many beams prune nothing
 
     @property
     def num_leaves(self) -> int:
@@ -50,16 +50,16 @@ class Trie:
 
     @property
     def depth(self) -> int:
-        """L: decode steps to the end of the longest identifier."""
+        """L, the decode steps of the longest identifier."""
         return len(self.fanout)
 
-    def most_children(self, num_nodes: int) -> tuple[int, ...]:
-        """How many children any `num_nodes` nodes of one depth can have together, for each depth: [L]."""
-        return tuple(_bound(totals, num_nodes) for totals in self._children_of_widest)
+    def max_children(self, num_nodes: int) -> tuple[int, ...]:
+        """For each depth [L], the largest total number of children of any `num_nodes` nodes."""
+        return tuple(_bound(totals, num_nodes) for totals in self._cumulative_children)
 
     @cached_property
-    def _children_of_widest(self) -> tuple[NDArray[np.int64], ...]:
-        """For each depth, how many children its 1, 2, … widest nodes have together."""
+    def _cumulative_children(self) -> tuple[NDArray[np.int64], ...]:
+        """For each depth, the total children of its 1, 2, … nodes with the most children."""
         starts = np.cumsum([0, 1, *self.level_widths])
         return tuple(
             np.cumsum(_largest(np.diff(self.first_child[start : end + 1]).astype(np.int64)))
@@ -75,10 +75,9 @@ class Trie:
 
     @classmethod
     def build(cls, flat: NDArray[np.int64], offsets: NDArray[np.int64], *, eos_id: int) -> Trie:
-        """Sort and link identifiers given as token rows without `</s>`: row i is flat[offsets[i]:offsets[i + 1]].
+        """Build from token rows without `</s>`: row i is flat[offsets[i]:offsets[i + 1]].
 
-        Raises CatalogError for no identifier at all, an empty one, one that holds `</s>`, and for two that are the
-        same.
+        Raises CatalogError if there is no identifier, or if one is empty, contains `</s>` or is a duplicate.
         """
         matrix = _padded(flat, offsets, eos_id)
         order = np.lexsort(matrix.T[::-1])
@@ -89,14 +88,14 @@ class Trie:
 
 
 def _largest(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The largest of the counts, largest first."""
-    if len(counts) > _WIDEST_KEPT:
-        counts = np.partition(counts, -_WIDEST_KEPT)[-_WIDEST_KEPT:]
+    """The `_MAX_COUNTED` largest counts, in descending order."""
+    if len(counts) > _MAX_COUNTED:
+        counts = np.partition(counts, -_MAX_COUNTED)[-_MAX_COUNTED:]
     return np.sort(counts)[::-1]
 
 
 def _bound(totals: NDArray[np.int64], num_nodes: int) -> int:
-    if num_nodes <= len(totals) or len(totals) < _WIDEST_KEPT:
+    if num_nodes <= len(totals) or len(totals) < _MAX_COUNTED:
         return int(totals[min(num_nodes, len(totals)) - 1])
     return int(totals[-1] + (num_nodes - len(totals)) * (totals[-1] - totals[-2]))
 
@@ -105,12 +104,12 @@ def _padded(flat: NDArray[np.int64], offsets: NDArray[np.int64], eos_id: int) ->
     """Identifiers as the rows of a matrix [N, L], `</s>` appended, -1 beyond it."""
     lengths = np.diff(offsets)
     if len(lengths) == 0:
-        raise CatalogError("the catalog holds no identifier; at least one item is needed to decode")
+        raise CatalogError("the catalog has no identifier; at least one item is required")
     if (lengths == 0).any():
-        raise CatalogError(f"the identifier of row {int(np.argmin(lengths))} has no token; give it a text")
+        raise CatalogError(f"the identifier of row {int(np.argmin(lengths))} has no tokens; give it a text")
     if (flat == eos_id).any():
         row = int(np.searchsorted(offsets, np.argmax(flat == eos_id), side="right")) - 1
-        raise CatalogError(f"the identifier of row {row} holds </s>, which ends identifiers; give it another text")
+        raise CatalogError(f"the identifier of row {row} contains </s>, which ends identifiers; give it another text")
     matrix = np.full((len(lengths), int(lengths.max()) + 1), -1, dtype=np.int32)
     row_of = np.repeat(np.arange(len(lengths)), lengths)
     matrix[row_of, np.arange(len(flat)) - np.repeat(offsets[:-1], lengths)] = flat
@@ -119,7 +118,7 @@ def _padded(flat: NDArray[np.int64], offsets: NDArray[np.int64], eos_id: int) ->
 
 
 def _shared_prefixes(matrix: NDArray[np.int32], order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many leading tokens each sorted row shares with the row before, [N]; -1 for the first row."""
+    """Length of the common prefix of each sorted row with the previous one, [N]; -1 for the first row."""
     differs = matrix[1:] != matrix[:-1]
     is_same = ~differs.any(axis=1)
     if is_same.any():
@@ -156,7 +155,7 @@ def _link(
     )
 
 
-NO_ITEMS = Trie(
+EMPTY_TRIE = Trie(
     token=np.zeros(1, np.int32),
     first_child=np.ones(2, np.int32),
     leaf_lo=np.zeros(1, np.int32),
@@ -165,22 +164,22 @@ NO_ITEMS = Trie(
     fanout=(),
     level_widths=(),
 )
-"""The trie of a slot that holds no domain."""
+"""The trie of an empty slot."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrieNodes:
-    """Nodes of several tries in one set of tensors, each int32; a row's domain is the root that it starts from."""
+    """Nodes of several tries in shared int32 tensors. A search starts from the root of its domain."""
 
     token: Tensor  # [ΣM + tries]
-    first_child: Tensor  # likewise, numbers of the arena
-    leaf_lo: Tensor  # numbers of the trie's own leaves
+    first_child: Tensor  # likewise, node numbers of the arena
+    leaf_lo: Tensor  # leaf numbers of the trie
     leaf_hi: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class TrieArena:
-    """Several tries side by side."""
+    """Several tries in shared tensors."""
 
     nodes: TrieNodes
     roots: tuple[int, ...]
@@ -192,18 +191,18 @@ class TrieArena:
         size = 0
         for trie in tries:
             roots.append(size)
-            size += trie.num_nodes + SENTINEL
+            size += trie.num_nodes + NUM_SENTINELS
 
-        def together(parts: list[NDArray[np.int32]]) -> Tensor:
-            joined = np.concatenate(parts) if parts else np.zeros(0, np.int32)
-            return torch.from_numpy(joined).to(device)
+        def joined(parts: list[NDArray[np.int32]]) -> Tensor:
+            array = np.concatenate(parts) if parts else np.zeros(0, np.int32)
+            return torch.from_numpy(array).to(device)
 
-        padding = np.zeros(SENTINEL, np.int32)
+        padding = np.zeros(NUM_SENTINELS, np.int32)
         nodes = TrieNodes(
-            token=together([np.append(trie.token, padding) for trie in tries]),
-            first_child=together([trie.first_child + np.int32(root) for trie, root in zip(tries, roots, strict=True)]),
-            leaf_lo=together([np.append(trie.leaf_lo, padding) for trie in tries]),
-            leaf_hi=together([np.append(trie.leaf_hi, padding) for trie in tries]),
+            token=joined([np.append(trie.token, padding) for trie in tries]),
+            first_child=joined([trie.first_child + np.int32(root) for trie, root in zip(tries, roots, strict=True)]),
+            leaf_lo=joined([np.append(trie.leaf_lo, padding) for trie in tries]),
+            leaf_hi=joined([np.append(trie.leaf_hi, padding) for trie in tries]),
         )
         return cls(
             nodes=nodes,
@@ -212,12 +211,12 @@ class TrieArena:
         )
 
     def with_trie(self, slot: int, trie: Trie) -> TrieArena:
-        """An arena with this trie in a slot and all else as it is; a slot may be beyond the last."""
-        tries = [*self.tries, *[NO_ITEMS] * (slot + 1 - len(self.tries))]
+        """A copy with another trie in a slot, which may be beyond the last."""
+        tries = [*self.tries, *[EMPTY_TRIE] * (slot + 1 - len(self.tries))]
         tries[slot] = trie
         return TrieArena.of(tries, self.nodes.token.device)
 
-    def most_children(self, domains: Sequence[int], num_beams: int) -> tuple[int, ...]:
-        """How many children the beams of a row can have at each depth; as long as the deepest of the given domains."""
-        chosen = [self.tries[domain].most_children(num_beams) for domain in set(domains)]
+    def max_children(self, domains: Sequence[int], num_beams: int) -> tuple[int, ...]:
+        """Upper bound of the children of a row's beams at each depth, up to the depth of the deepest of the domains."""
+        chosen = [self.tries[domain].max_children(num_beams) for domain in set(domains)]
         return tuple(map(max, zip_longest(*chosen, fillvalue=0)))

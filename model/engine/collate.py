@@ -33,7 +33,7 @@ def row_index(plans: Sequence[Plan], network: Vip5Network, device: torch.device)
     )
 
 
-def num_shown(prompt: Prompt, slot: int, network: Vip5Network) -> int:
+def num_images_shown(prompt: Prompt, slot: int, network: Vip5Network) -> int:
     """Images whose tokens stand in the prompt, the last perhaps in part."""
     visual_tokens = network.layouts[slot].visual_tokens
     return -(-int(prompt.category_ids.sum()) // visual_tokens) if visual_tokens else 0
@@ -42,6 +42,6 @@ def num_shown(prompt: Prompt, slot: int, network: Vip5Network) -> int:
 def _features(plans: Sequence[Plan], network: Vip5Network) -> torch.Tensor:
     # A row for every image in the prompts, so that those without features read zeros.
     given = [features for plan in plans for features in plan.features_by_prompt]
-    shown = [num_shown(prompt, plan.slot, network) for plan in plans for prompt in plan.prompts]
+    shown = [num_images_shown(prompt, plan.slot, network) for plan in plans for prompt in plan.prompts]
     most = max(*map(len, given), *shown)
     return torch.from_numpy(pad_features(given, most, network.feature_dim)).to(network.shared.dtype)

@@ -11,7 +11,7 @@ from torch import Tensor
 from model.decoding.batch_eligibility import BatchEligibility
 from model.decoding.beams import SpecialIds
 from model.decoding.items import ItemSearch, search_items
-from model.decoding.trie import NO_ITEMS, TrieArena
+from model.decoding.trie import EMPTY_TRIE, TrieArena
 from model.engine.executor import EncodedBatch, Executor
 from model.engine.plans import RankingPlan, ScoringPlan
 from model.engine.protocol import LogProbs, Placement, Ranking, TextSession, Timings
@@ -21,7 +21,7 @@ from model.engine.texts import DecodingTextSession
 from model.network.network import EOS_ID, START_ID
 
 SPECIAL = SpecialIds(start=START_ID, eos=EOS_ID)
-LEAST_OF_LONGEST = 0.75
+MIN_LENGTH_RATIO = 0.75
 """How much of a group's longest prompt the others have at least."""
 
 
@@ -45,7 +45,7 @@ class DecodingEngine:
         self._arena = self._arena.with_trie(slot, placement.trie)
 
     def vacate(self, slot: int) -> None:
-        self._arena = self._arena.with_trie(slot, NO_ITEMS)
+        self._arena = self._arena.with_trie(slot, EMPTY_TRIE)
 
     def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:
         rankings: dict[int, Ranking] = {}
@@ -57,8 +57,8 @@ class DecodingEngine:
                 encoded = self._executor.encode(plans)
                 encoded_at = time.perf_counter()
                 search = self._item_search(plans)
-                stepper = encoded.stepper(num_beams=search.num_beams, max_length=len(search.most_children))
-                beams = search_items(search, stepper, drops_hopeless=self._device.type == "cpu")
+                stepper = encoded.stepper(num_beams=search.num_beams, max_length=len(search.max_children))
+                beams = search_items(search, stepper, prunes_early=self._device.type == "cpu")
                 rankings.update(zip(group, rankings_of(beams, plans), strict=True))
                 timings += Timings(encoded_at - started_at, time.perf_counter() - encoded_at)
         return [rankings[place] for place in range(len(batch))], timings
@@ -93,7 +93,7 @@ class DecodingEngine:
             return [order] if order else []
         groups: list[list[int]] = []
         for place in order:
-            if groups and lengths[place] >= LEAST_OF_LONGEST * lengths[groups[-1][0]]:
+            if groups and lengths[place] >= MIN_LENGTH_RATIO * lengths[groups[-1][0]]:
                 groups[-1].append(place)
             else:
                 groups.append([place])
@@ -109,7 +109,7 @@ class DecodingEngine:
             eligibility=BatchEligibility.of([plan.eligibility for plan in plans], self._device),
             options=row_options(plans).convert(self._column),
             num_beams=num_beams,
-            most_children=arena.most_children(slots, num_beams),
+            max_children=arena.max_children(slots, num_beams),
             special=SPECIAL,
         )
 

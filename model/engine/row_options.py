@@ -1,4 +1,4 @@
-"""From plans to the options of a search's rows, for engines with and without static buffers."""
+"""Options of a search's rows, taken from plans, for engines with and without static buffers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from model.engine.plans import RankingPlan
 
 
 def row_options(plans: Sequence[RankingPlan]) -> RowOptions[Sequence[float]]:
-    """One value for each plan; their types are ROW_OPTION_TYPES."""
+    """One value for each plan, of the types in ROW_OPTION_TYPES."""
     return RowOptions(
-        beams=[plan.num_beams for plan in plans],
-        wanted=[min(plan.k, plan.num_beams) for plan in plans],
+        num_beams=[plan.num_beams for plan in plans],
+        k=[min(plan.k, plan.num_beams) for plan in plans],
         length_penalty=[plan.length_penalty for plan in plans],
     )

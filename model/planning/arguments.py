@@ -20,7 +20,7 @@ from model.prompts.templates import TEMPLATES, Template
 ANONYMOUS_INDEX = "0"
 """The model's index of a user whom the domain does not know; VIP5's users count from 1."""
 
-_NAMED_IN_DETAIL = 5
+_MAX_NAMED = 5
 
 
 def template_of(template_id: str, task: Task) -> Template:
@@ -39,7 +39,7 @@ def known_rows(domain: ServedDomain, item_ids: Sequence[str], name: str, notes: 
     rows = [(item_id, domain.catalog.row_of(item_id)) for item_id in item_ids]
     unknown = [item_id for item_id, row in rows if row is None]
     if unknown:
-        named = ", ".join(unknown[:_NAMED_IN_DETAIL]) + (", …" if len(unknown) > _NAMED_IN_DETAIL else "")
+        named = ", ".join(unknown[:_MAX_NAMED]) + (", …" if len(unknown) > _MAX_NAMED else "")
         detail = f"{len(unknown)} of {name} not in the catalog and left out: {named}"
         notes.append(Degradation(DegradationKind.UNKNOWN_ITEMS, detail))
     return [row for _, row in rows if row is not None]

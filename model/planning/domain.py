@@ -21,7 +21,7 @@ from model.degradation import Degradation, DegradationKind
 from model.prompts.assembly import PromptAssembler
 from model.prompts.tokenizer import TextTokenizer
 
-_FILTERS_KEPT = 64
+_FILTER_CACHE_SIZE = 64
 _RATED = re.compile(r"\s*(?P<stars>\d+(\.\d+)?)\s*,\s*(?P<text>.*)", re.DOTALL)
 
 
@@ -65,7 +65,7 @@ class ServedDomain:
         )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_filtered", lru_cache(maxsize=_FILTERS_KEPT)(self._filter))
+        object.__setattr__(self, "_filtered", lru_cache(maxsize=_FILTER_CACHE_SIZE)(self._filter))
 
     @property
     def name(self) -> str:

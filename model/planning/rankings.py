@@ -38,7 +38,7 @@ def plan_sequential(domain: ServedDomain, query: SequentialQuery) -> RankingPlan
         excluded += history
     eligibility = _eligibility(domain, query, included, excluded, notes)
     if template.target == "yes_no":
-        return _questions(domain, query, template, values, _eligible(domain, included or (), eligibility), notes)
+        return _scoring_plan(domain, query, template, values, _eligible(domain, included or (), eligibility), notes)
     return _search(domain, query, template, values, eligibility, notes)
 
 
@@ -59,7 +59,7 @@ def plan_direct(domain: ServedDomain, query: DirectQuery) -> RankingPlan | Scori
     values = with_user(PromptValues(candidates=tuple(candidates or ())), domain, template, query, notes)
     eligibility = _eligibility(domain, query, candidates, excluded, notes)
     if template.target == "yes_no":
-        return _questions(domain, query, template, values, _eligible(domain, candidates or (), eligibility), notes)
+        return _scoring_plan(domain, query, template, values, _eligible(domain, candidates or (), eligibility), notes)
     return _search(domain, query, template, values, eligibility, notes)
 
 
@@ -109,7 +109,7 @@ def _search(
     )
 
 
-def _questions(
+def _scoring_plan(
     domain: ServedDomain,
     query: RankingQuery,
     template: Template,

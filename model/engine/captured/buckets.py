@@ -57,8 +57,8 @@ class Ladder:
     tokens: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     beams: tuple[int, ...] = (10, 20, 50, 100, 256)
     listed: tuple[int, ...] = (64, 1024)
-    most_beams: int = 5120  # of all rows together
-    most_tokens: int = 32768  # likewise
+    max_beams: int = 5120  # of all rows together
+    max_tokens: int = 32768  # likewise
 
     def holds(self, need: Bucket) -> bool:
         """Whether there is a step for each size; what is beyond runs uncaptured."""
@@ -66,7 +66,7 @@ class Ladder:
             need.num_tokens <= self.tokens[-1]
             and need.num_beams <= self.beams[-1]
             and need.num_listed <= self.listed[-1]
-            and need.num_rows <= self.most_rows(need)
+            and need.num_rows <= self.max_rows(need)
         )
 
     def bucket(self, need: Bucket) -> Bucket:
@@ -79,10 +79,10 @@ class Ladder:
             num_listed=_step(self.listed, need.num_listed),
         )
 
-    def most_rows(self, need: Bucket) -> int:
+    def max_rows(self, need: Bucket) -> int:
         """How many rows of these sizes may run together; at least the smallest step."""
         sized = self.bucket(need)
-        limit = min(self.most_beams // sized.num_beams, self.most_tokens // sized.num_tokens)
+        limit = min(self.max_beams // sized.num_beams, self.max_tokens // sized.num_tokens)
         return max([rows for rows in self.rows if rows <= limit], default=self.rows[0])
 
     def default_buckets(self, num_beams: int = 20) -> list[Bucket]:

@@ -48,7 +48,7 @@ class SearchInputs(Generic[Array]):
 class SearchOutputs:
     """What a search writes."""
 
-    scores: Tensor  # [B, K], float32, DEAD where fewer items were found
+    scores: Tensor  # [B, K], float32, NEG_INF where fewer items were found
     bound: Tensor  # [B], float32
     leaves: Tensor  # [B, K], int32
 
@@ -87,8 +87,8 @@ class SearchBuffers:
         Images stay, since nothing reads one that no token stands for.
         """
         self._host_bytes[: self._first_feature] = 0
-        self.host.options.beams.fill(1)
-        self.host.options.wanted.fill(1)
+        self.host.options.num_beams.fill(1)
+        self.host.options.k.fill(1)
         self.host.depths.fill(1)
         self.host.listed.fill(np.iinfo(np.int32).max)
 

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.decoding.eligibility import LeafMask
-from model.decoding.trie import SENTINEL, Trie, TrieNodes
-from model.engine.captured.spans import Spans
+from model.decoding.trie import NUM_SENTINELS, Trie, TrieNodes
+from model.engine.captured.spans import SpanAllocator
 
-_HEADROOM = 2  # times what is needed that buffers are made for
-_FEWEST = 1 << 12
+_GROWTH_FACTOR = 2  # times what is needed that buffers are made for
+_MIN_CAPACITY = 1 << 12
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +52,11 @@ class DeviceCatalog:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._lock = threading.RLock()
-        self._node_spans, self._sum_spans = Spans(0), Spans(0)
+        self._node_spans, self._sum_spans = SpanAllocator(0), SpanAllocator(0)
         self._tries: dict[int, tuple[Trie, _Span]] = {}
         self._masks: weakref.WeakKeyDictionary[LeafMask, _Span] = weakref.WeakKeyDictionary()
         self._unused: deque[_Span] = deque()  # filters that nothing refers to any more; filled by finalizers
-        self._most_children: dict[int, tuple[int, ...]] = {}
+        self._max_children: dict[int, tuple[int, ...]] = {}
         self._arrays = Arrays(TrieNodes(*(self._zeros(0) for _ in range(4))), self._zeros(0))
 
     @property
@@ -71,14 +71,14 @@ class DeviceCatalog:
     def put(self, slot: int, trie: Trie) -> None:
         """Upload a slot's trie in place of what it held."""
         self.drop(slot)
-        size = trie.num_nodes + SENTINEL
+        size = trie.num_nodes + NUM_SENTINELS
         with self._lock:
             start = self._take_nodes(size)
             # A row of another filter, or of none, must find a number for every leaf of the trie.
             if self._sum_spans.capacity <= trie.num_leaves:
                 self._grow_sums(trie.num_leaves + 1)
             nodes = self._arrays.nodes
-        padding = np.zeros(SENTINEL, np.int32)
+        padding = np.zeros(NUM_SENTINELS, np.int32)
         _upload(nodes.token, start, np.append(trie.token, padding))
         _upload(nodes.first_child, start, trie.first_child + np.int32(start))
         _upload(nodes.leaf_lo, start, np.append(trie.leaf_lo, padding))
@@ -86,7 +86,7 @@ class DeviceCatalog:
         self._settle()
         with self._lock:
             self._tries[slot] = (trie, _Span(start, size))
-            self._most_children.clear()
+            self._max_children.clear()
 
     def drop(self, slot: int) -> None:
         """Forget a slot's trie, if it has one."""
@@ -94,7 +94,7 @@ class DeviceCatalog:
             if slot in self._tries:
                 _, span = self._tries.pop(slot)
                 self._node_spans.give(span.start, span.size)
-                self._most_children.clear()
+                self._max_children.clear()
 
     def trie(self, slot: int) -> Trie:
         return self._tries[slot][0]
@@ -115,14 +115,14 @@ class DeviceCatalog:
                 weakref.finalize(mask, self._unused.append, found).atexit = False
             return found.start
 
-    def most_children(self, num_beams: int, slots: Iterable[int] | None = None) -> tuple[int, ...]:
+    def max_children(self, num_beams: int, slots: Iterable[int] | None = None) -> tuple[int, ...]:
         """Room for the children of a row's beams at each step that serves these slots, or all: powers of two."""
         with self._lock:
             if slots is not None:
                 return _room([self._tries[slot][0] for slot in set(slots)], num_beams)
-            if num_beams not in self._most_children:
-                self._most_children[num_beams] = _room([trie for trie, _ in self._tries.values()], num_beams)
-            return self._most_children[num_beams]
+            if num_beams not in self._max_children:
+                self._max_children[num_beams] = _room([trie for trie, _ in self._tries.values()], num_beams)
+            return self._max_children[num_beams]
 
     def _take_nodes(self, size: int) -> int:
         start = self._node_spans.take(size)
@@ -156,9 +156,9 @@ class DeviceCatalog:
         self._settle()
         self._arrays = Arrays(self._arrays.nodes, moved)
 
-    def _grown(self, spans: Spans, size: int, what: str) -> Callable[[Tensor], Tensor]:
+    def _grown(self, spans: SpanAllocator, size: int, what: str) -> Callable[[Tensor], Tensor]:
         old = spans.capacity
-        spans.grow(max(_FEWEST, _HEADROOM * (spans.num_taken + size)) + old)
+        spans.grow(max(_MIN_CAPACITY, _GROWTH_FACTOR * (spans.num_taken + size)) + old)
         logger.info("room for %s grows from %d to %d; searches are captured anew", what, old, spans.capacity)
 
         def moved(array: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ class DeviceCatalog:
 
 
 def _room(tries: Sequence[Trie], num_beams: int) -> tuple[int, ...]:
-    levels = zip_longest(*(trie.most_children(num_beams) for trie in tries), fillvalue=1)
+    levels = zip_longest(*(trie.max_children(num_beams) for trie in tries), fillvalue=1)
     return tuple(1 << (max(level) - 1).bit_length() for level in levels)
 
 

@@ -17,7 +17,7 @@ from model.engine.captured.buckets import Bucket
 from model.engine.captured.catalog import DeviceCatalog
 from model.engine.captured.filling import fill, need_of, read
 from model.engine.captured.options import CaptureCounts, CaptureOptions
-from model.engine.captured.programs import Prepared, Programs
+from model.engine.captured.programs import Prepared, ProgramCache
 from model.engine.captured.replay import Recorder
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.plans import RankingPlan, ScoringPlan
@@ -51,7 +51,7 @@ class CapturedEngine:
         network = _with_spare_slots(network.to(device=device, dtype=options.dtype), options.num_spare_slots)
         packed = PackedNetwork.of(network)
         self._settle()
-        self._programs = Programs(packed, self._catalog, options, recorder)
+        self._programs = ProgramCache(packed, self._catalog, options, recorder)
         self._texts = self._text_engine(network)
 
     @property
@@ -98,7 +98,7 @@ class CapturedEngine:
         """One search per plan; more plans than the largest bucket holds take turns."""
         started = time.perf_counter()
         rankings: list[Ranking] = []
-        most = self._most_rows(batch)
+        most = self._max_rows(batch)
         for start in range(0, len(batch), most):
             rankings += self._search_or_split(batch[start : start + most])
         return rankings, Timings(decode_s=time.perf_counter() - started)
@@ -112,10 +112,10 @@ class CapturedEngine:
     def open_texts(self, num_rows: int) -> TextSession:
         return self._texts.open_texts(num_rows)
 
-    def _most_rows(self, batch: Sequence[RankingPlan]) -> int:
+    def _max_rows(self, batch: Sequence[RankingPlan]) -> int:
         if len(batch) <= 1:
             return 1
-        return self._options.ladder.most_rows(need_of(batch, self._programs.packed.network))
+        return self._options.ladder.max_rows(need_of(batch, self._programs.packed.network))
 
     def _search_or_split(self, plans: Sequence[RankingPlan]) -> list[Ranking]:
         """Halves of a batch that memory does not suffice for may still fit."""

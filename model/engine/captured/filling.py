@@ -13,7 +13,7 @@ from model.engine.captured.buckets import Bucket
 from model.engine.captured.buffers import SearchBuffers, SearchInputs
 from model.engine.captured.catalog import DeviceCatalog
 from model.engine.captured.program import TOKENS_PER_IMAGE
-from model.engine.collate import num_shown
+from model.engine.collate import num_images_shown
 from model.engine.plans import RankingPlan
 from model.engine.protocol import Ranking
 from model.engine.rankings import rankings_of
@@ -34,7 +34,7 @@ def need_of(plans: Sequence[RankingPlan], network: Vip5Network) -> Bucket:
 
 
 def _num_tokens(plan: RankingPlan, network: Vip5Network) -> int:
-    return max(plan.longest, TOKENS_PER_IMAGE * num_shown(plan.prompt, plan.slot, network))
+    return max(plan.longest, TOKENS_PER_IMAGE * num_images_shown(plan.prompt, plan.slot, network))
 
 
 def _num_listed(plan: RankingPlan) -> int:
@@ -64,7 +64,7 @@ def _fill_prompts(host: SearchInputs[NDArray[Any]], plans: Sequence[RankingPlan]
         prompt, length = plan.prompt, plan.longest
         for line, values in zip(ids, (prompt.input_ids, prompt.whole_word_ids, prompt.category_ids), strict=True):
             line[row, :length] = values
-        shown = num_shown(prompt, plan.slot, network)
+        shown = num_images_shown(prompt, plan.slot, network)
         features[row, :shown] = 0
         given = plan.features_by_prompt[0][:shown]
         if given.size:

@@ -28,7 +28,7 @@ class CaptureOptions:
     num_spare_slots: int = 4  # for domains that come later; more than that makes new banks and new captures
     ladder: Ladder = field(default_factory=Ladder)
     warm_up: tuple[Bucket, ...] | None = None  # what is captured at the start; None for the ladder's choice
-    most_captures: int = 96
+    max_captures: int = 96
     certified_beam_limit: int = CERTIFIED_BEAM_LIMIT
 
     @property

@@ -38,12 +38,12 @@ class ProgramShape:
     """A bucket, and what the catalog adds to it."""
 
     bucket: Bucket
-    most_children: tuple[int, ...]  # [T], room for children at each step
+    max_children: tuple[int, ...]  # [T], room for children at each step
 
-    def serves(self, most_children: tuple[int, ...]) -> bool:
+    def serves(self, max_children: tuple[int, ...]) -> bool:
         """Whether there is room for tries that need this much."""
-        return len(self.most_children) >= len(most_children) and all(
-            room >= needed for room, needed in zip(self.most_children, most_children, strict=False)
+        return len(self.max_children) >= len(max_children) and all(
+            room >= needed for room, needed in zip(self.max_children, max_children, strict=False)
         )
 
 
@@ -59,7 +59,7 @@ class SearchProgram:
         device = network.shared.device
         self.buffers = SearchBuffers(bucket, num_images(bucket, network), network.feature_dim, device)
         self._encoder_positions = network.encoder.positions(bucket.num_tokens).to(dtype)
-        positions = network.decoder.positions(len(shape.most_children)).to(dtype)
+        positions = network.decoder.positions(len(shape.max_children)).to(dtype)
         self._tree_plan = TreePlan.of(positions, bucket.num_beams)
 
     def run(self) -> None:
@@ -69,7 +69,7 @@ class SearchProgram:
         memory = self._memorise(rows)
         tree = BeamTree(self._tree_plan, self._packed.network.new_tree_data(len(inputs.roots), self._tree_plan))
         stepper = _TreeStepper(self._packed.network, tree, memory, rows)
-        beams = search_items(self._item_search(), stepper, drops_hopeless=False)
+        beams = search_items(self._item_search(), stepper, prunes_early=False)
         outputs = self.buffers.outputs
         outputs.scores.copy_(beams.scores)
         outputs.bound.copy_(beams.bound)
@@ -102,7 +102,7 @@ class SearchProgram:
             eligibility=eligibility,
             options=inputs.options,
             num_beams=self.shape.bucket.num_beams,
-            most_children=self.shape.most_children,
+            max_children=self.shape.max_children,
             special=SPECIAL,
         )
 

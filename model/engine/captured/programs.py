@@ -14,7 +14,7 @@ from model.engine.captured.program import ProgramShape, Replay, SearchProgram
 from model.engine.captured.replay import Recorder
 from model.network.packing import PackedNetwork
 
-_COVER_COST = 2
+_MAX_COVER_COST = 2
 """A captured search of a larger shape is taken where it costs up to this much more than one of the right shape."""
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Prepared:
     replay: Replay
 
 
-class Programs:
+class ProgramCache:
     """Prepares searches over one network. Not safe for several threads."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Programs:
             self.counts.uncaptured += 1
             program = self._program(bucket)
             return Prepared(program, program.run)
-        cover = cheapest_cover(self._prepared, bucket, at_most=_COVER_COST * bucket.cost)
+        cover = cheapest_cover(self._prepared, bucket, at_most=_MAX_COVER_COST * bucket.cost)
         if cover is not None and not self._serves(self._prepared[cover], slots):
             del self._prepared[cover]
             self.counts.dropped += 1
@@ -77,7 +77,7 @@ class Programs:
             return self.prepare(need, slots)
         if cover is None:
             cover = bucket
-            while len(self._prepared) >= self._options.most_captures:
+            while len(self._prepared) >= self._options.max_captures:
                 self._prepared.popitem(last=False)  # the least recently used
             self.capture(bucket)
         self._prepared.move_to_end(cover)
@@ -94,12 +94,12 @@ class Programs:
     def _serves(self, prepared: Prepared, slots: Collection[int]) -> bool:
         shape = prepared.program.shape
         num_beams = shape.bucket.num_beams
-        if shape.serves(self._catalog.most_children(num_beams)):
+        if shape.serves(self._catalog.max_children(num_beams)):
             return True
-        return shape.serves(self._catalog.most_children(num_beams, slots))
+        return shape.serves(self._catalog.max_children(num_beams, slots))
 
     def _program(self, bucket: Bucket) -> SearchProgram:
-        shape = ProgramShape(bucket, self._catalog.most_children(bucket.num_beams))
+        shape = ProgramShape(bucket, self._catalog.max_children(bucket.num_beams))
         return SearchProgram(shape, self._packed, self._arrays)
 
     def _drop_all(self, reason: str) -> None:

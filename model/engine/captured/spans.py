@@ -6,7 +6,7 @@ from bisect import insort
 from itertools import pairwise
 
 
-class Spans:
+class SpanAllocator:
     """First-fit places in an array of a given capacity. Not safe for several threads."""
 
     def __init__(self, capacity: int) -> None:

@@ -14,7 +14,7 @@ CONTRIB = "com.microsoft"
 """ONNX Runtime's own operators: fused attention, products that quantise as they go."""
 
 _IR_VERSION = 10  # what ONNX Runtime reads from 1.18 on
-_SEPARATE_FROM = 1024
+_EXTERNAL_BYTES = 1024
 """Bytes from which a weight is kept out of the model's own bytes, which may not pass two gigabytes."""
 
 Array = NDArray[np.float32] | NDArray[np.int8] | NDArray[np.int64]
@@ -83,7 +83,7 @@ class ModelWriter:
 
     def _outside(self, name: str) -> onnx.TensorProto:
         array = self.weights[name]
-        if array.nbytes < _SEPARATE_FROM:
+        if array.nbytes < _EXTERNAL_BYTES:
             return numpy_helper.from_array(array, name)
         tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
         tensor.data_location = TensorProto.EXTERNAL
@@ -98,10 +98,10 @@ class ModelWriter:
             if tensor.name in self.separate:
                 tensor.CopyFrom(numpy_helper.from_array(self.weights[tensor.name], tensor.name))
         onnx.save_model(
-            whole, path, save_as_external_data=True, location=f"{path.stem}.weights", size_threshold=_SEPARATE_FROM
+            whole, path, save_as_external_data=True, location=f"{path.stem}.weights", size_threshold=_EXTERNAL_BYTES
         )
 
     @property
     def separate(self) -> dict[str, Array]:
         """The weights that `model` leaves outside."""
-        return {name: array for name, array in self.weights.items() if array.nbytes >= _SEPARATE_FROM}
+        return {name: array for name, array in self.weights.items() if array.nbytes >= _EXTERNAL_BYTES}

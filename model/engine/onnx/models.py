@@ -25,7 +25,7 @@ Precision = Literal["float32", "int8"]
 _INT8_STEPS = 63
 """Weights are rounded to 7 bits: older processors add pairs of 8-bit products in 16 bits, which 8 would overflow."""
 
-_NOTHING = float(np.finfo(np.float32).min)  # a masked position's score
+_MASKED_SCORE = float(np.finfo(np.float32).min)  # a masked position's score
 
 
 def encoder_model(network: Vip5Network, precision: Precision) -> ModelWriter:
@@ -167,7 +167,7 @@ class _NetworkWriter(ProjectionWriter):
             domain=CONTRIB,
             num_heads=self._config.num_heads,
             scale=1.0,
-            mask_filter_value=_NOTHING,
+            mask_filter_value=_MASKED_SCORE,
         )
 
     def split(self, x: str, num_parts: int) -> list[str]:

@@ -55,17 +55,17 @@ class Batch:
     catalogs: tuple[list[Path], ...]
     requests: tuple[Request, ...]
 
-    def search(self, *, drops_hopeless: bool = True, stepper: PathStepper | None = None) -> list[Found]:
+    def search(self, *, prunes_early: bool = True, stepper: PathStepper | None = None) -> list[Found]:
         arena = TrieArena.of([build_trie(items) for items in self.catalogs])
         tries = [arena.tries[request.catalog] for request in self.requests]
         options = RowOptions(
-            beams=torch.tensor([[request.num_beams] for request in self.requests]),
-            wanted=torch.tensor([[request.wanted] for request in self.requests]),
+            num_beams=torch.tensor([[request.num_beams] for request in self.requests]),
+            k=torch.tensor([[request.wanted] for request in self.requests]),
             length_penalty=torch.tensor([[request.length_penalty] for request in self.requests]),
         )
         most = max(request.num_beams for request in self.requests)
         stepper = stepper or PathStepper([request.table for request in self.requests])
-        most_children = arena.most_children([request.catalog for request in self.requests], most)
+        max_children = arena.max_children([request.catalog for request in self.requests], most)
         search = ItemSearch(
             nodes=arena.nodes,
             roots=torch.tensor([[arena.roots[request.catalog]] for request in self.requests]),
@@ -73,10 +73,10 @@ class Batch:
             eligibility=BatchEligibility.of([_eligibility(request, arena) for request in self.requests]),
             options=options,
             num_beams=most,
-            most_children=most_children,
+            max_children=max_children,
             special=SPECIAL,
         )
-        beams = search_items(search, stepper, drops_hopeless=drops_hopeless)
+        beams = search_items(search, stepper, prunes_early=prunes_early)
         found = (beams.scores > float("-inf")).sum(1).tolist()
         counts = [min(request.wanted, number) for request, number in zip(self.requests, found, strict=True)]
         return [

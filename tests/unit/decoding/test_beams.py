@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.decoding.beams import DEAD, Selection, best_pruned, select
+from model.decoding.beams import NEG_INF, Selection, best_pruned, select
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def test_the_best_finish_or_go_on_and_the_rest_is_pruned(rows: list[Row]) -> Non
                 pruned.append(rank)
         assert selection.is_finished[number].nonzero().flatten().tolist() == finished
         assert selection.is_pruned[number].nonzero().flatten().tolist() == pruned
-        alive = selection.next_scores[number] > DEAD
+        alive = selection.next_scores[number] > NEG_INF
         assert selection.next_scores[number, alive].tolist() == next_scores
         chosen = selection.next_index[number, alive]
         assert [row.scores[index] for index in chosen] == next_scores
@@ -77,11 +77,11 @@ def test_every_beam_points_to_a_candidate_even_if_it_is_dead(rows: list[Row]) ->
 def test_the_best_pruned_is_the_largest_bound_and_not_the_first() -> None:
     rows = [Row([-1.0, -2.0, -3.0], [False, False, False], 1), Row([-1.0, None, None], [False, False, False], 1)]
     bounds = torch.tensor([[0.0, -7.0, -5.0], [0.0, 0.0, 0.0]])
-    assert best_pruned(_select(rows), bounds).tolist() == [-5.0, pytest.approx(DEAD)]
+    assert best_pruned(_select(rows), bounds).tolist() == [-5.0, pytest.approx(NEG_INF)]
 
 
 def _select(rows: list[Row]) -> Selection:
-    scores = torch.tensor([[DEAD if score is None else score for score in row.scores] for row in rows])
+    scores = torch.tensor([[NEG_INF if score is None else score for score in row.scores] for row in rows])
     is_eos = torch.tensor([row.is_eos for row in rows])
     beams_of_rows = torch.tensor([[row.num_beams] for row in rows])
     return select(scores, is_eos, max(row.num_beams for row in rows), beams_of_rows)

@@ -47,7 +47,7 @@ def test_the_exact_prefix_is_the_true_top(batch: Batch) -> None:
 @TRIES
 def test_with_a_beam_for_every_node_the_whole_ranking_is_the_true_one(batch: Batch) -> None:
     wide = Batch(batch.catalogs, tuple(_with_a_beam_for_every_node(batch, request) for request in batch.requests))
-    for request, found in zip(wide.requests, wide.search(drops_hopeless=False), strict=True):
+    for request, found in zip(wide.requests, wide.search(prunes_early=False), strict=True):
         assert found.rows == wide.best(request)[: request.wanted]
         assert found.exact_prefix == len(found.rows)
 
@@ -55,8 +55,8 @@ def test_with_a_beam_for_every_node_the_whole_ranking_is_the_true_one(batch: Bat
 @given(batches(max_requests=4))
 @TRIES
 def test_a_batch_gives_every_row_the_answer_that_it_gets_alone(batch: Batch) -> None:
-    for request, found in zip(batch.requests, batch.search(drops_hopeless=False), strict=True):
-        (alone,) = batch.alone(request).search(drops_hopeless=False)
+    for request, found in zip(batch.requests, batch.search(prunes_early=False), strict=True):
+        (alone,) = batch.alone(request).search(prunes_early=False)
         assert (found.rows, found.exact_prefix) == (alone.rows, alone.exact_prefix)
         assert found.scores == pytest.approx(alone.scores, abs=1e-5)
 
@@ -64,7 +64,7 @@ def test_a_batch_gives_every_row_the_answer_that_it_gets_alone(batch: Batch) -> 
 @given(batches())
 @TRIES
 def test_dropping_hopeless_beams_changes_nothing(batch: Batch) -> None:
-    for dropped, kept in zip(batch.search(drops_hopeless=True), batch.search(drops_hopeless=False), strict=True):
+    for dropped, kept in zip(batch.search(prunes_early=True), batch.search(prunes_early=False), strict=True):
         assert dropped.rows == kept.rows
         assert dropped.scores == pytest.approx(kept.scores, abs=1e-6)
         certain = [score for score in kept.scores if score > kept.scores[-1] + EXACTNESS_MARGIN]
@@ -81,8 +81,8 @@ def test_a_search_stops_when_no_beam_can_improve_the_answer() -> None:
     items: list[Path] = [(2,), (2, 3, 4), (3, 4, 5, 6), (4, 4)]
     request = _request(items, num_beams=1)
     request = replace(request, table=certain)
-    assert _num_steps(items, request, drops_hopeless=True) == 2
-    assert _num_steps(items, request, drops_hopeless=False) == 5
+    assert _num_steps(items, request, prunes_early=True) == 2
+    assert _num_steps(items, request, prunes_early=False) == 5
 
 
 def test_a_trie_of_one_item_is_answered_by_it_with_certainty() -> None:
@@ -153,7 +153,7 @@ def _request(items: list[Path], *, num_beams: int) -> Request:
     )
 
 
-def _num_steps(items: list[Path], request: Request, *, drops_hopeless: bool) -> int:
+def _num_steps(items: list[Path], request: Request, *, prunes_early: bool) -> int:
     stepper = PathStepper([request.table])
-    Batch((items,), (request,)).search(drops_hopeless=drops_hopeless, stepper=stepper)
+    Batch((items,), (request,)).search(prunes_early=prunes_early, stepper=stepper)
     return stepper.num_steps

@@ -71,11 +71,11 @@ def test_an_identifier_that_is_a_prefix_of_another_ends_at_an_inner_node() -> No
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        ([], "the catalog holds no identifier; at least one item is needed to decode"),
-        ([(3,), (), (4,)], "the identifier of row 1 has no token; give it a text"),
+        ([], "the catalog has no identifier; at least one item is required"),
+        ([(3,), (), (4,)], "the identifier of row 1 has no tokens; give it a text"),
         (
             [(3,), (4, 2), (2, EOS, 5)],
-            "the identifier of row 2 holds </s>, which ends identifiers; give it another text",
+            "the identifier of row 2 contains </s>, which ends identifiers; give it another text",
         ),
         ([(3,), (4, 2), (2,), (4, 2)], "rows 1 and 3 have the same identifier; identifiers must be unique"),
     ],
@@ -101,17 +101,17 @@ def test_an_arena_holds_each_trie_as_it_is_alone() -> None:
 
 def test_the_most_children_of_several_tries_are_those_of_the_widest_nodes_at_each_depth() -> None:
     arena = TrieArena.of([build_trie([(2, 3), (2,), (4, 4, 4)]), build_trie([(5,), (6,), (7,)]), build_trie([(2,)])])
-    assert arena.most_children([0], 1) == (2, 2, 1, 1)
-    assert arena.most_children([0], 2) == arena.most_children([0], 20) == (2, 3, 2, 1)
-    assert arena.most_children([1, 2, 1], 2) == (3, 2)
-    assert arena.most_children([1, 0], 3) == (3, 3, 2, 1)
+    assert arena.max_children([0], 1) == (2, 2, 1, 1)
+    assert arena.max_children([0], 2) == arena.max_children([0], 20) == (2, 3, 2, 1)
+    assert arena.max_children([1, 2, 1], 2) == (3, 2)
+    assert arena.max_children([1, 0], 3) == (3, 3, 2, 1)
 
 
 @pytest.mark.parametrize("num_nodes", [1, 2, 3, 2047, 2048, 2049, 3000, 5000])
 def test_no_nodes_of_a_very_wide_level_have_more_children_than_is_said(num_nodes: int) -> None:
     trie = build_trie([(2 + first, 2 + second) for first in range(3000) for second in range(1 + first % 3)])
     fanouts = np.sort(np.diff(trie.first_child[1 : 1 + 3000 + 1]))[::-1]
-    root, said, _ = trie.most_children(num_nodes)
+    root, said, _ = trie.max_children(num_nodes)
     assert root == 3000
     assert said >= fanouts[:num_nodes].sum()
     if num_nodes <= 2048:

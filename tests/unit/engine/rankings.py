@@ -45,7 +45,7 @@ LAYOUTS: dict[str, DomainLayout] = {
     "plain": replace(TINY_LAYOUT, bottleneck=0, visual_tokens=0, feature_dim=0, category_rows=0),
     "toys": TINY_LAYOUT,
 }
-SMALL_LADDER = Ladder(rows=(1, 2, 4, 8), tokens=(32, 64, 128), beams=(4, 20), listed=(4, 16), most_beams=160)
+SMALL_LADDER = Ladder(rows=(1, 2, 4, 8), tokens=(32, 64, 128), beams=(4, 20), listed=(4, 16), max_beams=160)
 
 
 class Served:

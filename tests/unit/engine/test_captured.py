@@ -15,7 +15,7 @@ from model.engine.captured.buckets import Bucket, Ladder
 from model.engine.captured.engine import CapturedEngine
 from model.engine.captured.options import CaptureOptions
 from model.engine.captured.program import SearchProgram
-from model.engine.captured.programs import Programs
+from model.engine.captured.programs import ProgramCache
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.offline import generate, rank
 from model.engine.plans import RankingPlan, ScoringPlan, TextPlan
@@ -194,14 +194,14 @@ def test_a_start_beyond_the_memory_is_refused_with_the_bucket_that_is_too_large(
     small, large = (Bucket(rows, 64, 20, 4, is_mixed=True) for rows in (1, 8))
     options = replace(UNCAPTURED, warm_up=(small, large))
     assert served.captured(options).buckets == (small, large)
-    capture = Programs.capture
+    capture = ProgramCache.capture
 
-    def failing(programs: Programs, bucket: Bucket) -> None:
+    def failing(programs: ProgramCache, bucket: Bucket) -> None:
         if bucket.num_rows > 2:
             raise torch.OutOfMemoryError("no memory for so many rows")
         capture(programs, bucket)
 
-    monkeypatch.setattr(Programs, "capture", failing)
+    monkeypatch.setattr(ProgramCache, "capture", failing)
     with pytest.raises(EngineError, match=r"num_rows=8.*no memory for so many rows"):
         served.captured(options)
 

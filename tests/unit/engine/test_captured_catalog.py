@@ -16,7 +16,7 @@ from model.decoding.trie import Trie
 from model.engine.captured.buckets import Bucket, Ladder, cheapest_cover
 from model.engine.captured.catalog import DeviceCatalog
 from model.engine.captured.options import read_buckets
-from model.engine.captured.spans import Spans
+from model.engine.captured.spans import SpanAllocator
 from model.errors import EngineError
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 9)), max_size=40))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_taken_spans_never_overlap_and_all_room_comes_back(asked: list[tuple[bool, int]]) -> None:
-    spans, taken = Spans(20), list[tuple[int, int]]()
+    spans, taken = SpanAllocator(20), list[tuple[int, int]]()
     for gives_back, size in asked:
         if gives_back and taken:
             spans.give(*taken.pop(size % len(taken)))
@@ -91,11 +91,11 @@ def test_room_for_children_serves_every_trie_in_powers_of_two() -> None:
     catalog = DeviceCatalog(CPU)
     wide, deep = _build([(token,) for token in range(2, 9)]), _build([(2, 3, 4, 5), (2, 3)])
     catalog.put(0, wide)
-    assert catalog.most_children(3) == (8, 4)
+    assert catalog.max_children(3) == (8, 4)
     catalog.put(1, deep)
-    assert catalog.most_children(3) == (8, 4, 2, 1, 1)
+    assert catalog.max_children(3) == (8, 4, 2, 1, 1)
     catalog.drop(0)
-    assert catalog.most_children(3) == (1, 1, 2, 1, 1)
+    assert catalog.max_children(3) == (1, 1, 2, 1, 1)
 
 
 def test_the_bucket_of_a_need_is_the_next_step_of_each_size() -> None:
@@ -108,10 +108,10 @@ def test_the_bucket_of_a_need_is_the_next_step_of_each_size() -> None:
 
 
 def test_rows_are_limited_where_beams_or_tokens_are_many() -> None:
-    ladder = Ladder(most_beams=640, most_tokens=4096)
-    assert ladder.most_rows(Bucket(1, 32, 10, 1, is_mixed=False)) == 64
-    assert ladder.most_rows(Bucket(1, 512, 10, 1, is_mixed=False)) == 8
-    assert ladder.most_rows(Bucket(1, 32, 1000, 1, is_mixed=False)) == 1
+    ladder = Ladder(max_beams=640, max_tokens=4096)
+    assert ladder.max_rows(Bucket(1, 32, 10, 1, is_mixed=False)) == 64
+    assert ladder.max_rows(Bucket(1, 512, 10, 1, is_mixed=False)) == 8
+    assert ladder.max_rows(Bucket(1, 32, 1000, 1, is_mixed=False)) == 1
 
 
 def test_the_cheapest_cover_within_reach_is_taken() -> None:
@@ -123,7 +123,7 @@ def test_the_cheapest_cover_within_reach_is_taken() -> None:
 
 
 def test_all_default_buckets_are_on_the_ladder_largest_first() -> None:
-    ladder = Ladder(most_beams=640)
+    ladder = Ladder(max_beams=640)
     buckets = ladder.default_buckets()
     assert buckets == sorted(set(buckets), key=lambda bucket: -bucket.cost)
     assert all(ladder.holds(bucket) and ladder.bucket(bucket) == bucket for bucket in buckets)

@@ -264,7 +264,7 @@ def test_rows_at_different_positions_equal_teacher_forcing(
     stepper = NetworkRowStepper(_reading(network), network, is_static=is_static)
     dice = random.Random(4)
     texts: dict[int, tuple[TextPlan, list[int]]] = {}
-    most_rows = longest = 0
+    max_rows = longest = 0
     for _ in range(80):
         free = [row for row in range(9) if row not in texts]
         if free and dice.random() < 0.5:
@@ -285,8 +285,8 @@ def test_rows_at_different_positions_equal_teacher_forcing(
             work, fed = texts[row]
             expected = _teacher_forced(network, work, fed)
             assert float((logits[place] - expected).abs().max()) < TOLERANCE * float(1 + expected.abs().max())
-        most_rows, longest = max(most_rows, len(rows)), max(longest, *(len(fed) for _, fed in texts.values()))
-    assert most_rows > 4, "the first buffers have four rows"
+        max_rows, longest = max(max_rows, len(rows)), max(longest, *(len(fed) for _, fed in texts.values()))
+    assert max_rows > 4, "the first buffers have four rows"
     assert longest > 32, "and 32 positions"
 
 
