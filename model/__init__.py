@@ -1,4 +1,4 @@
-"""The model and its runtime.
+"""The model, its bundles and its engines, independent of HTTP and Redis.
 
-Knows no HTTP and no Redis; needs torch, numpy, safetensors, tokenizers and pyarrow only.
+Serving needs only torch, numpy, safetensors, tokenizers and pyarrow; ONNX Runtime is optional.
 """

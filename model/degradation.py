@@ -1,4 +1,7 @@
-"""Reasons why an answer is less than it could be. The kinds are part of the HTTP interface and of the metrics."""
+"""Degradations: reasons why an answer is incomplete or less accurate.
+
+The kinds are part of the HTTP interface and of the metrics. Add a new kind here and to docs/api.md.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from enum import StrEnum
 
 
 class DegradationKind(StrEnum):
-    """Stable names; clients may act on them."""
+    """Stable names that clients may rely on."""
 
     ANONYMOUS_USER = "anonymous_user"
     BEAMS_REDUCED = "beams_reduced"

@@ -1,33 +1,33 @@
-"""Errors that the model raises for bad input and bad bundles.
+"""Errors of the model for invalid input and invalid files.
 
 Vip5Error
-├── InputError               a request that cannot be answered as it stands
+├── InputError               an invalid request
 │   ├── UnknownDomainError
 │   ├── UnknownItemError
 │   ├── UnknownTemplateError
 │   └── UnknownColumnError
-├── BundleError              a bundle, or a file to be imported, that breaks a rule
-│   ├── IntegrityError       missing, truncated or tampered files
+├── BundleError              an invalid bundle, or an invalid file to import
+│   ├── IntegrityError       missing, truncated, modified or unlisted files
 │   ├── BackboneMismatchError
-│   ├── CatalogError         identifiers that are empty, duplicate or untokenisable
-│   ├── UnsafeFileError      a pickle that would execute code
-│   └── ExistsError          what is to be written exists already
-├── DatasetError             a prepared dataset, or a file to prepare one from, that breaks a rule
-├── TrainingError            a training configuration that cannot be run
-└── EngineError              the engine failed at its own work
+│   ├── CatalogError         empty, duplicate or untokenisable identifiers, or a missing column
+│   ├── UnsafeFileError      a pickle that could execute code
+│   └── ExistsError          an output that exists already
+├── DatasetError             an invalid dataset, or an invalid file to prepare one from
+├── TrainingError            an invalid training configuration
+└── EngineError              a failure of the engine
 
 Each message names the value, the rule and the remedy.
 """
 
 
 class Vip5Error(Exception):
-    """Base of all errors that are meant for a user; `code` is stable and machine-readable."""
+    """Base of all errors with a message for users. `code` is stable and machine-readable."""
 
     code = "internal_error"
 
 
 class InputError(Vip5Error):
-    """A request that cannot be answered as it stands. `field` is the request's field at fault, if one is."""
+    """The request is invalid. `field` is the invalid field of the request, if there is one."""
 
     code = "invalid_input"
 
@@ -49,7 +49,7 @@ class UnknownItemError(InputError):
 
 
 class UnknownTemplateError(InputError):
-    """The template does not exist, or is not of this route's task."""
+    """The template does not exist or belongs to another task."""
 
     code = "unknown_template"
 
@@ -61,19 +61,19 @@ class UnknownColumnError(InputError):
 
 
 class BundleError(Vip5Error):
-    """A bundle, or a file to be imported, that breaks a rule."""
+    """A bundle, or a file to import, is invalid."""
 
     code = "invalid_bundle"
 
 
 class IntegrityError(BundleError):
-    """A file of the bundle is missing, truncated, tampered with or not listed."""
+    """A file of the bundle is missing, truncated, modified or not listed."""
 
     code = "bundle_integrity"
 
 
 class BackboneMismatchError(BundleError):
-    """A domain was tuned on another backbone than the bundle's."""
+    """A domain was tuned on a different backbone than the bundle's."""
 
     code = "backbone_mismatch"
 
@@ -85,7 +85,7 @@ class CatalogError(BundleError):
 
 
 class UnsafeFileError(BundleError):
-    """A pickle holds more than plain containers and tensors."""
+    """A pickle contains more than plain containers and tensors."""
 
     code = "unsafe_file"
 
@@ -95,18 +95,18 @@ class ExistsError(BundleError):
 
 
 class DatasetError(Vip5Error):
-    """A prepared dataset, or a file to prepare one from, breaks a rule."""
+    """A dataset, or a file to prepare one from, is invalid."""
 
     code = "invalid_dataset"
 
 
 class TrainingError(Vip5Error):
-    """A training configuration that cannot be run."""
+    """A training configuration is invalid."""
 
     code = "invalid_training"
 
 
 class EngineError(Vip5Error):
-    """The engine failed at its own work."""
+    """The engine failed."""
 
     code = "engine_error"

@@ -1,4 +1,4 @@
-"""Which engine serves: by name, or the fastest that this machine has."""
+"""Choice of an engine: by name, or the fastest available on this machine."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ def make_engine(
     *,
     buckets: tuple[Bucket, ...] | None = None,
 ) -> Engine:
-    """Raises EngineError for an engine that is unknown or cannot run here.
+    """Create an engine for a frozen network. Raises EngineError for a name that is unknown or cannot run here.
 
-    `auto` is ONNX Runtime on a CPU, which is the faster one there (benchmarks/RESULTS.md), captured searches on CUDA,
-    and torch elsewhere. `buckets` are what captured searches capture at the start.
+    `auto` is captured searches in tfloat32 on CUDA, ONNX Runtime on a CPU, where it is faster than torch
+    (benchmarks/RESULTS.md), and torch on other devices or without ONNX Runtime. `buckets` are the shapes that captured
+    searches capture at the start.
     """
     if name not in get_args(EngineName):
-        raise EngineError(f"the engine {name!r} is not known; take one of {', '.join(get_args(EngineName))}")
+        raise EngineError(f"the engine {name!r} is not known; choose one of {', '.join(get_args(EngineName))}")
     if name == "auto" and device.type == "cuda":
         name = "graphs-tfloat32"
     if name in _CAPTURED:
@@ -54,7 +55,7 @@ def _executor(name: EngineName, network: Vip5Network, device: torch.device) -> E
     if name == "torch" or (name == "auto" and (device.type != "cpu" or missing)):
         return TorchExecutor(network, device)
     if missing:
-        raise EngineError(f"the engine {name!r} needs {' and '.join(missing)}; install them, or take torch")
-    from model.engine.onnx.executor import OnnxExecutor  # noqa: PLC0415  # a machine without the library takes torch
+        raise EngineError(f"the engine {name!r} needs {' and '.join(missing)}; install them, or choose torch")
+    from model.engine.onnx.executor import OnnxExecutor  # noqa: PLC0415  # optional dependency
 
     return OnnxExecutor(network, device, precision="int8" if name == "onnx-int8" else "float32")

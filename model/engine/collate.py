@@ -1,4 +1,4 @@
-"""Prompts of a batch as padded tensors."""
+"""Padding of a batch's prompts and image features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model.prompts.prompt import Prompt
 
 
 def collate(plans: Sequence[Plan], network: Vip5Network, device: torch.device) -> EncoderBatch:
-    """Pad prompts to the longest and images to the most; features narrower than the bank's are padded with zeros."""
+    """Pad prompts to the longest, images to the largest number, and features with zeros to the width of the banks."""
     prompts = [prompt for plan in plans for prompt in plan.prompts]
     return EncoderBatch(
         **{name: torch.from_numpy(ids).to(device) for name, ids in pad_prompts(prompts).items()},
@@ -25,7 +25,7 @@ def collate(plans: Sequence[Plan], network: Vip5Network, device: torch.device) -
 
 
 def row_index(plans: Sequence[Plan], network: Vip5Network, device: torch.device) -> RowIndex:
-    """Where each prompt's weights are."""
+    """Rows of each prompt's weights in the banks; a single number if all prompts share them, which saves gathering."""
     by_prompt = [plan for plan in plans for _ in plan.prompts]
     return RowIndex(
         domain=bank_index([plan.slot for plan in by_prompt], device),
@@ -34,13 +34,13 @@ def row_index(plans: Sequence[Plan], network: Vip5Network, device: torch.device)
 
 
 def num_images_shown(prompt: Prompt, slot: int, network: Vip5Network) -> int:
-    """Images whose tokens stand in the prompt, the last perhaps in part."""
+    """Number of images with at least one token in the prompt."""
     visual_tokens = network.layouts[slot].visual_tokens
     return -(-int(prompt.category_ids.sum()) // visual_tokens) if visual_tokens else 0
 
 
 def _features(plans: Sequence[Plan], network: Vip5Network) -> torch.Tensor:
-    # A row for every image in the prompts, so that those without features read zeros.
+    # One row for each image in the prompts, so that images without features read zeros.
     given = [features for plan in plans for features in plan.features_by_prompt]
     shown = [num_images_shown(prompt, plan.slot, network) for plan in plans for prompt in plan.prompts]
     most = max(*map(len, given), *shown)

@@ -1,4 +1,4 @@
-"""The engine that searches over whatever executor computes the network."""
+"""The engine that runs searches operator by operator, over any executor."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from model.network.network import EOS_ID, START_ID
 
 SPECIAL = SpecialIds(start=START_ID, eos=EOS_ID)
 MIN_LENGTH_RATIO = 0.75
-"""How much of a group's longest prompt the others have at least."""
+"""Shortest prompt of a group, as a share of its longest."""
 
 
 class DecodingEngine:
-    """Runs batches that mix domains: slot i of the executor's weights belongs to trie i of the arena."""
+    """An Engine: slot i of the executor's weights belongs to trie i of the arena."""
 
     def __init__(
         self, executor: Executor, arena: TrieArena, *, certified_beam_limit: int = CERTIFIED_BEAM_LIMIT
@@ -67,7 +67,7 @@ class DecodingEngine:
         return widened_plan(plan, ranking, self._arena.tries[plan.slot], self._certified_beam_limit)
 
     def score(self, batch: Sequence[ScoringPlan]) -> tuple[list[LogProbs], Timings]:
-        """Teacher-force every target over its prompt's one encoding."""
+        """Teacher-force every target; each prompt is encoded once."""
         targets = [plan.targets for plan in batch for _ in plan.prompts]
         if not targets:
             return [() for _ in batch], Timings()
@@ -87,7 +87,7 @@ class DecodingEngine:
         return DecodingTextSession(self._executor, num_rows, SPECIAL)
 
     def _groups(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Places of a batch that are searched together: on a CPU, where padding costs time, those of like length."""
+        """Positions of plans to search together: on a CPU, where padding costs time, those of similar length."""
         order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
         if self._device.type != "cpu":
             return [order] if order else []

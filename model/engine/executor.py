@@ -1,4 +1,4 @@
-"""What computes the network for an engine's searches, on one kind of device with one library."""
+"""The interface of executors: computation of the network with one library on one device."""
 
 # B rows, T target length, V vocabulary
 
@@ -17,57 +17,57 @@ from model.engine.protocol import Placement
 
 
 class EncodedBatch(Protocol):
-    """Prompts that the encoder has read, ready to be decoded as often as one likes."""
+    """Encoded prompts, which may be decoded any number of times."""
 
     def stepper(self, *, num_beams: int, max_length: int) -> Stepper:
-        """A decode loop of at most `max_length` steps with room for `num_beams` beams a row."""
+        """A decode loop of at most `max_length` steps with at most `num_beams` beams per row."""
         ...
 
     def decode(self, target_ids: Tensor) -> Tensor:
-        """Teacher forcing: float32 logits [B, T, V] that predict target_ids [B, T]."""
+        """Teacher forcing: float32 logits [B, T, V] for target_ids [B, T]."""
         ...
 
 
 class RowStepper(Protocol):
-    """A decode loop whose rows begin, go on and end independently of each other."""
+    """A decode loop whose rows begin and end independently of each other."""
 
     def admit(self, rows: Sequence[int], plans: Sequence[Plan]) -> None:
-        """Read prompts into free rows; if it fails, the rows are free as before."""
+        """Encode prompts into free rows. If it fails, no row has changed."""
         ...
 
     def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
-        """Feed one more token of each of these rows: tokens [n] → logits [n, V] in float32.
+        """Feed the next token of each of these rows: tokens [n] → logits [n, V] in float32.
 
-        If it fails, no row has moved on.
+        If it fails, no row has changed.
         """
         ...
 
     def release(self, row: int) -> None:
-        """The row is free again."""
+        """Free a row."""
         ...
 
 
 class Executor(Protocol):
-    """Computes the network for batches that mix domains; knows nothing of tries and searches."""
+    """Computes the network for batches that may mix domains; independent of tries and searches."""
 
     @property
     def device(self) -> torch.device:
-        """Where logits come out and searches run."""
+        """Device of the logits and of the searches."""
         ...
 
     @property
     def num_slots(self) -> int: ...
 
     def computing(self) -> AbstractContextManager[object]:
-        """What torch is set to in the calling thread while a batch is encoded, decoded and searched."""
+        """Settings of torch in the calling thread while a batch is encoded, decoded and searched."""
         ...
 
     def encode(self, plans: Sequence[Plan]) -> EncodedBatch: ...
 
     def row_stepper(self) -> RowStepper:
-        """Rows for texts; which ones there are is the caller's to choose, lowest first."""
+        """A new RowStepper. The caller numbers its rows and uses the lowest free ones first."""
         ...
 
     def place(self, slot: int, placement: Placement) -> None:
-        """Fill a free slot with a domain's weights, as Engine.place says; batches that run are not disturbed."""
+        """Fill a free slot with a domain's weights, as Engine.place; running batches are not affected."""
         ...

@@ -1,4 +1,4 @@
-"""Whole answers for callers that do not wait in a queue: evaluation, benchmarks, tests."""
+"""Complete results for callers without a queue: evaluation, benchmarks, tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from model.engine.protocol import Engine, GeneratedText, Ranking
 
 
 def rank(engine: Engine, plans: Sequence[RankingPlan]) -> list[Ranking]:
-    """One ranking per plan, in order; certified ones are widened until all their items are proven, or to the limit."""
+    """One ranking per plan, in order. Certified plans are widened until all items are proven, or to the limit."""
     rankings, _ = engine.search(plans)
     for place, plan in enumerate(plans):
         while (wider := engine.widened(plan, rankings[place])) is not None:
@@ -18,7 +18,7 @@ def rank(engine: Engine, plans: Sequence[RankingPlan]) -> list[Ranking]:
 
 
 def generate(engine: Engine, plans: Sequence[TextPlan]) -> list[GeneratedText]:
-    """One text per plan, in order. Raises whatever a search of several beams fails with."""
+    """One text per plan, in order. Raises the error of a failed search with several beams."""
     session = engine.open_texts(len(plans))
     place_of = {row: place for place, row in enumerate(session.admit(plans))}
     texts: dict[int, GeneratedText] = {}

@@ -1,6 +1,8 @@
-"""Plans: what planning makes of a request, what waits in the queue, and what an engine runs.
+"""Plans: the result of planning a request, waiting in a lane and run by an engine.
 
-A plan holds prompts for one domain and what to do with them. An engine knows domains by slot and items by leaf.
+A plan has prompts for one domain and the options of one task. Domains are slots of the engine, items are leaves of the
+domain's trie. Where a new ranking option goes: `RankingPlan`, and if each row of a batch may have its own value,
+`RowOptions` in `model/decoding/items.py` and `row_options.py`.
 """
 
 # P prompts, I images of a prompt, D width of an image feature
@@ -23,9 +25,9 @@ _NO_FEATURES: NDArray[np.float32] = np.zeros((0, 0), dtype=np.float32)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """Prompts to encode. Images without a row of features read as zeros."""
+    """Prompts to encode. Images without a row of features are read as zeros."""
 
-    slot: int  # the domain's place in the engine's banks
+    slot: int  # of the domain in the engine
     task: Task
     template: str
     prompts: tuple[Prompt, ...]
@@ -34,18 +36,18 @@ class Plan:
 
     @property
     def prompt(self) -> Prompt:
-        """The only prompt of a ranking or a text."""
+        """The only prompt of a RankingPlan or TextPlan."""
         (prompt,) = self.prompts
         return prompt
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest prompt; 0 without prompts."""
+        """Number of tokens of the longest prompt; 0 without prompts."""
         return max((prompt.num_tokens for prompt in self.prompts), default=0)
 
     @property
     def features_by_prompt(self) -> tuple[NDArray[np.float32], ...]:
-        """One array [I, D] for each prompt, without rows where nothing was fetched."""
+        """One array [I, D] for each prompt; empty arrays if no features were fetched."""
         return self.features or (_NO_FEATURES,) * len(self.prompts)
 
     def degraded_by(self, *reasons: Degradation) -> Self:
@@ -54,26 +56,26 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RankingPlan(Plan):
-    """Find the k best eligible items for one prompt by a constrained beam search."""
+    """Find the k best eligible items for one prompt with a constrained beam search."""
 
     eligibility: Eligibility
     k: int
     num_beams: int
     length_penalty: float = 0.0
-    certified: bool = False  # widen the search until all k items are proven
+    certified: bool = False  # widen the search until all k items are proven, or to the limit
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoringPlan(Plan):
-    """Log-probabilities of the same continuations for each prompt: yes and no for each candidate."""
+    """Compute the log-probabilities of the same targets for each prompt: yes and no for each candidate."""
 
     targets: tuple[tuple[int, ...], ...]  # token ids, `</s>` included; at least one each
-    leaves: tuple[int, ...] = ()  # [P], the item that each prompt asks about, if it asks about one
-    k: int = 0  # most items of the ranking that the scores make
+    leaves: tuple[int, ...] = ()  # [P], the item that each prompt asks about, or empty
+    k: int = 0  # number of items in the ranking by these scores
 
     @classmethod
     def of(cls, plan: Plan, targets: tuple[tuple[int, ...], ...]) -> ScoringPlan:
-        """Score continuations of another plan's prompts."""
+        """Score targets for another plan's prompts."""
         return cls(
             slot=plan.slot,
             task=plan.task,
@@ -84,7 +86,7 @@ class ScoringPlan(Plan):
         )
 
     def halves(self) -> tuple[ScoringPlan, ScoringPlan]:
-        """Two plans that share the prompts."""
+        """Two plans with half of the prompts each."""
         middle = (len(self.prompts) + 1) // 2
         return self._part(slice(middle)), self._part(slice(middle, None))
 
@@ -96,8 +98,8 @@ class ScoringPlan(Plan):
 class TextPlan(Plan):
     """Generate text for one prompt.
 
-    One beam: greedy at temperature 0, else drawn from the softmax at that temperature among the smallest set of tokens
-    that holds `top_p` of the mass. Several beams: Hugging Face's beam search; temperature is not used.
+    One beam: greedy at temperature 0, otherwise nucleus sampling (`top_p`) from the softmax at that temperature.
+    Several beams: Hugging Face's beam search, without sampling.
     """
 
     max_new_tokens: int

@@ -1,4 +1,4 @@
-"""What an engine does with plans, and what it gives back."""
+"""The interface of engines, and their results."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from model.network.config import DomainLayout
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """The best items found, best first.
+    """The best items found, best first: k of them, or fewer if fewer are eligible.
 
-    At most k of them, fewer if fewer are eligible. Scores are sums of log-probabilities over the full vocabulary,
-    `</s>` included, divided by length^length_penalty; for a plan that scores candidates, P(yes) / (P(yes) + P(no)). The
-    first `exact_prefix` items are proven to be the true top of everything eligible, under the model.
+    Scores are sums of log-probabilities over the full vocabulary, `</s>` included, divided by length^length_penalty;
+    for scored candidates they are P(yes) / (P(yes) + P(no)). The first `exact_prefix` items are proven to be the true
+    top of the eligible items under the model.
     """
 
     leaves: NDArray[np.int64]  # [R], R <= k
     scores: NDArray[np.float64]  # [R]
     exact_prefix: int
-    num_beams: int  # of the search that found them; 0 where none was needed
+    num_beams: int  # of the search that found them; 0 if candidates were scored
 
 
 LogProbs: TypeAlias = tuple[tuple[float, ...], ...]
-"""Log-probabilities [P, number of targets] of a scoring plan."""
+"""Log-probabilities [P, number of targets] of a scoring plan's P prompts."""
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -41,13 +41,13 @@ class GeneratedText:
     """Tokens of one generated text, without the start token and `</s>`."""
 
     token_ids: tuple[int, ...]
-    score: float  # sum of log-probabilities; with several beams divided by the length
+    score: float  # sum of log-probabilities; with several beams, divided by the length
     finish_reason: FinishReason
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds that a batch spent on the device."""
+    """Seconds of a batch in the encoder and in the decoder or search."""
 
     encode_s: float = 0.0
     decode_s: float = 0.0
@@ -58,82 +58,83 @@ class Timings:
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """One version of a domain as an engine needs it."""
+    """A domain as an engine needs it."""
 
     layout: DomainLayout
-    weights: Mapping[str, Tensor]  # under the names of checkpoints, layer norms included
+    weights: Mapping[str, Tensor]  # by checkpoint name, layer norms included
     trie: Trie
 
 
 @dataclass(frozen=True)
 class TextProgress:
-    """What one step did to one text of a session."""
+    """Effect of one step on one text of a session."""
 
     row: int
-    token_id: int | None = None  # None where `</s>` came, and for texts that are searched with several beams
-    finished: GeneratedText | None = None  # the row is free again
-    failure: Exception | None = None  # a search failed; its row is free again, the other texts are untouched
+    token_id: int | None = None  # None for `</s>`, and for texts with several beams
+    finished: GeneratedText | None = None  # the text has ended and its row is free
+    failure: Exception | None = None  # a search with several beams failed; its row is free
 
 
 class TextSession(Protocol):
-    """Texts that are generated side by side: each may begin and end between any two steps of the others.
+    """Texts that are generated side by side (continuous batching): texts join and leave between steps.
 
-    No text depends on which others run beside it. Used from one thread.
+    A text does not depend on the others in its batch. Used from one thread.
     """
 
     @property
     def num_free(self) -> int:
-        """How many more texts may join."""
+        """Number of free rows."""
         ...
 
     def admit(self, plans: Sequence[TextPlan]) -> list[int]:
-        """Encode prompts and give each text a row. Raises ValueError for more plans than there are free rows.
+        """Encode prompts and give each text a row. Raises ValueError for more plans than free rows.
 
-        If it fails for another reason, no plan has been admitted.
+        If it fails with another error, no plan has been admitted.
         """
         ...
 
     def step(self, rows: Sequence[int] | None = None) -> list[TextProgress]:
-        """One more token of each one-beam text, or of those at `rows`; one step of the oldest search of several beams.
+        """The next token of each one-beam text, and one step of the oldest search with several beams.
 
-        A search reports when it ends. If a step fails, nothing has changed; it may be repeated for fewer rows.
+        `rows` restricts the step to these rows. A search reports progress only when it ends. If a step fails, no text
+        has changed; it may be repeated for fewer rows.
         """
         ...
 
     def cancel(self, row: int) -> GeneratedText:
-        """Stop generating a text and free its row; returns the text so far."""
+        """Stop a text and free its row; returns the text so far."""
         ...
 
 
 class Engine(Protocol):
-    """Runs batches that mix domains freely.
+    """Runs batches that may mix domains.
 
-    Each method may be called from one thread at a time; different methods from different threads.
+    Different methods may be called from different threads at once, the same method from one thread at a time.
     """
 
     @property
     def num_slots(self) -> int:
-        """How many slots there are, free ones included."""
+        """Number of slots, free ones included."""
         ...
 
     def place(self, slot: int, placement: Placement) -> None:
-        """Fill a free slot while the others keep answering; what the slot held before is gone.
+        """Fill a free slot while other slots are in use; replaces the slot's previous domain.
 
-        A slot beyond the last, or a layout wider than the banks, makes more room. The caller ensures that the slot is
-        free: no plan for it waits or runs.
+        A slot beyond the last, or a layout wider than the banks, enlarges the banks. The caller ensures that no plan
+        for the slot is waiting or running.
         """
         ...
 
     def vacate(self, slot: int) -> None:
-        """Free a slot and release what it held."""
+        """Free a slot and its memory."""
         ...
 
     def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:
-        """One search per plan, in order; certified ones may come out unproven (see `widened`)."""
+        """One search per plan, in order. Certified plans may need further, wider searches, see `widened`."""
         ...
 
     def widened(self, plan: RankingPlan, ranking: Ranking) -> RankingPlan | None:
-        """What to search next to prove a certified plan's ranking; None where it is proven or at its limit."""
+        """The next plan to prove a certified plan's ranking; None if it is proven or cannot be widened further."""
         ...
 
     def score(self, batch: Sequence[ScoringPlan]) -> tuple[list[LogProbs], Timings]:
@@ -141,5 +142,5 @@ class Engine(Protocol):
         ...
 
     def open_texts(self, num_rows: int) -> TextSession:
-        """A session with room for `num_rows` texts that are generated side by side, step by step."""
+        """Open a session with `num_rows` rows."""
         ...

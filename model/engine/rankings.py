@@ -1,4 +1,4 @@
-"""From what the network computed to rankings, and what to search next where a ranking must be proven."""
+"""Rankings from the results of searches and scores, and the widening of certified searches."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from model.engine.plans import RankingPlan, ScoringPlan
 from model.engine.protocol import LogProbs, Ranking
 
 CERTIFIED_BEAM_LIMIT = 2048
-_CERTIFIED_GROWTH = 4
+_CERTIFIED_GROWTH = 4  # factor of the beams from one search to the next
 
 
 def rankings_of(beams: ItemBeams, plans: Sequence[RankingPlan]) -> list[Ranking]:
-    """At most k items of each row, with how many of them are proven."""
+    """The k best items of each row, with the number of proven ones."""
     found = (beams.scores > float("-inf")).sum(1).tolist()
     counts = [min(plan.k, number) for plan, number in zip(plans, found, strict=True)]
     proven = exact_prefixes(beams, counts)
@@ -34,9 +34,9 @@ def rankings_of(beams: ItemBeams, plans: Sequence[RankingPlan]) -> list[Ranking]
 
 
 def ranking_of_scores(plan: ScoringPlan, log_probs: LogProbs) -> Ranking:
-    """The k best candidates by P(yes) / (P(yes) + P(no)); ties keep the candidates' order.
+    """The k best candidates by P(yes) / (P(yes) + P(no)). Ties keep the order of the candidates; all are proven.
 
-    Every candidate was scored, so all items are proven.
+    Raises ValueError if the log-probabilities do not match the plan's leaves.
     """
     yes, no = np.asarray(log_probs, dtype=np.float64).reshape(len(plan.leaves), 2).T
     scores = 1.0 / (1.0 + np.exp(no - yes))
@@ -46,9 +46,9 @@ def ranking_of_scores(plan: ScoringPlan, log_probs: LogProbs) -> Ranking:
 
 
 def widened_plan(plan: RankingPlan, ranking: Ranking, trie: Trie, beam_limit: int) -> RankingPlan | None:
-    """What to search next to prove a certified plan's ranking; None where it is proven, or cannot be widened.
+    """The next plan to prove a certified plan's ranking; None if it is proven or cannot be widened further.
 
-    At most as wide as the limit, the trie's widest level, or what was asked for.
+    The beams are limited by `beam_limit` and by the trie's widest level, but not below the requested beams.
     """
     if not plan.certified or ranking.exact_prefix == len(ranking.leaves):
         return None

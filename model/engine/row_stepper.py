@@ -1,4 +1,4 @@
-"""The network as generated texts see it: rows that begin, go on and end independently of each other."""
+"""Decode steps of the network for text sessions: rows begin and end independently of each other."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from model.network.row_cache import RowSelection
 from model.network.stacks import Memory
 
 Encode = Callable[[Sequence[Plan]], tuple[Vip5Network, Memory]]
-"""Reads prompts; the returned network decodes them and all texts that were admitted before."""
+"""Encodes prompts; the returned network decodes them and all texts that were admitted before."""
 
 
 class NetworkRowStepper:
-    """Decodes rows at different positions, one token of each at a time."""
+    """A RowStepper over the network."""
 
     def __init__(self, encode: Encode, network: Vip5Network, *, is_static: bool) -> None:
         self._encode = encode
@@ -29,17 +29,17 @@ class NetworkRowStepper:
         self._rows: TextRows[RowIndex] = TextRows(network, self._row_index, is_static=is_static)
 
     def admit(self, rows: Sequence[int], plans: Sequence[Plan]) -> None:
-        """Read prompts; the rows must be free."""
+        """Encode prompts into rows, which must be free."""
         network, memory = self._encode(plans)
         self._rows.admit(rows, plans, memory)
-        # Domains are never narrowed or moved, so rows that an earlier network began go on in a later one.
+        # Banks never shrink and domains never move, so a later network can continue rows that an earlier one began.
         self._network = network
 
     def release(self, row: int) -> None:
         self._rows.release(row)
 
     def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
-        """Feed tokens [n] to the rows [n], all of them admitted → logits [n, V] in float32."""
+        """Feed tokens [n] to rows [n], all of them admitted → logits [n, V] in float32."""
         selected = self._rows.select(rows)
         selection = selected.selection
         cache = self._rows.cache.at_step(selection)

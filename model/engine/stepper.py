@@ -1,4 +1,4 @@
-"""The network as the searches see it: one decode step at a time over a static cache."""
+"""Decode steps of the network for beam searches, over a static cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.network.stacks import Memory
 
 
 class NetworkStepper:
-    """Decodes the rows of one encoded batch; knows how far it is."""
+    """The decode loop of one encoded batch; keeps the current position."""
 
     def __init__(
         self, network: Vip5Network, memory: Memory, rows: RowIndex, *, num_beams: int, max_length: int
@@ -22,7 +22,7 @@ class NetworkStepper:
         self._cache = network.new_cache(memory.keys[0].shape[0], num_beams, max_length)
 
     def step(self, tokens: Tensor, parents: Tensor | None) -> Tensor:
-        """Tokens [B, n] of each beam, going on from beams parents [B, n] of the last step → logits [B, n, V]."""
+        """Tokens [B, n] of beams that continue beams parents [B, n] of the last step → logits [B, n, V]."""
         if parents is not None:
             self._cache.reorder(parents)
         bias = self._biases[self._cache.length]

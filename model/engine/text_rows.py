@@ -1,4 +1,4 @@
-"""Bookkeeping of a row stepper: which rows are taken by which texts, and what their steps share."""
+"""Bookkeeping of row steppers: the texts in the rows of a cache, and the inputs that their steps share."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class SelectedRows(Generic[S]):
-    """The rows of a step and what is the same in each of their steps."""
+    """The rows of a step, with the inputs that are the same in each step."""
 
     selection: RowSelection
     shared: S
 
 
 class TextRows(Generic[S]):
-    """Rows of a cache that texts occupy from `admit` to `release`. A selection is kept until rows change or move."""
+    """Rows of a cache, occupied by texts from `admit` to `release`. Caches the last selection of rows."""
 
     def __init__(
         self, network: Vip5Network, share: Callable[[RowSelection, list[Plan]], S], *, is_static: bool
     ) -> None:
-        """`share` makes what the steps of a selection have in common, from the plan of each selected row.
+        """`share` computes the shared inputs of a selection, given the plan of each selected row.
 
-        `is_static` runs every step over all rows there is room for, as RowCache has it.
+        With `is_static` each step runs over all rows of the cache, see RowCache.
         """
         self.cache = RowCache(network, is_static=is_static)
         self._share = share
@@ -39,7 +39,7 @@ class TextRows(Generic[S]):
         self._selected: SelectedRows[S] | None = None
 
     def admit(self, rows: Sequence[int], plans: Sequence[Plan], memory: Memory) -> None:
-        """Begin texts in free rows, whose prompts have been read into a batch's memory."""
+        """Begin texts in free rows, with the encoded prompts of one batch."""
         self.cache.occupy(rows, memory, [plan.longest for plan in plans])
         self._plans.update(zip(rows, plans, strict=True))
         self._selected = None
@@ -52,12 +52,12 @@ class TextRows(Generic[S]):
             self._selected = None
 
     def select(self, rows: Sequence[int]) -> SelectedRows[S]:
-        """Make room for one more token of these rows, all of them admitted."""
+        """Reserve space for the next token of these rows, all of them admitted."""
         if self.cache.reserve_step():
             self._selected = None
         if self._selected is None or not (self._is_static or self._selected.selection.rows == tuple(rows)):
             selection = self.cache.select(rows)
-            some = next(iter(self._plans.values()))  # read for a row that is free
-            plans = [self._plans.get(row, some) for row in selection.rows]
+            placeholder = next(iter(self._plans.values()))  # for free rows of a static cache
+            plans = [self._plans.get(row, placeholder) for row in selection.rows]
             self._selected = SelectedRows(selection, self._share(selection, plans))
         return self._selected

@@ -1,4 +1,4 @@
-"""Texts that are generated side by side: one-beam texts a token each per step, searches with several beams in turn."""
+"""Text sessions: one-beam texts advance together, one token per step; searches with several beams run in turn."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class _WaitingSearch:
 
 
 class DecodingTextSession:
-    """Rows of an executor, which texts occupy from when they are admitted until they end or are cancelled.
+    """A TextSession over an executor. A text occupies a row from its admission until it ends or is cancelled.
 
-    Searches with several beams occupy a row too; one of them runs at a time, the oldest, so that only its beams take
-    memory and no other text waits for more than one of its steps.
+    Only the oldest search with several beams runs, so that only its beams take memory and other texts wait for at most
+    one of its steps.
     """
 
     def __init__(self, executor: Executor, num_rows: int, special: SpecialIds) -> None:
@@ -96,7 +96,7 @@ class DecodingTextSession:
         row, waiting = next(iter(self._searches.items()))
         try:
             best = self._step_search(row, waiting)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the texts beside it have taken their step
+        except Exception as error:  # noqa: BLE001  # the one-beam texts have already taken their step
             self._end_search(row)
             return [TextProgress(row, failure=error)]
         if best is None:
@@ -105,7 +105,7 @@ class DecodingTextSession:
         return [TextProgress(row, finished=_generated(best, "stop" if best.is_complete else "length"))]
 
     def _step_search(self, row: int, waiting: _WaitingSearch) -> Hypothesis | None:
-        """The best text once the search has ended."""
+        """Take a step; returns the best text if the search has ended."""
         if self._running is None:
             self._running = row, self._search(waiting)
         _, search = self._running
@@ -127,7 +127,7 @@ class DecodingTextSession:
         self._give_back(row)
 
     def _give_back(self, row: int) -> None:
-        # Low rows first: what is used stays close together.
+        # Rows are given out lowest first, so that the rows in use are contiguous.
         self._free = sorted([*self._free, row])
 
 

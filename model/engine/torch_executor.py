@@ -1,4 +1,4 @@
-"""The network on torch, on any device."""
+"""The executor for torch, on any device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from model.network.stacks import Memory
 
 
 class TorchExecutor:
-    """Runs a network as it is, operator by operator."""
+    """Runs the network operator by operator."""
 
     def __init__(self, network: Vip5Network, device: torch.device) -> None:
         if device.type == "cpu":
@@ -54,7 +54,7 @@ class TorchExecutor:
         return batch.network, batch.memory
 
     def place(self, slot: int, placement: Placement) -> None:
-        # Batches hold on to the network that they began with, so a wider one can take its place at any time.
+        # Running batches keep their own reference to the network, so it can be replaced at any time.
         network = self._network
         if not fits(network, slot, placement.layout):
             network = with_layout(network, slot, placement.layout)
@@ -64,7 +64,7 @@ class TorchExecutor:
 
 @dataclass(frozen=True)
 class TorchBatch:
-    """Prompts that the encoder has read."""
+    """An EncodedBatch of torch."""
 
     network: Vip5Network
     memory: Memory

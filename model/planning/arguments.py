@@ -1,6 +1,6 @@
-"""From names in a request to a prompt's arguments: its template, its user, its items.
+"""Arguments of a prompt: its template, user and items, from the names in a request.
 
-Unknown items and users are left out and noted as degradations; an error is raised only where nothing is left to answer.
+Unknown items and users are omitted and noted as degradations; an error is raised only if no answer is possible.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from model.prompts.prompt import Prompt
 from model.prompts.templates import TEMPLATES, Template
 
 ANONYMOUS_INDEX = "0"
-"""The model's index of a user whom the domain does not know; VIP5's users count from 1."""
+"""Index of an unknown user in prompts; VIP5's users count from 1."""
 
 _MAX_NAMED = 5
 
 
 def template_of(template_id: str, task: Task) -> Template:
-    """Raises UnknownTemplateError for one of another task, too."""
+    """Raises UnknownTemplateError for a template that does not exist or belongs to another task."""
     template = TEMPLATES.get(template_id)
     if template is None or template.task != task:
         known = ", ".join(name for name, each in TEMPLATES.items() if each.task == task)
@@ -35,18 +35,18 @@ def template_of(template_id: str, task: Task) -> Template:
 
 
 def known_rows(domain: ServedDomain, item_ids: Sequence[str], name: str, notes: list[Degradation]) -> list[int]:
-    """Catalog rows of the known items; the others are noted under the request's field `name`."""
+    """Catalog rows of the known items. The others are noted with `name`, the field of the request."""
     rows = [(item_id, domain.catalog.row_of(item_id)) for item_id in item_ids]
     unknown = [item_id for item_id, row in rows if row is None]
     if unknown:
         named = ", ".join(unknown[:_MAX_NAMED]) + (", …" if len(unknown) > _MAX_NAMED else "")
-        detail = f"{len(unknown)} of {name} not in the catalog and left out: {named}"
+        detail = f"{len(unknown)} of {name} omitted, not in the catalog: {named}"
         notes.append(Degradation(DegradationKind.UNKNOWN_ITEMS, detail))
     return [row for _, row in rows if row is not None]
 
 
 def required_rows(domain: ServedDomain, item_ids: Sequence[str], name: str, notes: list[Degradation]) -> list[int]:
-    """As `known_rows`; raises InputError where none is known."""
+    """As `known_rows`, but raises InputError if no item is known."""
     rows = known_rows(domain, item_ids, name, notes)
     if not rows:
         items = "items of the history" if name == "history" else name
@@ -61,12 +61,12 @@ def required_rows(domain: ServedDomain, item_ids: Sequence[str], name: str, note
 def with_user(
     values: PromptValues, domain: ServedDomain, template: Template, query: UserQuery, notes: list[Degradation]
 ) -> PromptValues:
-    """The values with the user's index and name: from the domain's table of users, or as given where there is none."""
+    """The values with the user's index and name, from the domain's table of users or, without one, from the request."""
     index, name = query.user_id, query.user_name or query.user_id
     if query.user_id is None:
         index, name = ANONYMOUS_INDEX, query.user_name or f"user_{ANONYMOUS_INDEX}"
         if template.needs("user_index") or (template.needs("user_name") and query.user_name is None):
-            detail = f"template {template.template_id} speaks of a user whom the request does not name"
+            detail = f"template {template.template_id} refers to a user that the request does not identify"
             notes.append(Degradation(DegradationKind.ANONYMOUS_USER, detail))
     elif (users := domain.users) is not None:
         row = users.row_of(query.user_id)
@@ -83,5 +83,5 @@ def note_truncation(prompts: Sequence[Prompt], notes: list[Degradation]) -> None
     truncated = [prompt for prompt in prompts if prompt.is_truncated]
     if truncated:
         longest = max(prompt.num_tokens_untruncated for prompt in truncated)
-        detail = f"the prompt has {longest} tokens, the model reads the first {truncated[0].num_tokens}"
+        detail = f"the prompt has {longest} tokens; the model reads only the first {truncated[0].num_tokens}"
         notes.append(Degradation(DegradationKind.PROMPT_TRUNCATED, detail))

@@ -1,4 +1,4 @@
-"""A domain as it is served: an immutable snapshot of its adapter's place, catalog, trie and prompt settings."""
+"""A served domain: an immutable snapshot of its slot, catalog, trie and prompt settings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RATED = re.compile(r"\s*(?P<stars>\d+(\.\d+)?)\s*,\s*(?P<text>.*)", re.DOTALL)
 
 @dataclass(frozen=True, eq=False)
 class ServedDomain:
-    """Everything that a request to a domain needs but for the weights, which lie in the engine at `slot`."""
+    """All that planning needs of a domain. Its weights are in the engine, at `slot`."""
 
     slot: int
     spec: DomainSpec
@@ -37,11 +37,11 @@ class ServedDomain:
     tokenizer: TextTokenizer
     assembler: PromptAssembler
     trie: Trie
-    leaves_of_rows: NDArray[np.int32] = field(repr=False)  # [N]
+    leaves_of_rows: NDArray[np.int32] = field(repr=False)  # [N], leaf of the trie by catalog row
 
     @classmethod
     def of(cls, slot: int, files: DomainFiles, tokenizer: TextTokenizer, bundle_hash: str) -> ServedDomain:
-        """Prepare the catalog's texts for prompts and build its trie."""
+        """Tokenise the catalog's texts for prompts and build its trie."""
         catalog = files.catalog
         assembler = PromptAssembler(
             tokenizer,
@@ -73,14 +73,14 @@ class ServedDomain:
 
     @property
     def degraded(self) -> tuple[Degradation, ...]:
-        """What makes every answer of the domain less than it could be."""
+        """Degradations of every answer of the domain."""
         if self.spec.trained:
             return ()
-        detail = f"the weights of {self.name} were never tuned; its answers mean nothing"
+        detail = f"the weights of {self.name} were never tuned; its answers are meaningless"
         return (Degradation(DegradationKind.UNTRAINED_MODEL, detail),)
 
     def with_catalog(self, catalog: Catalog) -> ServedDomain:
-        """The domain with other facts about the same items; trie and token pieces are shared as far as they hold."""
+        """The domain with changed columns of the same items. Shares the trie, and token pieces of equal titles."""
         has_same_titles = catalog.titles is self.catalog.titles
         assembler = self.assembler if has_same_titles else self.assembler.with_titles(catalog.titles)
         return replace(self, catalog=catalog, assembler=assembler)
@@ -90,7 +90,7 @@ class ServedDomain:
         return self.trie.rows_of_leaves[leaves]
 
     def eligible(self, where: Mapping[str, tuple[Scalar, ...]]) -> LeafMask:
-        """Leaves of the active items that a filter admits. Raises UnknownColumnError or InputError for a bad one."""
+        """Leaves of the active items that match a filter. Raises UnknownColumnError and InputError."""
         key = tuple(
             (column, tuple((type(value), value) for value in values)) for column, values in sorted(where.items())
         )
@@ -98,12 +98,12 @@ class ServedDomain:
         return mask
 
     def text_of(self, token_ids: Sequence[int]) -> str:
-        """Decoded text, without special tokens."""
+        """Decode a text, without special tokens."""
         return self.tokenizer.decode(token_ids)
 
     @staticmethod
     def rated_text(text: str) -> tuple[float | None, str]:
-        """Star rating and explanation of a C-7 or C-8 answer, `4.0 , the text`; None where there is no rating."""
+        """Split `4.0 , the text`, an answer to C-7 or C-8, into rating and explanation; None without a rating."""
         match = _RATED.fullmatch(text)
         return (None, text) if match is None else (float(match["stars"]), match["text"])
 

@@ -1,4 +1,4 @@
-"""From a query for an explanation to a plan for a text."""
+"""Plans explanations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REQUEST_FIELDS: dict[Argument, str] = {"feature": "feature", "stars": "star_rat
 
 
 def plan_explanation(domain: ServedDomain, query: ExplanationQuery) -> TextPlan:
-    """Why a user would like an item, by the named template or the best that the given fields allow.
+    """Plan an explanation with the requested template, or the most specific one for the given fields.
 
     Raises InputError kinds.
     """
@@ -51,7 +51,7 @@ def plan_explanation(domain: ServedDomain, query: ExplanationQuery) -> TextPlan:
 
 
 def _best_template(query: ExplanationQuery) -> str:
-    """VIP5's templates by how much they tell the model; those with a name where one is given."""
+    """The template that uses most of the given fields; with a user name if one is given or user_id is missing."""
     has_name = query.user_name is not None or query.user_id is None
     if query.feature is not None and query.star_rating is not None:
         return "C-12" if has_name else "C-11"

@@ -1,4 +1,4 @@
-"""Which images a plan's prompts show, and their features."""
+"""The images of a plan's prompts and their features."""
 
 # I images of a prompt, U distinct images of a plan, D width of a feature
 
@@ -17,14 +17,14 @@ P = TypeVar("P", bound=Plan)
 
 
 def image_rows(plan: Plan) -> list[int]:
-    """Catalog rows of the items whose images the prompts show, each once: [U]."""
+    """Distinct catalog rows of the items whose images are in the prompts: [U]."""
     return list(dict.fromkeys(row for prompt in plan.prompts for row in prompt.image_items))
 
 
 def with_features(plan: P, features: NDArray[np.float32], is_present: NDArray[np.bool_], shortfall: str = "") -> P:
-    """The plan with features [U, D] of its `image_rows`, zero where `is_present` [U] is false.
+    """The plan with features [U, D] of its `image_rows`; they must be zero where `is_present` [U] is false.
 
-    Missing features are noted; `shortfall` says why items that may have some lack them.
+    Missing features are noted as a degradation. `shortfall` is the reason if a store could not be read in time.
     """
     place_of = {row: place for place, row in enumerate(image_rows(plan))}
     by_prompt = tuple(features[[place_of[row] for row in prompt.image_items]] for prompt in plan.prompts)

@@ -1,7 +1,7 @@
-"""What planning reads of a request: protocols that the bodies of HTTP requests satisfy as they are.
+"""Queries: the fields of a request that planning reads.
 
-Callers without a body (evaluation, benchmarks) use the Offline classes, whose defaults are those of the bodies. Ranges
-are checked where queries are planned.
+The bodies of HTTP requests satisfy these protocols. Callers without a body (evaluation, benchmarks) use the Offline
+classes, which have the same defaults. Planning checks the values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Exactness = Literal["beam", "certified"]
 
 
 class UserQuery(Protocol):
-    """Who asks, and by which prompt; None for the domain's choice."""
+    """User and template; None for the domain's default."""
 
     @property
     def user_id(self) -> str | None: ...
@@ -27,7 +27,7 @@ class UserQuery(Protocol):
 
 
 class RankingQuery(UserQuery, Protocol):
-    """How items are ranked."""
+    """Options of a ranking."""
 
     @property
     def k(self) -> int: ...
@@ -44,7 +44,7 @@ class RankingQuery(UserQuery, Protocol):
 
 
 class SequentialQuery(RankingQuery, Protocol):
-    """Next items for a history, oldest first."""
+    """Rank next items for a history, oldest item first."""
 
     @property
     def history(self) -> Sequence[str]: ...
@@ -55,14 +55,14 @@ class SequentialQuery(RankingQuery, Protocol):
 
 
 class DirectQuery(RankingQuery, Protocol):
-    """Rank given candidates, or the whole catalog (None)."""
+    """Rank candidates, or the whole catalog if they are None."""
 
     @property
     def candidates(self) -> Sequence[str] | None: ...
 
 
 class ExplanationQuery(UserQuery, Protocol):
-    """Why a user would like an item."""
+    """Explain why a user would like an item."""
 
     @property
     def item_id(self) -> str: ...

@@ -1,4 +1,4 @@
-"""From a query for items to a plan: a constrained search, or one yes/no question for each candidate."""
+"""Plans rankings: a constrained search, or one yes/no question for each candidate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT_BEAMS = 20
 
 
 def plan_sequential(domain: ServedDomain, query: SequentialQuery) -> RankingPlan | ScoringPlan:
-    """Next items for a history. A-7 and A-8 ask yes or no about each of `include_items`. Raises InputError kinds."""
+    """Next items for a history. Templates A-7 and A-8 score each of `include_items`. Raises InputError kinds."""
     template = template_of(query.template or domain.spec.prompts.sequential, "sequential")
     notes: list[Degradation] = []
     history = required_rows(domain, query.history, "history", notes)
@@ -30,7 +30,7 @@ def plan_sequential(domain: ServedDomain, query: SequentialQuery) -> RankingPlan
     elif template.target == "yes_no":
         raise InputError(
             f"template {template.template_id} asks yes or no about each of include_items; give include_items, "
-            "or take one of A-1 to A-6 and A-9",
+            "or choose one of A-1 to A-6 and A-9",
             field="include_items",
         )
     values = with_user(PromptValues(history=tuple(history)), domain, template, query, notes)
@@ -39,11 +39,11 @@ def plan_sequential(domain: ServedDomain, query: SequentialQuery) -> RankingPlan
     eligibility = _eligibility(domain, query, included, excluded, notes)
     if template.target == "yes_no":
         return _scoring_plan(domain, query, template, values, _eligible(domain, included or (), eligibility), notes)
-    return _search(domain, query, template, values, eligibility, notes)
+    return _ranking_plan(domain, query, template, values, eligibility, notes)
 
 
 def plan_direct(domain: ServedDomain, query: DirectQuery) -> RankingPlan | ScoringPlan:
-    """Rank candidates, or the whole catalog; B-1 to B-4 ask yes or no about each candidate. Raises InputError kinds."""
+    """Candidates, or the whole catalog. Templates B-1 to B-4 score each candidate. Raises InputError kinds."""
     template = template_of(query.template or domain.spec.prompts.direct, "direct")
     notes: list[Degradation] = []
     excluded = known_rows(domain, query.exclude_items, "exclude_items", notes)
@@ -53,14 +53,14 @@ def plan_direct(domain: ServedDomain, query: DirectQuery) -> RankingPlan | Scori
     elif template.target == "yes_no":
         raise InputError(
             f"template {template.template_id} asks yes or no about each candidate; give candidates, "
-            "or take one of B-5 to B-8 to rank the whole catalog",
+            "or choose one of B-5 to B-8 to rank the whole catalog",
             field="candidates",
         )
     values = with_user(PromptValues(candidates=tuple(candidates or ())), domain, template, query, notes)
     eligibility = _eligibility(domain, query, candidates, excluded, notes)
     if template.target == "yes_no":
         return _scoring_plan(domain, query, template, values, _eligible(domain, candidates or (), eligibility), notes)
-    return _search(domain, query, template, values, eligibility, notes)
+    return _ranking_plan(domain, query, template, values, eligibility, notes)
 
 
 def _eligibility(
@@ -70,7 +70,7 @@ def _eligibility(
     excluded: Sequence[int],
     notes: list[Degradation],
 ) -> Eligibility:
-    """Leaves that the query admits, from catalog rows that only may and that may not be returned."""
+    """Leaves that the query allows: active items that match its filter, among `included` and not `excluded`."""
     leaves = domain.leaves_of_rows
     eligibility = Eligibility.of(
         domain.eligible(query.where),
@@ -78,12 +78,12 @@ def _eligibility(
         include=None if included is None else (int(leaves[row]) for row in included),
     )
     if eligibility.num_eligible == 0:
-        detail = "the constraints leave no item of the catalog; nothing can be recommended"
+        detail = "no item of the catalog satisfies the constraints; nothing can be recommended"
         notes.append(Degradation(DegradationKind.NO_ELIGIBLE_ITEMS, detail))
     return eligibility
 
 
-def _search(
+def _ranking_plan(
     domain: ServedDomain,
     query: RankingQuery,
     template: Template,
@@ -91,7 +91,7 @@ def _search(
     eligibility: Eligibility,
     notes: list[Degradation],
 ) -> RankingPlan:
-    """One search over the eligible items."""
+    """A search over the eligible items."""
     num_beams = _num_beams(query)
     prompt = domain.assembler.assemble(template, values)
     note_truncation([prompt], notes)
@@ -117,7 +117,7 @@ def _scoring_plan(
     rows: Sequence[int],
     notes: list[Degradation],
 ) -> ScoringPlan:
-    """One yes/no prompt for each of the catalog rows."""
+    """A yes/no prompt for each of the catalog rows."""
     prompts = tuple(domain.assembler.assemble(template, replace(values, item=row)) for row in rows)
     note_truncation(prompts, notes)
     answers = tuple((*domain.tokenizer.words(word), domain.tokenizer.eos_id) for word in ("yes", "no"))
@@ -134,7 +134,7 @@ def _scoring_plan(
 
 
 def _eligible(domain: ServedDomain, rows: Sequence[int], eligibility: Eligibility) -> list[int]:
-    """Eligible rows in their order, each once."""
+    """The distinct eligible rows, in order."""
     is_eligible = eligibility.mask()
     return [row for row in dict.fromkeys(rows) if is_eligible[domain.leaves_of_rows[row]]]
 
@@ -143,8 +143,8 @@ def _num_beams(query: RankingQuery) -> int:
     num_beams = max(DEFAULT_BEAMS, query.k) if query.num_beams is None else query.num_beams
     if num_beams < query.k:
         raise InputError(
-            f"num_beams is {num_beams}, k is {query.k}; a search returns at most one item a beam: raise num_beams or "
-            "lower k",
+            f"num_beams is {num_beams}, k is {query.k}; a search returns at most one item per beam: raise num_beams "
+            "or lower k",
             field="num_beams",
         )
     return num_beams

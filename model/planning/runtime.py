@@ -1,4 +1,4 @@
-"""From a bundle on disk to an engine and the domains that it serves."""
+"""Loads a bundle: the engine and the domains that it serves."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from model.planning.domain import ServedDomain
 
 @dataclass(frozen=True, eq=False)
 class Runtime:
-    """A loaded bundle, ready to answer."""
+    """A loaded bundle."""
 
     engine: Engine
     domains: dict[str, ServedDomain]
     bundle_hash: str
     foundation: Foundation
-    files: dict[str, DomainFiles]  # by domain; adapters are needed again where a catalog grows
+    files: dict[str, DomainFiles]  # by domain; a catalog that grows needs its adapter again
 
     @property
     def feature_files(self) -> dict[str, Path]:
-        """Embedded feature stores by domain, for those that have one."""
+        """Paths of the embedded feature stores, by domain."""
         return {name: files.features_path for name, files in self.files.items() if files.features_path is not None}
 
 
@@ -41,11 +41,11 @@ def load_runtime(
     engine: EngineName = "auto",
     buckets: Path | None = None,
 ) -> Runtime:
-    """Verify and load a bundle onto a device.
+    """Verify a bundle and load it onto a device.
 
-    `num_threads` sets how many threads the model computes with in this process; `buckets` is a file of shapes that
-    `vip5 bench --out` made, for searches captured on a GPU. Raises BundleError kinds for a bundle that breaks a rule,
-    and EngineError for a device or an engine that is not there.
+    `num_threads` sets torch's number of threads in this process. `buckets` is a file of shapes written by
+    `vip5 bench --out`, for searches captured on a GPU. Raises BundleError kinds for an invalid bundle, and
+    EngineError for a device or engine that is not available.
     """
     target = _device(device)
     shapes = None if buckets is None else read_buckets(buckets)
@@ -70,8 +70,8 @@ def load_runtime(
 def _device(name: str) -> torch.device:
     try:
         return torch.zeros(0, device=name).device
-    except (AssertionError, RuntimeError, NotImplementedError) as error:  # torch has one for each reason
+    except (AssertionError, RuntimeError, NotImplementedError) as error:  # torch raises a different one for each reason
         raise EngineError(
-            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); take cpu, or install a torch build "
-            "and a driver that know it"
+            f"device {name!r} is not available ({str(error).splitlines()[0]}); choose cpu, or install a torch build "
+            "and a driver for it"
         ) from error

@@ -1,1 +1,1 @@
-"""The engine for GPUs: whole searches captured in CUDA graphs over static buffers; runs uncaptured anywhere."""
+"""The engine for GPUs: whole searches, captured as CUDA graphs over static buffers; runs uncaptured on any device."""

@@ -1,6 +1,4 @@
-"""Shapes that searches are captured for, and which of them a batch takes."""
-
-# B rows, S source length, I images, K beams, E listed leaves
+"""Buckets: the shapes that searches are captured for, and the choice of one for a batch."""
 
 from __future__ import annotations
 
@@ -12,22 +10,22 @@ from model.errors import EngineError
 
 @dataclass(frozen=True, order=True)
 class Bucket:
-    """One shape. `is_mixed` has room for a domain of its own in each row; else all rows are of one."""
+    """Upper limits of a batch. With `is_mixed` each row may have its own domain; otherwise all rows share one."""
 
     num_rows: int
-    num_tokens: int
+    num_tokens: int  # of the longest prompt
     num_beams: int
-    num_listed: int
+    num_listed: int  # leaves in the longest list of included or excluded items
     is_mixed: bool
 
     def covers(self, other: Bucket) -> bool:
-        """Whether what fits the other fits this one."""
+        """Whether every batch that fits the other bucket fits this one."""
         mine, theirs = astuple(self), astuple(other)
         return all(one >= another for one, another in zip(mine, theirs, strict=True))
 
     @property
     def cost(self) -> int:
-        """Rows through the network, roughly: tokens read and beams decoded."""
+        """Estimated work: tokens to encode and beams to decode."""
         return self.num_rows * (self.num_tokens + 4 * self.num_beams)
 
     def to_json(self) -> dict[str, int | bool]:
@@ -35,13 +33,13 @@ class Bucket:
 
     @classmethod
     def from_json(cls, stored: object) -> Bucket:
-        """Read what `to_json` gave. Raises EngineError for anything else."""
+        """Inverse of `to_json`. Raises EngineError for invalid input."""
         names = [each.name for each in fields(cls)]
         if not isinstance(stored, dict) or sorted(stored) != sorted(names):
-            raise EngineError(f"{stored!r} is no bucket; it needs exactly {', '.join(names)}")
+            raise EngineError(f"{stored!r} is not a bucket; it must have exactly the keys {', '.join(names)}")
         sizes = [stored[name] for name in names[:-1]]
         if not all(type(size) is int and size > 0 for size in sizes) or type(stored["is_mixed"]) is not bool:
-            raise EngineError(f"{stored!r} is no bucket; sizes are numbers above 0, is_mixed is true or false")
+            raise EngineError(f"{stored!r} is not a bucket; sizes must be integers above 0, is_mixed true or false")
         return cls(**stored)
 
 
@@ -51,17 +49,17 @@ def astuple(bucket: Bucket) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The sizes that buckets are made of, ascending; rows are limited where beams or tokens are many."""
+    """Allowed sizes of buckets, ascending. `max_beams` and `max_tokens` limit the rows of large buckets."""
 
     rows: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
     tokens: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     beams: tuple[int, ...] = (10, 20, 50, 100, 256)
     listed: tuple[int, ...] = (64, 1024)
-    max_beams: int = 5120  # of all rows together
-    max_tokens: int = 32768  # likewise
+    max_beams: int = 5120  # total of all rows
+    max_tokens: int = 32768  # total of all rows
 
     def holds(self, need: Bucket) -> bool:
-        """Whether there is a step for each size; what is beyond runs uncaptured."""
+        """Whether all sizes are within the ladder; larger searches run uncaptured."""
         return (
             need.num_tokens <= self.tokens[-1]
             and need.num_beams <= self.beams[-1]
@@ -70,7 +68,7 @@ class Ladder:
         )
 
     def bucket(self, need: Bucket) -> Bucket:
-        """The smallest bucket that covers a need; sizes beyond the ladder become powers of two."""
+        """Round sizes up to the ladder; sizes beyond it become powers of two."""
         return replace(
             need,
             num_rows=_step(self.rows, need.num_rows),
@@ -80,13 +78,13 @@ class Ladder:
         )
 
     def max_rows(self, need: Bucket) -> int:
-        """How many rows of these sizes may run together; at least the smallest step."""
+        """Largest number of rows with these sizes; at least the ladder's smallest."""
         sized = self.bucket(need)
         limit = min(self.max_beams // sized.num_beams, self.max_tokens // sized.num_tokens)
         return max([rows for rows in self.rows if rows <= limit], default=self.rows[0])
 
     def default_buckets(self, num_beams: int = 20) -> list[Bucket]:
-        """What is captured where nothing was measured: usual prompts at every number of rows, largest first."""
+        """Buckets to capture by default: common prompt lengths with every number of rows, largest first."""
         usual = [tokens for tokens in self.tokens if tokens <= 256] or [self.tokens[0]]
         needs = [
             Bucket(rows, tokens, num_beams, self.listed[0], is_mixed=False) for rows in self.rows for tokens in usual
@@ -95,7 +93,7 @@ class Ladder:
 
 
 def cheapest_cover(buckets: Iterable[Bucket], need: Bucket, *, at_most: int) -> Bucket | None:
-    """The cheapest of the buckets that covers a need at a cost of `at_most`."""
+    """The cheapest bucket that covers a need and costs `at_most`; None if there is none."""
     return min((one for one in buckets if one.cost <= at_most and one.covers(need)), key=_cost, default=None)
 
 

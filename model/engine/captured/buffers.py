@@ -1,4 +1,4 @@
-"""Static inputs and outputs of a captured search: one packed copy goes in, one comes out."""
+"""Static inputs and outputs of a captured search, each packed into one buffer and transferred in one copy."""
 
 # B rows, S source length, I images, F feature width, K beams, E listed leaves
 
@@ -19,7 +19,7 @@ from model.engine.captured.buckets import Bucket
 
 _ALIGNMENT = 256
 
-Array = TypeVar("Array", Tensor, NDArray[Any])  # of int32 and float32, as the fields say
+Array = TypeVar("Array", Tensor, NDArray[Any])  # int32 or float32, see the fields
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, tuple[Shape, torch.dtype]]
@@ -27,9 +27,9 @@ Shapes = Mapping[str, tuple[Shape, torch.dtype]]
 
 @dataclass(frozen=True)
 class SearchInputs(Generic[Array]):
-    """What a search reads. Numbers of rows are B, or 1 where all rows read the same domain's weights."""
+    """Inputs of a search: int32 unless noted. `domains` and `adapters` have 1 entry if all rows share a domain."""
 
-    input_ids: Array  # [B, S], int32, as is what has no other type here
+    input_ids: Array  # [B, S]
     whole_word_ids: Array  # [B, S]
     category_ids: Array  # [B, S]
     domains: Array  # [B] or [1]
@@ -41,20 +41,20 @@ class SearchInputs(Generic[Array]):
     list_sign: Array  # [B, 1]
     listed: Array  # [B, E]
     features: Array  # [B, I, F], float32
-    options: RowOptions[Array]  # [B, 1], of ROW_OPTION_TYPES
+    options: RowOptions[Array]  # [B, 1], types: ROW_OPTION_TYPES
 
 
 @dataclass(frozen=True)
 class SearchOutputs:
-    """What a search writes."""
+    """Outputs of a search."""
 
-    scores: Tensor  # [B, K], float32, NEG_INF where fewer items were found
+    scores: Tensor  # [B, K], float32, NEG_INF beyond the items found
     bound: Tensor  # [B], float32
     leaves: Tensor  # [B, K], int32
 
 
 class SearchBuffers:
-    """The two packed buffers of a bucket on the host and on the device, and views into them."""
+    """Packed inputs and outputs of a bucket on the host and on the device, with views of them."""
 
     def __init__(self, bucket: Bucket, num_images: int, feature_dim: int, device: torch.device) -> None:
         shapes = _input_shapes(bucket, num_images, feature_dim)
@@ -74,17 +74,17 @@ class SearchBuffers:
         self.found = SearchOutputs(**_views(self._host_out, results))
 
     def send(self) -> None:
-        """Copy all inputs to the device, without waiting."""
+        """Copy all inputs to the device, asynchronously."""
         self._device_in.copy_(self._host_in, non_blocking=True)
 
     def fetch(self) -> None:
-        """Copy all results to the host, without waiting."""
+        """Copy all outputs to the host, asynchronously."""
         self._host_out.copy_(self._device_out, non_blocking=True)
 
     def clear(self) -> None:
-        """Make all rows ones that find nothing: no token, no eligible leaf, one beam.
+        """Reset all rows to find no items: no token, no eligible leaf, one beam.
 
-        Images stay, since nothing reads one that no token stands for.
+        Image features are kept, since rows without image tokens do not read them.
         """
         self._host_bytes[: self._first_feature] = 0
         self.host.options.num_beams.fill(1)
@@ -131,7 +131,7 @@ def _output_shapes(bucket: Bucket) -> Shapes:
 
 
 def _places(shapes: Shapes) -> Iterator[tuple[str, int, int]]:
-    """Name, begin and end of each view, in bytes."""
+    """Name, start and end of each view, in bytes."""
     start = 0
     for name, (shape, dtype) in shapes.items():
         end = start + prod(shape) * dtype.itemsize

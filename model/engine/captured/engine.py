@@ -1,4 +1,4 @@
-"""The engine whose searches run on the device from the first copy to the last, captured in CUDA graphs.
+"""The engine whose searches run on the device from the first copy to the last, captured as CUDA graphs.
 
 On a CPU, or with `captures=False`, the same searches run operator by operator over the same static buffers.
 """
@@ -31,18 +31,18 @@ from model.network.slots import fits, place_domain, with_layout
 
 
 class CapturedEngine:
-    """Ranks by captured searches; scores and generates operator by operator with the same weights.
+    """An Engine that captures searches; scores and texts run operator by operator with the same weights.
 
-    A search's time is one measurement: `Timings.encode_s` is 0 and all of it is `decode_s`.
+    A search is measured as a whole: `Timings.decode_s` is its duration, `encode_s` is 0.
     """
 
     def __init__(
         self, network: Vip5Network, tries: Sequence[Trie], device: torch.device, options: CaptureOptions
     ) -> None:
-        """Take a frozen network over, trie i belonging to slot i; see `captured_engine`."""
+        """Takes ownership of a frozen network; trie i belongs to slot i. See `captured_engine`."""
         self._device = device
         self._options = options
-        self._lock = threading.RLock()  # over the programs and which network they run
+        self._lock = threading.RLock()  # guards the programs and the network that they run
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         recorder = Recorder(self._stream) if self._stream is not None and options.captures else None
         self._catalog = DeviceCatalog(device)
@@ -50,7 +50,7 @@ class CapturedEngine:
             self._catalog.put(slot, trie)
         network = _with_spare_slots(network.to(device=device, dtype=options.dtype), options.num_spare_slots)
         packed = PackedNetwork.of(network)
-        self._settle()
+        self._synchronize()
         self._programs = ProgramCache(packed, self._catalog, options, recorder)
         self._texts = self._text_engine(network)
 
@@ -64,12 +64,12 @@ class CapturedEngine:
 
     @property
     def buckets(self) -> tuple[Bucket, ...]:
-        """Shapes that are captured now."""
+        """Buckets that are captured now."""
         return self._programs.buckets
 
     @torch.inference_mode()
     def warm_up(self, buckets: Sequence[Bucket]) -> None:
-        """Capture searches before the first batch. Raises EngineError where memory does not suffice."""
+        """Capture searches before the first batch. Raises EngineError if memory does not suffice."""
         for bucket in buckets:
             try:
                 with self._lock, self._on_stream():
@@ -83,7 +83,7 @@ class CapturedEngine:
             if not fits(network, slot, placement.layout):
                 network = with_layout(network, slot, placement.layout)
                 packed = PackedNetwork.of(network)
-                self._settle()
+                self._synchronize()
                 self._programs.move_to(packed)
                 self._texts = self._text_engine(network)
         place_domain(network, slot, placement.layout, placement.weights)
@@ -95,7 +95,7 @@ class CapturedEngine:
 
     @torch.inference_mode()
     def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:
-        """One search per plan; more plans than the largest bucket holds take turns."""
+        """One search per plan; batches larger than the largest bucket are split."""
         started = time.perf_counter()
         rankings: list[Ranking] = []
         most = self._max_rows(batch)
@@ -118,14 +118,14 @@ class CapturedEngine:
         return self._options.ladder.max_rows(need_of(batch, self._programs.packed.network))
 
     def _search_or_split(self, plans: Sequence[RankingPlan]) -> list[Ranking]:
-        """Halves of a batch that memory does not suffice for may still fit."""
+        """Search a batch, in halves if it does not fit in memory."""
         try:
             return self._search(plans)
         except torch.OutOfMemoryError as error:
             if self._stream is not None:
                 torch.cuda.empty_cache()
             if len(plans) == 1:
-                raise EngineError(f"not even one search fits in memory: {error}") from error
+                raise EngineError(f"a single search does not fit in memory: {error}") from error
         self.counts.splits += 1
         half = (len(plans) + 1) // 2
         return self._search_or_split(plans[:half]) + self._search_or_split(plans[half:])
@@ -142,7 +142,7 @@ class CapturedEngine:
 
     def _filled(self, plans: Sequence[RankingPlan]) -> Prepared:
         for plan in plans:
-            self._catalog.offset(plan.eligibility.base)  # before choosing a search: its buffers may have to grow
+            self._catalog.offset(plan.eligibility.base)  # first upload filters: buffers that grow invalidate searches
         with self._lock:
             network = self._programs.packed.network
             prepared = self._programs.prepare(need_of(plans, network), {plan.slot for plan in plans})
@@ -152,15 +152,15 @@ class CapturedEngine:
     def _text_engine(self, network: Vip5Network) -> DecodingEngine:
         return DecodingEngine(TorchExecutor(network, self._device), TrieArena.of([], self._device))
 
-    def _settle(self) -> None:
-        """Wait until this thread's copies are done, before searches on their own stream read them."""
+    def _synchronize(self) -> None:
+        """Wait for this thread's copies, before searches read them on their own stream."""
         if self._stream is not None:
             torch.cuda.current_stream(self._device).synchronize()
 
     @contextmanager
     def _on_stream(self) -> Iterator[None]:
         before = torch.get_float32_matmul_precision()
-        if self._stream is not None:  # what is captured keeps the precision that it was captured with
+        if self._stream is not None:  # a captured search keeps its precision
             torch.set_float32_matmul_precision("high" if self._options.precision == "tfloat32" else "highest")
         try:
             with torch.cuda.stream(self._stream):
@@ -172,9 +172,9 @@ class CapturedEngine:
 def captured_engine(
     network: Vip5Network, tries: Sequence[Trie], device: torch.device, options: CaptureOptions | None = None
 ) -> CapturedEngine:
-    """Move a frozen network to a device and capture what the options say; trie i belongs to slot i.
+    """Move a frozen network to a device and capture its first searches; trie i belongs to slot i.
 
-    Without options: bfloat16 captured on a GPU, float32 uncaptured elsewhere. Raises EngineError where memory does not
+    Default options: captured bfloat16 on a GPU, uncaptured float32 elsewhere. Raises EngineError if memory does not
     suffice.
     """
     is_gpu = device.type == "cuda"

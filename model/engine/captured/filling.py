@@ -1,4 +1,4 @@
-"""Writing a batch of plans into a search's inputs, and reading its rankings."""
+"""Writes a batch of plans into a search's inputs, and reads its rankings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from model.network.network import Vip5Network
 
 
 def need_of(plans: Sequence[RankingPlan], network: Vip5Network) -> Bucket:
-    """The smallest shape that the plans fit in."""
+    """The exact sizes of a batch, as a bucket."""
     readers = {(plan.slot, network.adapter_row(plan.slot, plan.task)) for plan in plans}
     return Bucket(
         num_rows=len(plans),
@@ -42,13 +42,13 @@ def _num_listed(plan: RankingPlan) -> int:
 
 
 def fill(buffers: SearchBuffers, plans: Sequence[RankingPlan], catalog: DeviceCatalog, network: Vip5Network) -> None:
-    """Write plans into the host's inputs; rows beyond them find nothing."""
+    """Write plans into the host's inputs; the remaining rows find no items."""
     buffers.clear()
     host = buffers.host
     _fill_prompts(host, plans, network)
-    num_read = len(host.domains)
-    _write(host.domains, [plan.slot for plan in plans][:num_read])
-    _write(host.adapters, [network.adapter_row(plan.slot, plan.task) for plan in plans][:num_read])
+    num_entries = len(host.domains)  # 1 if all rows share a domain
+    _write(host.domains, [plan.slot for plan in plans][:num_entries])
+    _write(host.adapters, [network.adapter_row(plan.slot, plan.task) for plan in plans][:num_entries])
     host.roots.fill(catalog.root(plans[0].slot))
     _write(host.roots, [catalog.root(plan.slot) for plan in plans])
     _write(host.depths, [catalog.trie(plan.slot).depth for plan in plans])
@@ -87,7 +87,7 @@ def _write(target: NDArray[Any], values: Sequence[float]) -> None:
 
 
 def read(buffers: SearchBuffers, plans: Sequence[RankingPlan]) -> list[Ranking]:
-    """Rankings of the plans from the host's results."""
+    """Rankings of the plans from the host's outputs."""
     count, found = len(plans), buffers.found
     beams = ItemBeams(scores=found.scores[:count], leaves=found.leaves[:count].long(), bound=found.bound[:count])
     return rankings_of(beams, plans)

@@ -14,20 +14,20 @@ from model.engine.rankings import CERTIFIED_BEAM_LIMIT
 from model.errors import EngineError
 
 Precision = Literal["float32", "tfloat32", "bfloat16"]
-"""`tfloat32` holds numbers in float32 and multiplies them with 10 bits behind the point, bfloat16 has 7 of them."""
+"""`tfloat32` stores float32 and multiplies with a 10-bit mantissa; `bfloat16` has a 7-bit mantissa."""
 
 _DTYPES = {"float32": torch.float32, "tfloat32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class CaptureOptions:
-    """Precision, shapes and limits; sums, norms, softmaxes and scores are float32 in each precision."""
+    """Precision, shapes and limits. Sums, norms, softmaxes and scores are float32 in every precision."""
 
     precision: Precision = "bfloat16"
-    captures: bool = True  # False runs the same searches operator by operator, as on a CPU
-    num_spare_slots: int = 4  # for domains that come later; more than that makes new banks and new captures
+    captures: bool = True  # False: run the same searches operator by operator, as on a CPU
+    num_spare_slots: int = 4  # for domains added later; further ones need new banks and new captures
     ladder: Ladder = field(default_factory=Ladder)
-    warm_up: tuple[Bucket, ...] | None = None  # what is captured at the start; None for the ladder's choice
+    warm_up: tuple[Bucket, ...] | None = None  # captured at the start; None: the ladder's default buckets
     max_captures: int = 96
     certified_beam_limit: int = CERTIFIED_BEAM_LIMIT
 
@@ -38,20 +38,20 @@ class CaptureOptions:
 
 @dataclass
 class CaptureCounts:
-    """Counts of what the captured engine did besides answering."""
+    """Counters of the captured engine."""
 
     captures: int = 0
-    dropped: int = 0  # captures that a change of catalog or banks made useless
-    uncaptured: int = 0  # batches beyond the ladder
-    splits: int = 0  # batches that did not fit in memory
+    dropped: int = 0  # captures invalidated by a change of catalog or banks
+    uncaptured: int = 0  # batches larger than the ladder
+    splits: int = 0  # batches split for lack of memory
 
 
 def read_buckets(path: Path) -> tuple[Bucket, ...]:
-    """Buckets of a file that `vip5 bench --out` made. Raises EngineError for anything else."""
+    """Read buckets that `vip5 bench --out` has written. Raises EngineError for an invalid file."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EngineError(f"{path} cannot be read as JSON ({error}); write it with vip5 bench --out") from error
     if not isinstance(stored, dict) or not isinstance(stored.get("buckets"), list):
-        raise EngineError(f"{path} holds no list `buckets`; write it with vip5 bench --out")
+        raise EngineError(f"{path} has no list `buckets`; write it with vip5 bench --out")
     return tuple(Bucket.from_json(each) for each in stored["buckets"])

@@ -1,4 +1,4 @@
-"""A whole search over static buffers, from prompts to items, that never asks the host."""
+"""A whole search over static buffers, from prompts to items, without synchronisation with the host."""
 
 # B rows, S source length, I images, K beams, T steps, H heads, V vocabulary
 
@@ -22,33 +22,33 @@ from model.network.packing import PackedNetwork
 from model.network.stacks import Memory
 
 TOKENS_PER_IMAGE = 4
-"""Tokens that an item with an image takes in a prompt, usually more; prompts with more images count as longer."""
+"""Assumed minimum of prompt tokens per image; limits the images of a bucket. Prompts with more count as longer."""
 
 SPECIAL = SpecialIds(start=START_ID, eos=EOS_ID)
 
 
 class Replay(Protocol):
-    """Runs a prepared search once more, without waiting for it."""
+    """Runs a prepared search again, without waiting for it."""
 
     def __call__(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class ProgramShape:
-    """A bucket, and what the catalog adds to it."""
+    """A bucket and the capacity for the catalog's tries."""
 
     bucket: Bucket
-    max_children: tuple[int, ...]  # [T], room for children at each step
+    max_children: tuple[int, ...]  # [T], capacity for children at each step
 
     def serves(self, max_children: tuple[int, ...]) -> bool:
-        """Whether there is room for tries that need this much."""
+        """Whether the capacity suffices for tries with these numbers of children."""
         return len(self.max_children) >= len(max_children) and all(
-            room >= needed for room, needed in zip(self.max_children, max_children, strict=False)
+            capacity >= needed for capacity, needed in zip(self.max_children, max_children, strict=False)
         )
 
 
 class SearchProgram:
-    """The search of one shape with its static buffers, over one network's weights and one generation of the catalog."""
+    """The search of one shape, with its static buffers, over one network and one generation of the catalog's arrays."""
 
     def __init__(self, shape: ProgramShape, packed: PackedNetwork, arrays: Arrays) -> None:
         self.shape = shape
@@ -63,7 +63,7 @@ class SearchProgram:
         self._tree_plan = TreePlan.of(positions, bucket.num_beams)
 
     def run(self) -> None:
-        """Everything from the device's inputs to the device's outputs; all shapes are the bucket's."""
+        """Compute the device's outputs from its inputs; all shapes depend on the bucket only."""
         inputs = self.buffers.inputs
         rows = self._packed.rows(inputs.domains, inputs.adapters)
         memory = self._memorise(rows)
@@ -120,5 +120,5 @@ class _TreeStepper:
 
 
 def num_images(bucket: Bucket, network: Vip5Network) -> int:
-    """Room for images beside the bucket's tokens."""
+    """Capacity for images of a bucket."""
     return bucket.num_tokens // TOKENS_PER_IMAGE if network.feature_dim else 0

@@ -1,4 +1,4 @@
-"""Captured searches by bucket: made when first needed, dropped when they no longer fit, least recently used first."""
+"""A cache of captured searches by bucket: captured on first use, evicted least recently used first."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from model.engine.captured.replay import Recorder
 from model.network.packing import PackedNetwork
 
 _MAX_COVER_COST = 2
-"""A captured search of a larger shape is taken where it costs up to this much more than one of the right shape."""
+"""A captured search of a larger bucket is used instead if its cost is at most this multiple."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A search that is ready to be filled and run."""
+    """A search that is ready for inputs and replay."""
 
     program: SearchProgram
     replay: Replay
 
 
 class ProgramCache:
-    """Prepares searches over one network. Not safe for several threads."""
+    """Prepares searches over one network. Not thread-safe."""
 
     def __init__(
         self, packed: PackedNetwork, catalog: DeviceCatalog, options: CaptureOptions, recorder: Recorder | None
@@ -48,19 +48,16 @@ class ProgramCache:
 
     @property
     def buckets(self) -> tuple[Bucket, ...]:
-        """What is captured now."""
+        """Buckets that are captured now."""
         return tuple(self._prepared)
 
     def move_to(self, packed: PackedNetwork) -> None:
-        """Go over to other banks; what was captured is dropped."""
+        """Switch to other banks and drop all captured searches."""
         self._packed = packed
         self._drop_all("the banks have grown")
 
     def prepare(self, need: Bucket, slots: Collection[int]) -> Prepared:
-        """A search that covers a need of these slots.
-
-        Raises torch.OutOfMemoryError where there is no memory for it.
-        """
+        """A search that covers a batch's sizes and slots. Raises torch.OutOfMemoryError."""
         if self._catalog.arrays is not self._arrays:
             self._arrays = self._catalog.arrays
             self._drop_all("the catalog's buffers have grown")
@@ -73,7 +70,7 @@ class ProgramCache:
         if cover is not None and not self._serves(self._prepared[cover], slots):
             del self._prepared[cover]
             self.counts.dropped += 1
-            logger.info("the catalog has outgrown the search captured for %s; it is captured anew", cover)
+            logger.info("the catalog has outgrown the search captured for %s; it is captured again", cover)
             return self.prepare(need, slots)
         if cover is None:
             cover = bucket
@@ -84,7 +81,7 @@ class ProgramCache:
         return self._prepared[cover]
 
     def capture(self, bucket: Bucket) -> None:
-        """Make a search ready and keep it. Raises torch.OutOfMemoryError as `prepare`."""
+        """Capture the search of a bucket and keep it. Raises torch.OutOfMemoryError as `prepare`."""
         program = self._program(bucket)
         replay = program.run if self._recorder is None else self._recorder.record(program.run)
         self.counts.captures += 1
@@ -104,6 +101,6 @@ class ProgramCache:
 
     def _drop_all(self, reason: str) -> None:
         if self._prepared:
-            logger.info("%d captured searches are dropped, since %s", len(self._prepared), reason)
+            logger.info("%d captured searches are dropped because %s", len(self._prepared), reason)
         self.counts.dropped += len(self._prepared)
         self._prepared.clear()

@@ -1,4 +1,4 @@
-"""Which stretches of an array are taken."""
+"""Allocation of spans in an array."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 
 
 class SpanAllocator:
-    """First-fit places in an array of a given capacity. Not safe for several threads."""
+    """First-fit allocator of an array with a given capacity. Not thread-safe."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -18,22 +18,22 @@ class SpanAllocator:
         return self._capacity
 
     @property
-    def num_taken(self) -> int:
+    def num_allocated(self) -> int:
         return self._capacity - sum(end - start for start, end in self._free)
 
-    def take(self, size: int) -> int | None:
-        """Start of a stretch of this size, or None where no gap is large enough."""
+    def allocate(self, size: int) -> int | None:
+        """Start of a span of this size; None if no gap is large enough."""
         for place, (start, end) in enumerate(self._free):
             if end - start >= size:
                 self._free[place : place + 1] = [(start + size, end)] if end - start > size else []
                 return start
         return None
 
-    def give(self, start: int, size: int) -> None:
-        """Return a stretch that was taken."""
+    def free(self, start: int, size: int) -> None:
+        """Free an allocated span."""
         assert size > 0
         insort(self._free, (start, start + size))
-        assert all(before[1] <= after[0] for before, after in pairwise(self._free)), "it was not taken"
+        assert all(before[1] <= after[0] for before, after in pairwise(self._free)), "the span was not allocated"
         merged: list[tuple[int, int]] = []
         for gap in self._free:
             if merged and merged[-1][1] == gap[0]:
@@ -43,8 +43,8 @@ class SpanAllocator:
         self._free = merged
 
     def grow(self, capacity: int) -> None:
-        """Add room at the end."""
+        """Add capacity at the end."""
         assert capacity > self._capacity
         added = capacity - self._capacity
         start, self._capacity = self._capacity, capacity
-        self.give(start, added)
+        self.free(start, added)

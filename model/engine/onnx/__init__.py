@@ -1,1 +1,1 @@
-"""The network on ONNX Runtime: two models, and the executor that runs them."""
+"""The executor for ONNX Runtime, and the two ONNX models that it runs."""

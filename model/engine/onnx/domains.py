@@ -1,4 +1,4 @@
-"""What belongs to the domains of a batch, as inputs of the models."""
+"""Weights of a batch's domains, as inputs of the models."""
 
 # B rows, D width, R bottleneck
 
@@ -18,13 +18,13 @@ from model.network.stacks import Branch
 
 Inputs = dict[str, OrtValue]
 
-_KEPT = 256
-"""Single domains whose inputs are kept, laid out as the models take them; each takes what its adapters take."""
+_MAX_CACHED = 256
+"""Limit of cached domains and tasks. Each takes the memory of its adapters."""
 
 
 @dataclass(frozen=True)
 class DomainInputs:
-    """Inputs of the two models for the rows of one batch."""
+    """Inputs of both models for the rows of a batch."""
 
     encoder: Inputs
     step: Inputs
@@ -32,7 +32,7 @@ class DomainInputs:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One domain's weights for one task, laid out as the models take them."""
+    """Weights of one domain and task in the layout of the models' inputs."""
 
     encoder: dict[str, Tensor]
     step: dict[str, Tensor]
@@ -40,14 +40,14 @@ class _Entry:
 
 
 class DomainInputBank:
-    """Makes the inputs for any rows; each domain's weights are laid out once."""
+    """Makes and caches the inputs of domains and tasks."""
 
     def __init__(self, network: Vip5Network) -> None:
         self._network = network
         self._entries: dict[tuple[int, int], _Entry] = {}
 
     def of(self, rows: RowIndex) -> DomainInputs:
-        """Entries [...] where all rows agree, else one for each row, [B, ...]."""
+        """Shared entries [...] if all rows have the same weights, otherwise one entry per row, [B, ...]."""
         if isinstance(rows.domain, int) and isinstance(rows.adapter, int):
             return self._entry(rows.domain, rows.adapter).inputs
         entries_of_rows = [self._entry(domain, adapter) for domain, adapter in _pairs(rows)]
@@ -56,15 +56,15 @@ class DomainInputBank:
             step=_stacked([entry.step for entry in entries_of_rows]),
         )
 
-    def forget(self, slot: int) -> None:
-        """Lay out what belongs to a slot anew from now on."""
+    def invalidate(self, slot: int) -> None:
+        """Drop the cached inputs of a slot, whose weights have changed."""
         for key in [key for key in self._entries if key[0] == slot]:
             del self._entries[key]
 
     def _entry(self, domain: int, adapter: int) -> _Entry:
         entry = self._entries.get((domain, adapter))
         if entry is None:
-            if len(self._entries) >= _KEPT:
+            if len(self._entries) >= _MAX_CACHED:
                 self._entries.clear()
             network = self._network
             encoder = _laid_out(_encoder_branches(network), "encoder", network.encoder.final_norm, domain, adapter)
@@ -75,7 +75,7 @@ class DomainInputBank:
 
 
 def _pairs(rows: RowIndex) -> list[tuple[int, int]]:
-    """Domain and adapter of each row; one number holds for all."""
+    """Domain and adapter of each row. A single number applies to all rows."""
     domains, adapters = _numbers(rows.domain), _numbers(rows.adapter)
     num_rows = max(len(domains), len(adapters))
     return list(zip(domains * (num_rows // len(domains)), adapters * (num_rows // len(adapters)), strict=True))
@@ -86,7 +86,7 @@ def _numbers(index: BankIndex) -> list[int]:
 
 
 def _stacked(rows: Sequence[Mapping[str, Tensor]]) -> Inputs:
-    """Weights [B, D, R], and norms and biases [B, 1, D], whose axis of positions is missing."""
+    """Stack weights to [B, D, R], and norms and biases, which need an axis for positions, to [B, 1, D]."""
     stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
     return _values({name: tensor.unsqueeze(1) if tensor.dim() == 2 else tensor for name, tensor in stacked.items()})
 
@@ -120,7 +120,7 @@ def _laid_out(
 
 
 def _adapter(bank: AdapterBank, row: int) -> dict[str, Tensor]:
-    """Weights [D, R] and [R, D] as the products take them, biases [R] and [D]."""
+    """Weights [D, R] and [R, D], transposed for the products, and biases [R] and [D]."""
     return {
         "down": bank.down_weight[row].detach().t().contiguous(),
         "up": bank.up_weight[row].detach().t().contiguous(),

@@ -1,6 +1,6 @@
-"""The network on ONNX Runtime. Embeddings and searches stay on torch, on the same device."""
+"""The executor for ONNX Runtime. Embeddings and searches run on torch, on the same device."""
 
-# B rows, n beams, m beams of the step before, t tokens decoded before, T target length, V vocabulary
+# B rows, n beams, T target length, V vocabulary
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from model.network.stacks import Memory
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What one version of the banks runs with."""
+    """The network and the sessions for one version of the banks."""
 
     network: Vip5Network
     encoder: Session
@@ -36,7 +36,7 @@ class _Loaded:
 
 
 class OnnxExecutor:
-    """Runs the network as two ONNX models, which take the weights of domains as inputs."""
+    """Runs the network as two ONNX models whose inputs include the weights of domains."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class OnnxExecutor:
         precision: Precision = "float32",
         num_threads: int | None = None,
     ) -> None:
-        """Raises EngineError where ONNX Runtime cannot use the device. `num_threads` left out: as many as torch."""
+        """Raises EngineError if ONNX Runtime cannot use the device. Default of `num_threads`: as many as torch."""
         self._precision = precision
         self._options = SessionOptions(device, torch.get_num_threads() if num_threads is None else num_threads)
         self._loaded = self._load(network)
@@ -61,7 +61,7 @@ class OnnxExecutor:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """With one thread for torch: others would spin on the cores that the library needs, long after their work."""
+        """Limits torch to one thread: idle torch threads keep spinning on the cores that ONNX Runtime needs."""
         num_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -102,7 +102,7 @@ class OnnxExecutor:
         elif is_wider:
             self._loaded = _Loaded(network, loaded.encoder, loaded.step, DomainInputBank(network))
         else:
-            loaded.domains.forget(slot)
+            loaded.domains.invalidate(slot)
 
     def _load(self, network: Vip5Network) -> _Loaded:
         return _Loaded(
@@ -114,24 +114,24 @@ class OnnxExecutor:
 
 
 def _structure(network: Vip5Network) -> tuple[bool, bool]:
-    """What the models' nodes depend on, besides the backbone."""
+    """The properties that the models' nodes depend on, besides the backbone."""
     return network.capacity.bottleneck > 0, network.capacity.cross_attention_adapter
 
 
 @dataclass(frozen=True)
 class OnnxBatch:
-    """Prompts that the encoder has read."""
+    """An EncodedBatch of ONNX Runtime."""
 
     network: Vip5Network
     session: Session
-    inputs: Inputs  # the same in every step: the domains' weights and what the encoder made
+    inputs: Inputs  # the same in every step: the domains' weights and the encoder's outputs
     num_rows: int
 
-    def stepper(self, *, num_beams: int, max_length: int) -> OnnxStepper:  # noqa: ARG002  # caches grow as they are written
+    def stepper(self, *, num_beams: int, max_length: int) -> OnnxStepper:  # noqa: ARG002  # caches grow with each step
         return OnnxStepper(self, max_length)
 
     def decode(self, target_ids: Tensor) -> Tensor:
-        """Step by step, each fed with the target's own token."""
+        """Teacher forcing, step by step."""
         stepper = OnnxStepper(self, target_ids.shape[1])
         inputs = functional.pad(target_ids[:, :-1], (1, 0), value=START_ID)
         first = torch.zeros(len(inputs), 1, dtype=torch.int64, device=inputs.device)
@@ -140,17 +140,17 @@ class OnnxBatch:
 
 
 class OnnxStepper:
-    """Decodes the rows of one encoded batch; knows how far it is."""
+    """The decode loop of one encoded batch; keeps the current position."""
 
     def __init__(self, batch: OnnxBatch, max_length: int) -> None:
         self._batch = batch
         self._biases = batch.network.step_biases(max_length)
         self._caches = self._empty_caches()
         self._length = 0
-        self._num_beams = 1  # of the step before
+        self._num_beams = 1  # of the last step
 
     def step(self, tokens: Tensor, parents: Tensor | None) -> Tensor:
-        """Tokens [B, n] of each beam, going on from beams parents [B, n] of the last step → logits [B, n, V]."""
+        """Tokens [B, n] of beams that continue beams parents [B, n] of the last step → logits [B, n, V]."""
         batch = self._batch
         first = torch.arange(batch.num_rows, device=tokens.device).unsqueeze(1) * self._num_beams
         origin = first if parents is None else first + parents

@@ -1,4 +1,4 @@
-"""Writes a bundle as ONNX models, with the inputs that belong to its domains, for other runtimes and for inspection."""
+"""Exports a bundle as ONNX models with the inputs of its domains, for other runtimes and for inspection."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from model.network.config import TASKS
 def export_onnx(root: Path, out: Path, precision: Precision = "float32") -> None:
     """Write `encoder.onnx`, `step.onnx`, their weights, and `domains/<name>.<task>.safetensors` into a new folder.
 
-    The tensors of a domain are named like the models' inputs; embedding tables and the visual mapper, whose products
-    the models take, stay in the bundle. Raises BundleError kinds for the bundle and for a folder that is there already.
+    The tensors of a domain are named like the models' inputs. Embedding tables and the visual mapper are not exported:
+    the models take embedded prompts. Raises BundleError kinds for an invalid bundle and for an existing folder.
     """
     if out.exists():
-        raise ExistsError(f"{out} exists; name a folder that does not, or remove it")
+        raise ExistsError(f"{out} exists; choose a new folder or remove it")
     bundle = open_bundle(root)
     network = bundle.network()
     (out / "domains").mkdir(parents=True)

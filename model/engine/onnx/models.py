@@ -1,7 +1,7 @@
-"""The two ONNX models of the network: the encoder with what the decoder reads of it, and one step of the decoder.
+"""The two ONNX models of the network: the encoder with the decoder's memory projections, and one decode step.
 
-What belongs to a domain (norms, adapters) comes in as inputs, so that one session serves all domains and batches that
-mix them: an entry [...] for all rows, or one for each row [B, ...]. Embedding prompt and tokens is left to torch.
+The weights of a domain (norms, adapters) are inputs, so that one session serves all domains and batches that mix them:
+one entry [...] for all rows, or one per row [B, ...]. Prompts and tokens are embedded by torch.
 """
 
 # B rows, n beams, S source length, t tokens decoded before, H heads, E head width, D width, R bottleneck, V vocabulary
@@ -23,15 +23,15 @@ from model.network.stacks import Branch, DecoderBlock, FeedForward
 Precision = Literal["float32", "int8"]
 
 _INT8_STEPS = 63
-"""Weights are rounded to 7 bits: older processors add pairs of 8-bit products in 16 bits, which 8 would overflow."""
+"""Weights are rounded to 7 bits: older processors add pairs of 8-bit products in 16 bits, which would overflow."""
 
-_MASKED_SCORE = float(np.finfo(np.float32).min)  # a masked position's score
+_MASKED_SCORE = float(np.finfo(np.float32).min)  # score of a masked position
 
 
 def encoder_model(network: Vip5Network, precision: Precision) -> ModelWriter:
     """Embedded prompts [B, S, D] → `key.l` and `value.l` of every decoder layer l, [B, H, S, E].
 
-    Inputs: `x`, `bias` [1, H, S, S] of the positions, `is_token` [B, S], and the domain's.
+    Inputs: `x`, `bias` [1, H, S, S] of the positions, `is_token` [B, S], and the weights of the domain.
     """
     writer = _NetworkWriter(network, precision)
     x, bias, is_token = writer.input("x"), writer.input("bias"), writer.mask("is_token")
@@ -40,10 +40,10 @@ def encoder_model(network: Vip5Network, precision: Precision) -> ModelWriter:
         normed = writer.norm(x, f"{name}.attention", block.attention_branch.norm)
         q, k, v = writer.split(writer.project(normed, f"{name}.qkv", block.attention.qkv), 3)
         attended = writer.attend(q, k, v, "", is_token, bias)
-        x = writer.after(
+        x = writer.add_residual(
             x, writer.project(attended, f"{name}.o", block.attention.o), f"{name}.attention", block.attention_branch
         )
-        x = writer.feed(x, name, block.feed_forward, block.feed_forward_branch)
+        x = writer.feed_forward(x, name, block.feed_forward, block.feed_forward_branch)
     states = writer.norm(x, "encoder.final", network.encoder.final_norm)
     for number, decoder_block in enumerate(network.decoder.layers):
         name = f"decoder.{number}.memory"
@@ -54,20 +54,20 @@ def encoder_model(network: Vip5Network, precision: Precision) -> ModelWriter:
 
 
 def step_model(network: Vip5Network, precision: Precision) -> ModelWriter:
-    """One more token of every beam, embedded [B, n, D] → `logits` [B, n, V] and the grown caches.
+    """The next token of every beam, embedded [B, n, D] → `logits` [B, n, V] and the extended caches.
 
-    Inputs: `x`; `bias` [1, H, 1, t + 1], or [B·n, H, 1, t + 1] of rows at different positions; `origin` [B·n], which
-    entry of the caches each beam goes on from; `past_key.l`, `past_value.l` [P, H, t, E]; `key.l`, `value.l`
-    [B, H, S, E] and `is_token` [B, S] of the encoder; and the domain's. `new_key.l` and `new_value.l` are
-    [B·n, H, t + 1, E].
+    Inputs: `x`; `bias` [1, H, 1, t + 1], or [B·n, H, 1, t + 1] for rows at different positions; `origin` [B·n], the
+    entry of the caches that each beam continues; `past_key.l`, `past_value.l` [P, H, t, E]; `key.l`, `value.l`
+    [B, H, S, E] and `is_token` [B, S] of the encoder; and the weights of the domain. Outputs `new_key.l` and
+    `new_value.l` are [B·n, H, t + 1, E].
     """
     writer = _NetworkWriter(network, precision)
     x, bias, origin = writer.input("x"), writer.input("bias"), writer.input("origin", is_index=True)
     is_token = writer.mask("is_token")
     for number, block in enumerate(network.decoder.layers):
-        x = writer.continue_self(x, bias, origin, number, block)
-        x = writer.read_memory(x, is_token, number, block)
-        x = writer.feed(x, f"decoder.{number}", block.feed_forward, block.feed_forward_branch)
+        x = writer.self_attention(x, bias, origin, number, block)
+        x = writer.cross_attention(x, is_token, number, block)
+        x = writer.feed_forward(x, f"decoder.{number}", block.feed_forward, block.feed_forward_branch)
     states = writer.norm(x, "decoder.final", network.decoder.final_norm)
     config = network.config
     scale = config.d_model**-0.5 if config.tie_word_embeddings else 1.0
@@ -76,7 +76,7 @@ def step_model(network: Vip5Network, precision: Precision) -> ModelWriter:
 
 
 class ProjectionWriter(ModelWriter):
-    """Products with frozen weights."""
+    """Writes products with frozen weights."""
 
     def __init__(self, precision: Precision) -> None:
         super().__init__()
@@ -99,36 +99,36 @@ class ProjectionWriter(ModelWriter):
 
 
 class _NetworkWriter(ProjectionWriter):
-    """The parts of a T5 with adapters as nodes."""
+    """Writes the sub-layers of a T5 with adapters."""
 
     def __init__(self, network: Vip5Network, precision: Precision) -> None:
         super().__init__(precision)
         self._config = network.config
 
     def norm(self, x: str, name: str, bank: RMSNormBank) -> str:
-        """The root-mean-square norm; its weight is the domain's."""
+        """Root-mean-square norm with the domain's weight."""
         ones = self.constant(np.ones(self._config.d_model, np.float32))
         normed = self.node("SimplifiedLayerNormalization", x, ones, axis=-1, epsilon=bank.eps, stash_type=1)
         return self.node("Mul", normed, self.input(f"{name}.norm"))
 
-    def after(self, x: str, output: str, name: str, branch: Branch) -> str:
-        """The domain's adapter over a sub-layer's output, and the residual."""
+    def add_residual(self, x: str, output: str, name: str, branch: Branch) -> str:
+        """Apply the domain's adapter to a sub-layer's output, and add the residual."""
         if branch.adapter is not None:
             output = self._adapt(output, name)
         return self.node("Add", x, output)
 
-    def feed(self, x: str, name: str, feed_forward: FeedForward, branch: Branch) -> str:
-        """The feed-forward sub-layer as a whole."""
-        hidden = self.project(self.norm(x, f"{name}.feed_forward", branch.norm), f"{name}.wi", feed_forward.wi)
-        if feed_forward.is_gated:
+    def feed_forward(self, x: str, name: str, block: FeedForward, branch: Branch) -> str:
+        """The feed-forward sub-layer."""
+        hidden = self.project(self.norm(x, f"{name}.feed_forward", branch.norm), f"{name}.wi", block.wi)
+        if block.is_gated:
             gate, linear = self.split(hidden, 2)
             hidden = self.node("Mul", self.node("FastGelu", gate, domain=CONTRIB), linear)
         else:
             hidden = self.node("Relu", hidden)
-        return self.after(x, self.project(hidden, f"{name}.wo", feed_forward.wo), f"{name}.feed_forward", branch)
+        return self.add_residual(x, self.project(hidden, f"{name}.wo", block.wo), f"{name}.feed_forward", branch)
 
-    def continue_self(self, x: str, bias: str, origin: str, layer: int, block: DecoderBlock) -> str:
-        """Self-attention of one new token of every beam over its own tokens."""
+    def self_attention(self, x: str, bias: str, origin: str, layer: int, block: DecoderBlock) -> str:
+        """Self-attention of every beam's new token over its own tokens."""
         name, width = f"decoder.{layer}", self._config.inner_dim
         normed = self.norm(x, f"{name}.attention", block.attention_branch.norm)
         projected = self.project(normed, f"{name}.qkv", block.attention.qkv)  # [B, n, 3·H·E]
@@ -147,20 +147,20 @@ class _NetworkWriter(ProjectionWriter):
         rows = self.node("Shape", x, start=0, end=2)
         shape = self.node("Concat", rows, self._shape(width), axis=0)
         output = self.project(self.node("Reshape", attended, shape), f"{name}.o", block.attention.o)
-        return self.after(x, output, f"{name}.attention", block.attention_branch)
+        return self.add_residual(x, output, f"{name}.attention", block.attention_branch)
 
-    def read_memory(self, x: str, is_token: str, layer: int, block: DecoderBlock) -> str:
-        """Cross-attention: the beams of a row are queries of one attention over the row's one memory."""
+    def cross_attention(self, x: str, is_token: str, layer: int, block: DecoderBlock) -> str:
+        """Cross-attention: all beams of a row are queries over the row's memory, which is not copied per beam."""
         name = f"decoder.{layer}"
         normed = self.norm(x, f"{name}.cross", block.cross_branch.norm)
         q = self.project(normed, f"{name}.cross.q", block.cross.q)
         attended = self.attend(q, self.input(f"key.{layer}"), self.input(f"value.{layer}"), "", is_token)
-        return self.after(
+        return self.add_residual(
             x, self.project(attended, f"{name}.cross.o", block.cross.o), f"{name}.cross", block.cross_branch
         )
 
     def attend(self, *inputs: str) -> str:
-        """softmax(q·kᵀ + bias)·v; inputs as MultiHeadAttention takes them."""
+        """softmax(q·kᵀ + bias)·v, with the inputs of MultiHeadAttention."""
         return self.node(
             "MultiHeadAttention",
             *inputs,
@@ -180,7 +180,7 @@ class _NetworkWriter(ProjectionWriter):
         return self.node("Transpose", heads, perm=[0, 2, 1, 3])
 
     def _adapt(self, x: str, name: str) -> str:
-        """A + up(gelu(down(a))), the weights as the product takes them: [D, R] and [R, D]."""
+        """The adapter x + up(gelu(down(x))), with weights [D, R] and [R, D]."""
         down = self.node("MatMul", x, self.input(f"{name}.down"))
         hidden = self.node("FastGelu", self.node("Add", down, self.input(f"{name}.down_bias")), domain=CONTRIB)
         up = self.node("MatMul", hidden, self.input(f"{name}.up"))

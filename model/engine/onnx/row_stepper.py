@@ -1,4 +1,4 @@
-"""Generated texts on the step model: rows that begin, go on and end independently of each other."""
+"""Decode steps of the step model for text sessions: rows begin and end independently of each other."""
 
 # L layers, n rows of a step, H heads, t longest text of the rows so far, E head width, V vocabulary
 
@@ -23,7 +23,7 @@ from model.network.stacks import Memory
 
 @dataclass(frozen=True)
 class ReadPrompts:
-    """Prompts that the encoder has read, and what goes on with them and with all that came before."""
+    """Encoded prompts, with the network and session that continue them and all texts admitted before."""
 
     network: Vip5Network
     session: Session
@@ -35,7 +35,7 @@ Read = Callable[[Sequence[Plan]], ReadPrompts]
 
 
 class OnnxRowStepper:
-    """Decodes rows at different positions, one token of each at a time."""
+    """A RowStepper over ONNX Runtime."""
 
     def __init__(self, read: Read, network: Vip5Network) -> None:
         self._read = read
@@ -43,7 +43,7 @@ class OnnxRowStepper:
         self._prompts: ReadPrompts | None = None
 
     def admit(self, rows: Sequence[int], plans: Sequence[Plan]) -> None:
-        """Read prompts; the rows must be free."""
+        """Encode prompts into rows, which must be free."""
         prompts = self._read(plans)
         self._rows.admit(rows, plans, prompts.memory)
         self._prompts = prompts
@@ -52,8 +52,8 @@ class OnnxRowStepper:
         self._rows.release(row)
 
     def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
-        """Feed tokens [n] to the rows [n], all of them admitted → logits [n, V] in float32."""
-        assert self._prompts is not None, "rows are admitted before they step"
+        """Feed tokens [n] to rows [n], all of them admitted → logits [n, V] in float32."""
+        assert self._prompts is not None, "admit rows before a step"
         selected, cache = self._rows.select(rows), self._rows.cache
         past, lengths = cache.past(selected.selection)
         x = functional.embedding(tokens, self._prompts.network.shared).unsqueeze(1)
@@ -74,15 +74,15 @@ class OnnxRowStepper:
         return to_tensor(outputs["logits"])[:, 0]
 
     def _bias(self, lengths: Tensor, longest: int) -> Tensor:
-        """Position bias [n, H, 1, t + 1]: a row's new token comes last, and what it does not hold is masked."""
+        """Position bias [n, H, 1, t + 1]: the new token is last, positions beyond a row's length are masked."""
         bias = self._rows.cache.biases(lengths, longest)
         beyond = torch.arange(longest, device=lengths.device) >= lengths.unsqueeze(1)
         own = self._rows.cache.biases(torch.zeros_like(lengths), 1)
         return torch.cat([bias.masked_fill(beyond[:, None, None, :], torch.finfo(bias.dtype).min), own], dim=-1)
 
     def _inputs(self, selection: RowSelection, plans: Sequence[Plan]) -> Inputs:
-        """Inputs that are the same in each step: the domains' weights and what the encoder made."""
-        assert self._prompts is not None, "rows are admitted before they step"
+        """Inputs that are the same in each step: the domains' weights and the encoder's outputs."""
+        assert self._prompts is not None, "admit rows before a step"
         network, memory = self._prompts.network, selection.memory
         num_rows, _, width, _ = memory.keys[0].shape
         is_token = torch.ones(num_rows, width, dtype=torch.int32, device=network.shared.device)

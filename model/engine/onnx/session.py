@@ -1,4 +1,4 @@
-"""A model in ONNX Runtime: torch tensors in and out, without copies."""
+"""ONNX Runtime sessions whose inputs and outputs share memory with torch tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model.errors import EngineError
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """Where sessions run and with how many threads; 0 takes all cores."""
+    """Device and number of threads of sessions; 0 threads uses all cores."""
 
     device: torch.device
     num_threads: int = 0
@@ -29,22 +29,23 @@ class SessionOptions:
 
 
 class Session:
-    """Runs one model. May be called from several threads at once."""
+    """Runs one model. Thread-safe."""
 
     def __init__(self, name: str, writer: ModelWriter, options: SessionOptions) -> None:
-        """Raises EngineError where the library has no provider for the device."""
+        """Raises EngineError if the library has no provider for the device."""
         (provider, *_) = options.providers
         wanted = provider if isinstance(provider, str) else provider[0]
         available = onnxruntime.get_available_providers()
         if wanted not in available:
             raise EngineError(
-                f"this onnxruntime has no {wanted} (it has {', '.join(available)}); install onnxruntime-gpu, or take"
+                f"this onnxruntime has no {wanted} (it has {', '.join(available)}); install onnxruntime-gpu, or choose"
                 " another engine"
             )
-        weights = {key: onnxruntime.OrtValue.ortvalue_from_numpy(array) for key, array in writer.separate.items()}
+        external = writer.external_weights.items()
+        weights = {key: onnxruntime.OrtValue.ortvalue_from_numpy(array) for key, array in external}
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.num_threads
-        settings.add_session_config_entry("session.force_spinning_stop", "1")  # other threads need the cores in between
+        settings.add_session_config_entry("session.force_spinning_stop", "1")  # frees the cores between runs
         settings.add_external_initializers(list(weights), list(weights.values()))
         model = writer.model(name).SerializeToString()
         self._session = onnxruntime.InferenceSession(model, settings, providers=options.providers)
@@ -57,11 +58,11 @@ class Session:
 
 
 def to_value(tensor: Tensor) -> onnxruntime.OrtValue:
-    """The tensor's own memory, made contiguous if it was not."""
+    """A value that shares the tensor's memory; copies only a tensor that is not contiguous."""
     return onnxruntime.OrtValue.from_dlpack(tensor.detach().contiguous())
 
 
 def to_tensor(value: onnxruntime.OrtValue) -> Tensor:
-    """The value's own memory."""
+    """A tensor that shares the value's memory."""
     tensor: Tensor = from_dlpack(value)
     return tensor

@@ -182,7 +182,7 @@ def test_a_search_that_fits_in_no_memory_is_an_error_and_the_next_one_is_answere
     engine = served.captured()
     works = random_plans(served.domains, 2, seed=22)
     memory = _fail_beyond(monkeypatch, num_rows=0)
-    with pytest.raises(EngineError, match="not even one search fits in memory"):
+    with pytest.raises(EngineError, match="a single search does not fit in memory"):
         engine.search(works)
     memory.num_rows = 8
     assert_same(engine.search(works)[0], plain.search(works)[0])

@@ -28,17 +28,17 @@ def test_taken_spans_never_overlap_and_all_room_comes_back(asked: list[tuple[boo
     spans, taken = SpanAllocator(20), list[tuple[int, int]]()
     for gives_back, size in asked:
         if gives_back and taken:
-            spans.give(*taken.pop(size % len(taken)))
-        elif (start := spans.take(size)) is not None:
+            spans.free(*taken.pop(size % len(taken)))
+        elif (start := spans.allocate(size)) is not None:
             taken.append((start, size))
         else:
             spans.grow(spans.capacity + size)
         places = [place for start, length in taken for place in range(start, start + length)]
-        assert len(places) == len(set(places)) == spans.num_taken
+        assert len(places) == len(set(places)) == spans.num_allocated
         assert max(places, default=0) < spans.capacity
     for start, length in taken:
-        spans.give(start, length)
-    assert spans.take(spans.capacity) == 0
+        spans.free(start, length)
+    assert spans.allocate(spans.capacity) == 0
 
 
 def test_tries_keep_their_places_when_others_come_go_and_make_the_buffers_grow() -> None:
@@ -141,11 +141,11 @@ def test_buckets_come_back_from_a_file_as_they_were_written(tmp_path: Path) -> N
     ("text", "reason"),
     [
         ("{", "cannot be read as JSON"),
-        ("[]", "holds no list `buckets`"),
-        ('{"buckets": [{"num_rows": 1}]}', "is no bucket; it needs exactly num_rows"),
+        ("[]", "has no list `buckets`"),
+        ('{"buckets": [{"num_rows": 1}]}', "is not a bucket; it must have exactly the keys num_rows"),
         (
             '{"buckets": [{"num_rows": 0, "num_tokens": 1, "num_beams": 1, "num_listed": 1, "is_mixed": true}]}',
-            "sizes are numbers above 0",
+            "sizes must be integers above 0",
         ),
     ],
 )

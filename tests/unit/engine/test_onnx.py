@@ -73,12 +73,12 @@ def test_an_exported_encoder_needs_nothing_but_its_files(tmp_path: Path, bundle:
     inputs["is_token"] = np.ones(inputs["x"].shape[:2], np.int32)
     (key, *_) = session.run(["key.0"], inputs)
     assert np.abs(key - network.memorise(batch).keys[0].numpy()).max() < 1e-4
-    with pytest.raises(BundleError, match="exists; name a folder that does not"):
+    with pytest.raises(BundleError, match="exists; choose a new folder"):
         export_onnx(bundle, out)
 
 
 def test_an_unknown_engine_is_refused_with_those_that_are_known(bundle: Path) -> None:
-    with pytest.raises(EngineError, match="engine 'tensorrt' is not known; take one of auto, torch, onnx, onnx-int8"):
+    with pytest.raises(EngineError, match="engine 'tensorrt' is not known; choose one of auto, torch, onnx, onnx-int8"):
         load_runtime(bundle, engine="tensorrt")  # type: ignore[arg-type]  # as it comes from outside
 
 
@@ -86,7 +86,7 @@ def test_a_device_that_the_library_was_not_built_for_is_refused() -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime knows CUDA")
     with pytest.raises(
-        EngineError, match=r"no CUDAExecutionProvider .* install onnxruntime-gpu, or take another engine"
+        EngineError, match=r"no CUDAExecutionProvider .* install onnxruntime-gpu, or choose another engine"
     ):
         Session("encoder", ModelWriter(), SessionOptions(torch.device("cuda")))
 

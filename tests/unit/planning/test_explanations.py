@@ -147,7 +147,7 @@ def test_a_prompt_that_speaks_of_nobody_is_said_so(
     domain: ServedDomain, template_id: str, user_name: str | None, *, is_noted: bool
 ) -> None:
     plan = plan_sequential(domain, OfflineSequential(history=(item(3),), user_name=user_name, template=template_id))
-    detail = f"template {template_id} speaks of a user whom the request does not name"
+    detail = f"template {template_id} refers to a user that the request does not identify"
     assert plan.degraded == ((Degradation(DegradationKind.ANONYMOUS_USER, detail),) if is_noted else ())
 
 

@@ -62,7 +62,7 @@ def test_fewer_beams_than_items_are_refused(domain: ServedDomain) -> None:
     with pytest.raises(InputError) as raised:
         _ranking(domain, HISTORY, k=10, num_beams=9)
     assert str(raised.value) == (
-        "num_beams is 9, k is 10; a search returns at most one item a beam: raise num_beams or lower k"
+        "num_beams is 9, k is 10; a search returns at most one item per beam: raise num_beams or lower k"
     )
     assert raised.value.field == "num_beams"
 
@@ -92,21 +92,21 @@ def test_only_what_all_constraints_admit_is_eligible(
 def test_constraints_that_leave_nothing_are_said_so(domain: ServedDomain) -> None:
     plan = _ranking(domain, replace(HISTORY, include_items=(item(3), item(20))))
     assert plan.eligibility.num_eligible == 0
-    detail = "the constraints leave no item of the catalog; nothing can be recommended"
+    detail = "no item of the catalog satisfies the constraints; nothing can be recommended"
     assert plan.degraded == (Degradation(DegradationKind.NO_ELIGIBLE_ITEMS, detail),)
 
 
 def test_unknown_items_of_a_history_are_left_out_and_named(domain: ServedDomain) -> None:
     plan = _ranking(domain, replace(HISTORY, history=("x", item(3), "y")))
     assert plan.prompt.image_items == (row(3),)
-    detail = "2 of history not in the catalog and left out: x, y"
+    detail = "2 of history omitted, not in the catalog: x, y"
     assert plan.degraded == (Degradation(DegradationKind.UNKNOWN_ITEMS, detail),)
 
 
 def test_of_many_unknown_items_the_first_are_named(domain: ServedDomain) -> None:
     unknown = tuple(f"x{number}" for number in range(8))
     plan = _ranking(domain, HISTORY, exclude_items=unknown)
-    detail = "8 of exclude_items not in the catalog and left out: x0, x1, x2, x3, x4, …"
+    detail = "8 of exclude_items omitted, not in the catalog: x0, x1, x2, x3, x4, …"
     assert plan.degraded == (Degradation(DegradationKind.UNKNOWN_ITEMS, detail),)
 
 
@@ -165,7 +165,7 @@ def test_a_prompt_that_is_cut_is_said_so() -> None:
     plan = _ranking(domain, replace(HISTORY, history=tuple(item(n) for n in range(1, 12))))
     assert plan.prompt.num_tokens == 24
     untruncated = plan.prompt.num_tokens_untruncated
-    detail = f"the prompt has {untruncated} tokens, the model reads the first 24"
+    detail = f"the prompt has {untruncated} tokens; the model reads only the first 24"
     assert plan.degraded == (Degradation(DegradationKind.PROMPT_TRUNCATED, detail),)
     assert untruncated > 24
 
@@ -180,7 +180,7 @@ def test_of_several_prompts_that_are_cut_the_longest_is_told() -> None:
     lengths = [prompt.num_tokens_untruncated for prompt in plan.prompts]
     assert [length > 60 for length in lengths] == [True, True, False, True]
     (degraded,) = plan.degraded
-    assert degraded.detail == f"the prompt has {lengths[1]} tokens, the model reads the first 60"
+    assert degraded.detail == f"the prompt has {lengths[1]} tokens; the model reads only the first 60"
 
 
 def test_candidates_stand_in_the_prompt_and_bound_the_answer(domain: ServedDomain) -> None:
@@ -227,7 +227,7 @@ def test_sequential_yes_or_no_needs_items_to_ask_about(domain: ServedDomain, tem
         plan_sequential(domain, replace(HISTORY, template=template))
     assert str(raised.value) == (
         f"template {template} asks yes or no about each of include_items; give include_items, "
-        "or take one of A-1 to A-6 and A-9"
+        "or choose one of A-1 to A-6 and A-9"
     )
     assert raised.value.field == "include_items"
 
@@ -238,7 +238,7 @@ def test_direct_yes_or_no_needs_candidates(domain: ServedDomain, template: str) 
         plan_direct(domain, OfflineDirect(template=template))
     assert str(raised.value) == (
         f"template {template} asks yes or no about each candidate; give candidates, "
-        "or take one of B-5 to B-8 to rank the whole catalog"
+        "or choose one of B-5 to B-8 to rank the whole catalog"
     )
     assert raised.value.field == "candidates"
 

@@ -21,6 +21,6 @@ def test_a_runtime_serves_every_domain_of_its_bundle(tmp_path: Path) -> None:
     torch.cuda.is_available(), reason="there is a CUDA device here"
 ))])  # fmt: skip
 def test_a_device_that_is_not_there_is_an_error_with_a_remedy(tmp_path: Path, device: str) -> None:
-    with pytest.raises(EngineError, match=f"device '{device}' cannot be used here .*; take cpu, or install") as caught:
+    with pytest.raises(EngineError, match=f"device '{device}' is not available .*; choose cpu, or install") as caught:
         load_runtime(tmp_path, device=device)
     assert caught.value.code == "engine_error"
