@@ -1,6 +1,6 @@
-"""Answers requests for explanations, whole or token by token.
+"""Answers requests for explanations, as a whole or as a stream of tokens.
 
-The HTTP route and the command line go this same way. Knows no web framework.
+The HTTP route and the command line share this path.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from service.versions.domains import Domains
 
 
 class RunningExplanation:
-    """A text that is being generated."""
+    """An explanation that is being generated."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class RunningExplanation:
         self._tokens = tokens
 
     async def answer(self, trace: RequestTrace) -> ExplanationAnswer:
-        """Wait for the whole text. Raises DeadlineError and EngineError; a caller that stops waiting cancels it."""
+        """Wait for the whole text. A cancelled wait stops the generation. Raises DeadlineError and EngineError."""
         plan = self._job.plan
         generated = await self._job.result()
         trace.note_engine(self._job.queue_s, self._job.timings)
@@ -64,18 +64,18 @@ class RunningExplanation:
         )
 
     async def events(self, trace: RequestTrace) -> AsyncIterator[TokenEvent | ExplanationAnswer]:
-        """What each token adds to the text, then the whole answer; with several beams, the answer only."""
+        """The text added by each token, then the whole answer; with several beams, only the answer."""
         answer = asyncio.ensure_future(self.answer(trace))
         answer.add_done_callback(lambda _: self._tokens.put_nowait(None))
         try:
             token_ids: list[int] = []
-            told = ""
+            sent = ""
             while (token_id := await self._tokens.get()) is not None:
                 token_ids.append(token_id)
                 text = self._domain.text_of(token_ids)
-                if text != told and text.startswith(told):
-                    yield TokenEvent(text=text[len(told) :])
-                    told = text
+                if text != sent and text.startswith(sent):
+                    yield TokenEvent(text=text[len(sent) :])
+                    sent = text
             yield await answer
         finally:
             answer.cancel()
@@ -86,7 +86,7 @@ class RunningExplanation:
         self._metrics.observe_version(self._domain.name, version, self._lease.role, duration_s)
 
     def cancel(self) -> None:
-        """Nobody wants the text any more; generating stops at the next token."""
+        """Stop generating at the next token."""
         self._job.abandon()
 
 
@@ -113,7 +113,7 @@ class Explainer:
         lease = trace.hold(self._domains.lease(request.domain, key, is_ranking=False))
         domain = lease.version.domain
         trace.domain = domain.name
-        self._lanes.text.check(deadline)  # before any work is done for it
+        self._lanes.text.check(deadline)  # reject before planning
         with trace.stage("plan"):
             plan = plan_explanation(domain, request)
         with trace.stage("features"):

@@ -1,4 +1,4 @@
-"""Fetching the embeddings of a plan's images."""
+"""Fetches the embeddings of a plan's images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ P = TypeVar("P", bound=Plan)
 
 
 async def fetch_features(version: DomainVersion, plan: P) -> P:
-    """The plan with the embeddings of all its images, fetched in one round trip; missing ones are noted."""
+    """The plan with the embeddings of all its images, fetched in one call. Missing ones are noted as a degradation."""
     rows = image_rows(plan)
     if not rows:
         return plan

@@ -1,4 +1,4 @@
-"""Puts together what changes what is served, and begins with what the journal says."""
+"""Opens the administration of versions, and restores the versions recorded in the journal."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from service.versions.replica import Replica
 from service.versions.slots import Slots
 from service.versions.version_loader import Sources, VersionLoader
 
-FENCE_STEP_S = 0.01
+FENCE_POLL_S = 0.01
 
 
 @dataclass(frozen=True)
-class EpochParts:
-    """What versions are made with and asked through."""
+class VersionParts:
+    """The parts that versions are loaded with and answer through."""
 
     runtime: Runtime
     domains: Domains
@@ -40,8 +40,10 @@ class EpochParts:
 
 
 @asynccontextmanager
-async def open_epochs(settings: Settings, parts: EpochParts, journal: Journal) -> AsyncIterator[Administration]:
-    """Serve the bundle's domains as the journal says, and follow it inside the block. Raises BundleError kinds."""
+async def open_administration(
+    settings: Settings, parts: VersionParts, journal: Journal
+) -> AsyncIterator[Administration]:
+    """Serve the versions recorded in the journal, and follow the journal in the block. Raises BundleError kinds."""
     runtime = parts.runtime
     slots = Slots(runtime.engine, (domain.slot for domain in runtime.domains.values()), lambda: _fence(parts.lanes))
     sources = Sources(runtime, settings.admin_options.bundles_root)
@@ -60,7 +62,7 @@ async def open_epochs(settings: Settings, parts: EpochParts, journal: Journal) -
 
 
 def open_journal(options: JournalOptions) -> Journal:
-    """The journal that the settings ask for; none where nothing was ever changed and nothing may be."""
+    """The journal of the settings; NoJournal if changes are disabled and none was ever recorded."""
     if options.redis is not None:
         return RedisJournal(connect(options.redis), options.service_id)
     if options.is_wanted or options.path.exists():
@@ -69,9 +71,9 @@ def open_journal(options: JournalOptions) -> Journal:
 
 
 async def _fence(lanes: Lanes) -> None:
-    """Wait until whatever the lanes run now has left the engine."""
-    # A batch appears in the queue as in flight only after `take` returns.
-    await asyncio.sleep(FENCE_STEP_S)
+    """Wait until all jobs that the lanes run now have left the engine."""
+    # Let a lane that is taking a batch register its jobs first.
+    await asyncio.sleep(FENCE_POLL_S)
     running = {job for lane in lanes.all for job in lane.running}
     while running & {job for lane in lanes.all for job in lane.running}:  # noqa: ASYNC110  # lanes are threads
-        await asyncio.sleep(FENCE_STEP_S)
+        await asyncio.sleep(FENCE_POLL_S)

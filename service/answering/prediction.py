@@ -1,4 +1,4 @@
-"""Answers a file of requests by the way that HTTP requests go, many at a time, in order."""
+"""Answers a file of requests on the path of HTTP requests, many at a time, in order."""
 
 from __future__ import annotations
 
@@ -23,28 +23,27 @@ from service.schemas.problem import Problem
 from service.schemas.ranking import DirectRequest, SequentialRequest
 from service.settings import Settings
 
-UNHURRIED_MS = 24 * 3600 * 1000
-LONGEST_FETCH_MS = 2000
+DEADLINE_MS = 24 * 3600 * 1000
+FEATURE_TIMEOUT_MS = 2000
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many lines got an answer, and how many a problem document."""
+    """Numbers of answers and of problem documents."""
 
     num_answered: int
     num_failed: int
 
 
 async def predict_file(settings: Settings, requests: Path, out: Path, progress: Progress) -> Counts:
-    """Write one line for each line of `requests`. Raises BundleError kinds.
+    """Write one answer or problem document for each line of `requests`. Raises BundleError kinds.
 
-    As many requests are under way as the queue holds; no more of the file is in memory.
+    Up to `max_waiting` requests are in flight and in memory.
     """
-    patience = {"default_deadline_ms": UNHURRIED_MS, "feature_timeout_ms": LONGEST_FETCH_MS}
-    unhurried = settings.model_copy(update=patience)
+    patient = settings.model_copy(update={"default_deadline_ms": DEADLINE_MS, "feature_timeout_ms": FEATURE_TIMEOUT_MS})
     num_lines = _num_lines(requests)
     num_answered = num_failed = 0
-    async with open_service(unhurried, Metrics(), Liveness(unhurried.stall_s)) as service:
+    async with open_service(patient, Metrics(), Liveness(patient.stall_s)) as service:
         with requests.open(encoding="utf-8", errors="replace") as lines, out.open("w", encoding="utf-8") as answers:
             async for answer in _in_order(service, lines, settings.max_waiting):
                 is_failed = isinstance(answer, Problem)
@@ -55,11 +54,11 @@ async def predict_file(settings: Settings, requests: Path, out: Path, progress: 
     return Counts(num_answered=num_answered, num_failed=num_failed)
 
 
-async def _in_order(service: Service, lines: Iterable[str], most: int) -> AsyncIterator[BaseModel]:
-    """Answers in the order of the lines, with at most `most` of them under way."""
+async def _in_order(service: Service, lines: Iterable[str], max_in_flight: int) -> AsyncIterator[BaseModel]:
+    """Answers in the order of the lines, with at most `max_in_flight` requests at a time."""
     running: deque[asyncio.Task[BaseModel]] = deque()
     for number, line in enumerate(lines, start=1):
-        if len(running) >= most:
+        if len(running) >= max_in_flight:
             yield await running.popleft()
         running.append(asyncio.create_task(answer_line(service, line, f"line-{number}")))
     while running:
@@ -67,7 +66,7 @@ async def _in_order(service: Service, lines: Iterable[str], most: int) -> AsyncI
 
 
 async def answer_line(service: Service, line: str, request_id: str) -> BaseModel:
-    """The answer to one line, or the problem document of what is wrong with it."""
+    """The answer to one line, or a problem document."""
     trace = RequestTrace(request_id=request_id)
     try:
         return await _answer(service, line, trace)

@@ -1,4 +1,4 @@
-"""Whether requests are taken: not before every domain has answered a warm-up request, and not while draining."""
+"""Readiness: requests are accepted once every domain has answered a warm-up request, until the service drains."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ RETRY_AFTER_S = 2
 
 
 class Readiness:
-    """Reasons for not being ready, by domain, and whether the service is about to end."""
+    """Reasons for not being ready, by domain, and whether the service is draining."""
 
     def __init__(self) -> None:
         self._waiting_for: dict[str, str] = {"": "the bundle is being loaded"}
         self._is_draining = False
         self.degraded: Callable[[], Sequence[str]] = tuple
-        """What makes answers less than they could be, without standing in their way."""
+        """Returns causes of degraded answers, which do not affect readiness."""
 
     def await_domains(self, names: Iterable[str]) -> None:
         self._waiting_for = {name: f"the domain {name} is being warmed up" for name in names}
@@ -37,11 +37,11 @@ class Readiness:
         self._waiting_for[name] = f"the warm-up of the domain {name} failed: {error}"
 
     def drain(self) -> None:
-        """Take no new request from now on; running ones go on."""
+        """Reject new requests; running ones continue."""
         self._is_draining = True
 
     def reasons(self, domain: str | None = None) -> list[str]:
-        """What stands in the way of all domains, or of one; empty when ready."""
+        """Reasons why all domains, or one, are not ready; empty when ready."""
         waiting_for = [reason for name, reason in self._waiting_for.items() if domain is None or name in ("", domain)]
         return (["the service is draining"] if self._is_draining else []) + waiting_for
 
@@ -49,18 +49,18 @@ class Readiness:
         """Raises DrainingError or NotReadyError."""
         if self._is_draining:
             raise DrainingError(
-                "the service is about to end and takes no new request; send it to another replica",
+                "the service is shutting down and accepts no new requests; retry on another replica",
                 retry_after_s=RETRY_AFTER_S,
             )
         reasons = self.reasons()
         if reasons:
             raise NotReadyError(
-                f"the service is not ready: {'; '.join(reasons)}; try again later", retry_after_s=RETRY_AFTER_S
+                f"the service is not ready: {'; '.join(reasons)}; retry later", retry_after_s=RETRY_AFTER_S
             )
 
 
 async def warm_up(readiness: Readiness, recommender: Recommender, versions: Iterable[DomainVersion]) -> None:
-    """Let every domain answer one request, by the way that every request goes."""
+    """Answer one request with each version."""
     for version in versions:
         name = version.domain.name
         try:
@@ -74,15 +74,17 @@ async def warm_up(readiness: Readiness, recommender: Recommender, versions: Iter
 
 
 async def warm_up_version(recommender: Recommender, version: DomainVersion) -> None:
-    """Let a version answer one request. Raises EngineError if what comes is no answer."""
+    """Answer one request with a version. Raises EngineError if its scores are not finite."""
     domain = version.domain
     first_item = domain.catalog.item_ids[int(domain.catalog.is_active.argmax())]
     request = SequentialRequest(domain=domain.name, history=[first_item], k=1, exclude_history=False)
     try:
         answer = await recommender.answer_from(version, request, RequestTrace(request_id="warm-up"))
     except InputError as error:
-        # The catalog admits no answer (no active item, say), which is an answer: the domain works.
+        # The version works, but its catalog allows no answer, for example without active items.
         logger.warning("warm_up_refused", extra={"domain": domain.name, "reason": str(error)})
         return
     if not all(math.isfinite(item.score) for item in answer.items):
-        raise EngineError(f"the version {version.ref.version} gives scores that are no numbers; tune it anew")
+        raise EngineError(
+            f"version {version.ref.version} computes scores that are not finite; check its weights or tune it again"
+        )

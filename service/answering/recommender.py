@@ -1,6 +1,6 @@
-"""Answers requests for items: plan, fetch images, run the engine, map what it found to the catalog.
+"""Answers requests for items: plans, fetches image features, runs the engine, and maps leaves back to items.
 
-The HTTP routes and the command line share this path. Knows no web framework.
+HTTP routes and the command line share this path.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from service.versions.domains import Domains
 
 
 class Recommender:
-    """Answers both kinds of requests for items."""
+    """Answers sequential and direct requests."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Recommender:
         self._shadows = Shadows(domains, lanes, metrics, self.answer_from)
 
     async def close(self) -> None:
-        """End what runs in the background."""
+        """Cancel background work."""
         await self._shadows.close()
 
     async def recommend(self, request: SequentialRequest | DirectRequest, trace: RequestTrace) -> RankingAnswer:
@@ -72,14 +72,14 @@ class Recommender:
     async def answer_from(
         self, version: DomainVersion, request: SequentialRequest | DirectRequest, trace: RequestTrace
     ) -> RankingAnswer:
-        """What a version answers, whoever holds its lease; nothing is counted in the metrics."""
+        """Answer with a version that the caller holds a lease of, without updating the metrics of requests."""
         started_at = time.perf_counter()
         deadline_s = self._limits.default_deadline_s if request.deadline_ms is None else request.deadline_ms / 1000
         deadline = time.monotonic() + deadline_s
         domain = version.domain
         trace.domain = domain.name
         lane = self._lanes.ranking
-        lane.check(deadline)  # before any work is done for it
+        lane.check(deadline)  # reject before planning
         with trace.stage("plan"):
             plan = _plan(domain, request)
         if isinstance(plan, RankingPlan) and request.num_beams is None:
@@ -155,4 +155,4 @@ def _item(domain: ServedDomain, rank: int, row: int, score: float) -> RankedItem
 
 def _check_length(field: str, item_ids: Sequence[str] | None, limit: int) -> None:
     if item_ids is not None and len(item_ids) > limit:
-        raise InputError(f"{field} holds {len(item_ids)} items, the limit is {limit}; send fewer", field=field)
+        raise InputError(f"{field} has {len(item_ids)} items, the limit is {limit}; send fewer", field=field)

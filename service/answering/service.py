@@ -1,4 +1,4 @@
-"""The parts that answer requests, over HTTP or from the command line: opened together, closed together."""
+"""The service: all parts that answer requests, opened and closed together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from model.planning.runtime import Runtime, load_runtime
 from service.answering.beam_reduction import open_reduction
 from service.answering.explainer import Explainer
-from service.answering.opening import EpochParts, open_epochs
+from service.answering.opening import VersionParts, open_administration
 from service.answering.recommender import Recommender
 from service.batching.lanes import Lanes
 from service.observability.liveness import Liveness
@@ -45,7 +45,7 @@ async def open_service(
     loader: Loader = load,
     journal: Journal | None = None,
 ) -> AsyncIterator[Service]:
-    """Load the bundle and run the lanes of its engine; without a journal the bundle is served as it is.
+    """Load the bundle and run the lanes of its engine. Without a journal, the bundle is served unchanged.
 
     Raises BundleError kinds and BeamTableError.
     """
@@ -59,8 +59,8 @@ async def open_service(
         beams = open_reduction(settings.reduction_options, lanes.ranking.completion_s)
         recommender = Recommender(domains, lanes, metrics, settings.request_limits, beams)
         try:
-            parts = EpochParts(runtime, domains, features, lanes, recommender, metrics)
-            async with open_epochs(settings, parts, journal or NoJournal()) as administration:
+            parts = VersionParts(runtime, domains, features, lanes, recommender, metrics)
+            async with open_administration(settings, parts, journal or NoJournal()) as administration:
                 yield Service(
                     domains=domains,
                     recommender=recommender,
@@ -75,11 +75,11 @@ async def open_service(
 
 @dataclass(frozen=True)
 class Service:
-    """All that answers requests, over HTTP or from the command line."""
+    """The parts that HTTP routes and the command line use."""
 
     domains: Domains
     recommender: Recommender
     explainer: Explainer
     administration: Administration
     problems: Callable[[], Sequence[str]]
-    """What makes answers less than they could be now: embeddings that cannot be fetched, versions that are missing."""
+    """Current causes of degraded answers: embeddings that cannot be fetched, versions that are missing."""

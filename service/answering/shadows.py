@@ -1,4 +1,4 @@
-"""Lets shadow versions answer what others have answered, in the background, to compare them."""
+"""Repeats answered requests on shadow versions in the background, to compare the answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AnswerFrom = Callable[[DomainVersion, SequentialRequest | DirectRequest, Request
 
 
 class Shadows:
-    """Repeats requests of domains that have a shadow; those that come while others wait are not repeated."""
+    """Repeats requests of domains that have a shadow, while no other request waits."""
 
     def __init__(self, domains: Domains, lanes: Lanes, metrics: Metrics, answer_from: AnswerFrom) -> None:
         self._domains = domains
@@ -32,7 +32,7 @@ class Shadows:
         self._running: set[asyncio.Task[None]] = set()
 
     def repeat(self, request: SequentialRequest | DirectRequest, answer: RankingAnswer) -> None:
-        """Ask the shadow what the stable version was asked, if that delays nobody."""
+        """Start to repeat a request on the shadow, unless that would delay other requests."""
         shadow = self._domains.serving(request.domain).shadow
         if shadow is None or len(self._running) >= MAX_IN_FLIGHT or self._lanes.ranking.num_waiting:
             return

@@ -97,7 +97,7 @@ async def test_unknown_names_are_not_found(
             ASK | {"history": ["item-1"] * 31},
             "invalid_input",
             "history",
-            "history holds 31 items, the limit is 30",
+            "history has 31 items, the limit is 30",
         ),
         (SEQUENTIAL, ASK | {"include_items": ["x"]}, "invalid_input", "include_items", "none of the 1 include_items"),
         (
@@ -105,7 +105,7 @@ async def test_unknown_names_are_not_found(
             ASK | {"include_items": ["item-1"] * 41},
             "invalid_input",
             "include_items",
-            "holds 41 items, the limit is 40",
+            "has 41 items, the limit is 40",
         ),
         (
             SEQUENTIAL,
@@ -120,7 +120,7 @@ async def test_unknown_names_are_not_found(
             RANK | {"candidates": ["item-1"] * 41},
             "invalid_input",
             "candidates",
-            "holds 41 items, the limit is 40",
+            "has 41 items, the limit is 40",
         ),
         (DIRECT, RANK | {"candidates": ["x"]}, "invalid_input", "candidates", "none of the 1 candidates"),
         (

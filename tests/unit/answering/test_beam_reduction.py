@@ -80,7 +80,7 @@ def test_a_table_that_cannot_be_read_is_refused_with_its_form(tmp_path: Path, co
     if content is not None:
         path.write_text(content, encoding="utf-8")
 
-    with pytest.raises(BeamTableError, match=r"beams\.json is no table of beams"):
+    with pytest.raises(BeamTableError, match=r"beams\.json is not a table of beams"):
         BeamTable.read(path)
 
 
