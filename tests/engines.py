@@ -1,4 +1,4 @@
-"""An engine to be disguised: tests override what is to behave otherwise."""
+"""A wrapper of an engine, of which tests override methods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from model.engine.protocol import Engine, LogProbs, Placement, Ranking, TextSess
 
 
 class DisguisedEngine:
-    """Does what another engine does."""
+    """Delegates to another engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -15,11 +15,11 @@ P = TypeVar("P", bound=Plan)
 
 
 def plan_of(prompt: Prompt, features: NDArray[np.float32] | None = None, task: Task = "sequential") -> Plan:
-    """A prompt of the first domain, without anything to do."""
+    """A prompt of the first domain, without a task's options."""
     given = () if features is None else (features,)
     return Plan(slot=0, task=task, template="test", prompts=(prompt,), features=given)
 
 
 def plan_to(kind: type[P], plan: Plan, **options: Any) -> P:  # noqa: ANN401  # whatever the kind takes
-    """The same prompts with something to do."""
+    """The same prompts in a plan of this kind."""
     return kind(**vars(plan), **options)

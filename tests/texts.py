@@ -1,4 +1,4 @@
-"""Texts of one beam over a stepper of the searches, whose rows all stand at the same position."""
+"""One-beam texts over a stepper of beam searches, whose rows are all at the same position."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model.decoding.text import BeamOptions, Hypothesis, RunningText, Sampling, 
 
 
 class InStep:
-    """Feeds all rows at each step, those that have ended too, and gives the logits of those that run."""
+    """Feeds all rows at each step, ended ones included, and returns the logits of the running ones."""
 
     def __init__(self, stepper: Stepper, num_rows: int) -> None:
         self._stepper = stepper
@@ -34,7 +34,7 @@ def decode_one_beam(
     *,
     on_token: Callable[[int, int], bool] | None = None,
 ) -> list[Hypothesis]:
-    """One text for each row; `on_token(row, token)` sees every token as it comes and returns False to end that row."""
+    """One text per row; `on_token(row, token)` is called with every token and returns False to end the row."""
     texts = [RunningText(each, most, special) for each, most in zip(sampling, max_new_tokens, strict=True)]
     running = dict(enumerate(texts))
     rows = InStep(stepper, len(texts))

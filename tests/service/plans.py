@@ -47,7 +47,7 @@ def _prompts(num_prompts: int, num_tokens: int) -> Plan:
 
 
 class Gate:
-    """Holds whoever passes until it is open, and tells who came."""
+    """Blocks threads until it is opened, and counts those that have arrived."""
 
     def __init__(self) -> None:
         self.entered = threading.Semaphore(0)
@@ -58,12 +58,12 @@ class Gate:
         assert self.gate.wait(timeout=30)
 
     async def wait_entered(self) -> None:
-        """Wait until one more has come to the gate."""
+        """Wait until one more thread has arrived."""
         assert await asyncio.to_thread(self.entered.acquire, timeout=30)
 
 
 class GatedEngine(Gate):
-    """Finds each plan's name, but holds every batch until the gate is open; remembers the batches."""
+    """Finds the leaf that each plan is named after; batches wait at the gate and are recorded."""
 
     num_slots = 1
 
@@ -73,10 +73,10 @@ class GatedEngine(Gate):
         self.poison: Callable[[int], bool] = lambda _: False
         self.most_rows = 1000
         self.wider: dict[int, int] = {}
-        """By a search's name, the name of the one that is to prove it."""
+        """Name of the wider search, by the name of a search."""
         self.loses_results = False
         self.unreadable: set[int] = set()
-        """Names whose results make whoever reads them fail."""
+        """Names of plans whose results cannot be read."""
 
     def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:
         names = [plan.k for plan in batch]

@@ -1,4 +1,4 @@
-"""A lane batches by padded tokens, drops the dead, refuses when full, and survives its engine's failures."""
+"""A lane batches by padded tokens, drops expired jobs, rejects when full, and survives failures of its engine."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ TELL: dict[str, Any] = {"domain": "toys", "item_id": "item-1", "max_new_tokens":
 
 
 class GatedEngine(DisguisedEngine):
-    """The real engine behind a gate that a test closes, and with an ear for a poisoned k."""
+    """The real engine behind a gate that a test closes; fails for a given k."""
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime.engine)
@@ -63,7 +63,7 @@ class GatedEngine(DisguisedEngine):
         assert self.gate.wait(timeout=30)
 
     def close(self) -> None:
-        """Hold everything that comes from now on; what came before is forgotten."""
+        """Block all further calls, and forget the earlier ones."""
         self.gate.clear()
         self.batches.clear()
         while self.entered.acquire(blocking=False):

@@ -49,7 +49,7 @@ async def client(app: FastAPI, engine: GatedEngine) -> AsyncIterator[httpx.Async
 
 
 def expect(app: FastAPI, batch_s: float) -> None:
-    """As if every batch before had been like the one that runs, and had taken that long."""
+    """Record earlier batches of the running one's size with this duration."""
     lane = state_of(app).service.recommender._lanes.ranking
     (running,) = lane._queue.in_flight
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""Searches become narrower while many wait, as far as the operator allows, and say so."""
+"""Beams are reduced under load, as far as the operator allows, and the answer says so."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def plan(*, k: int = 3, num_beams: int = 20, certified: bool = False) -> Ranking
 
 
 def reduced(waiting_s: float, asked: RankingPlan, *, min_beams: int = 5) -> RankingPlan:
-    """With ten seconds to go, of which searches at full width may wait three."""
+    """With a time budget of ten seconds, of which searches with all beams may wait three."""
     return BeamReduction(TABLE, min_beams, lambda: waiting_s).reduce(asked, time.monotonic() + 10)
 
 

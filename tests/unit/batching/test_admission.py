@@ -15,7 +15,7 @@ BUDGET = BatchBudget(max_rows=8, max_tokens=64)
 
 
 class OneSecond:
-    """Says that all that waits is done in a second."""
+    """Forecasts one second for any queue."""
 
     def completion_s(self, waiting: Sequence[AnyJob], job: AnyJob | None = None) -> float:
         return 1.0

@@ -1,4 +1,4 @@
-"""What a lane expects of its future, from batches whose times are known."""
+"""Forecasts of a lane, from batches with known times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIMITS = QueueLimits(max_waiting=100, max_batch_rows=4, max_batch_tokens=1000)
 
 
 def jobs(*lengths: int) -> list[AnyJob]:
-    """Jobs of one row and size 11 each, for prompts of ten tokens; the texts are as long as told."""
+    """Jobs of one row and size 11 each, for prompts of ten tokens; the texts have these lengths."""
 
     async def made() -> list[AnyJob]:
         return [Job(text_named(length, 10)) for length in lengths]

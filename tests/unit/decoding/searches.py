@@ -1,4 +1,4 @@
-"""Requests to the item search over random catalogs, and what brute force says about them."""
+"""Requests to the item search over random catalogs, and their brute-force results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Found:
-    """The items asked for, best first."""
+    """The k best items found, best first."""
 
     rows: list[int]
     scores: list[float]

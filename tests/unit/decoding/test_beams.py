@@ -12,7 +12,7 @@ from model.decoding.beams import NEG_INF, Selection, best_pruned, select
 
 @dataclass(frozen=True)
 class Row:
-    """Candidates, best first; `None` for one that is not there."""
+    """Candidates, best first; `None` for an unused entry."""
 
     scores: list[float | None]
     is_eos: list[bool]

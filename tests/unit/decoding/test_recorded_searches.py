@@ -1,4 +1,4 @@
-"""Recorded searches of the library over tries. They stop as soon as there are K items; ours does not."""
+"""Recorded searches of Hugging Face's library over tries. They stop as soon as there are K items; ours does not."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Recorded:
         return Batch((self.items,), tuple(requests))
 
     def answers(self, row: int) -> list[tuple[Path, float]]:
-        """What the library returned for a row, without what is no item."""
+        """The items that the library returned for a row."""
         num_beams = self.unit["num_beams"]
         part = slice(row * num_beams, (row + 1) * num_beams)
         answers = zip(self.unit["sequences"][part], self.unit["scores"][part], strict=True)

@@ -1,4 +1,4 @@
-"""Domains that differ in all that a batch must keep apart, and rankings over them that differ in all ways there are."""
+"""Domains with different layouts and catalogs, and random rankings with all options over them."""
 
 from __future__ import annotations
 

@@ -51,9 +51,9 @@ def engine(served: Served) -> CapturedEngine:
 def test_a_batch_of_any_mix_is_ranked_as_without_static_buffers(
     served: Served, plain: DecodingEngine, engine: CapturedEngine, seed: int, count: int
 ) -> None:
-    works = random_plans(served.domains, count, seed)
-    found = rank(engine, works)
-    expected = rank(plain, works)
+    plans = random_plans(served.domains, count, seed)
+    found = rank(engine, plans)
+    expected = rank(plain, plans)
     assert_same(found, expected)
 
 
@@ -71,18 +71,18 @@ def test_images_that_are_not_given_are_zeros_and_not_those_of_the_work_before(
     served: Served, plain: DecodingEngine
 ) -> None:
     engine = served.captured()
-    works = (random_plan(served.domains[2], seed) for seed in range(1, 20))
-    work = next(work for work in works if work.features[0].size and not work.certified)
-    without = replace(work, features=(work.features[0][:0],))
-    engine.search([work])
+    plans = (random_plan(served.domains[2], seed) for seed in range(1, 20))
+    plan = next(plan for plan in plans if plan.features[0].size and not plan.certified)
+    without = replace(plan, features=(plan.features[0][:0],))
+    engine.search([plan])
     assert_same(engine.search([without])[0], plain.search([without])[0])
 
 
 def test_a_batch_larger_than_the_largest_bucket_takes_turns(
     served: Served, plain: DecodingEngine, engine: CapturedEngine
 ) -> None:
-    works = random_plans(served.domains, 21, seed=11)
-    assert_same(engine.search(works)[0], plain.search(works)[0])
+    plans = random_plans(served.domains, 21, seed=11)
+    assert_same(engine.search(plans)[0], plain.search(plans)[0])
     assert all(bucket.num_rows <= 8 for bucket in engine.buckets)
 
 
@@ -105,8 +105,8 @@ def test_texts_and_yes_or_no_are_those_of_the_plain_engine(
 
 def test_a_bfloat16_engine_finds_nearly_the_scores_of_a_float32_one(served: Served, plain: DecodingEngine) -> None:
     engine = served.captured(replace(UNCAPTURED, precision="bfloat16"))
-    works = [replace(work, certified=False) for work in random_plans(served.domains, 8, seed=2)]
-    for found, expected in zip(rank(engine, works), rank(plain, works), strict=True):
+    plans = [replace(plan, certified=False) for plan in random_plans(served.domains, 8, seed=2)]
+    for found, expected in zip(rank(engine, plans), rank(plain, plans), strict=True):
         assert len(found.leaves) == len(expected.leaves)
         assert found.scores == pytest.approx(expected.scores, rel=0.15)
     (generated,) = generate(engine, [_text_plan(served.domains[2])])
@@ -115,15 +115,15 @@ def test_a_bfloat16_engine_finds_nearly_the_scores_of_a_float32_one(served: Serv
 
 def test_a_domain_placed_into_a_spare_slot_needs_no_new_banks(served: Served, plain: DecodingEngine) -> None:
     engine = served.captured(UNCAPTURED)
-    work = random_plan(served.domains[2], 1)
-    expected = rank(engine, [work])
+    plan = random_plan(served.domains[2], 1)
+    expected = rank(engine, [plan])
     dropped = engine.counts.dropped
     slots = engine.num_slots
     engine.place(slots - 1, _placement(served, 0))
     moved = [_moved(each, slots - 1) for each in random_plans(served.domains[:1], 4, seed=3)]
-    found = rank(engine, [*moved, work])
+    found = rank(engine, [*moved, plan])
     originals = [_moved(each, 0) for each in moved]
-    assert_same(found, rank(plain, [*originals, work]))
+    assert_same(found, rank(plain, [*originals, plan]))
     assert_same(found[-1:], expected)
     assert (engine.num_slots, engine.counts.dropped) == (slots, dropped)
 
@@ -133,8 +133,8 @@ def test_a_domain_beyond_the_spare_slots_or_wider_makes_new_banks(tmp_path: Path
     rank(engine, random_plans(served.domains, 3, seed=8))
     wide = Served(tmp_path, {"wide": replace(TINY_LAYOUT, bottleneck=9, visual_tokens=4, feature_dim=20)})
     engine.place(5, _placement(wide, 0))
-    work = random_plan(wide.domains[0], 4)
-    assert_same(rank(engine, [_moved(work, 5)]), rank(wide.plain(), [work]))
+    plan = random_plan(wide.domains[0], 4)
+    assert_same(rank(engine, [_moved(plan, 5)]), rank(wide.plain(), [plan]))
     assert engine.num_slots == 6
     assert engine.counts.dropped > 0
 
@@ -143,14 +143,14 @@ def test_a_larger_catalog_beside_others_drops_only_searches_that_it_takes_part_i
     tmp_path: Path, served: Served
 ) -> None:
     engine = served.captured(UNCAPTURED)
-    work = random_plan(served.domains[2], 1)
-    before, _ = engine.search([work])
+    plan = random_plan(served.domains[2], 1)
+    before, _ = engine.search([plan])
     large = Served(tmp_path, {"toys": TINY_LAYOUT}, num_items=900)
     engine.place(4, _placement(large, 0))
     dropped = engine.counts.dropped
-    assert_same(engine.search([work])[0], before)
+    assert_same(engine.search([plan])[0], before)
     assert engine.counts.dropped == dropped
-    other = replace(random_plan(large.domains[0], 1), num_beams=work.num_beams)
+    other = replace(random_plan(large.domains[0], 1), num_beams=plan.num_beams)
     assert_same(engine.search([_moved(other, 4)])[0], large.plain().search([other])[0])
     assert engine.counts.dropped == dropped + 1
 
@@ -158,12 +158,12 @@ def test_a_larger_catalog_beside_others_drops_only_searches_that_it_takes_part_i
 def test_slots_are_vacated_and_filled_again_by_other_catalogs(tmp_path: Path, served: Served) -> None:
     engine = served.captured(UNCAPTURED)
     other = Served(tmp_path, {"toys": TINY_LAYOUT})
-    work = random_plan(other.domains[0], 9)
-    (expected,) = rank(other.plain(), [work])
+    plan = random_plan(other.domains[0], 9)
+    (expected,) = rank(other.plain(), [plan])
     for slot in (3, 4, 3, 3):
         engine.vacate(slot)
         engine.place(slot, _placement(other, 0))
-        assert_same(rank(engine, [_moved(work, slot)]), [expected])
+        assert_same(rank(engine, [_moved(plan, slot)]), [expected])
 
 
 def test_a_batch_that_does_not_fit_in_memory_is_split_until_it_does(
@@ -171,8 +171,8 @@ def test_a_batch_that_does_not_fit_in_memory_is_split_until_it_does(
 ) -> None:
     engine = served.captured()
     _fail_beyond(monkeypatch, num_rows=2)
-    works = random_plans(served.domains, 7, seed=21)
-    assert_same(engine.search(works)[0], plain.search(works)[0])
+    plans = random_plans(served.domains, 7, seed=21)
+    assert_same(engine.search(plans)[0], plain.search(plans)[0])
     assert engine.counts.splits >= 3
 
 
@@ -180,12 +180,12 @@ def test_a_search_that_fits_in_no_memory_is_an_error_and_the_next_one_is_answere
     served: Served, plain: DecodingEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = served.captured()
-    works = random_plans(served.domains, 2, seed=22)
+    plans = random_plans(served.domains, 2, seed=22)
     memory = _fail_beyond(monkeypatch, num_rows=0)
     with pytest.raises(EngineError, match="a single search does not fit in memory"):
-        engine.search(works)
+        engine.search(plans)
     memory.num_rows = 8
-    assert_same(engine.search(works)[0], plain.search(works)[0])
+    assert_same(engine.search(plans)[0], plain.search(plans)[0])
 
 
 def test_a_start_beyond_the_memory_is_refused_with_the_bucket_that_is_too_large(
@@ -216,8 +216,8 @@ def test_without_a_list_the_ladders_usual_shapes_are_made_ready(served: Served) 
 
 def test_beams_beyond_the_ladder_run_without_being_kept(served: Served, plain: DecodingEngine) -> None:
     engine = served.captured()
-    work = replace(random_plan(served.domains[2], 6), num_beams=33, certified=False)
-    assert_same(engine.search([work])[0], plain.search([work])[0])
+    plan = replace(random_plan(served.domains[2], 6), num_beams=33, certified=False)
+    assert_same(engine.search([plan])[0], plain.search([plan])[0])
     assert (engine.buckets, engine.counts.uncaptured) == ((), 1)
 
 
@@ -232,8 +232,8 @@ def _placement(served: Served, place: int) -> Placement:
     return Placement(files.spec.layout, weights, served.domains[place].trie)
 
 
-def _moved(work: RankingPlan, slot: int) -> RankingPlan:
-    return replace(work, slot=slot)
+def _moved(plan: RankingPlan, slot: int) -> RankingPlan:
+    return replace(plan, slot=slot)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Room on the device for catalogs and filters that come and go."""
+"""Buffers of the captured engine for catalogs and filters that come and go; buckets."""
 
 from __future__ import annotations
 

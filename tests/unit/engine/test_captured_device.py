@@ -1,4 +1,4 @@
-"""What a captured search may and may not do on a device, as far as a CPU can tell."""
+"""Properties that a search needs to be captured, as far as a CPU can test them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ INDEXES = {"aten::index.Tensor", "aten::index_put_", "aten::_index_put_impl_"}
 
 
 class Watch(TorchDispatchMode):
-    """Notes every operator, and those that a capture would not survive."""
+    """Records all operators, and those that cannot be captured."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no annotation for it
@@ -80,7 +80,7 @@ def test_the_watch_sees_what_a_capture_would_not_survive(asks: Callable[[Tensor]
 
 
 def test_the_same_operators_run_whatever_is_asked_for(served: Served, engine: CapturedEngine) -> None:
-    """Else a capture would hold what its one batch needed."""
+    """Otherwise a capture would be valid for one batch only."""
     first, bucket = _watched(engine, random_plans(served.domains, 7, seed=3))
     second, other = _watched(engine, random_plans(served.domains, 8, seed=8))
     assert bucket == other

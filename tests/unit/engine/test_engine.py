@@ -37,57 +37,57 @@ def toys(runtime: Runtime) -> ServedDomain:
 
 
 @pytest.fixture(scope="module")
-def work(toys: ServedDomain) -> list[RankingPlan]:
+def plans(toys: ServedDomain) -> list[RankingPlan]:
     queries = [OfflineSequential(history=(f"item-{number}",), user_id="u1", k=5, num_beams=5) for number in range(1, 9)]
-    return [_work(toys, query) for query in queries]
+    return [_plan(toys, query) for query in queries]
 
 
 @pytest.fixture(scope="module")
-def truth(runtime: Runtime, toys: ServedDomain, work: list[RankingPlan]) -> list[NDArray[np.float64]]:
+def truth(runtime: Runtime, toys: ServedDomain, plans: list[RankingPlan]) -> list[NDArray[np.float64]]:
     """Log-probability of every leaf, -inf where it is not eligible."""
     rows = toys.assembler.identifiers
     targets = tuple((*rows.row(row).tolist(), toys.tokenizer.eos_id) for row in toys.trie.rows_of_leaves)
-    scores, _ = runtime.engine.score([ScoringPlan.of(each, targets) for each in work])
+    scores, _ = runtime.engine.score([ScoringPlan.of(each, targets) for each in plans])
     return [
-        np.where(each.eligibility.mask(), np.array(own), -np.inf) for each, (own,) in zip(work, scores, strict=True)
+        np.where(each.eligibility.mask(), np.array(own), -np.inf) for each, (own,) in zip(plans, scores, strict=True)
     ]
 
 
 def test_scores_are_log_probabilities_of_the_items(
-    runtime: Runtime, work: list[RankingPlan], truth: list[NDArray[np.float64]]
+    runtime: Runtime, plans: list[RankingPlan], truth: list[NDArray[np.float64]]
 ) -> None:
-    rankings = rank(runtime.engine, work)
+    rankings = rank(runtime.engine, plans)
     for ranking, scores in zip(rankings, truth, strict=True):
         assert len(ranking.leaves) == 5
         assert ranking.scores == pytest.approx(scores[ranking.leaves], abs=SAME)
 
 
 def test_certified_rankings_are_the_true_top_and_say_how_wide_they_went(
-    runtime: Runtime, work: list[RankingPlan], truth: list[NDArray[np.float64]]
+    runtime: Runtime, plans: list[RankingPlan], truth: list[NDArray[np.float64]]
 ) -> None:
-    plain = rank(runtime.engine, work)
+    plain = rank(runtime.engine, plans)
     assert any(ranking.exact_prefix < 5 for ranking in plain)
-    certified = rank(runtime.engine, [replace(each, certified=True) for each in work])
+    certified = rank(runtime.engine, [replace(each, certified=True) for each in plans])
     for ranking, before, scores in zip(certified, plain, truth, strict=True):
         assert ranking.exact_prefix == 5
         assert ranking.leaves.tolist() == np.argsort(-scores)[:5].tolist()
         assert (ranking.num_beams > 5) == (before.exact_prefix < 5)
 
 
-def test_a_certified_search_leaves_its_neighbours_as_they_are(runtime: Runtime, work: list[RankingPlan]) -> None:
-    plain = rank(runtime.engine, work)
-    mixed = rank(runtime.engine, [replace(each, certified=number % 2 == 0) for number, each in enumerate(work)])
+def test_a_certified_search_leaves_its_neighbours_as_they_are(runtime: Runtime, plans: list[RankingPlan]) -> None:
+    plain = rank(runtime.engine, plans)
+    mixed = rank(runtime.engine, [replace(each, certified=number % 2 == 0) for number, each in enumerate(plans)])
     for ranking, before in list(zip(mixed, plain, strict=True))[1::2]:
         assert ranking.leaves.tolist() == before.leaves.tolist()
         assert (ranking.exact_prefix, ranking.num_beams) == (before.exact_prefix, 5)
 
 
 def test_at_its_limit_a_certified_search_claims_no_more_than_is_true(
-    toys: ServedDomain, work: list[RankingPlan], truth: list[NDArray[np.float64]],
+    toys: ServedDomain, plans: list[RankingPlan], truth: list[NDArray[np.float64]],
     runtime: Runtime,
 ) -> None:  # fmt: skip
     engine = _with_limit(runtime, toys, limit=7)
-    rankings = rank(engine, [replace(each, certified=True) for each in work])
+    rankings = rank(engine, [replace(each, certified=True) for each in plans])
     assert any(ranking.exact_prefix < 5 for ranking in rankings)
     for ranking, scores in zip(rankings, truth, strict=True):
         assert ranking.num_beams in (5, 7)
@@ -97,16 +97,16 @@ def test_at_its_limit_a_certified_search_claims_no_more_than_is_true(
 
 
 def test_a_limit_below_the_beams_that_were_asked_for_takes_none_away(
-    runtime: Runtime, toys: ServedDomain, work: list[RankingPlan]
+    runtime: Runtime, toys: ServedDomain, plans: list[RankingPlan]
 ) -> None:
-    rankings = rank(_with_limit(runtime, toys, limit=2), [replace(each, certified=True) for each in work])
-    assert [ranking.num_beams for ranking in rankings] == [5] * len(work)
+    rankings = rank(_with_limit(runtime, toys, limit=2), [replace(each, certified=True) for each in plans])
+    assert [ranking.num_beams for ranking in rankings] == [5] * len(plans)
 
 
 def test_fewer_items_than_asked_for_are_all_returned_and_proven(runtime: Runtime, toys: ServedDomain) -> None:
     included = ("item-4", "item-44", "item-10", "item-7")  # item-10 is not active
     query = OfflineSequential(history=("item-1",), include_items=included, k=9)
-    (ranking,) = rank(runtime.engine, [_work(toys, query)])
+    (ranking,) = rank(runtime.engine, [_plan(toys, query)])
     found = [toys.catalog.item_ids[row] for row in toys.rows_of(ranking.leaves)]
     assert sorted(found) == ["item-4", "item-44", "item-7"]
     assert ranking.exact_prefix == 3
@@ -114,13 +114,13 @@ def test_fewer_items_than_asked_for_are_all_returned_and_proven(runtime: Runtime
 
 def test_nothing_eligible_gives_an_empty_ranking(runtime: Runtime, toys: ServedDomain) -> None:
     query = OfflineSequential(history=("item-1",), include_items=("item-10",), exactness="certified")
-    (ranking,) = rank(runtime.engine, [_work(toys, query)])
+    (ranking,) = rank(runtime.engine, [_plan(toys, query)])
     assert (len(ranking.leaves), len(ranking.scores), ranking.exact_prefix) == (0, 0, 0)
 
 
-def test_more_items_than_beams_give_as_many_as_there_are_beams(runtime: Runtime, work: list[RankingPlan]) -> None:
-    (wide,) = rank(runtime.engine, [work[0]])
-    (narrow,) = rank(runtime.engine, [replace(work[0], k=50)])
+def test_more_items_than_beams_give_as_many_as_there_are_beams(runtime: Runtime, plans: list[RankingPlan]) -> None:
+    (wide,) = rank(runtime.engine, [plans[0]])
+    (narrow,) = rank(runtime.engine, [replace(plans[0], k=50)])
     assert len(narrow.leaves) == 5
     assert narrow.leaves.tolist() == wide.leaves.tolist()
 
@@ -147,14 +147,14 @@ def test_texts_end_for_the_reason_that_is_given(runtime: Runtime, toys: ServedDo
 
 
 def test_beams_and_one_beam_texts_do_not_disturb_each_other(runtime: Runtime, toys: ServedDomain) -> None:
-    work = [_text_plan(toys, number, num_beams=beams) for number, beams in enumerate((2, 1, 3, 1), start=1)]
-    for each, text in zip(work, generate(runtime.engine, work), strict=True):
+    plans = [_text_plan(toys, number, num_beams=beams) for number, beams in enumerate((2, 1, 3, 1), start=1)]
+    for each, text in zip(plans, generate(runtime.engine, plans), strict=True):
         (alone,) = generate(runtime.engine, [each])
         assert text.token_ids == alone.token_ids
 
 
-def test_a_search_tells_how_long_it_took(runtime: Runtime, work: list[RankingPlan]) -> None:
-    _, timings = runtime.engine.search(work)
+def test_a_search_tells_how_long_it_took(runtime: Runtime, plans: list[RankingPlan]) -> None:
+    _, timings = runtime.engine.search(plans)
     assert timings.encode_s > 0
     assert timings.decode_s > 0
 
@@ -169,7 +169,7 @@ def test_a_runtime_knows_its_bundle_and_its_features(runtime: Runtime, toys: Ser
     assert runtime.feature_files["toys"].name == "features.safetensors"
 
 
-def _work(domain: ServedDomain, query: OfflineSequential) -> RankingPlan:
+def _plan(domain: ServedDomain, query: OfflineSequential) -> RankingPlan:
     plan = plan_sequential(domain, query)
     assert isinstance(plan, RankingPlan)
     return replace(plan, features=(_features(len(plan.prompt.image_items)),))
@@ -195,9 +195,9 @@ def _with_limit(runtime: Runtime, domain: ServedDomain, limit: int) -> DecodingE
 
 def test_a_batch_of_long_and_short_prompts_is_answered_in_its_order(runtime: Runtime, toys: ServedDomain) -> None:
     histories = [tuple(f"item-{number}" for number in range(1, length)) for length in (2, 40, 3, 12, 41, 2)]
-    works = [_work(toys, OfflineSequential(history=history, user_id="u1")) for history in histories]
-    together, _ = runtime.engine.search(works)
-    for work, ranking in zip(works, together, strict=True):
-        ((alone,), _) = runtime.engine.search([work])
+    plans = [_plan(toys, OfflineSequential(history=history, user_id="u1")) for history in histories]
+    together, _ = runtime.engine.search(plans)
+    for plan, ranking in zip(plans, together, strict=True):
+        ((alone,), _) = runtime.engine.search([plan])
         assert ranking.leaves.tolist() == alone.leaves.tolist()
         assert ranking.scores == pytest.approx(alone.scores, abs=SAME)

@@ -1,4 +1,4 @@
-"""What is ONNX Runtime's own; that it computes what torch does, the engine's tests and the parity suite show."""
+"""Errors, export and precision of ONNX Runtime; test_engine.py and tests/parity compare it with torch."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_exported_encoder_needs_nothing_but_its_files(tmp_path: Path, bundle:
     opened = open_bundle(bundle)
     network = opened.network()
     domain = ServedDomain.of(0, opened.domains["toys"], opened.tokenizer, opened.hash)
-    batch = collate([_work(domain)], network, torch.device("cpu"))
+    batch = collate([_plan(domain)], network, torch.device("cpu"))
     session = onnxruntime.InferenceSession(str(out / "encoder.onnx"), providers=["CPUExecutionProvider"])
     wanted = {each.name for each in session.get_inputs()}
     of_domain = load_file(out / "domains" / "toys.sequential.safetensors")
@@ -93,11 +93,11 @@ def test_a_device_that_the_library_was_not_built_for_is_refused() -> None:
 
 def _rank(root: Path, engine: str) -> list[tuple[int, float]]:
     runtime = load_runtime(root, engine=engine)  # type: ignore[arg-type]  # one of them
-    (ranking,) = rank(runtime.engine, [_work(runtime.domains["toys"])])
+    (ranking,) = rank(runtime.engine, [_plan(runtime.domains["toys"])])
     return list(zip(ranking.leaves.tolist(), ranking.scores.tolist(), strict=True))
 
 
-def _work(domain: ServedDomain) -> RankingPlan:
+def _plan(domain: ServedDomain) -> RankingPlan:
     query = OfflineSequential(history=("item-3", "item-5"), user_id="u1", k=20, num_beams=40)
     plan = plan_sequential(domain, query)
     assert isinstance(plan, RankingPlan)

@@ -1,4 +1,4 @@
-"""Domains that are placed while others are served, against an engine that had them from the start."""
+"""Domains that are placed while others are served, compared with an engine that had them from the start."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def test_a_domain_placed_later_answers_as_one_that_was_there_from_the_start(
 ) -> None:
     both = _both(tmp_path, layout)
     from_the_start = load_runtime(both.root, engine="torch").engine
-    before = _rank(engine, _work(both, "toys", 0))
+    before = _rank(engine, _plan(both, "toys", 0))
     engine.place(slot, _placement(both, "garments"))
     assert engine.num_slots == slot + 1
-    found = _rank(engine, _work(both, "toys", 0), _work(both, "garments", slot))
-    expected = _rank(from_the_start, _work(both, "toys", 1), _work(both, "garments", 0))
+    found = _rank(engine, _plan(both, "toys", 0), _plan(both, "garments", slot))
+    expected = _rank(from_the_start, _plan(both, "toys", 1), _plan(both, "garments", 0))
     assert _are_same(found[:1], before)
     assert _are_same(found, expected)
 
@@ -58,16 +58,16 @@ def test_nothing_is_left_of_a_wider_domain_that_was_in_the_slot_before(tmp_path:
     engine.place(1, _placement(wide, "other"))
     engine.vacate(1)
     engine.place(1, _placement(both, "garments"))
-    expected = _rank(load_runtime(both.root, engine="torch").engine, _work(both, "garments", 0))
-    assert _are_same(_rank(engine, _work(both, "garments", 1)), expected)
+    expected = _rank(load_runtime(both.root, engine="torch").engine, _plan(both, "garments", 0))
+    assert _are_same(_rank(engine, _plan(both, "garments", 1)), expected)
 
 
 def test_the_slot_of_a_domain_with_other_weights_can_be_used_at_once(tmp_path: Path, engine: Engine) -> None:
     both = _both(tmp_path, TINY_LAYOUT)
     engine.place(0, _placement(both, "garments"))
     assert engine.num_slots == 1
-    expected = _rank(load_runtime(both.root, engine="torch").engine, _work(both, "garments", 0))
-    assert _are_same(_rank(engine, _work(both, "garments", 0)), expected)
+    expected = _rank(load_runtime(both.root, engine="torch").engine, _plan(both, "garments", 0))
+    assert _are_same(_rank(engine, _plan(both, "garments", 0)), expected)
 
 
 def _both(folder: Path, layout: DomainLayout) -> Bundle:
@@ -80,7 +80,7 @@ def _placement(bundle: Bundle, name: str) -> Placement:
     return Placement(bundle.domains[name].spec.layout, weights, domain.trie)
 
 
-def _work(bundle: Bundle, name: str, slot: int) -> RankingPlan:
+def _plan(bundle: Bundle, name: str, slot: int) -> RankingPlan:
     domain = ServedDomain.of(slot, bundle.domains[name], bundle.tokenizer, bundle.hash)
     plan = plan_sequential(domain, OfflineSequential(history=("item-3", "item-5"), user_id="u1"))
     assert isinstance(plan, RankingPlan)
@@ -88,8 +88,8 @@ def _work(bundle: Bundle, name: str, slot: int) -> RankingPlan:
     return replace(plan, features=(features,))
 
 
-def _rank(engine: Engine, *works: RankingPlan) -> list[Ranking]:
-    return rank(engine, works)
+def _rank(engine: Engine, *plans: RankingPlan) -> list[Ranking]:
+    return rank(engine, plans)
 
 
 def _are_same(found: list[Ranking], expected: list[Ranking]) -> bool:

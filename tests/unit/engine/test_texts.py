@@ -1,4 +1,4 @@
-"""A session of texts: who joins when, and who else is there, changes no text."""
+"""Text sessions: a text does not depend on when it joins, nor on the other texts."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def engine(request: pytest.FixtureRequest, runtime: Runtime, network: Vip5Networ
 
 
 @pytest.fixture(scope="module")
-def works(runtime: Runtime) -> list[TextPlan]:
+def plans(runtime: Runtime) -> list[TextPlan]:
     """Both domains; short, long and seeded texts, and a search with several beams."""
-    works = []
+    plans = []
     for number in range(1, 25):
         domain = runtime.domains[("toys", "words")[number % 2]]
         query = OfflineExplanation(
@@ -72,30 +72,30 @@ def works(runtime: Runtime) -> list[TextPlan]:
             seed=number,
         )
         plan = plan_explanation(domain, query)
-        works.append(replace(plan, features=(_features(number, domain.spec.layout.feature_dim),)))
-    return works
+        plans.append(replace(plan, features=(_features(number, domain.spec.layout.feature_dim),)))
+    return plans
 
 
 @pytest.fixture(scope="module")
-def alone(engine: DecodingEngine, works: list[TextPlan]) -> list[GeneratedText]:
-    return [generate(engine, [work])[0] for work in works]
+def alone(engine: DecodingEngine, plans: list[TextPlan]) -> list[GeneratedText]:
+    return [generate(engine, [plan])[0] for plan in plans]
 
 
 def _features(seed: int, dim: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((1, dim)).astype(np.float32)
 
 
-def run(session: TextSession, works: Sequence[TextPlan], seed: int) -> dict[int, GeneratedText]:
-    """Let works join at random between steps; checks that the tokens told are those of the texts."""
+def run(session: TextSession, plans: Sequence[TextPlan], seed: int) -> dict[int, GeneratedText]:
+    """Admit plans at random between steps; checks that the reported tokens are those of the texts."""
     dice = random.Random(seed)
-    waiting = list(enumerate(works))
+    waiting = list(enumerate(plans))
     dice.shuffle(waiting)
     name_of: dict[int, int] = {}
     told: dict[int, list[int]] = {}
     texts: dict[int, GeneratedText] = {}
     while waiting or name_of:
         joining = [waiting.pop() for _ in range(min(dice.randint(0, 3), session.num_free, len(waiting)))]
-        for row, (name, _) in zip(session.admit([work for _, work in joining]), joining, strict=True):
+        for row, (name, _) in zip(session.admit([plan for _, plan in joining]), joining, strict=True):
             assert row not in name_of
             name_of[row] = name
         for each in session.step():
@@ -111,9 +111,9 @@ def run(session: TextSession, works: Sequence[TextPlan], seed: int) -> dict[int,
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_text_is_the_same_alone_and_among_texts_that_come_and_go(
-    engine: DecodingEngine, works: list[TextPlan], alone: list[GeneratedText], seed: int
+    engine: DecodingEngine, plans: list[TextPlan], alone: list[GeneratedText], seed: int
 ) -> None:
-    texts = run(engine.open_texts(5), works, seed)
+    texts = run(engine.open_texts(5), plans, seed)
 
     assert len({text.token_ids for text in alone}) > len(alone) // 2
     for name, expected in enumerate(alone):
@@ -121,30 +121,30 @@ def test_a_text_is_the_same_alone_and_among_texts_that_come_and_go(
         assert texts[name].score == pytest.approx(expected.score, abs=1e-3)
 
 
-def test_a_session_gives_all_rows_back(engine: DecodingEngine, works: list[TextPlan]) -> None:
+def test_a_session_gives_all_rows_back(engine: DecodingEngine, plans: list[TextPlan]) -> None:
     session = engine.open_texts(6)
-    run(session, works, 3)
+    run(session, plans, 3)
 
     assert session.num_free == 6
     assert session.step() == []
 
 
-def test_more_plans_than_free_rows_are_refused(engine: DecodingEngine, works: list[TextPlan]) -> None:
+def test_more_plans_than_free_rows_are_refused(engine: DecodingEngine, plans: list[TextPlan]) -> None:
     session = engine.open_texts(2)
-    session.admit(works[:1])
+    session.admit(plans[:1])
 
     with pytest.raises(ValueError, match="2 plans for 1 free rows"):
-        session.admit(works[1:3])
+        session.admit(plans[1:3])
     assert session.num_free == 1
 
 
 def test_a_cancelled_text_frees_its_row_and_leaves_the_others_alone(
-    engine: DecodingEngine, works: list[TextPlan], alone: list[GeneratedText]
+    engine: DecodingEngine, plans: list[TextPlan], alone: list[GeneratedText]
 ) -> None:
     names = [name for name, text in enumerate(alone) if len(text.token_ids) > 4][:3]
-    search = next(name for name, work in enumerate(works) if work.num_beams > 1)
+    search = next(name for name, plan in enumerate(plans) if plan.num_beams > 1)
     session = engine.open_texts(4)
-    rows = session.admit([works[name] for name in (*names, search)])
+    rows = session.admit([plans[name] for name in (*names, search)])
     session.step()
     session.step()
     cut = session.cancel(rows[1])
@@ -160,9 +160,9 @@ def test_a_cancelled_text_frees_its_row_and_leaves_the_others_alone(
     ]  # fmt: skip
 
 
-def test_streams_go_on_between_the_steps_of_a_search(engine: DecodingEngine, works: list[TextPlan]) -> None:
-    stream = replace(next(work for work in works if work.num_beams == 1), max_new_tokens=40, temperature=5.0, seed=1)
-    search = replace(next(work for work in works if work.num_beams > 1), max_new_tokens=30)
+def test_streams_go_on_between_the_steps_of_a_search(engine: DecodingEngine, plans: list[TextPlan]) -> None:
+    stream = replace(next(plan for plan in plans if plan.num_beams == 1), max_new_tokens=40, temperature=5.0, seed=1)
+    search = replace(next(plan for plan in plans if plan.num_beams > 1), max_new_tokens=30)
     session = engine.open_texts(2)
     stream_row, _ = session.admit([stream, search])
     told: list[int] = []
@@ -200,11 +200,11 @@ class FailingRows:
 
 
 def test_a_step_without_memory_can_be_taken_by_fewer_rows_at_a_time(
-    network: Vip5Network, works: list[TextPlan], alone: list[GeneratedText]
+    network: Vip5Network, plans: list[TextPlan], alone: list[GeneratedText]
 ) -> None:
-    names = [name for name, work in enumerate(works) if work.num_beams == 1][:4]
+    names = [name for name, plan in enumerate(plans) if plan.num_beams == 1][:4]
     session = DecodingTextSession(Failing(TorchExecutor(network, torch.device("cpu")), 2), 4, SPECIAL)
-    rows = session.admit([works[name] for name in names])
+    rows = session.admit([plans[name] for name in names])
     name_of = dict(zip(rows, names, strict=True))
     texts: dict[int, GeneratedText] = {}
     while len(texts) < 4:
@@ -258,9 +258,9 @@ def _out_of_memory(*_: object) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("is_static", [False, True])
 def test_rows_at_different_positions_equal_teacher_forcing(
-    network: Vip5Network, works: list[TextPlan], *, is_static: bool
+    network: Vip5Network, plans: list[TextPlan], *, is_static: bool
 ) -> None:
-    """Rows join, pause and leave, and buffers grow on the way; what comes out is each row's own."""
+    """Rows join, pause and leave while buffers grow; the logits of each row equal teacher forcing."""
     stepper = NetworkRowStepper(_reading(network), network, is_static=is_static)
     dice = random.Random(4)
     texts: dict[int, tuple[TextPlan, list[int]]] = {}
@@ -268,9 +268,9 @@ def test_rows_at_different_positions_equal_teacher_forcing(
     for _ in range(80):
         free = [row for row in range(9) if row not in texts]
         if free and dice.random() < 0.5:
-            joining = {row: dice.choice(works) for row in free[: dice.randint(1, 3)]}
+            joining = {row: dice.choice(plans) for row in free[: dice.randint(1, 3)]}
             stepper.admit(list(joining), list(joining.values()))
-            texts |= {row: (work, []) for row, work in joining.items()}
+            texts |= {row: (plan, []) for row, plan in joining.items()}
         if len(texts) > 2 and dice.random() < 0.3:
             leaving = dice.choice(sorted(texts))
             stepper.release(leaving)
@@ -282,8 +282,8 @@ def test_rows_at_different_positions_equal_teacher_forcing(
             texts[row][1].append(dice.randrange(2, 40) if texts[row][1] else 0)
         logits = stepper.step(rows, torch.tensor([texts[row][1][-1] for row in rows]))
         for place, row in dice.sample(list(enumerate(rows)), 1):
-            work, fed = texts[row]
-            expected = _teacher_forced(network, work, fed)
+            plan, fed = texts[row]
+            expected = _teacher_forced(network, plan, fed)
             assert float((logits[place] - expected).abs().max()) < TOLERANCE * float(1 + expected.abs().max())
         max_rows, longest = max(max_rows, len(rows)), max(longest, *(len(fed) for _, fed in texts.values()))
     assert max_rows > 4, "the first buffers have four rows"
@@ -303,11 +303,11 @@ def _teacher_forced(network: Vip5Network, plan: Plan, fed: list[int]) -> Tensor:
     return network.decode(targets, network.memorise(batch), batch.rows)[0, -1]
 
 
-def test_memory_of_ended_texts_is_given_back(network: Vip5Network, works: list[TextPlan]) -> None:
+def test_memory_of_ended_texts_is_given_back(network: Vip5Network, plans: list[TextPlan]) -> None:
     cache = RowCache(network, is_static=False)
-    batch = collate([works[0]], network, torch.device("cpu"))
+    batch = collate([plans[0]], network, torch.device("cpu"))
     with torch.no_grad():
-        cache.occupy([6], network.memorise(batch), [works[0].prompt.num_tokens])
+        cache.occupy([6], network.memorise(batch), [plans[0].prompt.num_tokens])
     assert cache.num_rows == 8
 
     cache.release()

@@ -1,4 +1,4 @@
-"""A domain as it is served, without weights: planning needs none."""
+"""A served domain without weights, which planning does not need."""
 
 from __future__ import annotations
 
