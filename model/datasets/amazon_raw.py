@@ -12,7 +12,6 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -89,7 +88,7 @@ def read_amazon_raw(files: RawSource, name: str, faults: Faults, progress: Progr
     explained = read_explanations(files.explanations, rows, faults, progress)
     features = None
     if files.features is not None:
-        features = read_features(files.features, catalog, partial(progress, "reading features"))
+        features = read_features(files.features, catalog, progress)
     return Dataset(
         provenance=Provenance(name, "amazon-raw", "sequential", dict(faults.counts)),
         catalog=catalog,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from model.bundle.importers.features import read_features
@@ -60,7 +59,7 @@ def read_lines(files: LinesSource, name: str, faults: Faults, progress: Progress
         negatives = read_item_lines(source).by_user_row(user_rows, rows, source)
     features = None
     if files.features is not None:
-        features = read_features(files.features, catalog, partial(progress, "reading features"))
+        features = read_features(files.features, catalog, progress)
     return Dataset(
         provenance=Provenance(name, "lines", indexing_of(names, sequences), dict(faults.counts)),
         catalog=catalog,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -64,7 +63,7 @@ def write_domain(model: ForeignModel, spec: DomainSpec, source: DomainSource, ou
     if source.features is not None:
         if not spec.layout.visual_tokens:
             raise BundleError(f"{model.name} is a model without images; remove the features")
-        features = read_features(source.features, catalog, partial(progress, "reading features"))
+        features = read_features(source.features, catalog, progress)
     progress("writing the bundle", 0, None)
     with BundleWriter(out) as writer:
         if source.name in writer.domains and not source.replace:

@@ -8,7 +8,6 @@ has one item id per line in the order of the rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +17,15 @@ from safetensors import SafetensorError, safe_open
 from model.bundle.catalog import Catalog
 from model.bundle.features import ItemFeatures, load_features
 from model.errors import BundleError
+from model.progress import Progress, no_progress
 
 _FLOATS = ("F16", "F32", "F64")
 
 
-def read_features(source: Path, catalog: Catalog, progress: Callable[[int, int], None] | None = None) -> ItemFeatures:
+def read_features(source: Path, catalog: Catalog, progress: Progress = no_progress) -> ItemFeatures:
     """Embeddings of the catalog's items, from a folder, or from a file of a bundle's own form or with ids beside it.
 
-    `progress` is called with the number of files read and of all files of a folder. Raises BundleError, naming the
-    file, for shapes and types that do not fit and for values that are not finite.
+    Raises BundleError, naming the file, for shapes and types that do not fit and for values that are not finite.
     """
     found = _read_folder(source, catalog, progress) if source.is_dir() else _read_file(source).of(catalog)
     is_finite = np.isfinite(found.features).all(axis=1)
@@ -36,7 +35,7 @@ def read_features(source: Path, catalog: Catalog, progress: Callable[[int, int],
     return found
 
 
-def _read_folder(folder: Path, catalog: Catalog, progress: Callable[[int, int], None] | None) -> ItemFeatures:
+def _read_folder(folder: Path, catalog: Catalog, progress: Progress) -> ItemFeatures:
     present = {path.stem for path in folder.iterdir() if path.suffix == ".npy"}
     item_ids = tuple(item_id for item_id in catalog.item_ids if item_id in present)
     if not item_ids:
@@ -51,8 +50,7 @@ def _read_folder(folder: Path, catalog: Catalog, progress: Callable[[int, int], 
                 f"{first.shape}; all embeddings must be of one encoder and one type"
             )
         features[row] = feature
-        if progress is not None:
-            progress(row + 1, len(item_ids))
+        progress("reading features", row + 1, len(item_ids))
     return ItemFeatures(item_ids, features)
 
 

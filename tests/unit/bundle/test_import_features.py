@@ -32,11 +32,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_gives_the_items_of_the_catalog_in_its_order(folder: Path) -> None:
-    steps: list[tuple[int, int]] = []
-    found = read_features(folder, CATALOG, lambda done, total: steps.append((done, total)))
+    steps: list[tuple[str, int, int | None]] = []
+    found = read_features(folder, CATALOG, lambda *step: steps.append(step))
     assert found.item_ids == ("item-2", "item-3", "item-5")
     np.testing.assert_array_equal(found.features, [vector(2), vector(3), vector(5)])
-    assert steps == [(1, 3), (2, 3), (3, 3)]
+    assert steps == [("reading features", number, 3) for number in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
