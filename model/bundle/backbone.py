@@ -15,7 +15,8 @@ from model.bundle.shapes import expected_norm_shapes, expected_shapes
 from model.bundle.tensors import check_tensors, read_tensors, write_tensors
 from model.errors import BackboneMismatchError, BundleError
 from model.network.config import BackboneConfig
-from model.prompts.tokenizer import TextTokenizer
+from model.network.network import EOS_ID, PAD_ID
+from model.prompts.tokenizer import EOS, PAD, TextTokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def require_same_backbone(stored: Backbone, config: BackboneConfig, weights: Map
 
 def check_tokenizer(tokenizer: TextTokenizer, config: BackboneConfig, where: str) -> None:
     """Raise BundleError for a tokenizer that is not T5's, or has more tokens than the embedding has rows."""
-    for name, token_id, due in (("<pad>", tokenizer.pad_id, 0), ("</s>", tokenizer.eos_id, 1)):
+    for name, token_id, due in ((PAD, tokenizer.pad_id, PAD_ID), (EOS, tokenizer.eos_id, EOS_ID)):
         if token_id != due:
             raise BundleError(
                 f"{where}: {name} has id {token_id}, in T5's tokenizer {due}; use the model's own tokenizer"

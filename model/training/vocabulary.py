@@ -14,10 +14,11 @@ from collections.abc import Iterable, Sequence
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from model.datasets.dataset import Dataset
+from model.prompts.assembly import UNKNOWN_TITLE
 from model.prompts.templates import SEPARATORS, TEMPLATES
+from model.prompts.tokenizer import EOS, IMAGE, PAD, UNK
 
-_SPECIALS = ("<pad>", "</s>", "<unk>")
-_IMAGE = "<extra_id_0>"
+_SPECIALS = (PAD, EOS, UNK)
 _LEADS = 1000
 """Numbers below this are one token at the start of a word."""
 
@@ -43,15 +44,15 @@ def make_tokenizer(datasets: Sequence[Dataset], num_words: int) -> Tokenizer:
 
 
 def _tokenizer(pieces: dict[str, float]) -> Tokenizer:
-    vocabulary = [(name, 0.0) for name in _SPECIALS] + list(pieces.items()) + [(_IMAGE, 0.0)]
-    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=_SPECIALS.index("<unk>")))
+    vocabulary = [(name, 0.0) for name in _SPECIALS] + list(pieces.items()) + [(IMAGE, 0.0)]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=_SPECIALS.index(UNK)))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+        single=f"$A {EOS}", pair=f"$A {EOS} $B {EOS}", special_tokens=[(EOS, _SPECIALS.index(EOS))]
     )
-    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in (*_SPECIALS, _IMAGE)])
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in (*_SPECIALS, IMAGE)])
     return tokenizer
 
 
@@ -64,7 +65,7 @@ def _characters(datasets: Sequence[Dataset]) -> list[str]:
 def _prompt_words() -> list[str]:
     texts = [re.sub(r"\{\w+\}\S*", " ", template.text) for template in TEMPLATES.values()]
     words = [word for text in [*texts, *SEPARATORS.values()] for word in text.split()]
-    return sorted({*words, "user_", "item_", "yes", "no", "unknown", "title"})
+    return sorted({*words, *UNKNOWN_TITLE.split(), "user_", "item_", "yes", "no"})
 
 
 def _frequent_words(datasets: Sequence[Dataset], num_words: int) -> list[str]:
