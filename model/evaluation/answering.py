@@ -124,7 +124,7 @@ class Respondent:
 
     def _text(self, question: Question, plan: TextPlan, generated: GeneratedText) -> TextAnswer:
         text, star_rating = self.domain.text_of(generated.token_ids), None
-        if TEMPLATES[plan.template].target == "rated_explanation":
+        if TEMPLATES[plan.template].predicts_rating:
             star_rating, text = self.domain.rated_text(text)
         return TextAnswer(
             template=plan.template,

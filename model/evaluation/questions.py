@@ -134,16 +134,7 @@ class Questionnaire:
 
     def _reviews(self, template: Template) -> list[tuple[int, Review]]:
         """Positions and reviews with all that the template names, and a rating if the answer begins with one."""
-        return [
-            (place, review)
-            for place, review in enumerate(self.held_out.reviews)
-            if (review.feature or not template.needs("feature"))
-            and (review.headline or not template.needs("headline"))
-            and (
-                review.star_rating is not None
-                or not (template.needs("stars") or template.target == "rated_explanation")
-            )
-        ]
+        return [(place, review) for place, review in enumerate(self.held_out.reviews) if review.can_fill(template)]
 
     def _user(self, user: int) -> tuple[str, str | None]:
         """The user's id and name in a query; a domain without a table of users takes the model's index and a name."""

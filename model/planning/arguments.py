@@ -15,7 +15,7 @@ from model.planning.domain import ServedDomain
 from model.planning.queries import UserQuery
 from model.prompts.assembly import PromptValues
 from model.prompts.prompt import Prompt
-from model.prompts.templates import TEMPLATES, Template
+from model.prompts.templates import TEMPLATES, Template, templates_of
 
 ANONYMOUS_INDEX = "0"
 """Index of an unknown user in prompts; VIP5's users count from 1."""
@@ -27,7 +27,7 @@ def template_of(template_id: str, task: Task) -> Template:
     """Raises UnknownTemplateError for a template that does not exist or belongs to another task."""
     template = TEMPLATES.get(template_id)
     if template is None or template.task != task:
-        known = ", ".join(name for name, each in TEMPLATES.items() if each.task == task)
+        known = ", ".join(each.template_id for each in templates_of(task))
         raise UnknownTemplateError(
             f"template {template_id!r} is not one of the {task} templates: {known}", field="template"
         )

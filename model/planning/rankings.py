@@ -9,11 +9,12 @@ from model.decoding.eligibility import Eligibility
 from model.degradation import Degradation, DegradationKind
 from model.engine.plans import RankingPlan, ScoringPlan
 from model.errors import InputError
+from model.network.config import Task
 from model.planning.arguments import known_rows, note_truncation, required_rows, template_of, with_user
 from model.planning.domain import ServedDomain
 from model.planning.queries import DirectQuery, RankingQuery, SequentialQuery
 from model.prompts.assembly import PromptValues
-from model.prompts.templates import Template
+from model.prompts.templates import Template, templates_of
 
 DEFAULT_BEAMS = 20
 
@@ -30,7 +31,7 @@ def plan_sequential(domain: ServedDomain, query: SequentialQuery) -> RankingPlan
     elif template.target == "yes_no":
         raise InputError(
             f"template {template.template_id} asks yes or no about each of include_items; give include_items, "
-            "or choose one of A-1 to A-6 and A-9",
+            f"or choose one of {_ranking_templates('sequential')}",
             field="include_items",
         )
     values = with_user(PromptValues(history=tuple(history)), domain, template, query, notes)
@@ -53,7 +54,7 @@ def plan_direct(domain: ServedDomain, query: DirectQuery) -> RankingPlan | Scori
     elif template.target == "yes_no":
         raise InputError(
             f"template {template.template_id} asks yes or no about each candidate; give candidates, "
-            "or choose one of B-5 to B-8 to rank the whole catalog",
+            f"or choose one of {_ranking_templates('direct')} to rank the whole catalog",
             field="candidates",
         )
     values = with_user(PromptValues(candidates=tuple(candidates or ())), domain, template, query, notes)
@@ -61,6 +62,10 @@ def plan_direct(domain: ServedDomain, query: DirectQuery) -> RankingPlan | Scori
     if template.target == "yes_no":
         return _scoring_plan(domain, query, template, values, _eligible(domain, candidates or (), eligibility), notes)
     return _ranking_plan(domain, query, template, values, eligibility, notes)
+
+
+def _ranking_templates(task: Task) -> str:
+    return ", ".join(template.template_id for template in templates_of(task) if template.target == "item")
 
 
 def _eligibility(

@@ -49,7 +49,7 @@ class RunningExplanation:
         self._observe()
         text = self._domain.text_of(generated.token_ids)
         star_rating = None
-        if TEMPLATES[plan.template].target == "rated_explanation":
+        if TEMPLATES[plan.template].predicts_rating:
             star_rating, text = self._domain.rated_text(text)
         return ExplanationAnswer(
             text=text,

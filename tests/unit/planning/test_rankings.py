@@ -227,7 +227,7 @@ def test_sequential_yes_or_no_needs_items_to_ask_about(domain: ServedDomain, tem
         plan_sequential(domain, replace(HISTORY, template=template))
     assert str(raised.value) == (
         f"template {template} asks yes or no about each of include_items; give include_items, "
-        "or choose one of A-1 to A-6 and A-9"
+        "or choose one of A-1, A-2, A-3, A-4, A-5, A-6, A-9"
     )
     assert raised.value.field == "include_items"
 
@@ -238,7 +238,7 @@ def test_direct_yes_or_no_needs_candidates(domain: ServedDomain, template: str) 
         plan_direct(domain, OfflineDirect(template=template))
     assert str(raised.value) == (
         f"template {template} asks yes or no about each candidate; give candidates, "
-        "or choose one of B-5 to B-8 to rank the whole catalog"
+        "or choose one of B-5, B-6, B-7, B-8 to rank the whole catalog"
     )
     assert raised.value.field == "candidates"
 
