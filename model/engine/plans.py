@@ -10,6 +10,7 @@ domain's trie. Where a new ranking option goes: `RankingPlan`, and if each row o
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -85,10 +86,10 @@ class ScoringPlan(Plan):
             targets=targets,
         )
 
-    def halves(self) -> tuple[ScoringPlan, ScoringPlan]:
-        """Two plans with half of the prompts each."""
-        middle = (len(self.prompts) + 1) // 2
-        return self._part(slice(middle)), self._part(slice(middle, None))
+    def parts(self, num_parts: int) -> list[ScoringPlan]:
+        """Plans with about equal numbers of the prompts, in order."""
+        bounds = [-(-len(self.prompts) * part // num_parts) for part in range(num_parts + 1)]
+        return [self._part(slice(start, end)) for start, end in pairwise(bounds)]
 
     def _part(self, part: slice) -> ScoringPlan:
         return replace(self, prompts=self.prompts[part], features=self.features[part], leaves=self.leaves[part])

@@ -111,10 +111,10 @@ class BatchLane(Lane[RankingJob]):
             job.fail(error)
 
     def _run_plans(self, plans: Sequence[AnyPlan]) -> tuple[list[Any], Timings]:
-        """The engine's result for each plan. What exceeds the budget or the memory is split in halves."""
-        num_rows = sum(len(plan.prompts) for plan in plans)
-        if num_rows > 1 and not self._budget.allows(num_rows, max(plan.longest for plan in plans)):
-            return self._run_halves(plans)
+        """The engine's result for each plan. What exceeds the budget or the memory runs in parts."""
+        num_rows, longest = sum(len(plan.prompts) for plan in plans), max(plan.longest for plan in plans)
+        if num_rows > 1 and not self._budget.allows(num_rows, longest):
+            return self._run_parts(plans, self._budget.num_batches(num_rows, longest))
         call: EngineCall = self._engine.score if isinstance(plans[0], ScoringPlan) else self._engine.search
         try:
             results, timings = call(plans)
@@ -127,13 +127,16 @@ class BatchLane(Lane[RankingJob]):
             return list(results), timings
         # Outside the except block, whose traceback keeps the failed call's memory allocated.
         self._metrics.count_split_batch(self.name)
-        return self._run_halves(plans)
+        return self._run_parts(plans, 2)
 
-    def _run_halves(self, plans: Sequence[AnyPlan]) -> tuple[list[Any], Timings]:
+    def _run_parts(self, plans: Sequence[AnyPlan], num_parts: int) -> tuple[list[Any], Timings]:
+        """Run the halves of several plans, or parts of the prompts of a single one."""
         if len(plans) > 1:
-            (first, first_s), (second, second_s) = (self._run_plans(half) for half in halves(plans))
-            return [*first, *second], first_s + second_s
-        (plan,) = plans
-        assert isinstance(plan, ScoringPlan), "a search has one prompt"
-        ((first,), first_s), ((second,), second_s) = (self._run_plans([half]) for half in plan.halves())
-        return [(*first, *second)], first_s + second_s
+            runs = [self._run_plans(half) for half in halves(plans)]
+            results = [result for part, _ in runs for result in part]
+        else:
+            (plan,) = plans
+            assert isinstance(plan, ScoringPlan), "a search has one prompt"
+            runs = [self._run_plans([part]) for part in plan.parts(num_parts)]
+            results = [tuple(log_probs for (part,), _ in runs for log_probs in part)]
+        return results, sum((timings for _, timings in runs), Timings())

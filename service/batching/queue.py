@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -36,6 +37,10 @@ class BatchBudget:
     def allows(self, num_rows: int, longest: int) -> bool:
         """Whether this many rows, padded to `longest` tokens, are within the limits."""
         return num_rows <= self.max_rows and num_rows * longest <= self.max_tokens
+
+    def num_batches(self, num_rows: int, longest: int) -> int:
+        """Number of batches for this many rows, padded to `longest` tokens."""
+        return math.ceil(num_rows / max(1, min(self.max_rows, self.max_tokens // longest)))
 
 
 class JobQueue(Generic[J]):

@@ -146,7 +146,7 @@ def test_a_mixed_batch_scores_as_single_requests_do(runtime: Runtime) -> None:
     together, _ = runtime.engine.score(plans)
     assert [np.shape(scores) for scores in together] == [(4, len(each.targets)) for each in plans]
     for plan, scores in zip(plans, together, strict=True):
-        for half, own in zip(plan.halves(), (scores[:2], scores[2:]), strict=True):
+        for half, own in zip(plan.parts(2), (scores[:2], scores[2:]), strict=True):
             ((expected,), _) = runtime.engine.score([half])
             assert np.allclose(own, expected, atol=SAME)
 

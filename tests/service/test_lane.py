@@ -73,7 +73,15 @@ async def test_a_request_over_the_budget_runs_alone_and_in_parts(lane: BatchLane
     ranking = await lane.submit(scores_named(range(5), 40), deadline=FAR).result()
 
     assert ranking.leaves.tolist() == [0, 1, 2, 3, 4]
-    assert engine.batches == [[0, 1], [2], [3, 4]]
+    assert engine.batches == [[0, 1], [2, 3], [4]]
+
+
+async def test_a_request_over_the_budget_runs_in_as_few_parts_as_fit(lane: BatchLane, engine: GatedEngine) -> None:
+    engine.gate.set()
+
+    await lane.submit(scores_named(range(14)), deadline=FAR).result()
+
+    assert [len(batch) for batch in engine.batches] == [3, 3, 3, 3, 2]
 
 
 async def test_methods_of_the_engine_are_not_mixed_in_a_batch(lane: BatchLane, engine: GatedEngine) -> None:
