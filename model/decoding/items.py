@@ -42,7 +42,7 @@ class RowOptions(Generic[T]):
 
 
 ROW_OPTION_TYPES = RowOptions(num_beams=torch.int32, k=torch.int32, length_penalty=torch.float32)
-"""Types of the columns in static buffers."""
+"""Types of the columns in static buffers, where unused rows have 0 unless SearchBuffers.clear sets another value."""
 
 
 @dataclass(frozen=True)

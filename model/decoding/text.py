@@ -35,7 +35,7 @@ class Sampling:
 GREEDY = Sampling()
 
 
-class RowStepper(Protocol):
+class TextStepper(Protocol):
     """The decoder, for one-beam texts: rows at different positions."""
 
     def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class RunningText:
         return token
 
 
-def step_texts(stepper: RowStepper, texts: Mapping[int, RunningText], device: torch.device) -> dict[int, int | None]:
+def step_texts(stepper: TextStepper, texts: Mapping[int, RunningText], device: torch.device) -> dict[int, int | None]:
     """The next token of each text, by row; None for `</s>`. If the stepper fails, no text has changed."""
     rows = sorted(texts)
     inputs = torch.tensor([texts[row].next_input for row in rows], device=device)

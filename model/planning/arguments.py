@@ -34,6 +34,11 @@ def template_of(template_id: str, task: Task) -> Template:
     return template
 
 
+def item_templates(task: Task) -> str:
+    """Names of the task's templates that generate items instead of yes or no."""
+    return ", ".join(name for name, each in TEMPLATES.items() if each.task == task and each.target == "item")
+
+
 def known_rows(domain: ServedDomain, item_ids: Sequence[str], name: str, notes: list[Degradation]) -> list[int]:
     """Catalog rows of the known items. The others are noted with `name`, the field of the request."""
     rows = [(item_id, domain.catalog.row_of(item_id)) for item_id in item_ids]

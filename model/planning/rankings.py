@@ -9,12 +9,11 @@ from model.decoding.eligibility import Eligibility
 from model.degradation import Degradation, DegradationKind
 from model.engine.plans import RankingPlan, ScoringPlan
 from model.errors import InputError
-from model.network.config import Task
-from model.planning.arguments import known_rows, note_truncation, required_rows, template_of, with_user
+from model.planning.arguments import item_templates, known_rows, note_truncation, required_rows, template_of, with_user
 from model.planning.domain import ServedDomain
 from model.planning.queries import DirectQuery, RankingQuery, SequentialQuery
 from model.prompts.assembly import PromptValues
-from model.prompts.templates import Template, templates_of
+from model.prompts.templates import Template
 
 DEFAULT_BEAMS = 20
 
@@ -31,7 +30,7 @@ def plan_sequential(domain: ServedDomain, query: SequentialQuery) -> RankingPlan
     elif template.target == "yes_no":
         raise InputError(
             f"template {template.template_id} asks yes or no about each of include_items; give include_items, "
-            f"or choose one of {_ranking_templates('sequential')}",
+            f"or choose one of {item_templates('sequential')}",
             field="include_items",
         )
     values = with_user(PromptValues(history=tuple(history)), domain, template, query, notes)
@@ -54,7 +53,7 @@ def plan_direct(domain: ServedDomain, query: DirectQuery) -> RankingPlan | Scori
     elif template.target == "yes_no":
         raise InputError(
             f"template {template.template_id} asks yes or no about each candidate; give candidates, "
-            f"or choose one of {_ranking_templates('direct')} to rank the whole catalog",
+            f"or choose one of {item_templates('direct')} to rank the whole catalog",
             field="candidates",
         )
     values = with_user(PromptValues(candidates=tuple(candidates or ())), domain, template, query, notes)
@@ -62,10 +61,6 @@ def plan_direct(domain: ServedDomain, query: DirectQuery) -> RankingPlan | Scori
     if template.target == "yes_no":
         return _scoring_plan(domain, query, template, values, _eligible(domain, candidates or (), eligibility), notes)
     return _ranking_plan(domain, query, template, values, eligibility, notes)
-
-
-def _ranking_templates(task: Task) -> str:
-    return ", ".join(template.template_id for template in templates_of(task) if template.target == "item")
 
 
 def _eligibility(

@@ -10,21 +10,19 @@ from typing import Protocol
 from torch import Tensor
 
 from model.decoding.batch_eligibility import BatchEligibility
-from model.decoding.beams import SpecialIds
 from model.decoding.items import ItemSearch, search_items
 from model.engine.captured.buckets import Bucket
 from model.engine.captured.buffers import SearchBuffers
 from model.engine.captured.catalog import Arrays
+from model.engine.decoding_engine import SPECIAL
 from model.network.banks import RowIndex
 from model.network.beam_tree import BeamTree, TreePlan
-from model.network.network import EOS_ID, START_ID, EncoderBatch, Vip5Network
+from model.network.network import EncoderBatch, Vip5Network
 from model.network.packing import PackedNetwork
 from model.network.stacks import Memory
 
 TOKENS_PER_IMAGE = 4
 """Assumed minimum of prompt tokens per image; limits the images of a bucket. Prompts with more count as longer."""
-
-SPECIAL = SpecialIds(start=START_ID, eos=EOS_ID)
 
 
 class Replay(Protocol):
