@@ -115,7 +115,7 @@ async def test_without_redis_what_was_served_is_served_and_nothing_can_be_change
             async with replica_of(bundles, server) as late:
                 ready = await late.client.get("/health/ready")
                 assert ready.status_code == 200
-                assert "keeps the journal, does not answer" in str(ready.json()["degraded"])
+                assert "stores the journal, does not answer" in str(ready.json()["degraded"])
         finally:
             server.start()
 
