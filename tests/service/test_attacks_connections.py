@@ -69,7 +69,7 @@ async def port(app: FastAPI, settings: Settings) -> AsyncIterator[int]:
 @pytest.fixture
 async def hasty(app: FastAPI, settings: Settings) -> AsyncIterator[int]:
     """A service that has little patience."""
-    async with listening(app, settings.model_copy(update={"receive_s": 0.05})) as port:
+    async with listening(app, settings.model_copy(update={"receive_s": 0.25})) as port:
         yield port
 
 
