@@ -71,9 +71,9 @@ def open_journal(options: JournalOptions) -> Journal:
 
 
 async def _fence(lanes: Lanes) -> None:
-    """Wait until all jobs that the lanes run now have left the engine."""
-    # Let a lane that is taking a batch register its jobs first.
+    """Wait until all plans that the lanes run now have left the engine."""
+    # Let a lane that is taking a batch register it first.
     await asyncio.sleep(FENCE_POLL_S)
-    running = {job for lane in lanes.all for job in lane.running}
-    while running & {job for lane in lanes.all for job in lane.running}:  # noqa: ASYNC110  # lanes are threads
+    running = {plan for lane in lanes.all for plan in lane.running}
+    while running & {plan for lane in lanes.all for plan in lane.running}:  # noqa: ASYNC110  # lanes are threads
         await asyncio.sleep(FENCE_POLL_S)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+from model.engine.plans import Plan
 from model.errors import EngineError
 from service.batching.job import AnyJob
 from service.batching.queue import JobQueue
@@ -48,9 +49,9 @@ class Lane(ABC, Generic[J]):
         return sum(not job.is_settled for job in self._queue.in_flight)
 
     @property
-    def running(self) -> frozenset[J]:
-        """Jobs that the engine holds, abandoned ones included."""
-        return frozenset(self._queue.in_flight)
+    def running(self) -> frozenset[Plan]:
+        """Plans that the engine runs, including those of abandoned jobs."""
+        return frozenset(job.plan for job in self._queue.in_flight)
 
     @property
     def busy_s(self) -> float:

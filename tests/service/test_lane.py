@@ -15,7 +15,7 @@ from service.batching.batch_lane import BatchLane
 from service.errors import DeadlineError, DrainingError, OverloadedError, QueueFullError
 from service.observability.metrics import Metrics
 from service.settings import QueueLimits
-from tests.service.plans import TIME, GatedEngine, name_of, scores_named, search_named
+from tests.service.plans import TIME, Gate, GatedEngine, name_of, scores_named, search_named
 
 LIMITS = QueueLimits(max_waiting=4, max_batch_rows=3, max_batch_tokens=100)
 FAR = math.inf
@@ -255,6 +255,30 @@ async def test_the_times_of_wider_searches_add_up(lane: BatchLane, engine: Gated
     assert (job.timings.encode_s, job.timings.decode_s) == (3 * TIME.encode_s, 3 * TIME.decode_s)
     assert 0 < job.queue_s < time.monotonic() - job.submitted_at
     assert (lane.num_waiting, lane.num_running) == (0, 0)
+
+
+async def test_whoever_waits_for_a_search_to_end_does_not_wait_for_wider_ones(
+    lane: BatchLane, engine: GatedEngine
+) -> None:
+    engine.wider = {0: 1}
+    wider = Gate()
+
+    def held(name: int) -> bool:
+        if name == 1:
+            wider.pass_through()
+        return False
+
+    engine.poison = held
+    job = lane.submit(search_named(0), deadline=FAR)
+    await engine.wait_entered()
+    first = lane.running
+    engine.gate.set()
+    await wider.wait_entered()
+
+    assert len(first) == len(lane.running) == 1
+    assert not first & lane.running
+    wider.gate.set()
+    assert name_of(await job.result()) == 1
 
 
 async def test_a_search_that_nobody_waits_for_is_not_widened(lane: BatchLane, engine: GatedEngine) -> None:
