@@ -137,7 +137,7 @@ def test_show_counts_for_people_and_for_programs(dataset: Path, capsys: pytest.C
 def test_showing_what_is_no_dataset_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("data", "show", "--data", tmp_path) == 1
     assert (
-        capsys.readouterr().err == f"error: {tmp_path} has no dataset.json; create a dataset with vip5 data prepare\\n"
+        capsys.readouterr().err == f"error: {tmp_path} has no dataset.json; create a dataset with vip5 data prepare\n"
     )
 
 
