@@ -50,7 +50,7 @@ def audit_domain(root: Path, domain: str, dataset: Dataset) -> AuditReport:
     manifest = verify_files(root)
     if domain not in manifest.domains:
         names = ", ".join(manifest.domains) or "none"
-        raise UnknownDomainError(f"{root} has no domain {domain!r}; choose from: {names}")
+        raise UnknownDomainError(f"{root} has no domain {domain!r}; it has {names}")
     where = str(domain_file(domain, CATALOG))
     catalog = Catalog.read(root / where, where)
     return AuditReport(

@@ -148,7 +148,7 @@ def test_a_bundle_whose_identifiers_break_the_rules_is_audited_all_the_same(tmp_
 
 def test_a_domain_that_is_not_there_is_named(tmp_path: Path) -> None:
     root = tiny_bundle(tmp_path, ("toys", "games"))
-    with refused("unknown_domain", "has no domain 'hats'; choose from: games, toys"):
+    with refused("unknown_domain", "has no domain 'hats'; it has games, toys"):
         audit_domain(root, "hats", dataset_of([[0, 1, 2]], tiny_catalog()))
 
 
