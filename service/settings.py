@@ -71,12 +71,16 @@ class FeatureOptions:
 
 @dataclass(frozen=True)
 class JournalOptions:
-    """Where changes are kept: a Redis, or a file. Unless `is_wanted`, the file is read only if it exists."""
+    """Where changes are kept: a Redis, or a file. Unless `is_wanted`, the file is read only if it exists.
+
+    It is written if changes are possible (`is_written`).
+    """
 
     redis: RedisAddress | None
     service_id: str
     path: Path
     is_wanted: bool
+    is_written: bool
 
 
 @dataclass(frozen=True)
@@ -228,6 +232,7 @@ class Settings(BaseSettings):
             service_id=self.service_id,
             path=beside if self.journal is None else Path(self.journal),
             is_wanted=self.admin_token is not None or self.journal is not None,
+            is_written=self.admin_token is not None,
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -43,7 +44,10 @@ class VersionParts:
 async def open_administration(
     settings: Settings, parts: VersionParts, journal: Journal
 ) -> AsyncIterator[Administration]:
-    """Serve the versions recorded in the journal, and follow the journal in the block. Raises BundleError kinds."""
+    """Serve the versions recorded in the journal, and follow the journal in the block.
+
+    Raises BundleError kinds and JournalError.
+    """
     runtime = parts.runtime
     slots = Slots(runtime.engine, (domain.slot for domain in runtime.domains.values()), lambda: _fence(parts.lanes))
     sources = Sources(runtime, settings.admin_options.bundles_root)
@@ -62,12 +66,17 @@ async def open_administration(
 
 
 def open_journal(options: JournalOptions) -> Journal:
-    """The journal of the settings; NoJournal if changes are disabled and none was ever recorded."""
+    """The journal of the settings; NoJournal if changes are disabled and none was ever recorded.
+
+    Raises JournalError for a file that cannot be used.
+    """
     if options.redis is not None:
         return RedisJournal(connect(options.redis), options.service_id)
-    if options.is_wanted or options.path.exists():
-        return FileJournal(options.path)
-    return NoJournal()
+    if not options.is_wanted and not os.path.lexists(options.path):
+        return NoJournal()
+    journal = FileJournal(options.path, is_written=options.is_written)
+    journal.check()
+    return journal
 
 
 async def _fence(lanes: Lanes) -> None:

@@ -1,25 +1,31 @@
-"""The journal as a file of JSON lines: an optional snapshot, then one entry per line. One process writes it."""
+"""The journal as a file of JSON lines: an optional snapshot, then one entry per line. One process writes it.
+
+Entries apply in the file's order. A line that cannot be read is reported, skipped and left where it is.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
+import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 from pydantic import ValidationError
 
 from service.errors import JournalError
+from service.versions.append_file import AppendFile
 from service.versions.journal import conflict, fold
-from service.versions.state import ENTRIES, STATES, CatalogEntry, FeaturesEntry, RolesEntry, States
+from service.versions.state import ENTRIES, STATES, CatalogEntry, DomainState, FeaturesEntry, RolesEntry, States
 
 logger = logging.getLogger(__name__)
 
 SNAPSHOT = b"snapshot "
+ENTRY = b'{"domain":'
+"""Begins every entry."""
 ENTRIES_BETWEEN_SNAPSHOTS = 1_000
+MAX_NAMED_LINES = 5
 
 
 class FileJournal:
@@ -27,30 +33,36 @@ class FileJournal:
 
     kind = "file"
 
-    def __init__(self, path: Path, entries_between_snapshots: int = ENTRIES_BETWEEN_SNAPSHOTS) -> None:
-        self._path = path
+    def __init__(
+        self, path: Path, entries_between_snapshots: int = ENTRIES_BETWEEN_SNAPSHOTS, *, is_written: bool = True
+    ) -> None:
+        """Without `is_written`, the file is only read, and may be where this process cannot write."""
+        self._file = AppendFile(path, is_written=is_written)
+        self._name = path.name
         self._entries_between_snapshots = entries_between_snapshots
+        self._lock = threading.Lock()  # changes of different domains are appended by different threads
         self._states: States = {}
-        self._num_bytes = 0  # of the file's readable part
         self._num_entries = 0
-        self._problem = ""
-        self._file: BinaryIO | None = None
+        self._damaged: list[int] = []  # line numbers
+        self._is_terminated = True  # the last line ends in a newline
+        self._failure = ""  # of the last append
+        self._compaction_failure = ""
 
     @property
     def problems(self) -> list[str]:
-        return [self._problem] if self._problem else []
+        every = (self._damage(), self._file.problem or self._failure, self._compaction_failure)
+        return [problem for problem in every if problem]
+
+    def check(self) -> None:
+        """Raises JournalError if the file cannot be read, or cannot be written although it will have to be."""
+        self._file.check()
 
     async def open(self) -> States:
+        """Raises JournalError if the file cannot be used, or the line that all later ones build on is damaged."""
         return await asyncio.to_thread(self._read)
 
     async def append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> None:
-        try:
-            await asyncio.to_thread(self._append, entry)
-        except OSError as error:
-            raise JournalError(
-                f"the journal {self._path.name} cannot be written ({error.strerror}), so nothing was changed; point "
-                "VIP5_JOURNAL to a writable path"
-            ) from error
+        await asyncio.to_thread(self._append, entry)
 
     async def catch_up(self) -> States:
         return {}
@@ -60,116 +72,104 @@ class FileJournal:
         yield {}
 
     async def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        await asyncio.to_thread(self._close)
 
     def _read(self) -> States:
-        try:
-            lines = self._path.read_bytes().splitlines(keepends=True)
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            self._problem = (
-                f"the journal {self._path.name} cannot be read ({error.strerror}); its changes are not served"
-            )
-            return {}
+        *lines, last = self._file.read().split(b"\n")
         for number, line in enumerate(lines, start=1):
-            if not line.endswith(b"\n"):
-                logger.warning("journal_torn", extra={"path": str(self._path), "line": number})
-                break
-            try:
-                self._fold_line(line)
-            except ValidationError as error:
-                self._problem = (
-                    f"line {number} of the journal {self._path.name} is damaged; changes from there on are not served"
-                )
-                logger.exception("journal_damaged", extra={"reason": str(error)})
-                break
-            self._num_bytes += len(line)
+            self._read_line(number, line)
+        if _is_torn(last):
+            logger.warning("journal_torn", extra={"path": str(self._file.path), "line": len(lines) + 1})
+            self._file.keep(sum(len(line) + 1 for line in lines))
+        elif last:
+            self._read_line(len(lines) + 1, last)
+            self._is_terminated = False
+        if self._damaged:
+            logger.error("journal_damaged", extra={"path": str(self._file.path), "reason": self._damage()})
         return self._states
 
-    def _fold_line(self, line: bytes) -> None:
-        if line.startswith(SNAPSHOT):
-            self._states, self._num_entries = STATES.validate_json(line[len(SNAPSHOT) :]), 0
-        else:
-            self._states = fold(self._states, ENTRIES.validate_json(line))
-            self._num_entries += 1
+    def _read_line(self, number: int, line: bytes) -> None:
+        if not line.strip():
+            return
+        try:
+            if line.startswith(SNAPSHOT):
+                self._states, self._num_entries = STATES.validate_json(line[len(SNAPSHOT) :]), 0
+            else:
+                self._states = _applied(self._states, ENTRIES.validate_json(line))
+                self._num_entries += 1
+        except ValidationError as error:
+            is_first = not self._states and not self._damaged
+            if line.startswith(SNAPSHOT) or (is_first and not line.startswith(ENTRY)):
+                raise JournalError(
+                    f"line {number} of the journal {self._file.path} is damaged or not a journal's, and it may contain "
+                    "all earlier changes, such as which items are out of stock; restore the file from a copy, or move "
+                    "it away to start without its changes"
+                ) from error
+            self._damaged.append(number)
+
+    def _damage(self) -> str:
+        if not self._damaged:
+            return ""
+        named = ", ".join(map(str, self._damaged[:MAX_NAMED_LINES]))
+        more = f" and {len(self._damaged) - MAX_NAMED_LINES} more" if len(self._damaged) > MAX_NAMED_LINES else ""
+        return (
+            f"the journal {self._name} has lines that cannot be read, whose changes are not served: {named}{more}; "
+            "stop the service, and repair or remove them"
+        )
 
     def _append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> None:
-        states = fold(self._states, entry)
-        if states is self._states:
-            raise conflict(entry)
-        file = self._open_for_append()
-        line = ENTRIES.dump_json(entry) + b"\n"
+        with self._lock:
+            states = fold(self._states, entry)
+            if states is self._states:
+                raise conflict(entry)
+            self._write((b"" if self._is_terminated else b"\n") + ENTRIES.dump_json(entry) + b"\n")
+            self._states, self._is_terminated = states, True
+            self._num_entries += 1
+            # A damaged line stays in the file until somebody has looked at it.
+            if self._num_entries >= self._entries_between_snapshots and not self._damaged:
+                self._compact()
+
+    def _write(self, content: bytes) -> None:
         try:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:
-            file.truncate(self._num_bytes)
+            self._file.append(content)
+        except OSError as error:
+            self._failure = (
+                f"the journal {self._name} cannot be written ({error.strerror}), so nothing was changed; free space on "
+                "its disk, or set VIP5_JOURNAL to a file that can be written"
+            )
+            raise JournalError(self._failure) from error
+        except JournalError as error:
+            self._failure = str(error)
             raise
-        self._num_bytes += len(line)
-        self._states = states
-        self._num_entries += 1
-        if self._num_entries >= self._entries_between_snapshots:
-            self._compact()
-
-    def _open_for_append(self) -> BinaryIO:
-        """The locked file; a damaged one is renamed and replaced by a snapshot first."""
-        if self._file is not None:
-            return self._file
-        if self._problem:
-            self._path.rename(self._path.with_name(f"{self._path.name}.damaged"))
-            logger.warning("journal_set_aside", extra={"path": f"{self._path}.damaged"})
-            self._write_snapshot()
-            self._problem = ""
-        is_new = not self._path.exists()
-        file = self._locked(self._path.open("ab"))
-        if file.tell() < self._num_bytes or b"\n" in self._path.read_bytes()[self._num_bytes :]:
-            file.close()
-            raise JournalError(f"another process has written the journal {self._path.name}; restart this one")
-        file.truncate(self._num_bytes)
-        if is_new:
-            _sync_folder(self._path)
-        self._file = file
-        return file
-
-    def _locked(self, file: BinaryIO) -> BinaryIO:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise JournalError(
-                f"another process has locked the journal {self._path.name}; set VIP5_JOURNAL to a different file for "
-                "each process, or to redis for replicas that share a journal"
-            ) from error
-        return file
+        self._failure = ""
 
     def _compact(self) -> None:
         """Replace all entries by a snapshot. On failure they stay, and the next append tries again."""
         try:
-            self._write_snapshot()
-            if self._file is not None:
-                self._file.close()
-            self._file = self._locked(self._path.open("ab"))
-        except OSError as error:
+            self._file.replace(SNAPSHOT + STATES.dump_json(dict(self._states)) + b"\n")
+        except (OSError, JournalError) as error:
+            self._compaction_failure = (
+                f"the journal {self._name} cannot be shortened ({error}), so it grows with every change; make its "
+                "folder writable and free space on its disk"
+            )
             logger.warning("journal_not_compacted", extra={"reason": str(error)})
+        else:
+            self._compaction_failure, self._num_entries = "", 0
 
-    def _write_snapshot(self) -> None:
-        content = SNAPSHOT + STATES.dump_json(dict(self._states)) + b"\n"
-        temporary = self._path.with_name(f".{self._path.name}.new")
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self._path)
-        _sync_folder(self._path)
-        self._num_bytes, self._num_entries = len(content), 0
+    def _close(self) -> None:
+        with self._lock:
+            self._file.close()
 
 
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _applied(states: States, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> States:
+    """All states after an entry of the file.
+
+    Its revision is taken already where a line before it could not be read when it was written, and now can.
+    """
+    revision = states.get(entry.domain, DomainState()).revision
+    return fold(states, replace(entry, revision=max(entry.revision, revision + 1)))
+
+
+def _is_torn(last: bytes) -> bool:
+    """Whether the end of the file is a part of an entry whose write did not complete, so that it was never answered."""
+    return bool(last) and (last.startswith(ENTRY) or ENTRY.startswith(last))

@@ -24,7 +24,10 @@ class Journal(Protocol):
         ...
 
     async def open(self) -> States:
-        """The stored states. Entries that cannot be read are reported in `problems` and raise nothing."""
+        """The stored states. Entries that cannot be read are reported in `problems`.
+
+        Raises JournalError for a file that cannot be used at all.
+        """
         ...
 
     async def append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> None:
