@@ -22,9 +22,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.jsonl"
 
 
-async def written(path: Path, number: int, **options: int) -> States:
+async def written(path: Path, number: int, entries_between_snapshots: int = 1_000) -> States:
     """The states of a journal with so many entries, as the next process reads them."""
-    journal = FileJournal(path, **options)
+    journal = FileJournal(path, entries_between_snapshots)
     await journal.open()
     for revision in range(1, number + 1):
         await journal.append(stock_entry(revision, f"item-{revision}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import shutil
 import subprocess
@@ -73,7 +74,7 @@ class Trial:
     async def check(self) -> set[str]:
         """A process that starts now reads what was acknowledged, and nothing that was refused."""
         with self.double.off():
-            journal = FileJournal(self.path)
+            journal = FileJournal(self.path, is_written=False)
             states = await journal.open()
         found = set(states["toys"].changes.active) if states else set()
         assert self.acknowledged <= found <= self.acknowledged | self.uncertain, (self.double.fault, self.double.names)
@@ -229,4 +230,17 @@ async def test_a_disk_that_is_full(small_disk: Path, entries_between_snapshots: 
     assert await trial.append("there is space again") == "acknowledged"
     await trial.check()
     await trial.journal.close()
+    await trial.check()
+
+
+async def test_a_read_only_file_system_is_refused_at_the_start_unless_nothing_is_changed(small_disk: Path) -> None:
+    trial = Trial(small_disk / "journal.jsonl", FaultyOs(), 1_000)
+    await trial.start("entries")
+    await trial.journal.close()
+    await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(JournalError, match=rf"{trial.path} cannot be read and written \(Read-only file system\)"):
+        FileJournal(trial.path).check()
+    with pytest.raises(JournalError, match=f"the folder {small_disk} is read-only"):
+        FileJournal(small_disk / "new").check()
+    assert (await FileJournal(trial.path, is_written=False).open())["toys"].revision == 2
     await trial.check()
