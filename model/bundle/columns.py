@@ -16,6 +16,7 @@ Column: TypeAlias = "pa.ChunkedArray[Any]"
 Values: TypeAlias = "pa.Array[Any]"
 AttributeValue: TypeAlias = Scalar | tuple[Scalar, ...] | None
 
+_EXACT_FLOAT = 1 << 53  # floats are exact integers below
 _KIND_NAMES = {str: "strings", int: "integers", float: "numbers", bool: "booleans"}
 
 
@@ -55,11 +56,23 @@ def name_column(table: pa.Table, name: str, where: str) -> Column:
     """A column of strings that are all there and not empty. Raises CatalogError naming the first row at fault."""
     if name not in table.column_names:
         raise CatalogError(f"{where} has no column {name}; its columns are {', '.join(table.column_names) or 'none'}")
-    column = text_column(table, name, where)
+    column = _of_whole_floats(table.column(name), name, where)
+    column = text_column(table, name, where) if column is None else column
     row = pc.index(pc.utf8_trim_whitespace(filled(column)), "").as_py()
     if row >= 0:
         raise CatalogError(f"{where}: row {row + 1} has no {name}; give each row one")
     return column
+
+
+def _of_whole_floats(column: Column, name: str, where: str) -> Column | None:
+    """A column of floats, which pandas makes of integers beside gaps, as texts: 7.0 is `7`; None for other types."""
+    if not pa.types.is_floating(column.type):
+        return None
+    values = pc.drop_null(column).to_pylist()
+    other = next((value for value in values if not float(value).is_integer() or abs(value) >= _EXACT_FLOAT), None)
+    if other is not None:
+        raise CatalogError(f"{where}: column {name} has type {column.type}; it must be strings ({other!r} is no id)")
+    return column.cast(pa.int64()).cast(pa.string())
 
 
 def require_unique(column: Column, name: str, where: str) -> None:

@@ -10,6 +10,7 @@ from typing import cast
 
 from model.datasets.dataset import SPLITS, Review, Sequences, Split
 from model.datasets.faults import Faults
+from model.datasets.ids import id_text
 from model.datasets.item_facts import number_of
 from model.datasets.text_lines import Source, numbered_records
 from model.progress import Progress
@@ -97,8 +98,7 @@ def _split_of_record(record: Mapping[str, object]) -> Split | None:
 
 
 def _name(record: Mapping[str, object], *fields: str) -> str:
-    values = [str(record[name]) for name in fields if record.get(name) is not None]
-    return values[0].strip() if values else ""
+    return next((found for name in fields if (found := id_text(record.get(name))) is not None), "")
 
 
 def _text(value: object) -> str | None:

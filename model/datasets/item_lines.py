@@ -1,6 +1,6 @@
-"""Lines `user item item …`, in which users and items are numbers, or texts without spaces.
+"""Lines `user item item …`, in which users and items are texts without blanks, kept as they are.
 
-VIP5's `sequential_data.txt` and `negative_samples.txt` are such files. Numbers are kept as texts: `7` for `007`.
+VIP5's `sequential_data.txt` and `negative_samples.txt` are such files, in which all texts are numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.datasets.dataset import Sequences
+from model.datasets.ids import is_number, number_order
 from model.datasets.text_lines import Source, numbered_lines, require_some
 from model.errors import DatasetError
 
@@ -54,24 +55,19 @@ class ItemLines:
         return found
 
 
-def read_item_lines(source: Source) -> ItemLines:
-    """Read all lines and skip broken ones; if the first line has only numbers, all lines must.
+def read_item_lines(source: Source, *, only_numbers: bool = False) -> ItemLines:
+    """Read all lines and skip broken ones; with `only_numbers`, a line with another text is broken.
 
     Raises DatasetError if no line is valid.
     """
     items_of: dict[str, tuple[str, ...]] = {}
     num_lines = 0
-    are_numbers: bool | None = None
     for number, text in numbered_lines(source):
         num_lines += 1
-        parts = text.split()
-        if are_numbers is None:
-            are_numbers = all(map(_is_number, parts))
-        if are_numbers and not all(map(_is_number, parts)):
+        user, *items = text.split()
+        if only_numbers and not all(map(is_number, (user, *items))):
             source.fault("the line has a value that is not a number", number)
-            continue
-        user, *items = [str(int(part)) for part in parts] if are_numbers else parts
-        if not items:
+        elif not items:
             source.fault("the line has a user and no item", number)
         elif user in items_of:
             source.fault("the user is listed twice", number)
@@ -86,8 +82,8 @@ def read_item_lines(source: Source) -> ItemLines:
 def in_catalog_order(names: Iterable[str]) -> list[str]:
     """The distinct names: numbers in ascending order, then texts by first appearance."""
     distinct = list(dict.fromkeys(names))
-    numbers = sorted((name for name in distinct if _is_number(name)), key=int)
-    return numbers + [name for name in distinct if not _is_number(name)]
+    numbers = sorted(filter(is_number, distinct), key=number_order)
+    return numbers + [name for name in distinct if not is_number(name)]
 
 
 def indexing_of(indices: Sequence[str], sequences: Sequences) -> str:
@@ -97,7 +93,3 @@ def indexing_of(indices: Sequence[str], sequences: Sequences) -> str:
     numbers = [indices[row] for row in by_appearance]
     is_counted = all(index == str(number) for number, index in enumerate(numbers, start=1))
     return "sequential" if is_counted and numbers else "given"
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,11 @@ from model.bundle.users import Users
 from model.datasets.dataset import Dataset, Provenance
 from model.datasets.explanations import ReviewRows, read_explanations
 from model.datasets.faults import Faults
+from model.datasets.ids import id_text, require_own_numbers
 from model.datasets.item_facts import UNKNOWN_FACTS, ItemFacts, catalog_of
 from model.datasets.item_lines import in_catalog_order, indexing_of, read_item_lines
 from model.datasets.text_lines import Source, numbered_records, read_json_object
+from model.errors import DatasetError
 from model.progress import Progress, no_progress
 
 
@@ -38,11 +40,14 @@ class _NamedItem:
 def read_lines(files: LinesSource, name: str, faults: Faults, progress: Progress = no_progress) -> Dataset:
     """Read a dataset from plain lines; broken lines are skipped and counted in `faults`.
 
-    An item's identifier is its name in the lines. Raises DatasetError for a file that cannot be read, CatalogError for
-    two items with one id.
+    An item's identifier is its name in the lines. Raises DatasetError for a file that cannot be read and for an id that
+    may stand for another, CatalogError for two items with one id.
     """
     lines = read_item_lines(Source(files.sequences, faults, progress))
-    known = {} if files.items is None else _read_items(Source(files.items, faults, progress))
+    known: dict[str, _NamedItem] = {}
+    if files.items is not None:
+        known, numbers = _read_items(Source(files.items, faults, progress))
+        require_own_numbers(numbers, lines.item_names())
     id_of_item, id_of_user = ({}, {}) if files.datamaps is None else read_datamaps(files.datamaps)
     names = in_catalog_order([*lines.item_names(), *known, *id_of_item])
     missing = _NamedItem(None, UNKNOWN_FACTS)
@@ -85,24 +90,46 @@ def read_datamaps(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     for forward, backward in (("id2item", "item2id"), ("id2user", "user2id")):
         numbered, named = document.get(forward), document.get(backward)
         if isinstance(numbered, Mapping):
-            maps.append({str(number): str(found) for number, found in numbered.items()})
+            maps.append(_id_of_number(numbered.items(), f"{path.name}: {forward}"))
         elif isinstance(named, Mapping):
-            maps.append({str(number): str(found) for found, number in named.items()})
+            maps.append(_id_of_number(((number, found) for found, number in named.items()), f"{path.name}: {backward}"))
         else:
             maps.append({})
     return maps[0], maps[1]
 
 
-def _read_items(source: Source) -> dict[str, _NamedItem]:
-    """Items by their name in the lines, which is `item`, or without it their id."""
+def _id_of_number(pairs: Iterable[tuple[object, object]], where: str) -> dict[str, str]:
+    """Ids by number. Raises DatasetError for a value that is no id, and for a number or an id with two partners."""
+    found: dict[str, str] = {}
+    number_of: dict[str, str] = {}
+    for number, value in pairs:
+        name, own = id_text(number), id_text(value)
+        if name is None or own is None:
+            raise DatasetError(f"{where} maps {number!r} to {value!r}; ids are strings or whole numbers")
+        if found.setdefault(name, own) != own:
+            raise DatasetError(f"{where} gives number {name} to {found[name]!r} and to {own!r}; give each its own")
+        if number_of.setdefault(own, name) != name:
+            raise DatasetError(f"{where} gives {own!r} the numbers {number_of[own]} and {name}; give it one")
+    return found
+
+
+def _read_items(source: Source) -> tuple[dict[str, _NamedItem], dict[str, str]]:
+    """Items by their name in the lines, which is `item`, or without it their id; and places of names that are numbers.
+
+    The second maps names that the file stores as numbers to the first line that does.
+    """
     items: dict[str, _NamedItem] = {}
+    numbers: dict[str, str] = {}
     for number, record in numbered_records(source):
-        item_id = next((str(record[key]) for key in ("item_id", "asin") if record.get(key)), None)
-        item = record.get("item", item_id)
-        if item is None or not str(item).strip():
+        id_value = next((record[key] for key in ("item_id", "asin") if id_text(record.get(key))), None)
+        value = record["item"] if record.get("item") is not None else id_value
+        item = id_text(value)
+        if item is None:
             source.fault("the line has neither item nor item_id nor asin", number)
-        elif str(item) in items:
+        elif item in items:
             source.fault("the item is listed twice", number)
         else:
-            items[str(item)] = _NamedItem(item_id, ItemFacts.of_record(record))
-    return items
+            items[item] = _NamedItem(id_text(id_value), ItemFacts.of_record(record))
+        if item is not None and not isinstance(value, str):
+            numbers.setdefault(item, f"{source.path.name}:{number}")
+    return items, numbers

@@ -16,6 +16,7 @@ from model.datasets.dataset import SPLITS, Dataset, Provenance, Review
 from model.datasets.explanations import ReviewRows, merged
 from model.datasets.faults import Faults
 from model.datasets.feature_folders import read_feature_folders
+from model.datasets.ids import id_text
 from model.datasets.item_facts import UNKNOWN_FACTS, ItemFacts, catalog_of, read_metadata
 from model.datasets.item_lines import ItemLines, in_catalog_order, indexing_of, read_item_lines
 from model.datasets.lines import read_datamaps, users_of
@@ -39,7 +40,7 @@ def read_vip5_folder(
     path = _find(folder, SEQUENCES)
     if path is None:
         raise DatasetError(f"{folder} has no {SEQUENCES}; give the folder of one domain as VIP5 or P5 preprocesses it")
-    lines = read_item_lines(Source(path, faults, progress))
+    lines = read_item_lines(Source(path, faults, progress), only_numbers=True)
     datamaps = _find(folder, "datamaps.json")
     id_of_item, id_of_user = _NO_IDS if datamaps is None else read_datamaps(datamaps)
     names = in_catalog_order([*lines.item_names(), *id_of_item])
@@ -57,7 +58,7 @@ def read_vip5_folder(
     path = _find(folder, "negative_samples.txt")
     if path is not None:
         source = Source(path, faults, progress)
-        negatives = read_item_lines(source).by_user_row(user_rows, item_rows, source)
+        negatives = read_item_lines(source, only_numbers=True).by_user_row(user_rows, item_rows, source)
     return Dataset(
         provenance=Provenance(name, "vip5", indexing_of(names, sequences), dict(faults.counts)),
         catalog=catalog,
@@ -134,7 +135,7 @@ def _user_names(
     names = read_pickle(path) if path.is_file() else {}
     if not isinstance(names, dict):
         raise DatasetError(f"{path.name} is a {type(names).__name__}; it must be a dict from user to name")
-    called = {str(user): name.strip() for user, name in names.items() if isinstance(name, str) and name.strip()}
+    called = {id_text(user): name.strip() for user, name in names.items() if isinstance(name, str) and name.strip()}
     found = {}
     for row, user in enumerate(lines.users):
         name = called.get(user) or called.get(id_of_user.get(user, "")) or reviewers.get(row)

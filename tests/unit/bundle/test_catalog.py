@@ -185,6 +185,13 @@ def test_columns_of_any_width_are_stored_in_one_type() -> None:
     assert catalog.attributes(1) == {"size": 2, "price": None, "tags": None, "empty": None}
 
 
+def test_ids_that_pandas_made_floats_are_whole_numbers() -> None:
+    catalog = Catalog.from_table(pa.table({"item_id": [7.0, 8.0], "index": pa.array([1.0, 2.0], pa.float32())}), "it")
+    assert (catalog.item_ids, catalog.indices) == (("7", "8"), ("1", "2"))
+    with refused("invalid_catalog", "column item_id has type double; it must be strings (9007199254740992.0 is no id)"):
+        Catalog.from_table(pa.table({"item_id": [2.0**53], "index": ["1"]}), "it")
+
+
 def test_a_whole_number_that_does_not_fit_is_refused() -> None:
     table = pa.table({"item_id": ["a"], "index": ["1"], "size": pa.array([2**63], pa.uint64())})
     with refused("invalid_catalog", "it: column size of type uint64 cannot be stored as int64"):

@@ -33,7 +33,7 @@ def test_preparing_lines_says_what_was_made_and_what_was_left_out(
     assert run("data", "prepare", "lines", "--sequences", sequences, "--out", out) == 0
     captured = capsys.readouterr()
     assert captured.out == f"prepared {out}: 3 users, 6 items, 9 interactions, 0 reviews\n"
-    assert captured.err == "1 left out: the line has a value that is not a number (s.txt:3)\n"
+    assert captured.err == "1 left out: the line has a user and no item (s.txt:3)\n"
     assert Dataset.read(out).provenance.name == "shop"
 
 
@@ -126,12 +126,12 @@ def test_given_identifiers_need_a_file_and_others_take_none(dataset: Path, tmp_p
 def test_show_counts_for_people_and_for_programs(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("data", "show", "--data", dataset) == 0
     shown = capsys.readouterr().out
-    for text in ("dataset shop", "sequential: 1, 2, 3, …", "1 left out while preparing: the line has a value"):
+    for text in ("dataset shop", "sequential: 1, 2, 3, …", "1 left out while preparing: the line has a user"):
         assert text in shown
     assert run("data", "show", dataset, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["num_users"], document["num_items"], document["num_interactions"]) == (3, 6, 9)
-    assert document["faults"] == {"the line has a value that is not a number": 1}
+    assert document["faults"] == {"the line has a user and no item": 1}
 
 
 def test_showing_what_is_no_dataset_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,7 +90,7 @@ def test_names_may_be_texts(tmp_path: Path) -> None:
 
 def test_broken_lines_are_counted_and_named(tmp_path: Path) -> None:
     path = tmp_path / "s.txt"
-    path.write_bytes(b"1 1 2\n\n2 x 3\n3\n1 7 8\n\xff\xfe 3\n4 -1 2\n05 002\n6 1 2.5\n7 y\n")
+    path.write_bytes(b"1 1 2\n\n3\n1 7 8\n\xff\xfe 3\n5 2\n6\n7\n8\n")
     items = write_lines(
         tmp_path / "i.jsonl", ['{"item": 1}', "[1]", '{"title": "no name"}', '{"item": "1"}', '{"item": 2']
     )
@@ -98,19 +98,69 @@ def test_broken_lines_are_counted_and_named(tmp_path: Path) -> None:
     dataset = read(LinesSource(path, items), faults)
     assert histories(dataset) == {"1": ["1", "2"], "5": ["2"]}
     assert faults.places == {
-        "the line has a value that is not a number": ["s.txt:3", "s.txt:7", "s.txt:9"],
-        "the line has a user and no item": ["s.txt:4"],
-        "the user is listed twice": ["s.txt:5"],
-        "the line is not UTF-8": ["s.txt:6"],
+        "the line has a user and no item": ["s.txt:3", "s.txt:7", "s.txt:8"],
+        "the user is listed twice": ["s.txt:4"],
+        "the line is not UTF-8": ["s.txt:5"],
         "the line is neither a JSON object nor a Python literal of one": ["i.jsonl:2", "i.jsonl:5"],
         "the line has neither item nor item_id nor asin": ["i.jsonl:3"],
         "the item is listed twice": ["i.jsonl:4"],
     }
     assert dataset.provenance.faults == faults.counts
-    assert faults.counts["the line has a value that is not a number"] == 4
-    assert faults.descriptions()[0] == (
-        "4 left out: the line has a value that is not a number (s.txt:3, s.txt:7, s.txt:9, …)"
+    assert faults.counts["the line has a user and no item"] == 4
+    assert faults.descriptions()[0] == ("4 left out: the line has a user and no item (s.txt:3, s.txt:7, s.txt:8, …)")
+
+
+def test_digits_are_texts_with_their_leading_zeros(tmp_path: Path) -> None:
+    sequences = write_lines(tmp_path / "s.txt", ["01 0108775015 0108775044", "1 007 7 0108775015"])
+    items = write_json_lines(
+        tmp_path / "i.jsonl", [{"item_id": "0108775015", "title": "vest"}, {"item_id": "007", "title": "bond"}]
     )
+    dataset = read(LinesSource(sequences, items, negatives=write_lines(tmp_path / "n.txt", ["01 007", "1 0108775044"])))
+    assert dataset.catalog.item_ids == dataset.catalog.indices == ("7", "007", "0108775015", "0108775044")
+    assert dataset.catalog.titles == (None, "bond", "vest", None)
+    assert histories(dataset) == {"01": ["0108775015", "0108775044"], "1": ["007", "7", "0108775015"]}
+    assert {user: rows.tolist() for user, rows in dataset.negatives.items()} == {0: [1], 1: [3]}
+
+
+def test_a_first_line_of_digits_says_nothing_about_the_other_ids(tmp_path: Path) -> None:
+    dataset = read(LinesSource(write_lines(tmp_path / "s.txt", ["1 1439023483 439023483", "ann B00A 1439023483"])))
+    assert histories(dataset) == {"1": ["1439023483", "439023483"], "ann": ["B00A", "1439023483"]}
+
+
+def test_numbers_of_json_are_canonical_texts(tmp_path: Path) -> None:
+    sequences = write_lines(tmp_path / "s.txt", ["1 0 7 8"])
+    items = write_json_lines(
+        tmp_path / "i.jsonl", [{"item_id": 0, "title": "a"}, {"item": 7.0, "asin": "S"}, {"item": 8.5, "title": "x"}]
+    )
+    explanations = write_json_lines(tmp_path / "e.jsonl", [{"user": 1.0, "item": 7.0, "explanation": "fine"}])
+    faults = Faults()
+    dataset = read(LinesSource(sequences, items, explanations=(explanations,)), faults)
+    assert dataset.catalog.item_ids == ("0", "S", "8")
+    assert dataset.catalog.titles == ("a", None, None)
+    assert [review.item for review in dataset.reviews] == [1]
+    assert faults.places == {"the line has neither item nor item_id nor asin": ["i.jsonl:3"]}
+
+
+def test_a_number_that_may_have_lost_its_zeros_is_refused_naming_both(tmp_path: Path) -> None:
+    sequences = write_lines(tmp_path / "s.txt", ["1 007 8"])
+    items = write_json_lines(tmp_path / "i.jsonl", [{"item_id": 8}, {"item_id": 7}])
+    with refused("invalid_dataset", "i.jsonl:2: the id 7 is stored as a number and may stand for '007'"):
+        read(LinesSource(sequences, items))
+
+
+@pytest.mark.parametrize(
+    ("maps", "message"),
+    [
+        ({"item2id": {"A": 1, "B": "1"}}, "m.json: item2id gives number 1 to 'A' and to 'B'"),
+        ({"id2item": {"1": "A", "01": "A"}}, "m.json: id2item gives 'A' the numbers 1 and 01"),
+        ({"id2user": {"1": None}}, "m.json: id2user maps '1' to None"),
+    ],
+)
+def test_number_maps_with_two_partners_are_refused(tmp_path: Path, maps: dict[str, object], message: str) -> None:
+    sequences = write_lines(tmp_path / "s.txt", ["1 1 2"])
+    (tmp_path / "m.json").write_text(json.dumps(maps))
+    with refused("invalid_dataset", message):
+        read(LinesSource(sequences, datamaps=tmp_path / "m.json"))
 
 
 def test_explanations_take_their_split_from_record_name_or_place(tmp_path: Path) -> None:
