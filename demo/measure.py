@@ -138,7 +138,7 @@ class Inquiry:
         for name in BASELINES:
             fitted = Shifted(fit_baseline(name, together), len(known.users))
             columns = ranking_statistics(catalog_ranks(fitted, held_out))
-            metrics = mean_estimates(columns, held_out.users, held_out.options.seed)
+            metrics = mean_estimates(columns, held_out.asked_users(among_candidates=False), held_out.options.seed)
             yield Figures(self.domain, name, metrics["hr@5"], metrics["ndcg@5"])
 
     def _held_out(self, options: EvaluationOptions) -> HeldOut:

@@ -88,6 +88,13 @@ class Sequences:
         """Rows of the users with a target in a split, and at least one item before it."""
         return np.flatnonzero(np.diff(self.offsets) >= NUM_HELD_OUT[split] + 2)
 
+    def have_unknown_items(self, num_items: int) -> NDArray[np.bool_]:
+        """Whether each user, [U], has never had at least one of the catalog's items."""
+        users = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        pairs = np.unique(users * num_items + self.items)
+        num_had = np.bincount(pairs // max(num_items, 1), minlength=len(self))
+        return num_had < num_items
+
     def target(self, user: int, split: Literal["val", "test"]) -> int:
         """The item to predict."""
         return int(self.of(user)[-1 - NUM_HELD_OUT[split]])

@@ -85,9 +85,9 @@ def fit_baseline(name: str, held_out: HeldOut) -> Baseline:
 
 
 def catalog_ranks(baseline: Baseline, held_out: HeldOut) -> NDArray[np.int64]:
-    """Rank of each user's target in the whole catalog; 0 if it is not among the answered items."""
+    """Rank of each asked user's target in the whole catalog; 0 if it is not among the answered items."""
     ranks = []
-    for user in held_out.users.tolist():
+    for user in held_out.asked_users(among_candidates=False).tolist():
         is_eligible = held_out.is_returnable.copy()
         if held_out.options.exclude_history:
             is_eligible[held_out.history(user)] = False
@@ -96,9 +96,9 @@ def catalog_ranks(baseline: Baseline, held_out: HeldOut) -> NDArray[np.int64]:
 
 
 def candidate_ranks(baseline: Baseline, held_out: HeldOut) -> NDArray[np.int64]:
-    """Rank of each user's target among the user's candidates; 0 if it is not among the answered items."""
+    """Rank of each asked user's target among the user's candidates; 0 if it is not among the answered items."""
     ranks = []
-    for user in held_out.users.tolist():
+    for user in held_out.asked_users(among_candidates=True).tolist():
         is_candidate = np.zeros_like(held_out.is_returnable)
         is_candidate[held_out.candidates(user)] = True
         ranks.append(_rank(baseline.scores(user), is_candidate & held_out.is_returnable, held_out.target(user)))

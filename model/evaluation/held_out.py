@@ -66,7 +66,37 @@ class HeldOut:
     @cached_property
     def exact_users(self) -> Rows:
         """The users whose ranking is also computed exactly."""
-        return self._sample(self.users, self.options.num_exact)
+        sampled = self._sample(self.users, self.options.num_exact)
+        return sampled[np.isin(sampled, self.asked_users(among_candidates=False))]
+
+    def asked_users(self, *, among_candidates: bool) -> Rows:
+        """The users for whom there is an item to rank beside the target, among candidates or in the whole catalog.
+
+        Any ranking of the target alone is a hit, so it measures nothing. Raises DatasetError if no user remains.
+        """
+        asked = self._users_of_candidates if among_candidates else self._users_of_catalog
+        if not len(asked):
+            where = "the candidates" if among_candidates else "the catalog"
+            raise DatasetError(
+                f"{self.dataset.provenance.name}: for none of {len(self.users)} users do {where} have an active item "
+                "beside the target, which would always be a hit; evaluate other tasks, or with other data"
+            )
+        return asked
+
+    @cached_property
+    def _users_of_candidates(self) -> Rows:
+        users = self.users
+        return users[[self._has_others(self.candidates(user), user) for user in users.tolist()]]
+
+    @cached_property
+    def _users_of_catalog(self) -> Rows:
+        users, returnable = self.users, np.flatnonzero(self.is_returnable)
+        if not self.options.exclude_history:
+            return users[[self._has_others(returnable[:2], user) for user in users.tolist()]]
+        return users[[self._has_others(np.setdiff1d(returnable, self.history(user)), user) for user in users.tolist()]]
+
+    def _has_others(self, rows: Rows, user: int) -> bool:
+        return bool((self.is_returnable[rows] & (rows != self.target(user))).any())
 
     @cached_property
     def reviews(self) -> tuple[Review, ...]:
@@ -89,7 +119,7 @@ class HeldOut:
         """The target and negatives, in an order that is drawn from the seed and the user.
 
         Negatives are the dataset's own, else a uniform sample of the returnable items that the user never had; there
-        are fewer if the user has had almost all items.
+        are fewer if the user has had almost all items, and none if all.
         """
         if user not in self._candidates:
             self._candidates[user] = self._draw_candidates(user)

@@ -65,7 +65,7 @@ class Questionnaire:
                 Question(template, place, self._explanation_query(template, review))
                 for place, review in self._reviews(template)
             ]
-        users = self.held_out.users.tolist()
+        users = self.held_out.asked_users(among_candidates=_among_candidates(template)).tolist()
         if template.task == "sequential":
             users.sort(key=lambda user: len(self.held_out.history(user)))
         return [Question(template, user, self._ranking_query(template, user)) for user in users]
@@ -95,7 +95,7 @@ class Questionnaire:
     def _ranking_query(self, template: Template, user: int) -> OfflineSequential | OfflineDirect:
         options = self.held_out.options
         candidates = None
-        if template.task == "direct" or template.target == "yes_no":
+        if _among_candidates(template):
             candidates = self._item_ids(self.held_out.candidates(user).tolist())
         user_id, user_name = self._user(user)
         if template.task == "direct":
@@ -148,6 +148,10 @@ class Questionnaire:
     @cached_property
     def _users(self) -> list[User]:
         return [User(**row) for row in self.held_out.dataset.users.table.to_pylist()]
+
+
+def _among_candidates(template: Template) -> bool:
+    return template.task == "direct" or template.target == "yes_no"
 
 
 def plan_of(query: Query, domain: ServedDomain) -> Plan:

@@ -54,6 +54,7 @@ class Result:
     num_candidates: float | None = None
     proofs: Proofs | None = None
     degraded: dict[str, int] = field(default_factory=dict)
+    num_users_left_out: int = 0  # users with nothing to rank beside the target
     num_unrated: int | None = None  # texts that do not begin with the rating that the template asks for
 
 

@@ -40,6 +40,7 @@ def ranked_result(held_out: HeldOut, template: Template, answers: Sequence[Ranke
             mean=float(proven.mean()), share_by_length={str(k): float((proven >= k).mean()) for k in CUTOFFS}
         ),
         degraded=_degraded(answers),
+        num_users_left_out=len(held_out.users) - len(set(users.tolist())),
     )
 
 
@@ -73,16 +74,18 @@ def baseline_results(held_out: HeldOut, name: str, tasks: Iterable[Task]) -> lis
     for task in tasks:
         is_direct = task == "direct"
         ranks = candidate_ranks(baseline, held_out) if is_direct else catalog_ranks(baseline, held_out)
-        candidates = [len(held_out.candidates(user)) for user in held_out.users.tolist()] if is_direct else []
+        users = held_out.asked_users(among_candidates=is_direct)
+        candidates = [len(held_out.candidates(user)) for user in users.tolist()] if is_direct else []
         result = Result(
             task=task,
             name=name,
             is_baseline=True,
             num_users=len(ranks),
             num_questions=len(ranks),
-            metrics=mean_estimates(ranking_statistics(ranks), held_out.users, held_out.options.seed),
+            metrics=mean_estimates(ranking_statistics(ranks), users, held_out.options.seed),
             seconds=time.perf_counter() - started_at,
             num_candidates=float(np.mean(candidates)) if is_direct else float(held_out.is_returnable.sum()),
+            num_users_left_out=len(held_out.users) - len(users),
         )
         results.append(result)
         started_at = time.perf_counter()

@@ -97,7 +97,8 @@ class DomainSampler:
         template = kind.templates[random.integers(len(kind.templates))]
         if template.task == "explanation":
             return self._explanation(kind.templates, split, random)
-        user = self._users[split][random.integers(len(self._users[split]))]
+        users = self._users_for(template, split)
+        user = int(users[random.integers(len(users))])
         if template.task == "sequential":
             return self._sequential(template, user, split, random)
         return self._direct(template, user, split, random)
@@ -196,12 +197,27 @@ class DomainSampler:
     def _can_fill(self, template: Template, split: SampledSplit) -> bool:
         if template.task == "explanation":
             return any(review.can_fill(template) for review in self._reviews[split])
-        return len(self._users[split]) > 0
+        return len(self._users_for(template, split)) > 0
+
+    def _users_for(self, template: Template, split: SampledSplit) -> NDArray[np.int64]:
+        """Users with a target and, where the template needs an item that the user never had, with such an item."""
+        needs_negatives = template.needs("candidates") or template.target == "yes_no"
+        return (self._users_with_negatives if needs_negatives else self._users)[split]
 
     @cached_property
     def _users(self) -> dict[SampledSplit, NDArray[np.int64]]:
         sequences = self.dataset.sequences
         return {"train": sequences.users("train"), "val": sequences.users("val")}
+
+    @cached_property
+    def _users_with_negatives(self) -> dict[SampledSplit, NDArray[np.int64]]:
+        has_negatives = self.dataset.sequences.have_unknown_items(len(self.dataset.catalog))
+        return {split: users[has_negatives[users]] for split, users in self._users.items()}
+
+    @property
+    def num_without_negatives(self) -> int:
+        """Users that training asks about no list of candidates and no single item, because they had every item."""
+        return len(self._users["train"]) - len(self._users_with_negatives["train"])
 
     @cached_property
     def _reviews(self) -> dict[SampledSplit, list[Review]]:

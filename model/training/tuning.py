@@ -32,11 +32,15 @@ _RUN_RECORD = "run.json"
 
 @dataclass(frozen=True)
 class TunedBundle:
-    """The result of a run. In a distributed run, `bundle_hash` is None in all processes but the first."""
+    """The result of a run. In a distributed run, `bundle_hash` is None in all processes but the first.
+
+    `num_without_negatives` counts users by domain who had every item: there is nothing to ask them "no" about.
+    """
 
     bundle_hash: str | None
     counts: ParameterCounts
     measures: Measures
+    num_without_negatives: dict[str, int]
 
 
 def tune(run: Run, *, device: str = "cpu", restart: bool = False, progress: Progress = no_progress) -> TunedBundle:
@@ -58,7 +62,8 @@ def tune(run: Run, *, device: str = "cpu", restart: bool = False, progress: Prog
     if trainer.is_world_process_zero():
         digest = write_result(preparation, model.network.cpu(), counts, measures)
         (run.work / _RUN_RECORD).unlink()
-    return TunedBundle(digest, counts, measures)
+    satiated = {domain.spec.name: domain.sampler.num_without_negatives for domain in preparation.domains}
+    return TunedBundle(digest, counts, measures, satiated)
 
 
 def _open_work_folder(run: Run, *, restart: bool) -> str | None:

@@ -178,8 +178,13 @@ def _spans(results: list[Result]) -> str:
 
 
 def _lacks(results: Iterable[Result]) -> Iterator[str]:
-    """A line for each template with degraded answers or without ratings."""
+    """A line for each template with degraded answers, without ratings or with users that were left out."""
     for result in results:
+        if result.num_users_left_out:
+            yield (
+                f"{result.name}: {result.num_users_left_out:,} users left out, who had every item that could be ranked "
+                "beside the target"
+            )
         if result.degraded:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in result.degraded.items())
             yield f"{result.name}: of {result.num_questions:,} answers, {kinds}"

@@ -8,6 +8,7 @@ import pytest
 from model.errors import DatasetError, InputError
 from model.evaluation.held_out import HeldOut, fingerprint
 from model.evaluation.options import EvaluationOptions
+from model.evaluation.summary import baseline_results
 from tests.tiny import tiny_catalog
 from tests.unit.evaluation.datasets import toy_review, toys_dataset
 from tests.unit.planning.domains import tiny_domain
@@ -78,6 +79,48 @@ def test_a_small_catalog_gives_fewer_candidates() -> None:
     toys = tiny_domain(catalog=tiny_catalog(12))  # item-10 is not active
     found = HeldOut.of(toys_dataset([[0, 1, 2]], num_items=12), toys, EvaluationOptions())
     assert len(found.candidates(0)) == 12 - 1 - 3 + 1
+
+
+def small_shop(
+    histories: list[list[int]], *, negatives: dict[int, list[int]] | None = None, **options: object
+) -> HeldOut:
+    """Twelve items, of which the one in row 9 is not active."""
+    dataset = toys_dataset(histories, num_items=12, negatives=negatives)
+    return HeldOut.of(dataset, tiny_domain(catalog=tiny_catalog(12)), EvaluationOptions(**options))  # type: ignore[arg-type]
+
+
+def test_a_user_with_nothing_but_the_target_to_rank_is_not_asked() -> None:
+    everything = list(range(12))
+    all_but_the_inactive = [row for row in everything if row != 9]
+    all_but_one = everything[1:]
+    shop = small_shop([everything, all_but_the_inactive, all_but_one, [0, 1, 2]])
+    assert [len(shop.candidates(user)) for user in range(4)] == [1, 1, 2, 9]
+    assert shop.asked_users(among_candidates=True).tolist() == [2, 3]
+    assert shop.asked_users(among_candidates=False).tolist() == [0, 1, 2, 3]
+
+
+def test_given_negatives_that_the_user_had_or_that_are_not_active_are_none() -> None:
+    shop = small_shop([[0, 1, 2], [0, 1, 2], [0, 1, 2]], negatives={0: [0, 1], 1: [9], 2: [9, 5]})
+    assert shop.asked_users(among_candidates=True).tolist() == [2]
+
+
+def test_a_catalog_without_the_history_may_hold_the_target_alone() -> None:
+    histories = [list(range(12)), [*range(10), 11], [0, 1, 2]]
+    shop = small_shop(histories, exclude_history=True, num_exact=3)
+    assert shop.asked_users(among_candidates=False).tolist() == shop.exact_users.tolist() == [1, 2]
+
+
+def test_results_count_the_users_that_were_not_asked() -> None:
+    shop = small_shop([list(range(12)), [0, 1, 2], [3, 4, 5]])
+    sequential, direct = baseline_results(shop, "random", ("sequential", "direct"))
+    assert (sequential.num_users, sequential.num_users_left_out) == (3, 0)
+    assert (direct.num_users, direct.num_users_left_out, direct.num_candidates) == (2, 1, 9.0)
+
+
+def test_nobody_left_to_ask_is_refused() -> None:
+    shop = small_shop([list(range(12))])
+    with pytest.raises(DatasetError, match="for none of 1 users do the candidates have an active item beside"):
+        shop.asked_users(among_candidates=True)
 
 
 def test_reviews_are_those_of_the_split_with_an_explanation() -> None:

@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.bundle.users import Users
+from model.datasets.dataset import Dataset, Provenance, Sequences
 from model.errors import TrainingError
 from model.prompts.prompt import Prompt
 from model.prompts.templates import TEMPLATES
 from model.prompts.tokenizer import TextTokenizer
 from model.training.config import Prompts
-from model.training.sampling import DomainSampler, Kind, Sample, all_kinds, family_of, rating_around
-from tests.tiny import tiny_tokenizer
+from model.training.sampling import DomainSampler, Kind, Sample, SampledSplit, all_kinds, family_of, rating_around
+from tests.tiny import tiny_catalog, tiny_tokenizer
 from tests.unit.training.tiny_data import NUM_USERS, tiny_dataset
 
 DATASET = tiny_dataset()
@@ -109,6 +111,42 @@ def test_a_candidate_list_holds_the_target_once_among_items_that_the_user_never_
         assert target_row(sample) in had
         places.add(candidates.index(target_row(sample)))
     assert len(places) == 10
+
+
+def satiated_sampler(*, full: int, templates: tuple[str, ...]) -> DomainSampler:
+    """Of ten items, the first `full` of four users had all."""
+    histories = [list(range(10)) if user < full else [user, 5, 6, 7] for user in range(4)]
+    dataset = Dataset(
+        provenance=Provenance(name="full", source="made by a test"),
+        catalog=tiny_catalog(10),
+        users=Users.from_rows({"user_id": f"u{n}", "index": str(n)} for n in range(1, 5)),
+        sequences=Sequences(
+            np.concatenate(histories).astype(np.int64), np.cumsum([0, *map(len, histories)]).astype(np.int64)
+        ),
+    )
+    return DomainSampler(dataset, TOKENIZER, Prompts(num_candidates=5, templates=templates), visual_tokens=2)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("template", ["A-7", "B-1", "B-5", "B-8"])
+def test_a_user_who_had_every_item_is_not_asked_what_needs_another_item(template: str, split: SampledSplit) -> None:
+    drawn = satiated_sampler(full=2, templates=(template,))
+    kinds = [kind for kind in drawn.kinds(0, split) if kind.templates == (TEMPLATES[template],)]
+    assert len(kinds) == 1
+    texts = {
+        TOKENIZER.decode(drawn.draw(kinds[0], split, np.random.default_rng(seed)).prompt.input_ids.tolist())
+        for seed in range(60)
+    }
+    asked = {int(match[1]) for text in texts if (match := re.search(r"(?:user_|u)(\d+)", text))}
+    assert asked == {3, 4}
+    assert drawn.num_without_negatives == 2
+
+
+def test_where_everybody_had_every_item_only_the_next_item_is_asked_for() -> None:
+    drawn = satiated_sampler(full=4, templates=("A-3", "A-7", "B-1", "B-8"))
+    asked = [kind.templates for kind in drawn.kinds(0, "train") if kind.templates[0].task != "explanation"]
+    assert asked == [(TEMPLATES["A-3"],)]
+    assert drawn.draw(drawn.kinds(0, "train")[0], "train", np.random.default_rng(0)).template == "A-3"
 
 
 def test_both_separators_are_drawn() -> None:
