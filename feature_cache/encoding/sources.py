@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def list_folder(folder: Path) -> Listing:
     pictures: dict[str, Picture] = {}
     faults = []
     for name in names:
-        item_id = Path(name).stem
+        item_id = unicodedata.normalize("NFC", Path(name).stem).strip()  # macOS decomposes letters in file names
         first = pictures.setdefault(item_id, Picture(item_id, name))
         if first.location != name:
             faults.append(Fault(item_id, name, f"the item has another picture, {first.location}"))

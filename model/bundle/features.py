@@ -32,6 +32,7 @@ from safetensors import SafetensorError, safe_open
 
 from model.bundle.catalog import Catalog
 from model.bundle.columns import Values
+from model.bundle.joins import Join, match
 from model.errors import BundleError
 
 _ENCODER, _WEIGHTS_SHA256 = "encoder", "weights_sha256"  # keys of the metadata
@@ -69,13 +70,27 @@ class ItemFeatures:
 
     def of(self, catalog: Catalog) -> ItemFeatures:
         """Those of the catalog's items, in its order. Raises BundleError if there are none."""
-        row_of = {item_id: row for row, item_id in enumerate(self.item_ids)}
+        row_of, _ = match(self.item_ids, catalog.item_ids)
         item_ids = tuple(item_id for item_id in catalog.item_ids if item_id in row_of)
         if not item_ids:
             raise BundleError(
                 f"none of the {len(self.item_ids)} embeddings is of an item in the catalog; check the item ids"
             )
         return ItemFeatures(item_ids, self.features[[row_of[item_id] for item_id in item_ids]], self.encoder)
+
+    def join(self, catalog: Catalog) -> Join:
+        """How embeddings and items meet."""
+        row_of, unmatched = match(self.item_ids, catalog.item_ids)
+        without = [item_id for item_id in catalog.item_ids if item_id not in row_of]
+        return Join(len(catalog), "an embedding", "embedding", without, unmatched)
+
+    def renamed(self, catalog: Catalog) -> ItemFeatures:
+        """All embeddings, with the catalog's ids for those that meet it."""
+        row_of, _ = match(self.item_ids, catalog.item_ids)
+        item_ids = list(self.item_ids)
+        for item_id, row in row_of.items():
+            item_ids[row] = item_id
+        return ItemFeatures(tuple(item_ids), self.features, self.encoder)
 
 
 def load_features(path: Path, where: str = "features.safetensors", dim: int | None = None) -> ItemFeatures:

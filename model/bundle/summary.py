@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from model.bundle.bundle import Bundle, DomainFiles
+from model.bundle.features import load_features
 from model.bundle.layout import ImageEncoder, PromptDefaults
 from model.bundle.manifest import read_manifest
 from model.network.config import BackboneConfig, DomainLayout
@@ -25,7 +26,10 @@ class BackboneSummary:
 
 @dataclass(frozen=True)
 class DomainSummary:
-    """Sizes are in bytes; `num_users` is None without a table of users, `has_features` is for the bundle's own file."""
+    """Sizes are in bytes; `num_users` is None without a table of users, `has_features` is for the bundle's own file.
+
+    `num_features` is the number of items with an embedding in it, None without the file.
+    """
 
     name: str
     trained: bool
@@ -37,6 +41,7 @@ class DomainSummary:
     num_parameters: int
     encoder: ImageEncoder | None
     has_features: bool
+    num_features: int | None
     prompts: PromptDefaults
     length_penalty: float
     size: int
@@ -80,6 +85,7 @@ def _domain_summary(domain: DomainFiles, size: int) -> DomainSummary:
         num_parameters=_num_parameters(domain.adapter),
         encoder=domain.spec.encoder,
         has_features=domain.features_path is not None,
+        num_features=None if domain.features_path is None else len(load_features(domain.features_path).item_ids),
         prompts=domain.spec.prompts,
         length_penalty=domain.spec.length_penalty,
         size=size,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from model.bundle.catalog import Catalog
 from model.bundle.importers.features import read_features
+from model.bundle.joins import Join
 from model.bundle.users import Users
 from model.datasets.dataset import Dataset, Provenance, Review, Sequences, Split
 from model.datasets.explanations import ReviewRows, merged, read_explanations
@@ -88,7 +89,7 @@ def read_amazon_raw(files: RawSource, name: str, faults: Faults, progress: Progr
     explained = read_explanations(files.explanations, rows, faults, progress)
     features = None
     if files.features is not None:
-        features = read_features(files.features, catalog, progress)
+        features = read_features(files.features, catalog, progress, faults.notice)
     return Dataset(
         provenance=Provenance(name, "amazon-raw", "sequential", dict(faults.counts)),
         catalog=catalog,
@@ -101,6 +102,9 @@ def read_amazon_raw(files: RawSource, name: str, faults: Faults, progress: Progr
 
 def _catalog(metadata: Path | None, item_ids: Sequence[str], faults: Faults, progress: Progress) -> Catalog:
     facts = {} if metadata is None else read_metadata(Source(metadata, faults, progress), set(item_ids))
+    if metadata is not None:
+        without = [item_id for item_id in item_ids if item_id not in facts]
+        faults.notice(str(Join(len(item_ids), f"a line in {metadata.name}", "line", without)))
     numbers = [str(number) for number in range(1, len(item_ids) + 1)]
     return catalog_of(item_ids, numbers, [facts.get(item_id, UNKNOWN_FACTS) for item_id in item_ids])
 

@@ -1,4 +1,4 @@
-"""What a reader skips, counted by rule."""
+"""What a reader skips, counted by rule, and what it has to say."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class Faults:
 
     counts: dict[str, int] = field(default_factory=dict)
     places: dict[str, list[str]] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)  # about sources that were joined
 
     def add(self, rule: str, place: str) -> None:
         """Count one fault; `place` is its location, such as `meta.json.gz:12`."""
@@ -20,6 +21,10 @@ class Faults:
         named = self.places.setdefault(rule, [])
         if len(named) < _NUM_NAMED:
             named.append(place)
+
+    def notice(self, line: str) -> None:
+        """Keep a line for a person, such as how many items have an embedding."""
+        self.notices.append(line)
 
     def descriptions(self) -> list[str]:
         """One sentence per rule, with the number of faults and the first places."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.bundle.importers.features import read_features
+from model.bundle.joins import Join, Names
 from model.bundle.users import Users
 from model.datasets.dataset import Dataset, Provenance
 from model.datasets.explanations import ReviewRows, read_explanations
@@ -46,8 +47,13 @@ def read_lines(files: LinesSource, name: str, faults: Faults, progress: Progress
     lines = read_item_lines(Source(files.sequences, faults, progress))
     known: dict[str, _NamedItem] = {}
     if files.items is not None:
-        known, numbers = _read_items(Source(files.items, faults, progress))
-        require_own_numbers(numbers, lines.item_names())
+        named = lines.item_names()
+        described, numbers = _read_items(Source(files.items, faults, progress))
+        require_own_numbers(numbers, named)
+        known = _as_in_lines(described, named)
+        without = [item for item in named if item not in known]
+        unmatched = sorted(known.keys() - set(named))
+        faults.notice(str(Join(len(named), f"a line in {files.items.name}", "line", without, unmatched, "no sequence")))
     id_of_item, id_of_user = ({}, {}) if files.datamaps is None else read_datamaps(files.datamaps)
     names = in_catalog_order([*lines.item_names(), *known, *id_of_item])
     missing = _NamedItem(None, UNKNOWN_FACTS)
@@ -64,7 +70,7 @@ def read_lines(files: LinesSource, name: str, faults: Faults, progress: Progress
         negatives = read_item_lines(source).by_user_row(user_rows, rows, source)
     features = None
     if files.features is not None:
-        features = read_features(files.features, catalog, progress)
+        features = read_features(files.features, catalog, progress, faults.notice)
     return Dataset(
         provenance=Provenance(name, "lines", indexing_of(names, sequences), dict(faults.counts)),
         catalog=catalog,
@@ -110,6 +116,16 @@ def _id_of_number(pairs: Iterable[tuple[object, object]], where: str) -> dict[st
             raise DatasetError(f"{where} gives number {name} to {found[name]!r} and to {own!r}; give each its own")
         if number_of.setdefault(own, name) != name:
             raise DatasetError(f"{where} gives {own!r} the numbers {number_of[own]} and {name}; give it one")
+    return found
+
+
+def _as_in_lines(described: Mapping[str, _NamedItem], named: Sequence[str]) -> dict[str, _NamedItem]:
+    """Items by the lines' own spelling of their names."""
+    names = Names(named)
+    found = {item: described[item] for item in described if names.has(item)}
+    for item, facts in described.items():
+        spelling = names.find(item)
+        found.setdefault(item if spelling is None or spelling in found else spelling, facts)
     return found
 
 

@@ -12,6 +12,7 @@ from typing import TypeGuard
 
 from model.bundle.catalog import Catalog
 from model.bundle.features import ItemFeatures
+from model.bundle.joins import Join
 from model.datasets.dataset import SPLITS, Dataset, Provenance, Review
 from model.datasets.explanations import ReviewRows, merged
 from model.datasets.faults import Faults
@@ -81,6 +82,8 @@ def _catalog(folder: Path, item_ids: list[str], names: list[str], faults: Faults
     facts: dict[str, ItemFacts] = {}
     if path is not None:
         facts = read_metadata(Source(path, faults, progress), set(item_ids), clean=str)
+        without = [item_id for item_id in item_ids if item_id not in facts]
+        faults.notice(str(Join(len(item_ids), f"a line in {path.name}", "line", without)))
     return catalog_of(item_ids, names, [facts.get(item_id, UNKNOWN_FACTS) for item_id in item_ids])
 
 

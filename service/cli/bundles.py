@@ -116,7 +116,9 @@ def _domain_facts(domain: DomainSummary) -> dict[str, str]:
         "columns": ", ".join(domain.columns) or "none",
         "adapters": adapters,
         "images": images,
-        "features": "in the bundle" if domain.has_features else "not in the bundle",
+        "features": "not in the bundle"
+        if domain.num_features is None
+        else f"in the bundle, {domain.num_features:,} of {domain.num_items:,} items have an embedding",
         "parameters": f"{domain.num_parameters:,}{'' if domain.trained else ', never trained'}",
         "prompts": f"{domain.prompts.sequential}, {domain.prompts.direct}, {domain.prompts.max_tokens} tokens",
         "size": decimal(domain.size),

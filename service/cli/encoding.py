@@ -163,7 +163,7 @@ def import_folder(
         found = read_feature_folders(features, items, faults, progress)
     make_folder_of(out)
     write_features(out, found)
-    for description in faults.descriptions():
+    for description in (*faults.descriptions(), *faults.notices):
         typer.echo(description, err=True)
     typer.echo(f"imported {len(found.item_ids)} embeddings, {found.dim} wide, of {len(items)} items into {out}")
 

@@ -14,6 +14,7 @@ from service.cli.failures import UsageError
 if TYPE_CHECKING:
     from feature_cache.remote.link import Link
     from feature_cache.store import FeatureSpace
+    from model.bundle.catalog import Catalog
     from model.bundle.features import ItemFeatures
 
 CONNECT_S = 5.0
@@ -27,6 +28,7 @@ class FeatureTarget:
 
     space: FeatureSpace
     source: ItemFeatures | None
+    notice: str | None = None  # how the embeddings and the bundle's catalog meet
 
     def require_source(self) -> ItemFeatures:
         """Raises UsageError if no option names a file of embeddings."""
@@ -49,11 +51,11 @@ def target_of(domain: str, bundle: Path | None, encoder: str | None, features: P
     from feature_cache.store import FeatureSpace
     from model.bundle.features import load_features
 
-    dim = 0
+    dim, catalog, notice = 0, None, None
     if bundle is not None:
         if encoder is not None:
             raise UsageError("--bundle names the encoder; leave --encoder out")
-        encoder, dim, own = _of_bundle(bundle, domain)
+        encoder, dim, own, catalog = _of_bundle(bundle, domain)
         features = features or own
     if encoder is None:
         raise UsageError("give --bundle, or the name of the encoder with --encoder")
@@ -63,13 +65,16 @@ def target_of(domain: str, bundle: Path | None, encoder: str | None, features: P
             f"{features}: the embeddings were made by {source.encoder}, the model was tuned with {encoder}; encode the"
             " pictures with the latter"
         )
-    return FeatureTarget(FeatureSpace(domain, encoder, dim or (source.dim if source else 0)), source)
+    if source is not None and catalog is not None:
+        notice, source = str(source.join(catalog)), source.renamed(catalog)
+    return FeatureTarget(FeatureSpace(domain, encoder, dim or (source.dim if source else 0)), source, notice)
 
 
-def _of_bundle(root: Path, domain: str) -> tuple[str, int, Path | None]:
-    """Verify a bundle's files; return the encoder, width and embeddings of a domain."""
+def _of_bundle(root: Path, domain: str) -> tuple[str, int, Path | None, Catalog]:
+    """Verify a bundle's files; return the encoder, width, embeddings and catalog of a domain."""
+    from model.bundle.catalog import Catalog
     from model.bundle.documents import read_domain_spec
-    from model.bundle.layout import DOMAIN_SPEC, FEATURES, domain_file
+    from model.bundle.layout import CATALOG, DOMAIN_SPEC, FEATURES, domain_file
     from model.bundle.manifest import verify_files
     from model.errors import UnknownDomainError
 
@@ -80,7 +85,8 @@ def _of_bundle(root: Path, domain: str) -> tuple[str, int, Path | None]:
     if spec.encoder is None:
         raise UsageError(f"the model of --domain {domain} reads no images")
     path = domain_file(domain, FEATURES)
-    return spec.encoder.name, spec.encoder.dim, root / path if path in manifest.files else None
+    catalog = Catalog.read(root / domain_file(domain, CATALOG), f"the catalog of {domain}")
+    return spec.encoder.name, spec.encoder.dim, root / path if path in manifest.files else None, catalog
 
 
 def with_redis(url: str, work: Callable[[Link], Awaitable[T]]) -> T:

@@ -72,6 +72,8 @@ def load(
         typer.echo(
             f"loaded {len(source.item_ids)} embeddings of {domain} by {target.space.encoder} as version {version}"
         )
+        if target.notice is not None:
+            typer.echo(target.notice, err=True)
         if loaded.num_carried_over:
             typer.echo(f"carried over {loaded.num_carried_over} items that were put during the load")
         if loaded.num_lost:

@@ -52,7 +52,10 @@ def vip5(
     from model.bundle.importers.vip5 import import_vip5
 
     source = CheckpointSource(checkpoint, config, tokenizer)
-    _add_domain(import_vip5, source, DomainSource(domain, catalog, users, features, replace), out)
+    notices: list[str] = []
+    _add_domain(import_vip5, source, DomainSource(domain, catalog, users, features, replace, notices.append), out)
+    for line in notices:
+        typer.echo(line, err=True)
 
 
 @app.command(

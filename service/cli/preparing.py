@@ -152,7 +152,7 @@ def _prepare(read: Callable[[Faults, Progress], Dataset], out: Path, *, replace:
         dataset = read(faults, report)
         report("writing the dataset", 0, None)
         write_dataset(dataset, out)
-    for description in faults.descriptions():
+    for description in (*faults.descriptions(), *faults.notices):
         typer.echo(description, err=True)
     typer.echo(
         f"prepared {out}: {len(dataset.users):,} users, {len(dataset.catalog):,} items, "

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from model.bundle.catalog import Catalog
 from model.bundle.importers.features import read_features
+from model.bundle.joins import Notice, no_notice
 from model.bundle.layout import DomainSpec
 from model.bundle.manifest import check_domain_name
 from model.bundle.shapes import expected_domain_shapes, expected_shapes
@@ -40,6 +41,7 @@ class DomainSource:
     users: Path | None = None
     features: Path | None = None
     replace: bool = False  # whether to replace an existing domain of this name
+    notice: Notice = no_notice  # told how the catalog and the embeddings meet
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ def write_domain(model: ForeignModel, spec: DomainSpec, source: DomainSource, ou
     if source.features is not None:
         if not spec.layout.visual_tokens:
             raise BundleError(f"{model.name} is a model without images; remove the features")
-        features = read_features(source.features, catalog, progress)
+        features = read_features(source.features, catalog, progress, source.notice)
     progress("writing the bundle", 0, None)
     with BundleWriter(out) as writer:
         if source.name in writer.domains and not source.replace:

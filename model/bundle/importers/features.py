@@ -1,13 +1,14 @@
 """Imports image embeddings from forms other than a bundle's own.
 
-These are a folder of `<item_id>.npy`, and a safetensors file with `features` [F, D] beside `<same name>.ids.txt`, which
-has one item id per line in the order of the rows.
+These are a folder of `<item_id>.npy`, which `feature_folders.py` reads, and a safetensors file with `features` [F, D]
+beside `<same name>.ids.txt`, which has one item id per line in the order of the rows.
 """
 
 # N items of the catalog, F rows, D width
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +17,24 @@ from safetensors import SafetensorError, safe_open
 
 from model.bundle.catalog import Catalog
 from model.bundle.features import ItemFeatures, load_features
+from model.bundle.importers.feature_folders import Rejected, descriptions, read_feature_folder
+from model.bundle.joins import Notice, no_notice
 from model.errors import BundleError
 from model.progress import Progress, no_progress
 
-_FLOATS = ("F16", "F32", "F64")
+_BFLOAT16 = "BF16"
+_FLOATS = ("F16", "F32", "F64", _BFLOAT16)
 
 
-def read_features(source: Path, catalog: Catalog, progress: Progress = no_progress) -> ItemFeatures:
+def read_features(
+    source: Path, catalog: Catalog, progress: Progress = no_progress, notice: Notice = no_notice
+) -> ItemFeatures:
     """Embeddings of the catalog's items, from a folder, or from a file of a bundle's own form or with ids beside it.
 
-    Raises BundleError, naming the file, for shapes and types that do not fit and for values that are not finite.
+    `notice` is told how embeddings and catalog meet. Raises BundleError, naming the file, for shapes and types that do
+    not fit and for values that are not finite.
     """
-    found = _read_folder(source, catalog, progress) if source.is_dir() else _read_file(source).of(catalog)
+    found = _read_folder(source, catalog, progress, notice) if source.is_dir() else _read_own(source, catalog, notice)
     is_finite = np.isfinite(found.features).all(axis=1)
     if not is_finite.all():
         item_id = found.item_ids[int(np.argmin(is_finite))]
@@ -35,39 +42,26 @@ def read_features(source: Path, catalog: Catalog, progress: Progress = no_progre
     return found
 
 
-def _read_folder(folder: Path, catalog: Catalog, progress: Progress) -> ItemFeatures:
-    present = {path.stem for path in folder.iterdir() if path.suffix == ".npy"}
-    item_ids = tuple(item_id for item_id in catalog.item_ids if item_id in present)
-    if not item_ids:
-        raise BundleError(f"{folder.name} has no file <item_id>.npy for any item of the catalog; check the names")
-    first = _read_row(folder, item_ids[0])
-    features = np.empty((len(item_ids), len(first)), dtype=first.dtype)
-    for row, item_id in enumerate(item_ids):
-        feature = _read_row(folder, item_id)
-        if feature.shape != first.shape or feature.dtype != first.dtype:
-            raise BundleError(
-                f"{folder.name}/{item_id}.npy is {feature.dtype} {feature.shape}, {item_ids[0]}.npy is {first.dtype} "
-                f"{first.shape}; all embeddings must be of one encoder and one type"
-            )
-        features[row] = feature
-        progress("reading features", row + 1, len(item_ids))
-    return ItemFeatures(item_ids, features)
-
-
-def _read_row(folder: Path, item_id: str) -> NDArray[np.floating]:
-    """One embedding, [D]; a leading axis of length 1 is dropped."""
-    path = folder / f"{item_id}.npy"
-    try:
-        feature: NDArray[np.floating] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BundleError(f"{folder.name}/{path.name} is not a readable array: {error}") from error
-    if feature.ndim == 2 and len(feature) == 1:
-        feature = feature[0]
-    if feature.ndim != 1 or feature.dtype.kind != "f":
+def _read_folder(folder: Path, catalog: Catalog, progress: Progress, notice: Notice) -> ItemFeatures:
+    found = read_feature_folder(folder, catalog, progress)
+    if found.rejected:
         raise BundleError(
-            f"{folder.name}/{path.name} is {feature.dtype} {feature.shape}; it must be one vector of floats"
+            f"{folder.name}/{descriptions(found.rejected)}; correct or remove {_files(found.rejected)}, or let "
+            "vip5 features import leave out what breaks a rule"
         )
-    return _storable(feature)
+    notice(str(found.join))
+    return found.features
+
+
+def _files(rejected: Sequence[Rejected]) -> str:
+    return "this file" if len(rejected) == 1 else f"these and other files, {len(rejected):,} in all"
+
+
+def _read_own(path: Path, catalog: Catalog, notice: Notice) -> ItemFeatures:
+    every = _read_file(path)
+    found = every.of(catalog)
+    notice(str(every.join(catalog)))
+    return found
 
 
 def _read_file(path: Path) -> ItemFeatures:
@@ -81,8 +75,10 @@ def _read_file(path: Path) -> ItemFeatures:
                 return load_features(path, path.name)
             dtype = tensors.get_slice("features").get_dtype()
             if dtype not in _FLOATS:
-                raise BundleError(f"{path.name}: features is of type {dtype}; it must be F16 or F32")
-            features = tensors.get_tensor("features")
+                raise BundleError(f"{path.name}: features is of type {dtype}; it must be F16, BF16 or F32")
+            features = None if dtype == _BFLOAT16 else tensors.get_tensor("features")
+        if features is None:
+            features = _widened(path)
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{path.name} cannot be read as a safetensors file: {error}") from error
     if not ids.is_file():
@@ -97,17 +93,25 @@ def _read_file(path: Path) -> ItemFeatures:
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:
-    """Item ids, one per line, each once."""
+    """Item ids, one per line, each once; a byte order mark and blanks around ids are no part of them."""
     try:
-        item_ids = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
     except UnicodeDecodeError as error:
         raise BundleError(f"{path.name} is not UTF-8: {error}") from error
+    item_ids = [line.strip() for line in lines]
     seen: set[str] = set()
     for line, item_id in enumerate(item_ids, start=1):
         if item_id in seen:
             raise BundleError(f"{path.name}: line {line} repeats item {item_id!r}; each item has one row")
         seen.add(item_id)
     return tuple(item_ids)
+
+
+def _widened(path: Path) -> NDArray[np.floating]:
+    """The tensor `features` as float32; numpy has no bfloat16."""
+    with safe_open(path, framework="pt") as tensors:
+        widened: NDArray[np.float32] = tensors.get_tensor("features").float().numpy()
+        return widened
 
 
 def _storable(features: NDArray[np.floating]) -> NDArray[np.floating]:

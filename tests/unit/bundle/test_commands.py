@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from model.bundle.bundle import open_bundle
@@ -28,6 +29,20 @@ def test_importing_makes_a_bundle_and_says_so(files: Path, capsys: pytest.Captur
     assert run("import", "vip5", *import_options(files)) == 0
     bundle = open_bundle(files / "bundle")
     assert capsys.readouterr().out == f"imported toys into {files / 'bundle'}, bundle {bundle.hash}\n"
+
+
+def test_importing_says_which_embeddings_and_items_did_not_meet(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    item_ids = [json.loads(line)["item_id"] for line in (files / "items.jsonl").read_text().splitlines()]
+    (files / "features").mkdir()
+    for name in (*item_ids[1:], "other"):
+        np.save(files / "features" / f"{name}.npy", np.ones(8, np.float32))
+    assert run("import", "vip5", *import_options(files), "--features", files / "features") == 0
+    of = len(item_ids)
+    assert capsys.readouterr().err == (
+        f"{of - 1} of {of} items have an embedding, 1 does not: {item_ids[0]!r}; 1 file matches no item: 'other.npy'\n"
+    )
 
 
 def test_a_domain_that_exists_is_refused_in_one_line_on_standard_error(
@@ -107,3 +122,4 @@ def test_show_draws_a_table_for_people(tmp_path: Path, capsys: pytest.CaptureFix
     out = capsys.readouterr().out
     for text in (open_bundle(root).hash, "domain toys", "120, 108 of them active", "vitb32, 8 wide, 2 tokens each"):
         assert text in out
+    assert "in the bundle, 110 of 120 items have an embedding" in out

@@ -6,12 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
 
 from model.bundle.catalog import Catalog
 from model.bundle.features import ItemFeatures, write_features
 from model.bundle.importers.features import read_features
+from model.bundle.joins import Names, match
+from model.datasets.faults import Faults
+from model.datasets.feature_folders import read_feature_folders
+from model.progress import no_progress
 from tests.tiny import tiny_catalog
 from tests.unit.bundle.refusals import refused
 
@@ -85,21 +91,96 @@ def test_features_of_no_item_of_the_catalog_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((2, 4), np.float32), "item-3.npy is float32 (2, 4); it must be one vector of floats"),
-        (np.zeros(4, np.int64), "item-3.npy is int64 (4,); it must be one vector of floats"),
+        (np.zeros((2, 4), np.float32), "item-3.npy (float32 (2, 4)): the array is not one vector of floats"),
+        (np.zeros(4, np.int64), "item-3.npy (int64 (4,)): the array is not one vector of floats"),
+        (np.zeros(4, "V2"), "item-3.npy (|V2 (4,), perhaps bfloat16, which numpy cannot store; save it as float32)"),
         (
             np.zeros(5, np.float32),
-            "item-3.npy is float32 (5,), item-2.npy is float32 (4,); all embeddings must be of one",
+            "item-3.npy (5 wide, most are 4 wide): the feature has a different width than the others",
         ),
-        (np.zeros(4, np.float16), "item-3.npy is float16 (4,), item-2.npy is float32 (4,)"),
-        (np.full(4, np.nan, np.float32), "the embedding of item 'item-3' has values that are NaN or infinite"),
-        (np.array([{"a": 1}], dtype=object), "item-3.npy is not a readable array"),
+        (np.full(4, np.nan, np.float32), "item-3.npy: the feature has values that are NaN or infinite"),
+        (np.array([{"a": 1}], dtype=object), "item-3.npy: the file is not a readable array"),
     ],
 )
 def test_an_array_that_does_not_fit_is_refused(folder: Path, array: NDArray[np.generic], message: str) -> None:
     np.save(folder / "item-3.npy", array, allow_pickle=True)
     with refused("invalid_bundle", message):
         read_features(folder, CATALOG)
+
+
+def test_the_first_file_does_not_decide_the_width(folder: Path) -> None:
+    np.save(folder / "item-1.npy", np.zeros(9, np.float32))
+    with refused("invalid_bundle", "item-1.npy (9 wide, most are 4 wide): the feature has a different width"):
+        read_features(folder, CATALOG)
+    faults = Faults()
+    assert read_feature_folders(folder, CATALOG, faults, no_progress).item_ids == ("item-2", "item-3", "item-5")
+    assert faults.places == {
+        "the feature has a different width than the others": ["item-1.npy (9 wide, most are 4 wide)"]
+    }
+
+
+def test_widths_of_which_none_is_the_most_common_are_refused(folder: Path) -> None:
+    for number in (1, 2):
+        np.save(folder / f"item-{number}.npy", np.zeros(9, np.float32))
+    with refused("invalid_bundle", "2 embeddings are 9 wide (item-2.npy), and 2 are 4 wide (item-5.npy)"):
+        read_features(folder, CATALOG)
+
+
+def test_types_of_a_folder_become_the_widest(folder: Path) -> None:
+    np.save(folder / "item-3.npy", vector(3, np.float16))
+    assert read_features(folder, CATALOG).features.dtype == np.float32
+
+
+def test_folders_within_a_folder_are_read_by_the_same_rules(folder: Path) -> None:
+    (folder / "deep" / "er").mkdir(parents=True)
+    np.save(folder / "deep" / "er" / "item-1.npy", vector(1))
+    assert read_features(folder, CATALOG).item_ids == ("item-1", "item-2", "item-3", "item-5")
+
+
+def test_bfloat16_becomes_float32(tmp_path: Path) -> None:
+    rows = torch.from_numpy(np.stack([vector(1), vector(2)])).bfloat16()
+    save_torch({"features": rows}, tmp_path / "all.safetensors")
+    (tmp_path / "all.ids.txt").write_text("item-1\nitem-2\n")
+    found = read_features(tmp_path / "all.safetensors", CATALOG)
+    assert found.features.dtype == np.float32
+    np.testing.assert_array_equal(found.features, rows.float().numpy())
+
+
+@pytest.mark.parametrize(
+    "ids", ["\ufeffitem-1\ncaf\u00e9\n", "item-1 \r\n cafe\u0301\t\r\n\r\n"], ids=["bom", "blanks and forms"]
+)
+def test_ids_that_look_alike_meet(tmp_path: Path, ids: str) -> None:
+    catalog = Catalog.from_rows({"item_id": item, "index": item} for item in ("item-1", "caf\u00e9", "no"))
+    save_file({"features": np.stack([vector(1), vector(2)])}, tmp_path / "all.safetensors")
+    (tmp_path / "all.ids.txt").write_bytes(ids.encode())
+    notices: list[str] = []
+    found = read_features(tmp_path / "all.safetensors", catalog, notice=notices.append)
+    assert found.item_ids == ("item-1", "caf\u00e9")
+    assert notices == ["2 of 3 items have an embedding, 1 does not: 'no'"]
+
+
+def test_a_file_named_exactly_goes_before_one_that_looks_alike(tmp_path: Path) -> None:
+    catalog = Catalog.from_rows([{"item_id": "caf\u00e9", "index": "1"}, {"item_id": "x", "index": "2"}])
+    for name, seed in (("cafe\u0301", 1), ("caf\u00e9", 2)):
+        np.save(tmp_path / f"{name}.npy", vector(seed))
+    faults = Faults()
+    found = read_feature_folders(tmp_path, catalog, faults, no_progress)
+    np.testing.assert_array_equal(found.features, [vector(2)])
+    assert faults.places == {"another folder has a different feature of the item": ["cafe\u0301.npy"]}
+
+
+def test_ids_of_one_form_are_told_apart_or_not_at_all() -> None:
+    names = Names(["caf\u00e9", "cafe\u0301"])
+    assert [names.find(name) for name in ("caf\u00e9", "cafe\u0301", "caf\u00e9 ")] == ["caf\u00e9", "cafe\u0301", None]
+    assert match([" a", "a", "b", "b "], ["a", "b", "c"]) == ({"a": 1, "b": 2}, [" a", "b "])
+
+
+def test_what_is_left_over_on_both_sides_is_said(folder: Path) -> None:
+    notices: list[str] = []
+    read_features(folder, CATALOG, notice=notices.append)
+    assert notices == [
+        "3 of 5 items have an embedding, 2 do not: 'item-1', 'item-4'; 1 file matches no item: 'item-77.npy'"
+    ]
 
 
 def test_double_precision_becomes_single(tmp_path: Path) -> None:

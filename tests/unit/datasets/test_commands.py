@@ -10,7 +10,7 @@ import pytest
 from model.datasets.dataset import Dataset
 from tests.commands import run
 from tests.tiny import tiny_bundle
-from tests.unit.datasets.sources import vip5_folder, write_json_lines, write_lines
+from tests.unit.datasets.sources import vip5_folder, write_feature, write_json_lines, write_lines
 
 
 @pytest.fixture
@@ -42,11 +42,32 @@ def test_preparing_a_vip5_folder_takes_everything_along(tmp_path: Path, capsys: 
     assert run("data", "prepare", "vip5", "--folder", folder, "--out", out, "--name", "toys") == 0
     captured = capsys.readouterr()
     assert captured.out == f"prepared {out}: 3 users, 9 items, 12 interactions, 5 reviews\n"
-    assert captured.err == ""
+    assert captured.err.splitlines() == [
+        "9 of 9 items have a line in meta.json.gz",
+        "3 of 9 items have an embedding, 6 do not: 'B00003', 'B00004', 'B00006', …",
+    ]
     dataset = Dataset.read(out)
     assert dataset.provenance.name == "toys"
     assert dataset.features is not None
     assert (len(dataset.negatives), len(dataset.reviews)) == (3, 5)
+
+
+def test_preparing_says_what_did_not_meet_on_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sequences = write_lines(tmp_path / "s.txt", ["1 a b caf\u00e9", "2 b d a"])
+    items = write_json_lines(
+        tmp_path / "i.jsonl", [{"item_id": name, "title": name} for name in ("a", "b ", "cafe\u0301", "x")]
+    )
+    for name in ("a", "cafe\u0301", "b ", "other"):
+        write_feature(tmp_path / "features" / f"{name}.npy", 1)
+    options = ("--sequences", sequences, "--items", items, "--features", tmp_path / "features")
+    assert run("data", "prepare", "lines", *options, "--out", tmp_path / "out") == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "3 of 4 items have a line in i.jsonl, 1 does not: 'd'; 1 line matches no sequence: 'x'",
+        "3 of 5 items have an embedding, 2 do not: 'd', 'x'; 1 file matches no item: 'other.npy'",
+    ]
+    dataset = Dataset.read(tmp_path / "out")
+    assert dataset.catalog.indices == ("a", "b", "caf\u00e9", "d", "x")
+    assert dataset.catalog.titles == ("a", "b", "cafe\u0301", None, "x")
 
 
 def test_preparing_raw_reviews_filters_the_core(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,11 @@ from feature_cache.encoding.errors import EncodingError
 from feature_cache.encoding.sources import Fault, Picture, PictureError, list_folder, list_items, local_path
 
 
+def test_letters_that_macos_decomposes_are_composed_in_ids_and_left_in_paths(tmp_path: Path) -> None:
+    (tmp_path / "cafe\u0301 .png").touch()
+    assert list_folder(tmp_path).pictures == (Picture("caf\u00e9", "cafe\u0301 .png"),)
+
+
 def test_a_folder_lists_its_pictures_by_name_and_nothing_else(tmp_path: Path) -> None:
     for name in ("b.png", "a.JPG", "c.1.webp", "labels.csv", "a.jpg.part"):
         (tmp_path / name).touch()
