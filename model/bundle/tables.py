@@ -112,10 +112,22 @@ def _read_json_lines(path: Path) -> pa.Table:
     try:
         table = _parse_json(path, None)
         # Arrow reads strings that look like dates as timestamps; keep them as strings.
-        dated = [field.name for field in table.schema if pa.types.is_timestamp(field.type)]
-        return _parse_json(path, pa.schema([(name, pa.string()) for name in dated])) if dated else table
+        texts = [(field.name, _with_texts_for_times(field.type)) for field in table.schema]
+        dated = [(name, kind) for name, kind in texts if kind != table.schema.field(name).type]
+        return _parse_json(path, pa.schema(dated)).select(table.column_names) if dated else table
     except (pa.ArrowException, OSError) as error:
         raise CatalogError(f"{path.name} is not readable JSON lines: {error}; correct the file") from error
+
+
+def _with_texts_for_times(kind: pa.DataType) -> pa.DataType:
+    """The type with strings for timestamps, at any depth."""
+    if pa.types.is_timestamp(kind):
+        return pa.string()
+    if isinstance(kind, pa.ListType):
+        return pa.list_(_with_texts_for_times(kind.value_type))
+    if isinstance(kind, pa.StructType):
+        return pa.struct([(field.name, _with_texts_for_times(field.type)) for field in kind])
+    return kind
 
 
 def _parse_json(path: Path, schema: pa.Schema | None) -> pa.Table:

@@ -38,6 +38,25 @@ def test_json_lines_and_parquet_give_the_same_catalog(tmp_path: Path, name: str)
 
 
 @pytest.mark.parametrize(
+    "dates",
+    [["2014-01-02", "2014-02-03 10:00:00"], [["2014-01-02"], []], {"of": [{"day": "2014-01-02"}]}, "2014-01-02"],
+)
+def test_texts_that_look_like_dates_stay_texts_at_any_depth(tmp_path: Path, dates: object) -> None:
+    rows: list[dict[str, object]] = [{"item_id": "a", "dates": dates, "index": "1"}, {"item_id": "b", "dates": None}]
+    (tmp_path / "items.jsonl").write_bytes(lines(rows))
+    table = read_source(tmp_path / "items.jsonl")
+    assert table.column_names == ["item_id", "dates", "index"]
+    assert table.column("dates").to_pylist() == [dates, None]
+
+
+def test_lists_of_dates_are_attributes(tmp_path: Path) -> None:
+    days = ["2014-01-02", "2014-02-03"]
+    (tmp_path / "items.jsonl").write_bytes(lines([{"item_id": "a", "index": "1", "restocked": days}]))
+    catalog = Catalog.from_table(read_source(tmp_path / "items.jsonl"), "items.jsonl")
+    assert catalog.attributes(0)["restocked"] == tuple(days)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("items.csv", b"item_id,index\n", "items.csv has an unknown suffix; give JSON lines"),
