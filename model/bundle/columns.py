@@ -68,8 +68,8 @@ def _of_whole_floats(column: Column, name: str, where: str) -> Column | None:
     """A column of floats, which pandas makes of integers beside gaps, as texts: 7.0 is `7`; None for other types."""
     if not pa.types.is_floating(column.type):
         return None
-    values = pc.drop_null(column).to_pylist()
-    other = next((value for value in values if not float(value).is_integer() or abs(value) >= _EXACT_FLOAT), None)
+    values = cast("list[float]", pc.drop_null(column).to_pylist())
+    other = next((value for value in values if not value.is_integer() or abs(value) >= _EXACT_FLOAT), None)
     if other is not None:
         raise CatalogError(f"{where}: column {name} has type {column.type}; it must be strings ({other!r} is no id)")
     return column.cast(pa.int64()).cast(pa.string())
