@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from model.bundle.bundle import Bundle, open_bundle
 from model.bundle.features import ItemFeatures
 from model.bundle.importers.features import read_features
+from model.bundle.joins import Notice
 from model.bundle.layout import MANIFEST, TOKENIZER, DomainSpec, ImageEncoder, PromptDefaults
 from model.bundle.manifest import check_domain_name
 from model.bundle.shapes import expected_shapes
@@ -38,6 +39,7 @@ class TunedDomain:
     sampler: DomainSampler
     features: ItemFeatures | None
     images: ImageTable | None
+    notices: tuple[str, ...] = ()  # about data that is not used
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +126,8 @@ def _domain(
     run: Run, domain: DomainData, start: Bundle | None, tokenizer: TextTokenizer, config: BackboneConfig
 ) -> TunedDomain:
     dataset = Dataset.read(run.path(domain.data))
-    features = _features(run, domain.name, dataset)
+    notices: list[str] = []
+    features = _features(run, domain.name, dataset, notices.append)
     prompts, images = run.file.prompts, run.file.images
     known = None if start is None else start.domains.get(domain.name)
     known_rows = 0 if known is None else known.spec.layout.whole_word_rows
@@ -136,13 +139,19 @@ def _domain(
         encoder=None if images is None else ImageEncoder(images.encoder, layout.feature_dim),
         prompts=PromptDefaults(prompts.default_sequential, prompts.default_direct, prompts.max_tokens),
     )
+    sampler = DomainSampler(dataset, tokenizer, prompts, visual_tokens=layout.visual_tokens)
+    if sampler.num_without_negatives:
+        notices.append(
+            f"{sampler.num_without_negatives:,} users had every item, and are not asked about candidates or one item"
+        )
     missing_share = 0.0 if images is None else images.missing_share
     return TunedDomain(
         spec=spec,
         dataset=dataset,
-        sampler=DomainSampler(dataset, tokenizer, prompts, visual_tokens=layout.visual_tokens),
+        sampler=sampler,
         features=features,
         images=None if features is None else ImageTable.of(dataset, features, missing_share),
+        notices=tuple(f"{domain.name}: {line}" for line in notices),
     )
 
 
@@ -171,12 +180,12 @@ def _bottleneck(run: Run, config: BackboneConfig) -> int:
     return config.d_model // factor if factor else 0
 
 
-def _features(run: Run, name: str, dataset: Dataset) -> ItemFeatures | None:
+def _features(run: Run, name: str, dataset: Dataset, notice: Notice) -> ItemFeatures | None:
     images = run.file.images
     if images is None:
         return None
     if name in images.features:
-        return read_features(run.path(images.features[name]), dataset.catalog)
+        return read_features(run.path(images.features[name]), dataset.catalog, notice=notice)
     if dataset.features is None:
         raise TrainingError(
             f"{run.name}: the dataset of {name} has no image embeddings, which [images] needs; give "

@@ -34,13 +34,13 @@ _RUN_RECORD = "run.json"
 class TunedBundle:
     """The result of a run. In a distributed run, `bundle_hash` is None in all processes but the first.
 
-    `num_without_negatives` counts users by domain who had every item: there is nothing to ask them "no" about.
+    `notices` are lines about data that was not used.
     """
 
     bundle_hash: str | None
     counts: ParameterCounts
     measures: Measures
-    num_without_negatives: dict[str, int]
+    notices: tuple[str, ...]
 
 
 def tune(run: Run, *, device: str = "cpu", restart: bool = False, progress: Progress = no_progress) -> TunedBundle:
@@ -62,8 +62,8 @@ def tune(run: Run, *, device: str = "cpu", restart: bool = False, progress: Prog
     if trainer.is_world_process_zero():
         digest = write_result(preparation, model.network.cpu(), counts, measures)
         (run.work / _RUN_RECORD).unlink()
-    satiated = {domain.spec.name: domain.sampler.num_without_negatives for domain in preparation.domains}
-    return TunedBundle(digest, counts, measures, satiated)
+    notices = tuple(line for domain in preparation.domains for line in domain.notices)
+    return TunedBundle(digest, counts, measures, notices)
 
 
 def _open_work_folder(run: Run, *, restart: bool) -> str | None:

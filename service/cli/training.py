@@ -41,9 +41,8 @@ def train(
         f"{measures.steps} steps in {measures.seconds:.0f} s, {measures.median_step_s * 1000:.1f} ms each (median);"
         f" peak memory {measures.peak_memory_bytes / 2**20:.0f} MiB"
     )
-    for name, count in result.num_without_negatives.items():
-        if count:
-            typer.echo(f"{name}: {count:,} users had every item, and were asked about no candidates and no single item")
+    for line in result.notices:
+        typer.echo(line, err=True)
     if measures.validation_loss:
         typer.echo(
             f"validation loss {measures.validation_loss[-1][1]:.4f} after {measures.validation_loss[-1][0]} steps"

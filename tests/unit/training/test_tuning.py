@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -20,7 +21,8 @@ from model.training.config import read_run
 from model.training.preparation import prepare
 from model.training.tuned_model import TunedModel
 from model.training.tuning import tune
-from tests.unit.training.tiny_data import ADAPTERS, FROM_SCRATCH, write_run
+from tests.tiny import tiny_tokenizer
+from tests.unit.training.tiny_data import ADAPTERS, FEATURE_DIM, FROM_SCRATCH, tiny_dataset, write_run
 
 BACKBONE = "backbone/model.safetensors"
 
@@ -51,6 +53,23 @@ def test_a_backbone_from_scratch_makes_a_bundle_that_serves(scratch: Path) -> No
     plan = plan_sequential(domain, OfflineSequential(history=("item-1", "item-2"), user_id="u3"))
     assert isinstance(plan, RankingPlan)
     assert domain.spec.trained
+
+
+def test_data_that_is_not_used_is_named(tmp_path: Path) -> None:
+    dataset = tiny_dataset(num_items=9)
+    dataset.write(tmp_path / "data")
+    tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    for item_id in (*dataset.catalog.item_ids[2:], "other"):
+        path = tmp_path / "pictures" / f"{item_id}.npy"
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, np.ones(FEATURE_DIM, np.float32))
+    text = FROM_SCRATCH.replace("tokens = 2", 'tokens = 2\nfeatures = { toys = "pictures" }')
+    (domain,) = prepare(read_run(write_run(tmp_path, text))).domains
+    num_full = sum(len(dataset.sequences.of(user)) == 9 for user in range(len(dataset.users)))
+    assert domain.notices == (
+        "toys: 7 of 9 items have an embedding, 2 do not: 'item-1', 'item-2'; 1 file matches no item: 'other.npy'",
+        f"toys: {num_full} users had every item, and are not asked about candidates or one item",
+    )
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
