@@ -143,6 +143,12 @@ class UnauthorizedError(ServiceError):
     code = "unauthorized"
 
 
+class CrossOriginError(ServiceError):
+    """CORS does not allow the request that a browser announced."""
+
+    code = "cross_origin_refused"
+
+
 class UnknownBundleError(ServiceError):
     """There is no bundle of this name."""
 
@@ -223,6 +229,7 @@ STATUSES: dict[type[Exception], Status] = {
     UnknownRouteError: Status(404, "No such path"),
     MethodError: Status(405, "The path does not take this method"),
     UnauthorizedError: Status(401, "The API key or the admin token is missing or wrong"),
+    CrossOriginError: Status(400, "Pages of this origin may not send this request"),
     UnknownBundleError: Status(404, "There is no such bundle"),
     UnknownVersionError: Status(404, "No such version is loaded"),
     RevisionConflictError: Status(409, "It has been changed meanwhile"),

@@ -13,11 +13,12 @@ from typing import Annotated, Literal, Self
 
 from limits import parse_many
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from feature_cache.errors import RedisAddressError
 from feature_cache.remote.address import RedisAddress
 from model.engine.names import EngineName
+from service.origins import origins_of
 
 PREFIX = "VIP5_"
 REDIS_JOURNAL = "redis"
@@ -157,6 +158,10 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         default=None, description="File of the API keys that are accepted (default: no key is required)."
     )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="JSON list of the origins whose pages may call the service, or of `*` alone (default: none).",
+    )
     admin_token: SecretStr | None = Field(
         default=None, min_length=1, description="Bearer token for /admin (default: /admin is disabled)."
     )
@@ -252,6 +257,11 @@ class Settings(BaseSettings):
                 "separated by ;"
             ) from error
         return limits
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _check_cors_origins(cls, given: object) -> object:
+        return origins_of(given)
 
     @model_validator(mode="after")
     def _check_beams(self) -> Self:

@@ -15,6 +15,7 @@ from service.answering.service import Loader, load, open_service
 from service.http.admin_token import AdminToken
 from service.http.api_keys import ApiKeys
 from service.http.app_state import AppState, set_state
+from service.http.cross_origin import CrossOrigin
 from service.http.openapi import install_openapi, problems
 from service.http.problems import install_problem_handlers
 from service.http.rate_limits import RateLimits
@@ -39,6 +40,7 @@ def create_app(settings: Settings, loader: Loader = load, traces: Traces | None 
     app = _new_app(
         state,
         traces,
+        state.cross_origin,
         title="vip5-serve",
         summary="Multimodal generative recommendation",
         lifespan=_lifespan(settings, state, loader, traces),
@@ -48,7 +50,7 @@ def create_app(settings: Settings, loader: Loader = load, traces: Traces | None 
         app.include_router(module.router, dependencies=security, responses=refusals)
     app.include_router(health.router)
     if settings.admin_port is not None:
-        state.admin_app = _new_app(state, traces, title="vip5-serve: administration")
+        state.admin_app = _new_app(state, traces, CrossOrigin(), title="vip5-serve: administration")
     admin_app = state.admin_app or app
     admin_app.include_router(metrics.router)
     if state.admin_token is not None:
@@ -69,6 +71,7 @@ def _new_state(settings: Settings) -> AppState:
         admin_token=None if token is None else AdminToken(token),
         max_body_bytes=settings.request_limits.max_body_bytes,
         receive_s=settings.receive_s,
+        cross_origin=CrossOrigin(settings.cors_origins),
     )
 
 
@@ -93,10 +96,15 @@ def _lifespan(settings: Settings, state: AppState, loader: Loader, traces: Trace
     return lifespan
 
 
-def _new_app(state: AppState, traces: Traces, **options: Any) -> FastAPI:  # noqa: ANN401  # FastAPI's keyword arguments
+def _new_app(
+    state: AppState,
+    traces: Traces,
+    cross_origin: CrossOrigin,
+    **options: Any,  # noqa: ANN401  # FastAPI's keyword arguments
+) -> FastAPI:
     """An app without routes. Apps with the same state share one service, which the first app's lifespan opens."""
     app = FastAPI(redoc_url=None, **options)
     set_state(app, state)
-    app.add_middleware(RequestContext, metrics=state.metrics, traces=traces)
+    app.add_middleware(RequestContext, metrics=state.metrics, traces=traces, cross_origin=cross_origin)
     install_problem_handlers(app, state.metrics)
     return app

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from service.errors import HeadTimeoutError, HeadTooLargeError, MalformedRequestError, ServiceError, problem_of
+from service.http.cross_origin import CrossOrigin
 from service.http.problems import problem_response
 from service.http.request_context import request_id_of
 
@@ -25,6 +26,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection; rejects requests with slow, large or too many headers."""
 
     receive_s: float
+    cross_origin: CrossOrigin
 
     def __init__(
         self,
@@ -123,16 +125,23 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._is_idle or not (self.cycle.response_started or self.pipeline):  # no other response is in progress
-            response = problem_response(problem_of(error, request_id_of(None)), {"Connection": "close"})
+            headers = {"Connection": "close"} | self._cross_origin_headers()
+            response = problem_response(problem_of(error, request_id_of(None)), headers)
             lines = [f"HTTP/1.1 {response.status_code} {problem_of(error, '').title}".encode()]
             lines += [name + b": " + value for name, value in response.raw_headers]
             self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
         self.transport.close()
 
+    def _cross_origin_headers(self) -> dict[str, str]:
+        """For the request whose head is being read, as far as it has come."""
+        origin = dict(self.headers or ()).get(b"origin")
+        path = getattr(self, "url", b"").partition(b"?")[0].decode("latin-1")
+        return self.cross_origin.headers(path, None if origin is None else origin.decode("latin-1"))
 
-def bounded(receive_s: float) -> type[BoundedProtocol]:
-    """The protocol class with its time limit, as uvicorn takes it."""
-    return type("Protocol", (BoundedProtocol,), {"receive_s": receive_s})
+
+def bounded(receive_s: float, cross_origin: CrossOrigin) -> type[BoundedProtocol]:
+    """The protocol class with its time limit and CORS, as uvicorn takes it."""
+    return type("Protocol", (BoundedProtocol,), {"receive_s": receive_s, "cross_origin": cross_origin})
 
 
 def _too_large() -> HeadTooLargeError:

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import STATUSES, ClientDisconnectedError, code_of, problem_of
+from service.http.cross_origin import CrossOrigin
 from service.http.problems import problem_response
 from service.observability.json_logging import log_request
 from service.observability.metrics import Metrics
@@ -26,8 +27,9 @@ DISCONNECTED = STATUSES[ClientDisconnectedError].status  # no response: the clie
 class RequestContext:
     """ASGI middleware that puts a RequestTrace into the request's state."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, traces: Traces) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, metrics: Metrics, traces: Traces, cross_origin: CrossOrigin) -> None:
+        self._app = cross_origin.wrap(app)
+        self._cross_origin = cross_origin
         self._metrics = metrics
         self._traces = traces
 
@@ -55,7 +57,8 @@ class RequestContext:
             trace.error_code = code_of(error)
             if status:  # part of the response is sent: only closing the connection is left
                 raise
-            await problem_response(problem_of(error, trace.request_id))(scope, receive, send_with_id)
+            answer = self._cross_origin.wrap(problem_response(problem_of(error, trace.request_id)))
+            await answer(scope, receive, send_with_id)
         finally:
             trace.end()
             trace.route = getattr(scope.get("route"), "path", trace.route)

@@ -18,6 +18,7 @@ from service.errors import LaneFailedError, ListenError
 from service.http.app import create_app
 from service.http.app_state import state_of
 from service.http.connections import bounded
+from service.http.cross_origin import CrossOrigin
 from service.observability.json_logging import configure_logging
 from service.settings import Settings
 
@@ -50,9 +51,11 @@ def run_server(settings: Settings) -> None:
 
 
 def _server_of(app: FastAPI, settings: Settings) -> _Server:
+    state = state_of(app)
+    cross_origin = CrossOrigin() if app is state.admin_app else state.cross_origin
     config = uvicorn.Config(
         app,
-        http=bounded(settings.receive_s),
+        http=bounded(settings.receive_s, cross_origin),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -16,6 +16,7 @@ EXPECTED = {
     "body_too_large": 413,
     "bundle_integrity": 422,
     "client_closed_request": 499,
+    "cross_origin_refused": 400,
     "deadline_exceeded": 504,
     "draining": 503,
     "engine_error": 500,
