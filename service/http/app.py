@@ -17,7 +17,7 @@ from service.http.api_keys import ApiKeys
 from service.http.app_state import AppState, set_state
 from service.http.cross_origin import CrossOrigin
 from service.http.docs_page import install_docs
-from service.http.openapi import install_openapi, problems
+from service.http.openapi import install_openapi, operation_id, problems
 from service.http.problems import install_problem_handlers
 from service.http.rate_limits import RateLimits
 from service.http.request_context import RequestContext
@@ -105,7 +105,7 @@ def _new_app(
     **options: Any,  # noqa: ANN401  # FastAPI's keyword arguments
 ) -> FastAPI:
     """An app without routes. Apps with the same state share one service, which the first app's lifespan opens."""
-    app = FastAPI(docs_url=None, redoc_url=None, **options)
+    app = FastAPI(docs_url=None, redoc_url=None, generate_unique_id_function=operation_id, **options)
     set_state(app, state)
     app.add_middleware(RequestContext, metrics=state.metrics, traces=traces, cross_origin=cross_origin)
     install_problem_handlers(app, state.metrics)

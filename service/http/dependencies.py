@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 
 from service.answering.service import Service
 from service.http.app_state import state_of
@@ -19,6 +19,8 @@ async def _trace_of(request: Request) -> RequestTrace:
 
 
 Trace = Annotated[RequestTrace, Depends(_trace_of)]
+
+DomainPath = Annotated[str, Path(description="The domain; GET /domains lists them.", examples=["toys"])]
 
 
 def service_of(request: Request) -> Service:

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, with errors as problem documents."""
+"""The OpenAPI document: FastAPI's, with errors as problem documents and with names for generated clients."""
 
 from __future__ import annotations
 
@@ -6,10 +6,26 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 
 from service.errors import STATUSES
 from service.http.problems import MEDIA_TYPE
+from service.schemas.base import AnswerBody
 from service.schemas.problem import Problem
+
+TAGS = {
+    "recommend": "Recommends items to a user.",
+    "explain": "Explains why a user would like an item.",
+    "domains": "Describes what is served.",
+    "health": "Probes.",
+    "metrics": "Measurements for Prometheus.",
+    "admin": "Changes what is served. Every route needs the admin token.",
+}
+
+
+def operation_id(route: APIRoute) -> str:
+    """The name of the route's function, which generated clients call the operation."""
+    return route.name
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -20,10 +36,10 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def install_openapi(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = get_openapi(
-                title=app.title, version=app.version, summary=app.summary, routes=app.routes, tags=app.openapi_tags
-            )
+            document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
             _show_problems(document)
+            _restore_nulls(document["components"]["schemas"])
+            _describe(document)
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -45,6 +61,23 @@ def _show_problems(document: dict[str, Any]) -> None:
                     response["content"] = {MEDIA_TYPE: {"schema": schema}}
                 elif name and name not in schemas:
                     del responses[status]
+
+
+def _restore_nulls(schemas: dict[str, Any]) -> None:
+    """Correct FastAPI, which leaves nulls out of examples."""
+    for model in AnswerBody.__subclasses__():
+        extra = model.model_config.get("json_schema_extra")
+        if model.__name__ in schemas and isinstance(extra, dict):
+            schemas[model.__name__] |= extra
+
+
+def _describe(document: dict[str, Any]) -> None:
+    """Make the first sentence of each description the summary, and describe the tags that occur."""
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    for operation in operations:
+        operation["summary"] = operation["description"].partition(".")[0].replace("\n", " ")
+    used = {tag for operation in operations for tag in operation["tags"]}
+    document["tags"] = [{"name": tag, "description": text} for tag, text in TAGS.items() if tag in used]
 
 
 def _titles(status: int) -> str:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
 from model.bundle.changes import CatalogChanges, Cell
+from service.schemas import examples
 from service.schemas.base import MAX_INT, AnswerBody, DomainName, ItemId, ItemIds, RequestBody
 from service.schemas.filters import MAX_VALUES, SCALAR_SCHEMA, Column, scalar_of
 
@@ -45,7 +46,7 @@ Embedding: TypeAlias = Annotated[list[float], Field(min_length=1, max_length=16_
 class LoadRequest(RequestBody):
     """The version to load."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"bundle": "summer", "activate": True}]})
+    model_config = ConfigDict(json_schema_extra={"examples": examples.LOAD})
 
     bundle: BundleName = Field(description="Name of the bundle's folder in the bundles root.")
     domain: DomainName | None = Field(
@@ -56,6 +57,8 @@ class LoadRequest(RequestBody):
 
 class SwapRequest(RequestBody):
     """The version to make the stable one."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": examples.SWAP})
 
     version: VersionName | None = Field(
         default=None, description="A loaded version (default: the one in the role `loaded`)."
@@ -68,6 +71,8 @@ class SwapRequest(RequestBody):
 class CanaryRequest(RequestBody):
     """The canary version and its share of the users."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": examples.CANARY})
+
     version: VersionName = Field(description="A loaded version.")
     share: float = Field(gt=0, le=1, description="Share of the users who get the canary.")
     salt: Key | None = Field(
@@ -77,6 +82,8 @@ class CanaryRequest(RequestBody):
 
 class ShadowRequest(RequestBody):
     """The version that requests are repeated on; its answers go to the metrics only."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": examples.SHADOW})
 
     version: VersionName = Field(description="A loaded version.")
 
@@ -94,7 +101,7 @@ class ConditionalRequest(RequestBody):
 class CatalogRequest(ConditionalRequest):
     """Changes of items, applied atomically."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"deactivate": ["toy-0001"], "activate": ["toy-0002"]}]})
+    model_config = ConfigDict(json_schema_extra={"examples": examples.CATALOG})
 
     deactivate: ItemIds = Field(default=[], description="Items to exclude from recommendations.")
     activate: ItemIds = Field(default=[], description="Items to include in recommendations again.")
@@ -122,6 +129,8 @@ class CatalogRequest(ConditionalRequest):
 
 class FeaturesRequest(ConditionalRequest):
     """Embeddings of items."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": examples.FEATURES})
 
     features: Annotated[dict[ItemId, Embedding], Field(min_length=1, max_length=10_000)] = Field(
         description="Embeddings by item, with the width of the domain's image encoder."
@@ -166,6 +175,8 @@ class CanaryBody(AnswerBody):
 class AdminDomainBody(AnswerBody):
     """The versions of a domain."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ADMIN_DOMAIN_ANSWER]})
+
     name: str = Field(description="The domain's name.")
     catalog_revision: int = Field(description="Number of changes made to the catalog and its embeddings.")
     versions: list[VersionBody] = Field(description="The loaded versions.")
@@ -183,6 +194,8 @@ class JournalBody(AnswerBody):
 class AdminDomainsAnswer(AnswerBody):
     """All domains, the journal and the engine's slots."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ADMIN_DOMAINS_ANSWER]})
+
     domains: list[AdminDomainBody] = Field(description="Sorted by name.")
     journal: JournalBody = Field(description="The journal of changes.")
     num_slots: int = Field(description="Allocated slots of the engine.")
@@ -191,11 +204,15 @@ class AdminDomainsAnswer(AnswerBody):
 class CatalogAnswer(AnswerBody):
     """A completed change of the catalog; no later answer uses the catalog before it."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.CATALOG_ANSWER]})
+
     domain: str = Field(description="The domain's name.")
     catalog_revision: int = Field(description="The catalog's revision after the change.")
 
 
 class DrainAnswer(AnswerBody):
     """The service rejects new requests."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.DRAIN_ANSWER]})
 
     status: str = Field(description="`draining`.")

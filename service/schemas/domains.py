@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from service.schemas import examples
 from service.schemas.base import AnswerBody, ItemId
 
 
@@ -27,6 +28,8 @@ class TemplatesBody(AnswerBody):
 class DomainBody(AnswerBody):
     """A served domain."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.DOMAIN_ANSWER]})
+
     name: str = Field(description="The domain's name.")
     bundle: str = Field(description="Hash of the bundle.")
     catalog_revision: int = Field(description="Number of changes made to the catalog since it was loaded.")
@@ -44,6 +47,8 @@ class DomainBody(AnswerBody):
 class DomainsAnswer(AnswerBody):
     """All domains."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.DOMAINS_ANSWER]})
+
     domains: list[DomainBody] = Field(description="Sorted by name.")
 
 
@@ -60,6 +65,8 @@ class CatalogItem(AnswerBody):
 class ItemsAnswer(AnswerBody):
     """A page of a catalog."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ITEMS_ANSWER]})
+
     items: list[CatalogItem] = Field(description="In catalog order.")
     total: int = Field(description="Total number of matching items.")
     offset: int = Field(description="Number of items before this page.")
@@ -74,6 +81,8 @@ class KnownUser(AnswerBody):
 
 class UsersAnswer(AnswerBody):
     """A page of the known users."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.USERS_ANSWER]})
 
     users: list[KnownUser] = Field(description="In table order.")
     total: int = Field(description="Total number of matching users.")

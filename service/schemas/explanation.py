@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict, Field
 
 from model.engine.protocol import FinishReason
+from service.schemas import examples
 from service.schemas.base import (
     MAX_INT,
     AnswerBody,
@@ -20,23 +21,11 @@ from service.schemas.base import (
     UserName,
 )
 
-EXAMPLES: list[Any] = [
-    {"domain": "toys", "item_id": "toy-0001", "user_id": "user-0001", "feature": "colour", "max_new_tokens": 16},
-    {
-        "domain": "toys",
-        "item_id": "toy-0002",
-        "user_id": "user-0001",
-        "star_rating": 5,
-        "stream": True,
-        "max_new_tokens": 16,
-    },
-]
-
 
 class ExplanationRequest(RequestBody):
     """Explain why a user would like an item."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": EXAMPLES})
+    model_config = ConfigDict(json_schema_extra={"examples": examples.EXPLANATION})
 
     domain: DomainName = Field(description="The domain; GET /domains lists them.")
     item_id: ItemId = Field(description="The item to explain.")
@@ -62,6 +51,8 @@ class ExplanationRequest(RequestBody):
 
 class ExplanationAnswer(AnswerBody):
     """A generated text."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.EXPLANATION_ANSWER]})
 
     text: str = Field(description="The explanation.")
     star_rating: float | None = Field(description="The predicted rating; null unless the template asks for one.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.schemas import examples
+
 
 class FieldError(BaseModel):
     """An error in one field."""
@@ -18,7 +20,7 @@ class FieldError(BaseModel):
 class Problem(BaseModel):
     """An error, for people (`title`, `detail`) and for programs (`code`, `retryable`)."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [examples.PROBLEM]})
 
     type: str = Field(description="URN of the kind of problem.", examples=["urn:vip5:problem:unknown_domain"])
     title: str = Field(description="Summary of the kind of problem.")

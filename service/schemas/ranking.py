@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from model.planning.queries import Exactness
+from service.schemas import examples
 from service.schemas.base import (
     AnswerBody,
     DegradedBody,
@@ -19,23 +20,6 @@ from service.schemas.base import (
     UserName,
 )
 from service.schemas.filters import Where
-
-SEQUENTIAL_EXAMPLES: list[Any] = [
-    {"domain": "toys", "history": ["toy-0001", "toy-0002", "toy-0003"], "user_id": "user-0001", "k": 5},
-    {
-        "domain": "toys",
-        "history": ["toy-0010", "toy-0011"],
-        "user_name": "Ada",
-        "template": "A-4",
-        "exclude_items": ["toy-0012"],
-        "exactness": "certified",
-        "timings": True,
-    },
-]
-DIRECT_EXAMPLES: list[Any] = [
-    {"domain": "toys", "user_id": "user-0001", "candidates": ["toy-0004", "toy-0005", "toy-0006"], "k": 3},
-    {"domain": "toys", "user_id": "user-0001", "candidates": ["toy-0004", "toy-0005"], "template": "B-1"},
-]
 
 
 class RankingRequest(RequestBody):
@@ -69,7 +53,7 @@ class RankingRequest(RequestBody):
 class SequentialRequest(RankingRequest):
     """Recommend the next items after a history."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": SEQUENTIAL_EXAMPLES})
+    model_config = ConfigDict(json_schema_extra={"examples": examples.SEQUENTIAL})
 
     history: Annotated[ItemIds, Field(min_length=1)] = Field(description="Past items, oldest first.")
     exclude_history: bool = Field(default=True, description="Exclude the items of the history.")
@@ -81,7 +65,7 @@ class SequentialRequest(RankingRequest):
 class DirectRequest(RankingRequest):
     """Rank given candidates, or the whole catalog."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": DIRECT_EXAMPLES})
+    model_config = ConfigDict(json_schema_extra={"examples": examples.DIRECT})
 
     candidates: Annotated[ItemIds, Field(min_length=1)] | None = Field(
         default=None, description="The items to rank (default: the whole catalog)."
@@ -114,6 +98,8 @@ class TimingsBody(AnswerBody):
 
 class RankingAnswer(AnswerBody):
     """Ranked items, with their exactness and any degradation."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.RANKING_ANSWER]})
 
     items: list[RankedItem] = Field(description="The best items first; at most k, fewer if fewer are eligible.")
     exact_prefix: int = Field(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keyword
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -11,6 +13,7 @@ import hypothesis
 import pytest
 import schemathesis
 from fastapi import FastAPI
+from pydantic import SecretStr
 from schemathesis import Case as AnyCase
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -33,12 +36,34 @@ from model.bundle.users import Users
 from model.bundle.writer import BundleWriter
 from model.prompts.templates import TEMPLATES
 from service.http.app import create_app
+from service.http.app_state import state_of
 from service.settings import Settings
+from tests.answers import answer_like
 from tests.service.conftest import client_of
+from tests.summer import DEMONSTRATION, add_summer
 from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, random_tensors, tiny_tokenizer
 
 Case: TypeAlias = AnyCase[Any]
 Operation: TypeAlias = APIOperation[Any, Any, Any, Any]
+
+TOKEN = "open-sesame-open-sesame"
+READERS = ("recommend_sequential", "recommend_direct", "explain")
+CHANGES = (
+    "load_version", "swap_versions", "set_canary", "set_shadow", "change_catalog", "put_features"
+)  # fmt: skip
+"""In an order in which each is possible."""
+ASKED = [
+    ("recommend_sequential", ""),
+    ("explain", ""),
+    ("list_domains", ""),
+    ("show_domain", ""),
+    ("list_items", "?limit=1"),
+    ("list_users", "?limit=1"),
+    ("live", ""),
+    ("ready", ""),
+]
+ASKED_LAST = [("load_version", ""), ("list_versions", ""), ("change_catalog", ""), ("drain", "")]
+"""Each operation whose answer is shown, with its query."""
 
 CHECKS = [
     not_a_server_error,
@@ -78,26 +103,115 @@ async def demo_client(demo_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def examples_of(client: httpx.AsyncClient) -> list[tuple[str, dict[str, Any]]]:
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """The demonstration, which an administrator may change."""
+    add_summer(tmp_path)
+    journal = str(tmp_path / "journal")
+    settings = Settings(bundle=DEMONSTRATION, bundles_root=tmp_path, journal=journal, admin_token=SecretStr(TOKEN))
+    app = create_app(settings.model_copy(update={"num_threads": 1}))
+    async with client_of(app) as client:
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        yield client
+
+
+async def operations_of(client: httpx.AsyncClient) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All operations by id, each with its method and path, and the document's schemas."""
     document = (await client.get("/openapi.json")).json()
-    found = []
-    for path, operations in document["paths"].items():
-        if "post" in operations:
-            reference = operations["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-            schema = document["components"]["schemas"][reference.rpartition("/")[2]]
-            found += [(path, example) for example in schema["examples"]]
-    return found
+    operations = {
+        operation["operationId"]: operation | {"method": method, "path": path}
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    return operations, document["components"]["schemas"]
 
 
-async def test_every_example_works_when_pasted(demo_client: httpx.AsyncClient) -> None:
-    examples = await examples_of(demo_client)
+def schema_of(content: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    name = content["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    schema: dict[str, Any] = schemas[name]
+    return schema
 
-    assert {path for path, _ in examples} == {"/recommend/sequential", "/recommend/direct", "/explain"}
-    for path, body in examples:
-        response = await demo_client.post(path, json=body)
-        assert response.status_code == 200, (path, body, response.text)
-        for kind in ("unknown_items", "unknown_user", "no_eligible_items"):
-            assert kind not in response.text, (path, body)
+
+async def test_every_example_works_when_pasted(shop: httpx.AsyncClient) -> None:
+    operations, schemas = await operations_of(shop)
+    with_body = [name for name, operation in operations.items() if "requestBody" in operation]
+    assert set(with_body) == {*READERS, *CHANGES}
+
+    for name in [*READERS, *CHANGES]:
+        operation = operations[name]
+        examples = schema_of(operation["requestBody"]["content"], schemas)["examples"]
+        assert examples
+        for body in examples:
+            path = operation["path"].format(name="toys")
+            response = await shop.request(operation["method"], path, json=body)
+            assert response.status_code == 200, (name, body, response.text)
+            for kind in ("unknown_items", "unknown_user", "missing_features", "no_eligible_items"):
+                assert kind not in response.text, (name, body)
+
+
+async def test_the_answers_shown_are_the_demonstration_s(shop: httpx.AsyncClient) -> None:
+    operations, schemas = await operations_of(shop)
+    compared = set()
+    for name, query in [*ASKED, *ASKED_LAST]:
+        operation = operations[name]
+        body = None
+        if "requestBody" in operation:
+            body = schema_of(operation["requestBody"]["content"], schemas)["examples"][0]
+        path = operation["path"].format(name="toys") + query
+        answer = (await shop.request(operation["method"], path, json=body)).json()
+        shown = schema_of(operation["responses"]["200"]["content"], schemas)
+        assert answer == answer_like(shown["examples"][0], answer), name
+        compared.add(shown["title"])
+    unknown = (await shop.get("/domains/books")).json()
+    assert unknown == answer_like(schemas["Problem"]["examples"][0], unknown)
+
+    answers = {
+        schema_of(operation["responses"]["200"]["content"], schemas)["title"]
+        for operation in operations.values()
+        if "application/json" in operation["responses"].get("200", {}).get("content", {})
+    }
+    assert compared == answers
+
+
+async def test_the_stream_shown_is_the_demonstration_s(shop: httpx.AsyncClient) -> None:
+    operations, schemas = await operations_of(shop)
+    operation = operations["explain"]
+    body = next(
+        each for each in schema_of(operation["requestBody"]["content"], schemas)["examples"] if "stream" in each
+    )
+
+    response = await shop.post("/explain", json=body)
+
+    (shown,) = operation["responses"]["200"]["content"]["text/event-stream"]["schema"]["examples"]
+    assert response.text.startswith(f"event: {shown['event']}\ndata: {shown['data']}\n\n")
+
+
+def test_operations_have_names_that_generated_clients_can_use(demo_like: Path) -> None:
+    app = create_app(Settings(bundle=demo_like, admin_token=SecretStr(TOKEN), admin_port=0))
+    admin_app = state_of(app).admin_app
+    assert admin_app is not None
+    documents = [app.openapi(), admin_app.openapi()]
+    tags = {tag["name"] for document in documents for tag in document["tags"] if tag["description"]}
+    names = []
+    for document in documents:
+        for path in document["paths"].values():
+            for operation in path.values():
+                names.append(operation["operationId"])
+                assert operation["summary"] in operation["description"].replace("\n", " ")
+                assert set(operation["tags"]) <= tags
+                for parameter in operation.get("parameters", []):
+                    assert parameter["description"], (operation["operationId"], parameter["name"])
+
+    assert {"recommend_sequential", "recommend_direct", "explain", "list_domains", "load_version"} <= set(names)
+    assert len(set(names)) == len(names)
+    assert not [name for name in names if not re.fullmatch(r"[a-z]+(_[a-z]+)*", name) or keyword.iskeyword(name)]
+
+
+def test_the_documents_are_valid(demo_like: Path) -> None:
+    app = create_app(Settings(bundle=demo_like, admin_token=SecretStr(TOKEN), admin_port=0))
+    for each in (app, state_of(app).admin_app):
+        assert each is not None
+        schemathesis.openapi.from_dict(each.openapi()).validate()
 
 
 async def test_every_field_is_described(demo_client: httpx.AsyncClient) -> None:

@@ -14,7 +14,7 @@ from fastapi.security import HTTPBearer
 
 from model.errors import InputError
 from service.http.app_state import state_of
-from service.http.dependencies import Trace, service_of
+from service.http.dependencies import DomainPath, Trace, service_of
 from service.http.json_body import with_json_body
 from service.http.openapi import problems
 from service.schemas.admin import (
@@ -66,7 +66,7 @@ CHANGE_ERRORS = problems(400, 404, 408, 409, 413, 415, 422, 503)
 BODILESS_CHANGE_ERRORS = problems(404, 409, 422, 503)
 
 
-def administration_of(request: Request, name: str, trace: Trace) -> Administration:
+def administration_of(request: Request, name: DomainPath, trace: Trace) -> Administration:
     trace.domain = name if name in service_of(request).domains.stable else ""
     return service_of(request).administration
 
@@ -74,7 +74,12 @@ def administration_of(request: Request, name: str, trace: Trace) -> Administrati
 Admin = Annotated[Administration, Depends(administration_of)]
 
 
-def revision_of(if_match: Annotated[str | None, Header(max_length=64)] = None) -> int | None:
+def revision_of(
+    if_match: Annotated[
+        str | None,
+        Header(max_length=64, description="The ETag of an earlier answer: change the catalog only at this revision."),
+    ] = None,
+) -> int | None:
     """The revision in the If-Match header. Raises InputError."""
     if if_match is None or if_match.strip() == "*":
         return None
@@ -101,76 +106,76 @@ async def list_versions(request: Request) -> AdminDomainsAnswer:
 
 
 @router.get(DOMAIN, responses=problems(404, 422))
-async def show_versions(name: str, admin: Admin, response: Response) -> AdminDomainBody:
+async def show_versions(name: DomainPath, admin: Admin, response: Response) -> AdminDomainBody:
     """The versions of one domain. The ETag is the revision of its catalog."""
     admin.replica.require(name)
     return _domain_answer(admin, name, response)
 
 
 @router.post(DOMAIN + "/load", responses=CHANGE_ERRORS)
-async def load(name: str, body: LoadRequest, admin: Admin, response: Response) -> AdminDomainBody:
+async def load_version(name: DomainPath, body: LoadRequest, admin: Admin, response: Response) -> AdminDomainBody:
     """Load a version while others are served. It is verified, placed and warmed up when this answers."""
     await admin.load(name, body.bundle, body.domain or name, activates=body.activate)
     return _domain_answer(admin, name, response)
 
 
 @router.delete(DOMAIN + "/load", responses=BODILESS_CHANGE_ERRORS)
-async def discard(name: str, admin: Admin, response: Response) -> AdminDomainBody:
+async def discard_version(name: DomainPath, admin: Admin, response: Response) -> AdminDomainBody:
     """Discard the version in the role `loaded`."""
     await admin.discard_loaded(name)
     return _domain_answer(admin, name, response)
 
 
 @router.post(DOMAIN + "/swap", responses=CHANGE_ERRORS)
-async def swap(name: str, body: SwapRequest, admin: Admin, response: Response) -> AdminDomainBody:
+async def swap_versions(name: DomainPath, body: SwapRequest, admin: Admin, response: Response) -> AdminDomainBody:
     """Make a loaded version the stable one. Running requests complete on their version."""
     await admin.swap(name, body.version, body.expected)
     return _domain_answer(admin, name, response)
 
 
 @router.post(DOMAIN + "/rollback", responses=BODILESS_CHANGE_ERRORS)
-async def roll_back(name: str, admin: Admin, response: Response) -> AdminDomainBody:
+async def roll_back(name: DomainPath, admin: Admin, response: Response) -> AdminDomainBody:
     """Swap back to the previous version."""
     await admin.roll_back(name)
     return _domain_answer(admin, name, response)
 
 
 @router.delete(DOMAIN, status_code=204, responses=BODILESS_CHANGE_ERRORS)
-async def unload(name: str, admin: Admin) -> None:
+async def unload_domain(name: DomainPath, admin: Admin) -> None:
     """Stop serving a domain."""
     await admin.unload(name)
 
 
 @router.post(DOMAIN + "/canary", responses=CHANGE_ERRORS)
-async def set_canary(name: str, body: CanaryRequest, admin: Admin, response: Response) -> AdminDomainBody:
+async def set_canary(name: DomainPath, body: CanaryRequest, admin: Admin, response: Response) -> AdminDomainBody:
     """Route a fixed share of the users to a loaded version."""
     await admin.set_canary(name, body.version, body.share, body.salt)
     return _domain_answer(admin, name, response)
 
 
 @router.delete(DOMAIN + "/canary", responses=BODILESS_CHANGE_ERRORS)
-async def end_canary(name: str, admin: Admin, response: Response) -> AdminDomainBody:
+async def end_canary(name: DomainPath, admin: Admin, response: Response) -> AdminDomainBody:
     """Route all users to the stable version again."""
     await admin.end_canary(name)
     return _domain_answer(admin, name, response)
 
 
 @router.post(DOMAIN + "/canary/promote", responses=BODILESS_CHANGE_ERRORS)
-async def promote_canary(name: str, admin: Admin, response: Response) -> AdminDomainBody:
+async def promote_canary(name: DomainPath, admin: Admin, response: Response) -> AdminDomainBody:
     """Make the canary the stable version."""
     await admin.promote_canary(name)
     return _domain_answer(admin, name, response)
 
 
 @router.post(DOMAIN + "/shadow", responses=CHANGE_ERRORS)
-async def set_shadow(name: str, body: ShadowRequest, admin: Admin, response: Response) -> AdminDomainBody:
+async def set_shadow(name: DomainPath, body: ShadowRequest, admin: Admin, response: Response) -> AdminDomainBody:
     """Repeat requests on a loaded version; its answers go to the metrics only."""
     await admin.set_shadow(name, body.version)
     return _domain_answer(admin, name, response)
 
 
 @router.delete(DOMAIN + "/shadow", responses=BODILESS_CHANGE_ERRORS)
-async def end_shadow(name: str, admin: Admin, response: Response) -> AdminDomainBody:
+async def end_shadow(name: DomainPath, admin: Admin, response: Response) -> AdminDomainBody:
     """Stop repeating requests on the shadow version."""
     await admin.end_shadow(name)
     return _domain_answer(admin, name, response)
@@ -178,7 +183,7 @@ async def end_shadow(name: str, admin: Admin, response: Response) -> AdminDomain
 
 @router.patch(DOMAIN + "/catalog", responses=CHANGE_ERRORS)
 async def change_catalog(
-    name: str, body: CatalogRequest, admin: Admin, if_match: IfMatch, response: Response
+    name: DomainPath, body: CatalogRequest, admin: Admin, if_match: IfMatch, response: Response
 ) -> CatalogAnswer:
     """Deactivate, activate, change and add items. No later answer uses the catalog before the change."""
     revision = await admin.change_catalog(name, body.changes, _precondition(body, if_match))
@@ -187,7 +192,7 @@ async def change_catalog(
 
 @router.put(DOMAIN + "/features", responses=CHANGE_ERRORS)
 async def put_features(
-    name: str, body: FeaturesRequest, admin: Admin, if_match: IfMatch, response: Response
+    name: DomainPath, body: FeaturesRequest, admin: Admin, if_match: IfMatch, response: Response
 ) -> CatalogAnswer:
     """Put embeddings of items, which override the bundle's."""
     revision = await admin.put_features(name, body.rows, _precondition(body, if_match))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model.network.config import Task
 from model.prompts.templates import templates_of
-from service.http.dependencies import Trace, service_of
+from service.http.dependencies import DomainPath, Trace, service_of
 from service.http.openapi import problems
 from service.http.route_classes import ApiKeyRoute
 from service.schemas.domains import (
@@ -47,7 +47,7 @@ async def list_domains(request: Request) -> DomainsAnswer:
 
 
 @router.get("/{name}", responses=problems(404))
-async def show_domain(name: str, request: Request, trace: Trace) -> DomainBody:
+async def show_domain(name: DomainPath, request: Request, trace: Trace) -> DomainBody:
     """One domain."""
     version = service_of(request).domains.version(name)
     trace.domain = version.domain.name
@@ -55,7 +55,7 @@ async def show_domain(name: str, request: Request, trace: Trace) -> DomainBody:
 
 
 @router.get("/{name}/items", responses=problems(404, 422))
-async def list_items(name: str, page: Annotated[Page, Query()], request: Request, trace: Trace) -> ItemsAnswer:
+async def list_items(name: DomainPath, page: Annotated[Page, Query()], request: Request, trace: Trace) -> ItemsAnswer:
     """A page of the catalog."""
     domain = service_of(request).domains.domain(name)
     trace.domain = domain.name
@@ -76,7 +76,7 @@ async def list_items(name: str, page: Annotated[Page, Query()], request: Request
 
 
 @router.get("/{name}/users", responses=problems(404, 422))
-async def list_users(name: str, page: Annotated[Page, Query()], request: Request, trace: Trace) -> UsersAnswer:
+async def list_users(name: DomainPath, page: Annotated[Page, Query()], request: Request, trace: Trace) -> UsersAnswer:
     """A page of the known users; empty if the bundle has no users table."""
     domain = service_of(request).domains.domain(name)
     trace.domain = domain.name

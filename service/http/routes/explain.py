@@ -18,16 +18,19 @@ from service.http.openapi import problems
 from service.http.responses import while_connected
 from service.http.route_classes import ApiKeyJsonRoute
 from service.observability.trace import RequestTrace
+from service.schemas.examples import TOKEN_EVENT
 from service.schemas.explanation import EventName, ExplanationAnswer, ExplanationRequest, TokenEvent
 
 EVENT_STREAM = "text/event-stream"
 EVENT_SCHEMA = {
     "type": "object",
+    "description": "One event of the stream.",
     "properties": {
         "event": {"enum": list(get_args(EventName))},
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
     "required": ["event", "data"],
+    "examples": [TOKEN_EVENT],
 }
 
 router = APIRouter(
@@ -35,7 +38,7 @@ router = APIRouter(
     route_class=ApiKeyJsonRoute,
     dependencies=[Depends(check_rate)],
     responses=problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
-    | {200: {"content": {EVENT_STREAM: {"itemSchema": EVENT_SCHEMA}}}},
+    | {200: {"content": {EVENT_STREAM: {"schema": EVENT_SCHEMA}}}},
 )
 
 

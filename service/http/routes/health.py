@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.answering.readiness import Readiness
 from service.http.app_state import state_of
-from service.http.dependencies import Trace, service_of
+from service.http.dependencies import DomainPath, Trace, service_of
 from service.http.openapi import problems
 from service.schemas.health import LiveAnswer, ReadyAnswer
 
@@ -40,7 +40,7 @@ async def ready(request: Request, response: Response) -> ReadyAnswer:
 
 
 @router.get("/v2/models/{name}/ready", responses=NOT_READY | problems(404))
-async def domain_ready(name: str, request: Request, response: Response, trace: Trace) -> ReadyAnswer:
+async def domain_ready(name: DomainPath, request: Request, response: Response, trace: Trace) -> ReadyAnswer:
     """Whether the service accepts requests for one domain."""
     trace.domain = service_of(request).domains.domain(name).name
     return _answer(state_of(request.app).readiness, name, response)
