@@ -107,6 +107,7 @@ def _new_app(
     """An app without routes. Apps with the same state share one service, which the first app's lifespan opens."""
     app = FastAPI(docs_url=None, redoc_url=None, generate_unique_id_function=operation_id, **options)
     set_state(app, state)
+    cross_origin.install(app)  # innermost: it must see the path as routes do
     app.add_middleware(RequestContext, metrics=state.metrics, traces=traces, cross_origin=cross_origin)
     install_problem_handlers(app, state.metrics)
     return app

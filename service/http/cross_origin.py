@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
@@ -32,8 +33,13 @@ class CrossOrigin:
     def __init__(self, origins: Sequence[str] = ()) -> None:
         self._origins = tuple(origins)
 
+    def install(self, app: FastAPI) -> None:
+        """Add the middleware, unless no origin is allowed."""
+        if self._origins:
+            app.add_middleware(_CrossOriginMiddleware, origins=self._origins)
+
     def wrap(self, app: ASGIApp) -> ASGIApp:
-        """The app with CORS, or the app itself if no origin is allowed."""
+        """An app outside of the middleware with CORS, or the app itself if no origin is allowed."""
         return _CrossOriginMiddleware(app, self._origins) if self._origins else app
 
     def headers(self, path: str, origin: str | None) -> dict[str, str]:
@@ -100,12 +106,14 @@ def _is_preflight(scope: Scope) -> bool:
 def _methods_of(scope: Scope) -> tuple[str, ...]:
     """The methods of the path; all for an unknown one, so that the page is shown the 404."""
     routes = scope["app"].routes
-    found = (
+    found = {
         method
         for method in METHODS
         if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
-    )
-    return tuple(found) or METHODS
+    }
+    if "GET" in found:
+        found.add("HEAD")
+    return tuple(method for method in METHODS if method in found) or METHODS
 
 
 def _refusal(asked: Headers, reasons: str, methods: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ class RequestContext:
     """ASGI middleware that puts a RequestTrace into the request's state."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, traces: Traces, cross_origin: CrossOrigin) -> None:
-        self._app = cross_origin.wrap(app)
+        self._app = app
         self._cross_origin = cross_origin
         self._metrics = metrics
         self._traces = traces

@@ -72,6 +72,7 @@ async def test_a_preflight_needs_no_key_and_counts_against_no_limit(client: http
         ("/recommend/sequential", "GET", 400),
         ("/recommend/sequential", "DELETE", 400),
         ("/domains", "GET", 200),
+        ("/domains", "HEAD", 200),
         ("/domains/toys/items", "GET", 200),
         ("/domains/toys/items", "POST", 400),
         ("/explain", "POST", 200),
