@@ -229,6 +229,13 @@ class Settings(BaseSettings):
         return AdminOptions(token=token, port=self.admin_port, bundles_root=self.bundles_root)
 
     @property
+    def private_folders(self) -> tuple[Path, ...]:
+        """Folders of files that messages name, none of which is a client's business."""
+        files = (self.bundle, self.api_keys_file, self.journal_options.path, self.beam_table, self.graph_buckets)
+        folders = [file.parent for file in files if file is not None]
+        return (*folders, self.bundle, *(() if self.bundles_root is None else (self.bundles_root,)))
+
+    @property
     def journal_options(self) -> JournalOptions:
         bundle = self.bundle.resolve()
         beside = bundle.with_name(f"{bundle.name}.journal.jsonl")

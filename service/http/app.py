@@ -18,6 +18,7 @@ from service.http.app_state import AppState, set_state
 from service.http.cross_origin import CrossOrigin
 from service.http.docs_page import install_docs
 from service.http.openapi import install_openapi, operation_id, problems
+from service.http.private_paths import PrivatePaths
 from service.http.problems import install_problem_handlers
 from service.http.rate_limits import RateLimits
 from service.http.request_context import RequestContext
@@ -74,6 +75,7 @@ def _new_state(settings: Settings) -> AppState:
         max_body_bytes=settings.request_limits.max_body_bytes,
         receive_s=settings.receive_s,
         cross_origin=CrossOrigin(settings.cors_origins),
+        private_paths=PrivatePaths(settings.private_folders),
     )
 
 
@@ -109,5 +111,5 @@ def _new_app(
     set_state(app, state)
     cross_origin.install(app)  # innermost: it must see the path as routes do
     app.add_middleware(RequestContext, metrics=state.metrics, traces=traces, cross_origin=cross_origin)
-    install_problem_handlers(app, state.metrics)
+    install_problem_handlers(app, state.metrics, state.private_paths)
     return app

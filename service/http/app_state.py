@@ -11,6 +11,7 @@ from service.answering.service import Service
 from service.http.admin_token import AdminToken
 from service.http.api_keys import ApiKeys
 from service.http.cross_origin import CrossOrigin
+from service.http.private_paths import PrivatePaths
 from service.http.rate_limits import RateLimits
 from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics
@@ -29,6 +30,7 @@ class AppState:
     max_body_bytes: int
     receive_s: float
     cross_origin: CrossOrigin
+    private_paths: PrivatePaths
     admin_app: FastAPI | None = None
     """Serves /admin and /metrics on a separate port, if one is set."""
     running_service: Service | None = None

@@ -21,6 +21,7 @@ from service.errors import (
     problem_of,
     validation_problem,
 )
+from service.http.private_paths import PrivatePaths
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
 from service.schemas.problem import Problem
@@ -36,7 +37,7 @@ def trace_of(request: Request) -> RequestTrace:
     return trace
 
 
-def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
+def install_problem_handlers(app: FastAPI, metrics: Metrics, private_paths: PrivatePaths) -> None:
     def respond(request: Request, error: Exception) -> Response:
         trace = trace_of(request)
         if isinstance(error, RequestValidationError):
@@ -58,7 +59,7 @@ def install_problem_handlers(app: FastAPI, metrics: Metrics) -> None:
             headers["WWW-Authenticate"] = "Bearer"
         if isinstance(error, ServiceError) and error.retry_after_s is not None:
             headers["Retry-After"] = str(error.retry_after_s)
-        return problem_response(problem, headers)
+        return problem_response(private_paths.hidden_in(problem), headers)
 
     for kind in (Vip5Error, ValidationError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, respond)

@@ -98,9 +98,10 @@ async def list_versions(request: Request) -> AdminDomainsAnswer:
     service = service_of(request)
     administration = service.administration
     journal = administration.replica.journal
+    hide = state_of(request.app).private_paths.hide
     return AdminDomainsAnswer(
         domains=[_domain_body(administration, name, serving) for name, serving in service.domains.items()],
-        journal=JournalBody(kind=journal.kind, problems=administration.replica.problems),
+        journal=JournalBody(kind=journal.kind, problems=[hide(fault) for fault in administration.replica.problems]),
         num_slots=administration.num_slots,
     )
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from service.answering.readiness import Readiness
-from service.http.app_state import state_of
+from service.http.app_state import AppState, state_of
 from service.http.dependencies import DomainPath, Trace, service_of
 from service.http.openapi import problems
 from service.schemas.health import LiveAnswer, ReadyAnswer
@@ -36,18 +35,20 @@ async def live(request: Request, response: Response) -> LiveAnswer:
 @router.get("/v2/health/ready", include_in_schema=False)
 async def ready(request: Request, response: Response) -> ReadyAnswer:
     """Whether the service accepts requests."""
-    return _answer(state_of(request.app).readiness, None, response)
+    return _answer(state_of(request.app), None, response)
 
 
 @router.get("/v2/models/{name}/ready", responses=NOT_READY | problems(404))
 async def domain_ready(name: DomainPath, request: Request, response: Response, trace: Trace) -> ReadyAnswer:
     """Whether the service accepts requests for one domain."""
     trace.domain = service_of(request).domains.domain(name).name
-    return _answer(state_of(request.app).readiness, name, response)
+    return _answer(state_of(request.app), name, response)
 
 
-def _answer(readiness: Readiness, domain: str | None, response: Response) -> ReadyAnswer:
-    reasons = readiness.reasons(domain)
+def _answer(state: AppState, domain: str | None, response: Response) -> ReadyAnswer:
+    hide = state.private_paths.hide
+    reasons = [hide(reason) for reason in state.readiness.reasons(domain)]
     if reasons:
         response.status_code = 503
-    return ReadyAnswer(status="not_ready" if reasons else "ready", reasons=reasons, degraded=list(readiness.degraded()))
+    degraded = [hide(fault) for fault in state.readiness.degraded()]
+    return ReadyAnswer(status="not_ready" if reasons else "ready", reasons=reasons, degraded=degraded)
