@@ -35,8 +35,7 @@ def row_index(plans: Sequence[Plan], network: Vip5Network, device: torch.device)
 
 def num_images_shown(prompt: Prompt, slot: int, network: Vip5Network) -> int:
     """Number of images with at least one token in the prompt."""
-    visual_tokens = network.layouts[slot].visual_tokens
-    return -(-int(prompt.category_ids.sum()) // visual_tokens) if visual_tokens else 0
+    return prompt.num_images_shown(network.layouts[slot].visual_tokens)
 
 
 def _features(plans: Sequence[Plan], network: Vip5Network) -> torch.Tensor:

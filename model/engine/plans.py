@@ -5,13 +5,14 @@ domain's trie. Where a new ranking option goes: `RankingPlan`, and if each row o
 `RowOptions` in `model/decoding/items.py` and `row_options.py`.
 """
 
-# P prompts, I images of a prompt, D width of an image feature
+# P prompts, I images of a prompt, U distinct images of a plan, D width of an image feature
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Self
+from typing import Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,26 @@ from model.prompts.prompt import Prompt
 _NO_FEATURES: NDArray[np.float32] = np.zeros((0, 0), dtype=np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class SharedFeatures(Sequence[NDArray[np.float32]]):
+    """Features of the images of each prompt, [I, D], gathered when read from the rows that the prompts share."""
+
+    rows: NDArray[np.float32]  # [U, D]
+    places: Sequence[NDArray[np.int64]]  # [I] for each prompt, rows of its images
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
+    @overload
+    def __getitem__(self, index: slice) -> SharedFeatures: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.float32] | SharedFeatures:
+        if isinstance(index, slice):
+            return SharedFeatures(self.rows, self.places[index])
+        return self.rows[self.places[index]]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
     """Prompts to encode. Images without a row of features are read as zeros."""
@@ -32,7 +53,7 @@ class Plan:
     task: Task
     template: str
     prompts: tuple[Prompt, ...]
-    features: tuple[NDArray[np.float32], ...] = ()  # [I, D] for each prompt; empty until fetched
+    features: Sequence[NDArray[np.float32]] = ()  # [I, D] for each prompt; empty until fetched
     degraded: tuple[Degradation, ...] = ()
 
     @property
@@ -47,7 +68,7 @@ class Plan:
         return max((prompt.num_tokens for prompt in self.prompts), default=0)
 
     @property
-    def features_by_prompt(self) -> tuple[NDArray[np.float32], ...]:
+    def features_by_prompt(self) -> Sequence[NDArray[np.float32]]:
         """One array [I, D] for each prompt; empty arrays if no features were fetched."""
         return self.features or (_NO_FEATURES,) * len(self.prompts)
 
@@ -73,6 +94,7 @@ class ScoringPlan(Plan):
     targets: tuple[tuple[int, ...], ...]  # token ids, `</s>` included; at least one each
     leaves: tuple[int, ...] = ()  # [P], the item that each prompt asks about, or empty
     k: int = 0  # number of items in the ranking by these scores
+    scored: tuple[tuple[int, tuple[float, ...]], ...] = ()  # leaves and log-probabilities of prompts that ran before
 
     @classmethod
     def of(cls, plan: Plan, targets: tuple[tuple[int, ...], ...]) -> ScoringPlan:
@@ -91,8 +113,20 @@ class ScoringPlan(Plan):
         bounds = [-(-len(self.prompts) * part // num_parts) for part in range(num_parts + 1)]
         return [self._part(slice(start, end)) for start, end in pairwise(bounds)]
 
+    def first(self, num_prompts: int) -> ScoringPlan:
+        """A plan with the first prompts only."""
+        return self._part(slice(num_prompts))
+
+    def after(self, log_probs: Sequence[tuple[float, ...]]) -> ScoringPlan:
+        """The plan that is left when the first prompts have these log-probabilities."""
+        num_prompts = len(log_probs)
+        scored = zip(self.leaves[:num_prompts], log_probs, strict=True)
+        return replace(self._part(slice(num_prompts, None)), scored=(*self.scored, *scored))
+
     def _part(self, part: slice) -> ScoringPlan:
-        return replace(self, prompts=self.prompts[part], features=self.features[part], leaves=self.leaves[part])
+        return replace(
+            self, prompts=self.prompts[part], features=self.features[part], leaves=self.leaves[part], scored=()
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

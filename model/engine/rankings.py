@@ -38,10 +38,13 @@ def ranking_of_scores(plan: ScoringPlan, log_probs: LogProbs) -> Ranking:
 
     Raises ValueError if the log-probabilities do not match the plan's leaves.
     """
-    yes, no = np.asarray(log_probs, dtype=np.float64).reshape(len(plan.leaves), 2).T
+    if len(log_probs) != len(plan.leaves):
+        raise ValueError(f"{len(log_probs)} log-probabilities for {len(plan.leaves)} candidates")
+    scored = [*plan.scored, *zip(plan.leaves, log_probs, strict=True)]
+    yes, no = np.asarray([each for _, each in scored], dtype=np.float64).reshape(len(scored), 2).T
     scores = 1.0 / (1.0 + np.exp(no - yes))
     order = np.argsort(-scores, kind="stable")[: plan.k]
-    leaves = np.asarray(plan.leaves, dtype=np.int64)[order]
+    leaves = np.asarray([leaf for leaf, _ in scored], dtype=np.int64)[order]
     return Ranking(leaves, scores[order], exact_prefix=len(order), num_beams=0)
 
 

@@ -49,12 +49,12 @@ class ItemImages:
 
     def add_to(self, plan: P) -> P:
         """The plan with features of its images; missing ones are noted as the service would."""
-        item_ids = [self.domain.catalog.item_ids[row] for row in image_rows(plan)]
+        item_ids = [self.domain.catalog.item_ids[row] for row in image_rows(plan, self.domain)]
         rows = np.array([self.row_of.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
         is_present = rows >= 0
         features = np.zeros((len(rows), self.by_row.shape[1]), dtype=np.float32)
         features[is_present] = self.by_row[rows[is_present]]
-        return with_features(plan, features, is_present)
+        return with_features(plan, self.domain, features, is_present)
 
 
 @dataclass(frozen=True, eq=False)

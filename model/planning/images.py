@@ -11,27 +11,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.degradation import Degradation, DegradationKind
-from model.engine.plans import Plan
+from model.engine.plans import Plan, SharedFeatures
+from model.planning.domain import ServedDomain
+from model.prompts.prompt import Prompt
 
 P = TypeVar("P", bound=Plan)
 
 
-def image_rows(plan: Plan) -> list[int]:
-    """Distinct catalog rows of the items whose images are in the prompts: [U]."""
-    return list(dict.fromkeys(row for prompt in plan.prompts for row in prompt.image_items))
+def image_rows(plan: Plan, domain: ServedDomain) -> list[int]:
+    """Distinct catalog rows of the items whose images are in the prompts: [U]. Images that were cut off are not."""
+    return list(dict.fromkeys(row for prompt in plan.prompts for row in _shown(prompt, domain)))
 
 
-def with_features(plan: P, features: NDArray[np.float32], is_present: NDArray[np.bool_], shortfall: str = "") -> P:
+def with_features(
+    plan: P,
+    domain: ServedDomain,
+    features: NDArray[np.float32],
+    is_present: NDArray[np.bool_],
+    shortfall: str = "",
+) -> P:
     """The plan with features [U, D] of its `image_rows`; they must be zero where `is_present` [U] is false.
 
     Missing features are noted as a degradation. `shortfall` is the reason if a store could not be read in time.
     """
-    place_of = {row: place for place, row in enumerate(image_rows(plan))}
-    by_prompt = tuple(features[[place_of[row] for row in prompt.image_items]] for prompt in plan.prompts)
-    plan = replace(plan, features=by_prompt)
+    place_of = {row: place for place, row in enumerate(image_rows(plan, domain))}
+    places = [np.array([place_of[row] for row in _shown(prompt, domain)], dtype=np.int64) for prompt in plan.prompts]
+    plan = replace(plan, features=SharedFeatures(features, places))
     num_missing = len(is_present) - int(is_present.sum())
     if not num_missing:
         return plan
     detail = f"{num_missing} of {len(is_present)} items of the prompt had no image embedding"
     reason = f": {shortfall}" if shortfall else ""
     return plan.degraded_by(Degradation(DegradationKind.MISSING_FEATURES, detail + reason))
+
+
+def _shown(prompt: Prompt, domain: ServedDomain) -> tuple[int, ...]:
+    return prompt.image_items[: prompt.num_images_shown(domain.spec.layout.visual_tokens)]

@@ -46,6 +46,10 @@ class TokenRows:
     def row(self, i: int) -> Ids:
         return self.flat[self.offsets[i] : self.offsets[i + 1]]
 
+    def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of tokens of some rows."""
+        return self.offsets[rows + 1] - self.offsets[rows]
+
 
 @dataclass(frozen=True)
 class PromptValues:
@@ -68,6 +72,24 @@ class _Place:
     name: str
     prefix: str
     suffix: str
+
+
+class _Text:
+    """The tokens of a prompt so far. Those beyond the limit are counted, and need not be added."""
+
+    def __init__(self, max_tokens: int) -> None:
+        self.tokens: list[Ids] = []
+        self.images: list[int] = []
+        self.num_tokens = 0
+        self._max_tokens = max_tokens
+
+    @property
+    def is_full(self) -> bool:
+        return self.num_tokens >= self._max_tokens
+
+    def append(self, tokens: Ids) -> None:
+        self.tokens.append(tokens)
+        self.num_tokens += len(tokens)
 
 
 class PromptAssembler:
@@ -108,14 +130,13 @@ class PromptAssembler:
 
     def assemble(self, template: Template, values: PromptValues, separator: Separator = "comma") -> Prompt:
         """Fill a template; a prompt that exceeds the domain's maximum is cut at the end, as in VIP5."""
-        tokens: list[Ids] = []
-        images: list[int] = []
+        text = _Text(self._max_tokens)
         for piece in self._compiled[template.template_id]:
             if isinstance(piece, _Place):
-                tokens.extend(self._fill(piece, values, separator, images))
+                self._fill(piece, values, separator, text)
             else:
-                tokens.append(piece)
-        return self._finish(np.concatenate(tokens), tuple(images))
+                text.append(piece)
+        return self._finish(text)
 
     def _take_titles(self, titles: Sequence[str | None]) -> None:
         self._titles = titles
@@ -135,50 +156,51 @@ class PromptAssembler:
         if literal:
             yield _ids(self._tokenizer.words(" ".join(literal)))
 
-    def _fill(self, place: _Place, values: PromptValues, separator: Separator, images: list[int]) -> list[Ids]:
+    def _fill(self, place: _Place, values: PromptValues, separator: Separator, text: _Text) -> None:
         match place.name:
             case "history":
-                return self._items(values.history, separator, images)
+                self._add_items(values.history, separator, text)
             case "candidates":
-                return self._items(values.candidates, separator, images)
+                self._add_items(values.candidates, separator, text)
             case "photo":
-                images.append(_given(values.item))
-                return [self._photo]
+                text.images.append(_given(values.item))
+                text.append(self._photo)
             case "item_index":
                 rows = self._prefixed if place.prefix else self.identifiers
-                return [rows.row(_given(values.item))]
+                text.append(rows.row(_given(values.item)))
             case "title":
-                return [self._title_tokens(_given(values.item))]
+                text.append(self._title_tokens(_given(values.item)))
             case name:
                 value = str(getattr(values, name))
-                return [_ids(self._tokenizer.words(f"{place.prefix}{value}{place.suffix}"))]
+                text.append(_ids(self._tokenizer.words(f"{place.prefix}{value}{place.suffix}")))
 
-    def _items(self, rows: Sequence[int], separator: Separator, images: list[int]) -> list[Ids]:
+    def _add_items(self, rows: Sequence[int], separator: Separator, text: _Text) -> None:
         if not rows:
-            return []
-        images.extend(rows)
-        between = self._separators[separator]
-        tokens: list[Ids] = []
-        for row in rows:
-            tokens.append(self.identifiers.row(row))
-            tokens.append(between)
-        tokens[-1] = self._photo
-        return tokens
+            return
+        text.images.extend(rows)
+        between, last = self._separators[separator], len(rows) - 1
+        for place, row in enumerate(rows):
+            if text.is_full:  # the rest is cut anyway, and may be long
+                left = self.identifiers.lengths(np.asarray(rows[place:], dtype=np.int64))
+                text.num_tokens += int(left.sum()) + len(between) * (len(left) - 1) + len(self._photo)
+                break
+            text.append(self.identifiers.row(row))
+            text.append(self._photo if place == last else between)
 
     def _tokenise_title(self, row: int) -> Ids:
         return _ids(self._tokenizer.words(self._titles[row] or UNKNOWN_TITLE))
 
-    def _finish(self, tokens: Ids, images: tuple[int, ...]) -> Prompt:
-        text = tokens[: self._max_tokens - 1]
-        input_ids = np.append(text, self._tokenizer.eos_id)
+    def _finish(self, text: _Text) -> Prompt:
+        tokens = np.concatenate(text.tokens)[: self._max_tokens - 1]
+        input_ids = np.append(tokens, self._tokenizer.eos_id)
         whole_word_ids = np.zeros_like(input_ids)
-        np.cumsum(self._tokenizer.starts_word(text), out=whole_word_ids[:-1])
+        np.cumsum(self._tokenizer.starts_word(tokens), out=whole_word_ids[:-1])
         return Prompt(
             input_ids=input_ids,
             whole_word_ids=whole_word_ids,
             category_ids=(input_ids == self._tokenizer.image_id).astype(np.int64),
-            image_items=images if len(self._photo) else (),
-            num_tokens_untruncated=len(tokens) + 1,
+            image_items=tuple(text.images) if len(self._photo) else (),
+            num_tokens_untruncated=text.num_tokens + 1,
         )
 
 

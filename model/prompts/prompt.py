@@ -32,3 +32,7 @@ class Prompt:
     @property
     def is_truncated(self) -> bool:
         return self.num_tokens < self.num_tokens_untruncated
+
+    def num_images_shown(self, visual_tokens: int) -> int:
+        """Number of images with at least one token in the prompt; each image has `visual_tokens` tokens."""
+        return -(-int(self.category_ids.sum()) // visual_tokens) if visual_tokens else 0

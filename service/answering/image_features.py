@@ -13,9 +13,9 @@ P = TypeVar("P", bound=Plan)
 
 async def fetch_features(version: DomainVersion, plan: P) -> P:
     """The plan with the embeddings of all its images, fetched in one call. Missing ones are noted as a degradation."""
-    rows = image_rows(plan)
+    domain = version.domain
+    rows = image_rows(plan, domain)
     if not rows:
         return plan
-    domain = version.domain
     batch = await version.features.get_many([domain.catalog.item_ids[row] for row in rows])
-    return with_features(plan, batch.features, batch.is_present, batch.shortfall)
+    return with_features(plan, domain, batch.features, batch.is_present, batch.shortfall)

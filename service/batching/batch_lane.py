@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -13,7 +14,7 @@ from model.engine.protocol import Engine, Ranking, Timings
 from model.engine.rankings import ranking_of_scores
 from model.errors import EngineError
 from service.batching.forecast import BatchForecast
-from service.batching.job import Job
+from service.batching.job import Job, size_of
 from service.batching.lane import Lane, OnCrash, failure_of, halves
 from service.batching.loop_lag import LoopLag
 from service.batching.queue import BatchBudget, JobQueue
@@ -29,7 +30,10 @@ EngineCall: TypeAlias = Callable[[Sequence[Any]], tuple[Sequence[Any], Timings]]
 
 
 class BatchLane(Lane[RankingJob]):
-    """Runs batches within a budget of padded tokens. All plans of a batch use the same method of the engine."""
+    """Runs batches within a budget of padded tokens. All plans of a batch use the same method of the engine.
+
+    Candidates that exceed the budget are scored in parts, between which other requests run and the deadline is checked.
+    """
 
     def __init__(
         self, engine: Engine, limits: QueueLimits, metrics: Metrics, on_crash: OnCrash, loop_lag: LoopLag | None = None
@@ -41,7 +45,7 @@ class BatchLane(Lane[RankingJob]):
         self._budget = BatchBudget(limits.max_batch_rows, limits.max_batch_tokens)
 
     def submit(self, plan: AnyPlan, *, deadline: float) -> RankingJob:
-        """Queue a plan. Each widening of a certified search goes to the end of the queue.
+        """Queue a plan. Each widening of a certified search, and each part of a long one, goes to the queue's end.
 
         Raises QueueFullError, OverloadedError and DrainingError.
         """
@@ -53,57 +57,70 @@ class BatchLane(Lane[RankingJob]):
 
     def _serve(self) -> None:
         while (batch := self._queue.take(self._budget)) is not None:
-            self._forecast.begin(batch)
-            wider = self._answer(batch)
+            self._forecast.begin(sum(size_of(self._next_part(job.plan)) for job in batch))
+            continued = self._answer(batch)
             self._forecast.end()
             self._queue.mark_done(batch)
-            for job, plan in wider.items():
+            for job, plan in continued.items():
                 self._continue(job, plan)
 
-    def _answer(self, batch: Sequence[RankingJob]) -> dict[RankingJob, RankingPlan]:
+    def _answer(self, batch: Sequence[RankingJob]) -> dict[RankingJob, AnyPlan]:
         """Run a batch; returns the jobs that continue, with their next plans.
 
         If the batch fails, its halves run separately, until a failing plan fails its own request only.
         """
         started_at = time.monotonic()
+        parts = [self._next_part(job.plan) for job in batch]
         try:
             with self._engine_call():
-                results, timings = self._run_plans([job.plan for job in batch])
+                results, timings = self._run_plans(parts)
             outcomes = [self._outcome(job.plan, result) for job, result in zip(batch, results, strict=True)]
         except Exception as error:
             logger.exception("engine_failed", extra={"num_requests": len(batch)})
             return self._answer_halves(batch, error)
-        wider: dict[RankingJob, RankingPlan] = {}
+        continued: dict[RankingJob, AnyPlan] = {}
         for job, outcome in zip(batch, outcomes, strict=True):
             job.record_run(started_at, timings)
-            if isinstance(outcome, RankingPlan):
-                wider[job] = outcome
-            else:
+            if isinstance(outcome, Ranking):
                 job.resolve(outcome)
+            else:
+                continued[job] = outcome
         # Metrics follow the answers, to delay none of them.
-        self._metrics.observe_batch(sum(job.num_rows for job in batch))
+        self._metrics.observe_batch(sum(len(plan.prompts) for plan in parts))
         for job in batch:
             self._metrics.observe_stages(started_at - job.queued_at, timings)
-        return wider
+        return continued
 
-    def _outcome(self, plan: AnyPlan, result: Any) -> Ranking | RankingPlan:  # noqa: ANN401  # depends on the plan
-        """The answer to a plan, or the wider plan to run next."""
+    def _next_part(self, plan: AnyPlan) -> AnyPlan:
+        """The plan, or as many of its prompts as fit into the budget if all of them do not."""
+        num_prompts = len(plan.prompts)
+        if isinstance(plan, RankingPlan) or self._budget.allows(num_prompts, plan.longest):
+            return plan
+        return plan.first(math.ceil(num_prompts / self._budget.num_batches(num_prompts, plan.longest)))
+
+    def _outcome(self, plan: AnyPlan, result: Any) -> Ranking | AnyPlan:  # noqa: ANN401  # depends on the plan
+        """The answer to a plan, or the plan to run next: a wider search, or the candidates that are left."""
         if isinstance(plan, ScoringPlan):
-            return ranking_of_scores(plan, result)
+            part = self._next_part(plan)
+            if part is plan:
+                return ranking_of_scores(plan, result)
+            if len(result) != len(part.prompts):
+                raise EngineError(f"the engine gave {len(result)} results for {len(part.prompts)} prompts")
+            return plan.after(result)
         wider = self._engine.widened(plan, result)
         return result if wider is None else wider
 
-    def _answer_halves(self, batch: Sequence[RankingJob], error: Exception) -> dict[RankingJob, RankingPlan]:
-        wider: dict[RankingJob, RankingPlan] = {}
+    def _answer_halves(self, batch: Sequence[RankingJob], error: Exception) -> dict[RankingJob, AnyPlan]:
+        continued: dict[RankingJob, AnyPlan] = {}
         if len(batch) == 1:
             batch[0].fail(failure_of(error))
-            return wider
+            return continued
         for half in halves(batch):
             if alive := [job for job in half if not job.is_expired]:
-                wider |= self._answer(alive)
-        return wider
+                continued |= self._answer(alive)
+        return continued
 
-    def _continue(self, job: RankingJob, plan: RankingPlan) -> None:
+    def _continue(self, job: RankingJob, plan: AnyPlan) -> None:
         job.continue_with(plan)
         try:
             self._queue.put_continued(job)
@@ -111,10 +128,8 @@ class BatchLane(Lane[RankingJob]):
             job.fail(error)
 
     def _run_plans(self, plans: Sequence[AnyPlan]) -> tuple[list[Any], Timings]:
-        """The engine's result for each plan. What exceeds the budget or the memory runs in parts."""
-        num_rows, longest = sum(len(plan.prompts) for plan in plans), max(plan.longest for plan in plans)
-        if num_rows > 1 and not self._budget.allows(num_rows, longest):
-            return self._run_parts(plans, self._budget.num_batches(num_rows, longest))
+        """The engine's result for each plan. What exceeds the memory runs in halves."""
+        num_rows = sum(len(plan.prompts) for plan in plans)
         call: EngineCall = self._engine.score if isinstance(plans[0], ScoringPlan) else self._engine.search
         try:
             results, timings = call(plans)
@@ -127,16 +142,16 @@ class BatchLane(Lane[RankingJob]):
             return list(results), timings
         # Outside the except block, whose traceback keeps the failed call's memory allocated.
         self._metrics.count_split_batch(self.name)
-        return self._run_parts(plans, 2)
+        return self._run_halves(plans)
 
-    def _run_parts(self, plans: Sequence[AnyPlan], num_parts: int) -> tuple[list[Any], Timings]:
-        """Run the halves of several plans, or parts of the prompts of a single one."""
+    def _run_halves(self, plans: Sequence[AnyPlan]) -> tuple[list[Any], Timings]:
+        """Run the halves of several plans, or of the prompts of a single one."""
         if len(plans) > 1:
             runs = [self._run_plans(half) for half in halves(plans)]
             results = [result for part, _ in runs for result in part]
         else:
             (plan,) = plans
             assert isinstance(plan, ScoringPlan), "a search has one prompt"
-            runs = [self._run_plans([part]) for part in plan.parts(num_parts)]
+            runs = [self._run_plans([part]) for part in plan.parts(2)]
             results = [tuple(log_probs for (part,), _ in runs for log_probs in part)]
         return results, sum((timings for _, timings in runs), Timings())

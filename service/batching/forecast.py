@@ -86,8 +86,9 @@ class BatchForecast:
         self._times = BatchTimeModel()
         self._running: tuple[float, int] | None = None  # start time and size
 
-    def begin(self, jobs: Sequence[AnyJob]) -> None:
-        self._running = self._clock(), sum(job.size for job in jobs)
+    def begin(self, size: int) -> None:
+        """A batch of this size starts."""
+        self._running = self._clock(), size
 
     def end(self) -> None:
         """The running batch has finished."""

@@ -84,6 +84,41 @@ async def test_a_request_over_the_budget_runs_in_as_few_parts_as_fit(lane: Batch
     assert [len(batch) for batch in engine.batches] == [3, 3, 3, 3, 2]
 
 
+async def test_other_requests_run_between_the_parts_of_a_long_one(lane: BatchLane, engine: GatedEngine) -> None:
+    long = lane.submit(scores_named(range(5), 40), deadline=FAR)
+    await engine.wait_entered()
+    short = lane.submit(search_named(9), deadline=FAR)
+    engine.gate.set()
+
+    ranking, found = await asyncio.gather(long.result(), short.result())
+
+    assert engine.batches == [[0, 1], [9], [2, 3], [4]]
+    assert (ranking.leaves.tolist(), name_of(found)) == ([0, 1, 2, 3, 4], 9)
+
+
+async def test_an_abandoned_request_ends_after_its_current_part(lane: BatchLane, engine: GatedEngine) -> None:
+    long = lane.submit(scores_named(range(5), 40), deadline=FAR)
+    await engine.wait_entered()
+    long.abandon()
+    other = lane.submit(search_named(9), deadline=FAR)
+    engine.gate.set()
+    await other.result()
+
+    assert engine.batches == [[0, 1], [9]]
+
+
+async def test_each_part_is_a_call_of_its_own_for_the_stall_clock(
+    lane: BatchLane, engine: GatedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(lane._metrics, "observe_busy", lambda name, _: calls.append(name))
+    engine.gate.set()
+
+    await lane.submit(scores_named(range(5), 40), deadline=FAR).result()
+
+    assert calls == ["ranking"] * 3
+
+
 async def test_methods_of_the_engine_are_not_mixed_in_a_batch(lane: BatchLane, engine: GatedEngine) -> None:
     jobs = [lane.submit(search_named(0), deadline=FAR)]
     await engine.wait_entered()

@@ -71,7 +71,7 @@ def test_nothing_in_the_way_is_nothing_to_wait_for() -> None:
     forecast = BatchForecast(LIMITS, Clock())
     (job,) = jobs(1)
     assert forecast.completion_s([], job) == 0
-    forecast.begin([job])
+    forecast.begin(job.size)
     assert forecast.completion_s([], job) == 0, "nothing has been measured yet"
 
 
@@ -80,10 +80,10 @@ def test_a_job_is_done_after_what_runs_and_the_batches_before_it() -> None:
     forecast = BatchForecast(LIMITS, clock)
     running, *waiting, last = jobs(*[1] * 13)
     for _ in range(3):
-        forecast.begin(waiting[:4])
+        forecast.begin(sum(job.size for job in waiting[:4]))
         clock.now += 2.0
         forecast.end()
-    forecast.begin([running, *waiting[:3]])
+    forecast.begin(sum(job.size for job in (running, *waiting[:3])))
     clock.now += 0.5
 
     # 1.5 s are left of the batch; 11 and the last are three batches of four, as those were that were measured.
@@ -97,7 +97,7 @@ def test_jobs_are_not_taken_to_go_faster_in_larger_batches_than_were_measured() 
     forecast = BatchForecast(LIMITS, clock)
     running, *waiting, last = jobs(*[1] * 10)
     for _ in range(3):
-        forecast.begin([running])
+        forecast.begin(running.size)
         clock.now += 2.0
         forecast.end()
     assert forecast.completion_s(waiting, last) == pytest.approx(9 * 2.0)

@@ -98,7 +98,7 @@ def test_texts_and_yes_or_no_are_those_of_the_plain_engine(
     assert generate(engine, [text]) == generate(plain, [text])
     plan = plan_direct(toys, OfflineDirect(candidates=("item-1", "item-2"), user_id="u1", template="B-1"))
     assert isinstance(plan, ScoringPlan)
-    shown = replace(plan, features=text.features * 2)
+    shown = replace(plan, features=(*text.features, *text.features))
     found, expected = engine.score([shown])[0], plain.score([shown])[0]
     assert np.allclose(found, expected, atol=1e-5)
 
