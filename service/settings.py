@@ -38,6 +38,7 @@ class RequestLimits:
     max_body_bytes: int
     max_history: int
     max_candidates: int
+    max_tokens: int
     default_deadline_s: float
 
 
@@ -119,8 +120,14 @@ class Settings(BaseSettings):
     )
     num_threads: Count | None = Field(default=None, description="CPU threads of the model (default: all cores).")
     max_body_bytes: Count = Field(default=1_048_576, description="Longest request body.")
+    max_bodies_bytes: Count = Field(
+        default=67_108_864, description="Most bytes of bodies over 64 KiB held at once; more are rejected."
+    )
     max_history: Count = Field(default=1_000, description="Most items in a history.")
     max_candidates: Count = Field(default=1_000, description="Most candidates of one request.")
+    max_request_tokens: Count = Field(
+        default=65_536, description="Most tokens of the prompts of one request, one prompt per candidate."
+    )
     default_deadline_ms: Count = Field(default=30_000, description="Deadline of requests without one.")
     max_waiting: Count = Field(default=256, description="Most requests waiting in each lane; more are rejected.")
     max_batch_rows: Count = Field(default=64, description="Most prompts in one batch.")
@@ -195,6 +202,7 @@ class Settings(BaseSettings):
             max_body_bytes=self.max_body_bytes,
             max_history=self.max_history,
             max_candidates=self.max_candidates,
+            max_tokens=self.max_request_tokens,
             default_deadline_s=self.default_deadline_ms / 1000,
         )
 

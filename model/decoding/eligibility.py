@@ -31,6 +31,10 @@ class LeafMask:
     def num_members(self) -> int:
         return int(self.cumulative[-1])
 
+    @property
+    def num_bytes(self) -> int:
+        return self.is_member.nbytes + self.cumulative.nbytes
+
 
 @dataclass(frozen=True, eq=False)
 class Eligibility:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +17,10 @@ from model.bundle.users import Users
 from model.decoding.eligibility import LeafMask
 from model.decoding.trie import Trie
 from model.degradation import Degradation, DegradationKind
+from model.planning.filters import Filters
 from model.prompts.assembly import PromptAssembler
 from model.prompts.tokenizer import TextTokenizer
 
-_FILTER_CACHE_SIZE = 64
 _RATED = re.compile(r"\s*(?P<stars>\d+(\.\d+)?)\s*,\s*(?P<text>.*)", re.DOTALL)
 
 
@@ -38,6 +37,7 @@ class ServedDomain:
     assembler: PromptAssembler
     trie: Trie
     leaves_of_rows: NDArray[np.int32] = field(repr=False)  # [N], leaf of the trie by catalog row
+    filters: Filters = field(init=False, repr=False)
 
     @classmethod
     def of(cls, slot: int, files: DomainFiles, tokenizer: TextTokenizer, bundle_hash: str) -> ServedDomain:
@@ -65,7 +65,7 @@ class ServedDomain:
         )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_filtered", lru_cache(maxsize=_FILTER_CACHE_SIZE)(self._filter))
+        object.__setattr__(self, "filters", Filters(self.catalog, self.trie))
 
     @property
     def name(self) -> str:
@@ -91,11 +91,7 @@ class ServedDomain:
 
     def eligible(self, where: Mapping[str, tuple[Scalar, ...]]) -> LeafMask:
         """Leaves of the active items that match a filter. Raises UnknownColumnError and InputError."""
-        key = tuple(
-            (column, tuple((type(value), value) for value in values)) for column, values in sorted(where.items())
-        )
-        mask: LeafMask = self._filtered(key)  # type: ignore[attr-defined]  # set in __post_init__, on a frozen class
-        return mask
+        return self.filters.mask(where)
 
     def text_of(self, token_ids: Sequence[int]) -> str:
         """Decode a text, without special tokens."""
@@ -106,11 +102,3 @@ class ServedDomain:
         """Split `4.0 , the text`, an answer to C-7 or C-8, into rating and explanation; None without a rating."""
         match = _RATED.fullmatch(text)
         return (None, text) if match is None else (float(match["stars"]), match["text"])
-
-    def _filter(self, key: tuple[tuple[str, tuple[tuple[type, Scalar], ...]], ...]) -> LeafMask:
-        is_eligible = self.catalog.is_active
-        if key:
-            is_eligible = is_eligible & self.catalog.mask(
-                {column: tuple(v for _, v in values) for column, values in key}
-            )
-        return LeafMask.of(is_eligible[self.trie.rows_of_leaves])

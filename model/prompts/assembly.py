@@ -122,6 +122,11 @@ class PromptAssembler:
         }
         self._take_titles(titles)
 
+    @property
+    def tokens_per_item(self) -> float:
+        """Mean number of tokens of an item of a history, with its image and separator."""
+        return len(self.identifiers.flat) / max(1, len(self.identifiers)) + len(self._separators["comma"])
+
     def with_titles(self, titles: Sequence[str | None]) -> Self:
         """An assembler of the same items with other titles."""
         renamed = copy.copy(self)

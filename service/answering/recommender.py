@@ -5,6 +5,7 @@ HTTP routes and the command line share this path.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -13,11 +14,13 @@ from model.engine.plans import RankingPlan, ScoringPlan
 from model.engine.protocol import Ranking, Timings
 from model.engine.rankings import ranking_of_scores
 from model.errors import InputError
+from model.planning.costs import Cost, direct_cost, sequential_cost
 from model.planning.domain import ServedDomain
 from model.planning.rankings import plan_direct, plan_sequential
 from service.answering.beam_reduction import BeamReduction, NoReduction
 from service.answering.image_features import fetch_features
 from service.answering.shadows import Shadows
+from service.batching.job import ExpectedLoad
 from service.batching.lanes import Lanes
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
@@ -26,6 +29,9 @@ from service.schemas.ranking import DirectRequest, RankedItem, RankingAnswer, Se
 from service.settings import RequestLimits
 from service.versions.domain_version import DomainVersion
 from service.versions.domains import Domains
+
+LONG_PLAN_TOKENS = 8_192
+"""Prompts of more tokens than this are assembled in a thread."""
 
 
 class Recommender:
@@ -79,9 +85,11 @@ class Recommender:
         domain = version.domain
         trace.domain = domain.name
         lane = self._lanes.ranking
-        lane.check(deadline)  # reject before planning
+        cost = _cost(domain, request)
+        cost.check(self._limits.max_tokens)
+        lane.check(deadline, ExpectedLoad.of(cost) if cost.num_prompts > 1 else None)  # reject before planning
         with trace.stage("plan"):
-            plan = _plan(domain, request)
+            plan = await _planned(domain, request, cost)
         if isinstance(plan, RankingPlan) and request.num_beams is None:
             plan = self._beams.reduce(plan, deadline)
         with trace.stage("features"):
@@ -102,6 +110,21 @@ class Recommender:
             _check_length("include_items", request.include_items, self._limits.max_candidates)
         else:
             _check_length("candidates", request.candidates, self._limits.max_candidates)
+
+
+def _cost(domain: ServedDomain, request: SequentialRequest | DirectRequest) -> Cost:
+    if isinstance(request, SequentialRequest):
+        return sequential_cost(domain, request)
+    return direct_cost(domain, request)
+
+
+async def _planned(
+    domain: ServedDomain, request: SequentialRequest | DirectRequest, cost: Cost
+) -> RankingPlan | ScoringPlan:
+    """The plan; made in a thread if that would occupy the event loop for long."""
+    if cost.num_tokens <= LONG_PLAN_TOKENS and domain.filters.is_quick(request.where):
+        return _plan(domain, request)
+    return await asyncio.to_thread(_plan, domain, request)
 
 
 def _plan(domain: ServedDomain, request: SequentialRequest | DirectRequest) -> RankingPlan | ScoringPlan:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from service.batching.job import AnyJob
+from service.batching.job import Load
 from service.settings import QueueLimits
 
 MAX_RETRY_S = 60
@@ -22,7 +22,7 @@ DECAY = 0.7
 class Forecast(Protocol):
     """Updated on the lane's thread, read on the event loop's."""
 
-    def completion_s(self, waiting: Sequence[AnyJob], job: AnyJob | None = None) -> float:
+    def completion_s(self, waiting: Sequence[Load], job: Load | None = None) -> float:
         """Seconds until all waiting jobs, and then `job`, are done; 0 if nothing was measured or is in the way."""
         ...
 
@@ -97,7 +97,7 @@ class BatchForecast:
         self._times.record(size, self._clock() - since)
         self._running = None
 
-    def completion_s(self, waiting: Sequence[AnyJob], job: AnyJob | None = None) -> float:
+    def completion_s(self, waiting: Sequence[Load], job: Load | None = None) -> float:
         jobs = [*waiting] if job is None else [*waiting, job]
         running = self._running
         if not jobs or (running is None and not waiting):
@@ -114,7 +114,7 @@ class BatchForecast:
     def batch_s(self, size: int) -> float:
         return self._times.estimate_s(1, size)
 
-    def _num_batches(self, jobs: Sequence[AnyJob]) -> int:
+    def _num_batches(self, jobs: Sequence[Load]) -> int:
         num_rows = sum(job.num_rows for job in jobs)
         padded = sum(job.num_rows * job.longest for job in jobs)
         share = max(num_rows / self._limits.max_batch_rows, padded / self._limits.max_batch_tokens)
@@ -145,7 +145,7 @@ class TextForecast:
         """A text finished after this many steps."""
         self._length.add(num_steps)
 
-    def completion_s(self, waiting: Sequence[AnyJob], job: AnyJob | None = None) -> float:
+    def completion_s(self, waiting: Sequence[Load], job: Load | None = None) -> float:
         num_jobs = len(waiting) + (job is not None)
         if not num_jobs or not (waiting or self._num_running):
             return 0.0
@@ -156,11 +156,11 @@ class TextForecast:
     def batch_s(self, size: int) -> float:  # noqa: ARG002  # each text leaves as soon as it ends
         return 0.0
 
-    def _own_s(self, job: AnyJob | None) -> float:
+    def _own_s(self, job: Load | None) -> float:
         """Seconds of the job's own text: the mean length, or its limit if that is lower."""
         length = self._length.mean
-        if job is not None:
-            length = min(length, job.plan.max_new_tokens)
+        if job is not None and job.max_steps is not None:
+            length = min(length, job.max_steps)
         return length * self._step_s.mean
 
 

@@ -10,10 +10,12 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Generic, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from model.engine.plans import Plan, RankingPlan, ScoringPlan, TextPlan
 from model.engine.protocol import Timings
+from model.planning.costs import Cost
 from service.errors import DeadlineError
 
 P = TypeVar("P", bound=Plan)
@@ -21,6 +23,41 @@ R = TypeVar("R")
 
 ASSUMED_STEPS = 4
 """Decode steps that the size of a search assumes per identifier."""
+
+
+class Load(Protocol):
+    """How much work something is for a lane."""
+
+    @property
+    def num_rows(self) -> int: ...
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """About how many tokens the network computes, in proportion to the run time."""
+        ...
+
+    @property
+    def max_steps(self) -> int | None:
+        """Limit of the length of a text; None for rankings."""
+        ...
+
+
+@dataclass(frozen=True)
+class ExpectedLoad:
+    """The load of a ranking that has not been planned."""
+
+    num_rows: int
+    longest: int
+    size: int
+    max_steps: int | None = None
+
+    @classmethod
+    def of(cls, cost: Cost) -> ExpectedLoad:
+        return cls(cost.num_prompts, cost.tokens_per_prompt, cost.num_tokens + cost.num_beams * ASSUMED_STEPS)
 
 
 class Job(Generic[P, R]):
@@ -44,6 +81,10 @@ class Job(Generic[P, R]):
     @property
     def num_rows(self) -> int:
         return len(self.plan.prompts)
+
+    @property
+    def max_steps(self) -> int | None:
+        return self.plan.max_new_tokens if isinstance(self.plan, TextPlan) else None
 
     @property
     def time_budget_s(self) -> float:

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from model.engine.plans import Plan
 from model.errors import EngineError
-from service.batching.job import AnyJob
+from service.batching.job import AnyJob, Load
 from service.batching.queue import JobQueue
 from service.errors import DrainingError
 from service.observability.metrics import Metrics
@@ -67,12 +67,12 @@ class Lane(ABC, Generic[J]):
         """Forecast seconds until all waiting jobs are done."""
         return self._queue.completion_s()
 
-    def check(self, deadline: float) -> None:
-        """Reject a request that the lane cannot answer in time, before it is planned.
+    def check(self, deadline: float, load: Load | None = None) -> None:
+        """Reject a request of this load that the lane cannot answer in time, before it is planned.
 
         Raises QueueFullError, OverloadedError or DrainingError.
         """
-        self._queue.check(deadline)
+        self._queue.check(deadline, load)
 
     def start(self) -> None:
         self._thread.start()

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from service.batching.correction import CorrectionFactor
 from service.batching.forecast import Forecast, RetryJitter
-from service.batching.job import AnyJob
+from service.batching.job import AnyJob, Load
 from service.batching.loop_lag import LoopLag
 from service.errors import DrainingError, OverloadedError, QueueFullError
 
@@ -73,11 +73,14 @@ class JobQueue(Generic[J]):
         with self._changed:
             return self._completion_s()
 
-    def check(self, deadline: float) -> None:
-        """Reject a request before it is planned, if `put` would reject even the smallest job. Raises as `put`."""
+    def check(self, deadline: float, load: Load | None = None) -> None:
+        """Reject a request before it is planned, if `put` would reject a job of this load. Raises as `put`.
+
+        Without a load, only those are rejected for which there is no time even if they were no work.
+        """
         with self._changed:
             self._check_room()
-            self._check_deadline(deadline, self._completion_s())
+            self._check_deadline(deadline, self._correction.value * self._forecast.completion_s(self._jobs, load))
 
     def put(self, job: J) -> None:
         """Raises QueueFullError or OverloadedError, which say when to retry, and DrainingError after close()."""

@@ -15,6 +15,7 @@ from service.answering.service import Loader, load, open_service
 from service.http.admin_token import AdminToken
 from service.http.api_keys import ApiKeys
 from service.http.app_state import AppState, set_state
+from service.http.body_budget import BodyBudget
 from service.http.cross_origin import CrossOrigin
 from service.http.docs_page import install_docs
 from service.http.openapi import install_openapi, operation_id, problems
@@ -72,6 +73,7 @@ def _new_state(settings: Settings) -> AppState:
         api_keys=None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file),
         rate_limits=None if settings.rate_limit is None else RateLimits(settings.rate_limit),
         admin_token=None if token is None else AdminToken(token),
+        body_budget=BodyBudget(settings.max_bodies_bytes),
         max_body_bytes=settings.request_limits.max_body_bytes,
         receive_s=settings.receive_s,
         cross_origin=CrossOrigin(settings.cors_origins),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -10,11 +11,14 @@ from service.answering.readiness import Readiness
 from service.answering.service import Service
 from service.http.admin_token import AdminToken
 from service.http.api_keys import ApiKeys
+from service.http.body_budget import BodyBudget
 from service.http.cross_origin import CrossOrigin
 from service.http.private_paths import PrivatePaths
-from service.http.rate_limits import RateLimits
 from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics
+
+if TYPE_CHECKING:
+    from service.http.rate_limits import RateLimits
 
 
 @dataclass(eq=False)
@@ -27,6 +31,7 @@ class AppState:
     api_keys: ApiKeys | None
     rate_limits: RateLimits | None
     admin_token: AdminToken | None
+    body_budget: BodyBudget
     max_body_bytes: int
     receive_s: float
     cross_origin: CrossOrigin

@@ -1,4 +1,4 @@
-"""Dependencies of route functions: the service, the request's trace, rate limiting."""
+"""Dependencies of route functions: the service and the request's trace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from fastapi import Depends, Path, Request
 from service.answering.service import Service
 from service.http.app_state import state_of
 from service.http.problems import trace_of
-from service.http.rate_limits import client_identity
 from service.observability.trace import RequestTrace
 
 
@@ -32,10 +31,3 @@ def ready_service_of(request: Request) -> Service:
     state = state_of(request.app)
     state.readiness.require()
     return state.service
-
-
-async def check_rate(request: Request) -> None:
-    """Raises RateLimitedError."""
-    limits = state_of(request.app).rate_limits
-    if limits is not None:
-        limits.check(client_identity(request))

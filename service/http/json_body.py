@@ -10,19 +10,20 @@ from starlette.types import Message, Receive
 
 from service.errors import BodyTimeoutError, BodyTooLargeError, ClientDisconnectedError, ContentTypeError
 from service.http.app_state import state_of
+from service.http.body_budget import HeldBody
 
 
-async def with_json_body(request: Request) -> Request:
-    """The request with its body read.
+async def with_json_body(request: Request, held: HeldBody | None = None) -> Request:
+    """The request with its body read, and counted in `held`, if that is given.
 
-    Raises ContentTypeError, BodyTooLargeError, BodyTimeoutError and ClientDisconnectedError.
+    Raises ContentTypeError, BodyTooLargeError, BodyTimeoutError, ClientDisconnectedError and OverloadedError.
     """
     _check_content_type(request.headers.get("content-type", ""))
     _check_content_encoding(request.headers.get("content-encoding", ""))
     state = state_of(request.app)
     try:
         async with asyncio.timeout(state.receive_s):
-            body = await _read_body(request, state.max_body_bytes)
+            body = await _read_body(request, state.max_body_bytes, held)
     except TimeoutError as error:
         raise BodyTimeoutError(f"the body was not complete within {state.receive_s} s; send it faster") from error
     return Request(request.scope, _replay(body, request.receive))
@@ -41,7 +42,7 @@ def _check_content_encoding(content_encoding: str) -> None:
         raise ContentTypeError(f"the Content-Encoding is {content_encoding[:100]!r}; send uncompressed JSON")
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
+async def _read_body(request: Request, max_bytes: int, held: HeldBody | None) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise BodyTooLargeError(f"the body has {declared} bytes, the limit is {max_bytes}; send less")
@@ -51,6 +52,8 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
         length += len(chunk)
         if length > max_bytes:
             raise BodyTooLargeError(f"the body exceeds the limit of {max_bytes} bytes; send less")
+        if held is not None:
+            held.grow_to(length)
         chunks.append(chunk)
     return b"".join(chunks)
 

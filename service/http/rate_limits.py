@@ -11,6 +11,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from service.errors import RateLimitedError
+from service.http.app_state import state_of
 
 SCOPE = "requests"
 
@@ -33,6 +34,13 @@ class RateLimits:
                     f"the client exceeded its rate limit of {item}; retry in {retry_after_s} s",
                     retry_after_s=retry_after_s,
                 )
+
+
+def check_rate(request: Request) -> None:
+    """Raises RateLimitedError."""
+    limits = state_of(request.app).rate_limits
+    if limits is not None:
+        limits.check(client_identity(request))
 
 
 def client_identity(request: Request) -> str:

@@ -1,4 +1,4 @@
-"""Route classes: checks of API keys, then reading of bodies, before FastAPI handles a request."""
+"""Route classes: checks of API keys and rates, then reading of bodies, before FastAPI handles a request."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 
 from service.http.app_state import state_of
 from service.http.json_body import with_json_body
+from service.http.rate_limits import check_rate
 
 API_KEY = "X-API-Key"
 
@@ -30,9 +31,23 @@ class JsonRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def read_and_handle(request: Request) -> Response:
-            return await handler(await with_json_body(request))
+            with state_of(request.app).body_budget.held() as held:
+                return await handler(await with_json_body(request, held))
 
         return read_and_handle
+
+
+class RateLimitedRoute(APIRoute):
+    """A route with a rate limit per client, which is checked before a body is read."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def check_and_handle(request: Request) -> Response:
+            check_rate(request)
+            return await handler(request)
+
+        return check_and_handle
 
 
 class ApiKeyRoute(APIRoute):
@@ -51,5 +66,9 @@ class ApiKeyRoute(APIRoute):
         return check_and_handle
 
 
-class ApiKeyJsonRoute(ApiKeyRoute, JsonRoute):
-    """A route that requires an API key and has a JSON body."""
+class ApiKeyJsonRoute(ApiKeyRoute, RateLimitedRoute, JsonRoute):
+    """A route that requires an API key, has a rate limit and then a JSON body."""
+
+
+class ApiKeySearchRoute(ApiKeyRoute, RateLimitedRoute):
+    """A route that requires an API key and has a rate limit, because it searches."""

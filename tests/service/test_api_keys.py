@@ -143,7 +143,7 @@ async def test_rate_limits_tell_clients_apart_by_the_ids_of_their_keys(
 ) -> None:
     seen = []
     monkeypatch.setattr(
-        "service.http.dependencies.client_identity", lambda request: seen.append(client_identity(request))
+        "service.http.rate_limits.client_identity", lambda request: seen.append(client_identity(request))
     )
     state_of(app).rate_limits = type("Unlimited", (), {"check": lambda *_: None})()
 

@@ -13,7 +13,7 @@ from model.network.config import Task
 from model.prompts.templates import templates_of
 from service.http.dependencies import DomainPath, Trace, service_of
 from service.http.openapi import problems
-from service.http.route_classes import ApiKeyRoute
+from service.http.route_classes import ApiKeyRoute, ApiKeySearchRoute
 from service.schemas.domains import (
     CatalogItem,
     DomainBody,
@@ -27,6 +27,7 @@ from service.schemas.domains import (
 from service.versions.domain_version import DomainVersion
 
 router = APIRouter(prefix="/domains", tags=["domains"], route_class=ApiKeyRoute, responses=problems(500))
+searches = APIRouter(route_class=ApiKeySearchRoute, responses=problems(404, 422, 429, 500))
 
 
 class Page(BaseModel):
@@ -54,7 +55,7 @@ async def show_domain(name: DomainPath, request: Request, trace: Trace) -> Domai
     return _domain_body(version)
 
 
-@router.get("/{name}/items", responses=problems(404, 422))
+@searches.get("/{name}/items")
 async def list_items(name: DomainPath, page: Annotated[Page, Query()], request: Request, trace: Trace) -> ItemsAnswer:
     """A page of the catalog."""
     domain = service_of(request).domains.domain(name)
@@ -75,7 +76,7 @@ async def list_items(name: DomainPath, page: Annotated[Page, Query()], request: 
     return ItemsAnswer(items=items, total=total, offset=page.offset)
 
 
-@router.get("/{name}/users", responses=problems(404, 422))
+@searches.get("/{name}/users")
 async def list_users(name: DomainPath, page: Annotated[Page, Query()], request: Request, trace: Trace) -> UsersAnswer:
     """A page of the known users; empty if the bundle has no users table."""
     domain = service_of(request).domains.domain(name)
@@ -85,6 +86,9 @@ async def list_users(name: DomainPath, page: Annotated[Page, Query()], request: 
     users, total = await asyncio.to_thread(domain.users.search, page.q, page.offset, page.limit)
     known = [KnownUser(user_id=user.user_id, name=user.name) for user in users]
     return UsersAnswer(users=known, total=total, offset=page.offset)
+
+
+router.include_router(searches)
 
 
 def _domain_body(version: DomainVersion) -> DomainBody:

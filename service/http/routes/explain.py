@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import get_args
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from model.errors import Vip5Error
 from service.answering.explainer import RunningExplanation
 from service.errors import code_of, problem_of
-from service.http.dependencies import Trace, check_rate, ready_service_of
+from service.http.dependencies import Trace, ready_service_of
 from service.http.openapi import problems
 from service.http.responses import while_connected
 from service.http.route_classes import ApiKeyJsonRoute
@@ -36,7 +36,6 @@ EVENT_SCHEMA = {
 router = APIRouter(
     tags=["explain"],
     route_class=ApiKeyJsonRoute,
-    dependencies=[Depends(check_rate)],
     responses=problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
     | {200: {"content": {EVENT_STREAM: {"schema": EVENT_SCHEMA}}}},
 )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from service.http.dependencies import Trace, check_rate, ready_service_of
+from service.http.dependencies import Trace, ready_service_of
 from service.http.openapi import problems
 from service.http.responses import json_response, while_connected
 from service.http.route_classes import ApiKeyJsonRoute
@@ -15,7 +15,6 @@ router = APIRouter(
     prefix="/recommend",
     tags=["recommend"],
     route_class=ApiKeyJsonRoute,
-    dependencies=[Depends(check_rate)],
     responses=problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
 )
 
