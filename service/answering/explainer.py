@@ -16,6 +16,7 @@ from model.prompts.templates import TEMPLATES
 from service.answering.image_features import fetch_features
 from service.batching.job import Job
 from service.batching.lanes import Lanes
+from service.batching.shares import Client
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
 from service.schemas.base import degraded_bodies
@@ -113,7 +114,8 @@ class Explainer:
         lease = trace.hold(self._domains.lease(request.domain, key, is_ranking=False))
         domain = lease.version.domain
         trace.domain = domain.name
-        self._lanes.text.check(deadline)  # reject before planning
+        client = Client(trace.client)
+        self._lanes.text.check(deadline, client=client)  # reject before planning
         with trace.stage("plan"):
             plan = plan_explanation(domain, request)
         with trace.stage("features"):
@@ -121,5 +123,6 @@ class Explainer:
         trace.note_degraded((*plan.degraded, *domain.degraded))
         self._metrics.count_degraded(trace.degraded)
         tokens: asyncio.Queue[int | None] = asyncio.Queue()
-        job = self._lanes.text.submit(plan, deadline=deadline, on_token=tokens.put_nowait if request.stream else None)
+        on_token = tokens.put_nowait if request.stream else None
+        job = self._lanes.text.submit(plan, deadline=deadline, client=client, on_token=on_token)
         return RunningExplanation(lease, job, tokens, self._metrics)

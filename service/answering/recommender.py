@@ -22,6 +22,7 @@ from service.answering.image_features import fetch_features
 from service.answering.shadows import Shadows
 from service.batching.job import ExpectedLoad
 from service.batching.lanes import Lanes
+from service.batching.shares import Client
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
 from service.schemas.base import degraded_bodies
@@ -84,10 +85,11 @@ class Recommender:
         deadline = time.monotonic() + deadline_s
         domain = version.domain
         trace.domain = domain.name
-        lane = self._lanes.ranking
+        lane, client = self._lanes.ranking, Client(trace.client)
         cost = _cost(domain, request)
         cost.check(self._limits.max_tokens)
-        lane.check(deadline, ExpectedLoad.of(cost) if cost.num_prompts > 1 else None)  # reject before planning
+        load = ExpectedLoad.of(cost) if cost.num_prompts > 1 else None
+        lane.check(deadline, load, client)  # reject before planning
         with trace.stage("plan"):
             plan = await _planned(domain, request, cost)
         if isinstance(plan, RankingPlan) and request.num_beams is None:
@@ -98,7 +100,7 @@ class Recommender:
             ranking = ranking_of_scores(plan, ())
             trace.note_engine(0.0, Timings())
         else:
-            job = lane.submit(plan, deadline=deadline)
+            job = lane.submit(plan, deadline=deadline, client=client)
             ranking = await job.result()
             trace.note_engine(job.queue_s, job.timings)
         trace.note_stage("total", time.perf_counter() - started_at)

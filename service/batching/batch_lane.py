@@ -18,6 +18,7 @@ from service.batching.job import Job, size_of
 from service.batching.lane import Lane, OnCrash, failure_of, halves
 from service.batching.loop_lag import LoopLag
 from service.batching.queue import BatchBudget, JobQueue
+from service.batching.shares import NOBODY, Client
 from service.errors import DrainingError
 from service.observability.metrics import Metrics
 from service.settings import QueueLimits
@@ -44,12 +45,12 @@ class BatchLane(Lane[RankingJob]):
         super().__init__("ranking", JobQueue(limits.max_waiting, self._forecast, loop_lag), metrics, on_crash)
         self._budget = BatchBudget(limits.max_batch_rows, limits.max_batch_tokens)
 
-    def submit(self, plan: AnyPlan, *, deadline: float) -> RankingJob:
+    def submit(self, plan: AnyPlan, *, deadline: float, client: Client = NOBODY) -> RankingJob:
         """Queue a plan. Each widening of a certified search, and each part of a long one, goes to the queue's end.
 
         Raises QueueFullError, OverloadedError and DrainingError.
         """
-        job: RankingJob = Job(plan, deadline=deadline)
+        job: RankingJob = Job(plan, deadline=deadline, client=client)
         self._queue.put(job)
         return job
 

@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from model.engine.plans import Plan, RankingPlan, ScoringPlan, TextPlan
 from model.engine.protocol import Timings
 from model.planning.costs import Cost
+from service.batching.shares import NOBODY, Client
 from service.errors import DeadlineError
 
 P = TypeVar("P", bound=Plan)
@@ -63,9 +64,19 @@ class ExpectedLoad:
 class Job(Generic[P, R]):
     """A plan to run. `deadline` is on the clock of time.monotonic; infinity means none."""
 
-    def __init__(self, plan: P, *, deadline: float = math.inf, on_token: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self,
+        plan: P,
+        *,
+        deadline: float = math.inf,
+        client: Client = NOBODY,
+        on_token: Callable[[int], None] | None = None,
+    ) -> None:
         """`on_token` is called on the event loop with each new token of a text."""
         self.deadline = deadline
+        self.client = client
+        self.place = 0.0
+        """Place in the queue's order, set by the queue."""
         self.submitted_at = time.monotonic()
         self.forecast_s = 0.0
         """Forecast at admission, before correction; 0 if the lane was idle or nothing was measured."""

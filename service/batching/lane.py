@@ -15,6 +15,7 @@ from model.engine.plans import Plan
 from model.errors import EngineError
 from service.batching.job import AnyJob, Load
 from service.batching.queue import JobQueue
+from service.batching.shares import NOBODY, Client
 from service.errors import DrainingError
 from service.observability.metrics import Metrics
 
@@ -67,12 +68,12 @@ class Lane(ABC, Generic[J]):
         """Forecast seconds until all waiting jobs are done."""
         return self._queue.completion_s()
 
-    def check(self, deadline: float, load: Load | None = None) -> None:
+    def check(self, deadline: float, load: Load | None = None, client: Client = NOBODY) -> None:
         """Reject a request of this load that the lane cannot answer in time, before it is planned.
 
         Raises QueueFullError, OverloadedError or DrainingError.
         """
-        self._queue.check(deadline, load)
+        self._queue.check(deadline, load, client)
 
     def start(self) -> None:
         self._thread.start()

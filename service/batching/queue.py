@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
+from bisect import bisect_right, insort
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -13,6 +15,7 @@ from service.batching.correction import CorrectionFactor
 from service.batching.forecast import Forecast, RetryJitter
 from service.batching.job import AnyJob, Load
 from service.batching.loop_lag import LoopLag
+from service.batching.shares import NOBODY, Client, Shares
 from service.errors import DrainingError, OverloadedError, QueueFullError
 
 J = TypeVar("J", bound=AnyJob)
@@ -23,8 +26,15 @@ LOOP_PASSES = 3
 BATCH_SHARE = 0.2
 """Longest duration of a batch, as a share of the shortest time budget of its jobs."""
 
+BURST_GROWTH = 1.6
+"""Longest duration of a batch relative to its first job alone, during one client's burst: others wait for the batch."""
+
 HEADROOM = 0.35
 """Share of a job's time budget that must be left at its admission: later jobs lengthen its batch, and forecasts err."""
+
+
+def _place(job: AnyJob) -> float:
+    return job.place
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,11 @@ class BatchBudget:
 
 
 class JobQueue(Generic[J]):
-    """First in, first out; expired jobs are dropped before a job is rejected. All methods are thread-safe."""
+    """Jobs of one client run first in, first out; several clients get fair shares.
+
+    Expired jobs are dropped before a job is rejected. If the queue is full, the client with the most waiting jobs gives
+    up its last one for a client with at least two fewer. All methods are thread-safe.
+    """
 
     def __init__(
         self, max_waiting: int, forecast: Forecast, loop_lag: LoopLag | None = None, jitter: RetryJitter | None = None
@@ -54,7 +68,8 @@ class JobQueue(Generic[J]):
         self._loop_lag = loop_lag or LoopLag()
         self._jitter = jitter or RetryJitter()
         self._correction = CorrectionFactor()
-        self._jobs: list[J] = []
+        self._shares = Shares()
+        self._jobs: list[J] = []  # by place
         self._in_flight: list[J] = []
         self._is_closed = False
         self._changed = threading.Condition()
@@ -73,23 +88,25 @@ class JobQueue(Generic[J]):
         with self._changed:
             return self._completion_s()
 
-    def check(self, deadline: float, load: Load | None = None) -> None:
+    def check(self, deadline: float, load: Load | None = None, client: Client = NOBODY) -> None:
         """Reject a request before it is planned, if `put` would reject a job of this load. Raises as `put`.
 
         Without a load, only those are rejected for which there is no time even if they were no work.
         """
         with self._changed:
-            self._check_room()
-            self._check_deadline(deadline, self._correction.value * self._forecast.completion_s(self._jobs, load))
+            self._check_room(client)
+            ahead = self._ahead(client, 0 if load is None else load.size)
+            self._check_deadline(deadline, self._correction.value * self._forecast.completion_s(ahead, load))
 
     def put(self, job: J) -> None:
         """Raises QueueFullError or OverloadedError, which say when to retry, and DrainingError after close()."""
         with self._changed:
-            self._check_room()
-            job.forecast_s = self._forecast.completion_s(self._jobs, job)
+            self._check_room(job.client)
+            job.forecast_s = self._forecast.completion_s(self._ahead(job.client, job.size), job)
             self._check_deadline(job.deadline, self._correction.value * job.forecast_s)
-            self._jobs.append(job)
-            self._changed.notify()
+            if len(self._jobs) >= self._max_waiting:
+                self._give_up_one()
+            self._insert(job)
 
     def put_continued(self, job: J) -> None:
         """Append a job that was admitted before and continues; it is not rejected for fullness or its deadline.
@@ -98,8 +115,7 @@ class JobQueue(Generic[J]):
         """
         with self._changed:
             self._check_open()
-            self._jobs.append(job)
-            self._changed.notify()
+            self._insert(job)
 
     def return_to_front(self, jobs: Sequence[J]) -> None:
         """Undo `take` for jobs that could not start; the next `take` returns them, even after close()."""
@@ -141,11 +157,44 @@ class JobQueue(Generic[J]):
         if self._is_closed:
             raise DrainingError("the service is shutting down; retry on another replica", retry_after_s=1)
 
-    def _check_room(self) -> None:
+    def _insert(self, job: J) -> None:
+        job.place = self._shares.take(job.client, job.size)
+        insort(self._jobs, job, key=_place)
+        self._changed.notify()
+
+    def _ahead(self, client: Client, size: int) -> list[J]:
+        """Waiting jobs that run before a new one of this size."""
+        return self._jobs[: bisect_right(self._jobs, self._shares.place(client, size), key=_place)]
+
+    def _largest_backlog(self) -> tuple[str, int]:
+        """The client with the most waiting jobs, and their number."""
+        ((name, num_jobs),) = Counter(job.client.name for job in self._jobs).most_common(1)
+        return name, num_jobs
+
+    def _is_burst(self) -> bool:
+        """Whether one of several recent clients has most of the waiting jobs."""
+        return self._shares.is_shared and self._largest_backlog()[1] > len(self._jobs) / 2
+
+    def _give_up_one(self) -> None:
+        """Reject the last job of the client with the most, to make room for another's."""
+        name, num_jobs = self._largest_backlog()
+        last = max(place for place, job in enumerate(self._jobs) if job.client.name == name)
+        retry_after_s = self._jitter.retry_after_s(self._completion_s())
+        self._jobs.pop(last).fail(
+            QueueFullError(
+                f"{num_jobs} of your requests are waiting while others have none; retry in {retry_after_s} s",
+                retry_after_s=retry_after_s,
+            )
+        )
+
+    def _check_room(self, client: Client) -> None:
         self._check_open()
         if len(self._jobs) >= self._max_waiting:
             self._drop_expired()
         if len(self._jobs) >= self._max_waiting:
+            own = sum(job.client.name == client.name for job in self._jobs)
+            if self._jobs and self._largest_backlog()[1] >= own + 2:
+                return
             retry_after_s = self._jitter.retry_after_s(self._completion_s())
             raise QueueFullError(
                 f"{len(self._jobs)} requests are waiting, the limit is {self._max_waiting}; retry in {retry_after_s} s",
@@ -182,12 +231,13 @@ class JobQueue(Generic[J]):
         self._jobs = [job for job in self._jobs if not job.is_expired]
 
     def _take_batch(self, budget: BatchBudget) -> list[J]:
-        """The oldest job, then jobs of its group in order until one does not fit."""
+        """The first job, then jobs of its group in order until one does not fit."""
         if not self._jobs or not budget.max_rows:
             return []
         head = self._jobs[0]
         batch, num_rows, longest = [head], head.num_rows, head.longest
         size, shortest_s = head.size, head.time_budget_s
+        longest_s = BURST_GROWTH * self._forecast.batch_s(head.size) if self._is_burst() else math.inf
         for job in self._jobs[1:]:
             if job.group != head.group:
                 continue
@@ -195,9 +245,13 @@ class JobQueue(Generic[J]):
             size, shortest_s = size + job.size, min(shortest_s, job.time_budget_s)
             if not budget.allows(num_rows, longest):
                 break
-            if self._forecast.batch_s(size) > BATCH_SHARE * shortest_s:
+            if self._forecast.batch_s(size) > min(BATCH_SHARE * shortest_s, longest_s):
                 break
             batch.append(job)
+        for job in batch:
+            self._shares.start(job.client, job.size, job.place)
         taken = set(map(id, batch))
         self._jobs = [job for job in self._jobs if id(job) not in taken]
+        if not self._jobs:
+            self._shares.rest()
         return batch

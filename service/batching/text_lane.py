@@ -16,6 +16,7 @@ from service.batching.job import Job
 from service.batching.lane import Lane, OnCrash, failure_of, halves
 from service.batching.loop_lag import LoopLag
 from service.batching.queue import BatchBudget, JobQueue
+from service.batching.shares import NOBODY, Client
 from service.observability.metrics import Metrics
 from service.settings import QueueLimits
 
@@ -64,12 +65,19 @@ class TextLane(Lane[TextJob]):
         self._running: dict[int, _Running] = {}
         self._is_out_of_memory = False
 
-    def submit(self, plan: TextPlan, *, deadline: float, on_token: Callable[[int], None] | None = None) -> TextJob:
+    def submit(
+        self,
+        plan: TextPlan,
+        *,
+        deadline: float,
+        client: Client = NOBODY,
+        on_token: Callable[[int], None] | None = None,
+    ) -> TextJob:
         """Queue a text; `on_token` is called on the event loop with each new token.
 
         Raises QueueFullError, OverloadedError or DrainingError.
         """
-        job: TextJob = Job(plan, deadline=deadline, on_token=on_token)
+        job: TextJob = Job(plan, deadline=deadline, client=client, on_token=on_token)
         self._queue.put(job)
         return job
 

@@ -13,6 +13,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 
 from service.http.app_state import state_of
 from service.http.json_body import with_json_body
+from service.http.problems import trace_of
 from service.http.rate_limits import check_rate
 
 API_KEY = "X-API-Key"
@@ -60,7 +61,8 @@ class ApiKeyRoute(APIRoute):
             keys = state_of(request.app).api_keys
             if keys is not None:
                 headers = request.headers
-                request.state.api_key_id = keys.check(headers.get("Authorization"), headers.get(API_KEY))
+                key_id = keys.check(headers.get("Authorization"), headers.get(API_KEY))
+                request.state.api_key_id = trace_of(request).client = key_id
             return await handler(request)
 
         return check_and_handle

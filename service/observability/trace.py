@@ -30,6 +30,8 @@ class RequestTrace:
     request_id: str
     route: str = "unmatched"
     domain: str = ""
+    client: str = ""
+    """The id of the request's API key, for fair shares."""
     num_items: int | None = None
     num_invalid: int = 0
     degraded: tuple[DegradationKind, ...] = ()
