@@ -1,0 +1,132 @@
+"""Does one API key's burst starve another key?
+
+Question  One key sends a steady load. Another sends 20 times as much at once. How much longer does the first key wait?
+Method    `vip5 serve` in its own process on a model with random weights, with a file of two keys. Capacity is measured
+          with 16 clients of one key in a closed loop. Requests of the first key then arrive at --share of the capacity,
+          at random (Poisson), in alternating phases: alone, and beside 20 times as many of the second key, which retry
+          when Retry-After says so. Each request has its own connection.
+Output    p50 and p99 of the first key alone and beside the burst, and their ratios; what both keys were answered. The
+          last line is JSON.
+
+    python -m benchmarks.fairness [--share 0.3] [--seconds 20] [--phases 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from benchmarks.commit import commit
+from benchmarks.overload import BACKBONE
+from service.http.api_keys import new_key
+from tests.e2e.processes import Server, serving
+from tests.tiny import tiny_bundle
+
+FACTOR = 20
+NUM_CLIENTS = 16
+CAPACITY_S = 8.0
+TIMEOUT_S = 120.0
+
+
+class Key:
+    """A key, and what its requests got."""
+
+    def __init__(self, url: str, key: str) -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+        headers = {"X-API-Key": key}
+        self._client = httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_S, limits=limits)
+        self.statuses: Counter[int] = Counter()
+        self.durations_ms: list[float] = []
+
+    async def ask(self) -> None:
+        first = random.randrange(1, 100)
+        body = {"domain": "toys", "history": [f"item-{first + place}" for place in range(5)]}
+        started_at = time.perf_counter()
+        response = await self._client.post("/recommend/sequential", json=body)
+        self.statuses[response.status_code] += 1
+        if response.status_code == 200:
+            self.durations_ms.append((time.perf_counter() - started_at) * 1000)
+        elif "Retry-After" in response.headers:
+            await asyncio.sleep(float(response.headers["Retry-After"]))
+
+    async def arrive(self, rate: float, until: float) -> None:
+        """Requests at random times; waits for the last."""
+        async with asyncio.TaskGroup() as running:
+            while (now := time.perf_counter()) < until:
+                running.create_task(self.ask())
+                await asyncio.sleep(max(0.0, random.expovariate(rate) - (time.perf_counter() - now)))
+
+    async def burst(self, number: int, until: float) -> None:
+        """So many clients in a closed loop."""
+
+        async def client() -> None:
+            while time.perf_counter() < until:
+                await self.ask()
+
+        await asyncio.gather(*(client() for _ in range(number)))
+
+
+async def measure(server: Server, steady: str, bursting: str, options: argparse.Namespace) -> dict[str, Any]:
+    warming = Key(server.url, bursting)
+    await warming.burst(NUM_CLIENTS, time.perf_counter() + CAPACITY_S / 4)
+    warming.durations_ms.clear()
+    await warming.burst(NUM_CLIENTS, time.perf_counter() + CAPACITY_S)
+    capacity = len(warming.durations_ms) / CAPACITY_S
+    rate = options.share * capacity
+    alone, beside, other = Key(server.url, steady), Key(server.url, steady), Key(server.url, bursting)
+    for _ in range(options.phases):
+        until = time.perf_counter() + options.seconds
+        await alone.arrive(rate, until)
+        until = time.perf_counter() + options.seconds
+        await asyncio.gather(beside.arrive(rate, until), other.arrive(FACTOR * rate, until))
+        await asyncio.sleep(1.0)
+    found = {
+        "capacity_rps": round(capacity, 1),
+        "rate_rps": round(rate, 1),
+        "alone_ms": percentiles(alone.durations_ms),
+        "beside_ms": percentiles(beside.durations_ms),
+        "statuses": {"alone": alone.statuses, "beside": beside.statuses, "burst": other.statuses},
+        "burst_answered_rps": round(len(other.durations_ms) / (options.phases * options.seconds), 1),
+    }
+    pairs = zip(found["beside_ms"], found["alone_ms"], strict=True)
+    return found | {"ratios": [round(each / base, 2) for each, base in pairs]}
+
+
+def percentiles(durations_ms: list[float]) -> list[float]:
+    """p50 and p99."""
+    return [round(float(each), 1) for each in np.percentile(durations_ms, [50, 99])]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure whether one key's burst delays another.")
+    parser.add_argument("--share", type=float, default=0.3)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--phases", type=int, default=3)
+    options = parser.parse_args()
+    steady, bursting = new_key("steady"), new_key("bursting")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "keys.jsonl"
+        file.write_text("\n".join(itertools.chain((steady.line, bursting.line), [""])))
+        bundle = tiny_bundle(Path(folder), backbone=BACKBONE)
+        with serving(bundle, {"VIP5_API_KEYS_FILE": str(file)}) as server:
+            found = asyncio.run(measure(server, steady.key, bursting.key, options))
+    for name, figure in found.items():
+        print(f"{name:20} {figure}")
+    print(json.dumps({"benchmark": "fairness", "commit": commit(), **vars(options), **found}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
