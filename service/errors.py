@@ -149,6 +149,12 @@ class CrossOriginError(ServiceError):
     code = "cross_origin_refused"
 
 
+class ForbiddenError(ServiceError):
+    """The key or token is valid, and may not do this."""
+
+    code = "forbidden"
+
+
 class UnknownBundleError(ServiceError):
     """There is no bundle of this name."""
 
@@ -186,7 +192,7 @@ class LaneFailedError(ServiceError):
 
 
 class ApiKeysError(ServiceError):
-    """The API keys file is invalid. The service does not start with it; a running one keeps its current keys."""
+    """A file of API keys or admin tokens is invalid; the service does not start with it."""
 
     code = "invalid_api_keys"
 
@@ -230,6 +236,7 @@ STATUSES: dict[type[Exception], Status] = {
     MethodError: Status(405, "The path does not take this method"),
     UnauthorizedError: Status(401, "The API key or the admin token is missing or wrong"),
     CrossOriginError: Status(400, "Pages of this origin may not send this request"),
+    ForbiddenError: Status(403, "The key or token may not do this"),
     UnknownBundleError: Status(404, "There is no such bundle"),
     UnknownVersionError: Status(404, "No such version is loaded"),
     RevisionConflictError: Status(409, "It has been changed meanwhile"),

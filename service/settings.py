@@ -90,8 +90,13 @@ class AdminOptions:
     """Who may change what is served, and which folder holds the bundles that may be loaded."""
 
     token: str | None
+    tokens_file: Path | None
     port: int | None
     bundles_root: Path | None
+
+    @property
+    def is_enabled(self) -> bool:
+        return self.token is not None or self.tokens_file is not None
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,10 @@ class TraceOptions:
 
     endpoint: str | None
     sample_ratio: float
+
+
+SECRETS = ("admin_token", "redis_url", "redis_password")
+"""Settings that may also be given by a file, named in the variable with `_FILE` at its end."""
 
 
 class Settings(BaseSettings):
@@ -170,7 +179,12 @@ class Settings(BaseSettings):
         description="JSON list of the origins whose pages may call the service, or of `*` alone (default: none).",
     )
     admin_token: SecretStr | None = Field(
-        default=None, min_length=1, description="Bearer token for /admin (default: /admin is disabled)."
+        default=None,
+        min_length=16,
+        description="Bearer token for /admin with all rights (default: /admin is disabled without a tokens file).",
+    )
+    admin_tokens_file: Path | None = Field(
+        default=None, description="File of named tokens for /admin and their rights (default: none)."
     )
     admin_port: int | None = Field(
         default=None, ge=0, le=65535, description="Port of /admin and /metrics (default: the public port)."
@@ -234,7 +248,9 @@ class Settings(BaseSettings):
     @property
     def admin_options(self) -> AdminOptions:
         token = None if self.admin_token is None else self.admin_token.get_secret_value()
-        return AdminOptions(token=token, port=self.admin_port, bundles_root=self.bundles_root)
+        return AdminOptions(
+            token=token, tokens_file=self.admin_tokens_file, port=self.admin_port, bundles_root=self.bundles_root
+        )
 
     @property
     def private_folders(self) -> tuple[Path, ...]:
@@ -251,8 +267,8 @@ class Settings(BaseSettings):
             redis=self._redis_address() if self.journal == REDIS_JOURNAL else None,
             service_id=self.service_id,
             path=beside if self.journal is None else Path(self.journal),
-            is_wanted=self.admin_token is not None or self.journal is not None,
-            is_written=self.admin_token is not None,
+            is_wanted=self.admin_options.is_enabled or self.journal is not None,
+            is_written=self.admin_options.is_enabled,
         )
 
     @property
@@ -314,16 +330,34 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
     Raises SettingsError that names each unknown variable, missing setting and bad value.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known |= {f"{PREFIX}{name.upper()}_FILE" for name in SECRETS}
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
     if unknown:
         raise SettingsError(f"unknown setting {', '.join(unknown)}: remove it or use one of {', '.join(sorted(known))}")
-    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    given = _secrets_of_files() | {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
         return Settings(**given)  # type: ignore[arg-type]  # pydantic checks what the types cannot
     except ValidationError as error:
         raise SettingsError(
             "; ".join(_line(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors())
         ) from error
+
+
+def _secrets_of_files() -> dict[str, str]:
+    """Secrets whose `…_FILE` variable names a file, as container platforms mount them. Raises SettingsError."""
+    found = {}
+    for name in SECRETS:
+        variable = f"{PREFIX}{name.upper()}"
+        path = os.environ.get(f"{variable}_FILE")
+        if path is None:
+            continue
+        if variable in os.environ:
+            raise SettingsError(f"{variable} and {variable}_FILE are both set; set one of them")
+        try:
+            found[name] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{variable}_FILE is {path!r}, which cannot be read as text: {error}") from error
+    return found
 
 
 def _line(location: tuple[int | str, ...], message: str, value: object) -> str:

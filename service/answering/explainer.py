@@ -14,7 +14,7 @@ from model.engine.protocol import GeneratedText
 from model.planning.explanations import plan_explanation
 from model.prompts.templates import TEMPLATES
 from service.answering.image_features import fetch_features
-from service.batching.job import Job
+from service.batching.job import Job, size_of
 from service.batching.lanes import Lanes
 from service.batching.shares import Client
 from service.observability.metrics import Metrics
@@ -114,10 +114,11 @@ class Explainer:
         lease = trace.hold(self._domains.lease(request.domain, key, is_ranking=False))
         domain = lease.version.domain
         trace.domain = domain.name
-        client = Client(trace.client)
+        client = Client(trace.client, trace.share)
         self._lanes.text.check(deadline, client=client)  # reject before planning
         with trace.stage("plan"):
             plan = plan_explanation(domain, request)
+        trace.charge(size_of(plan))
         with trace.stage("features"):
             plan = await fetch_features(lease.version, plan)
         trace.note_degraded((*plan.degraded, *domain.degraded))

@@ -85,11 +85,12 @@ class Recommender:
         deadline = time.monotonic() + deadline_s
         domain = version.domain
         trace.domain = domain.name
-        lane, client = self._lanes.ranking, Client(trace.client)
+        lane, client = self._lanes.ranking, Client(trace.client, trace.share)
         cost = _cost(domain, request)
         cost.check(self._limits.max_tokens)
-        load = ExpectedLoad.of(cost) if cost.num_prompts > 1 else None
-        lane.check(deadline, load, client)  # reject before planning
+        load = ExpectedLoad.of(cost)
+        lane.check(deadline, load if cost.num_prompts > 1 else None, client)  # reject before planning
+        trace.charge(load.size)
         with trace.stage("plan"):
             plan = await _planned(domain, request, cost)
         if isinstance(plan, RankingPlan) and request.num_beams is None:

@@ -1,110 +1,112 @@
-"""API keys, compared by digest. Their file may change at any time.
-
-A line of the file is `{"id": "shop", "sha256": "…"}`; two lines share an id while a client rotates its key. The digest
-is plain SHA-256: keys are 256 random bits, so brute force is infeasible, and a slow password hash would only slow
-requests down. Knows no web framework.
-"""
+"""API keys, and what each may do."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import logging
-import os
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from limits import parse_many
+from pydantic import Field, ValidationError, field_validator
 
-from service.errors import ApiKeysError, UnauthorizedError
+from service.errors import ApiKeysError, ForbiddenError, UnauthorizedError
+from service.http.credentials import Credential, CredentialsFile, Kind, digest_of, new_secret
 
-logger = logging.getLogger(__name__)
-
-ID_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
-KEY_PREFIX = "vip5_"  # lets secret scanners recognise a leaked key
-NUM_KEY_BYTES = 32
-MAX_FILE_BYTES = 1 << 20
+KEY_PREFIX = "vip5_"
 SCHEME = "bearer"
 
-Signature: TypeAlias = tuple[int, int, int]
+RouteScope: TypeAlias = Literal["recommend", "explain", "browse", "users"]
+DEFAULT_ROUTES: tuple[RouteScope, ...] = ("recommend", "explain", "browse")
+"""Names of users are personal data: a key must say that it may read them."""
 
 
-class KeyLine(BaseModel):
-    """A line of the file: the client's id and the digest of its key."""
+class ApiKey(Credential):
+    """A line of the file of API keys."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+    domains: Annotated[tuple[str, ...] | None, Field(strict=False)] = None
+    """Domains that the key may use; None for all."""
+    routes: Annotated[tuple[RouteScope, ...], Field(strict=False)] = DEFAULT_ROUTES
+    share: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
+    """Weight of the key's share of the engine while several keys wait."""
+    quota: str | None = None
+    """Most tokens of prompts and texts, such as `1000000/hour`; None for no limit."""
 
-    id: Annotated[str, Field(pattern=ID_PATTERN)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    @field_validator("quota")
+    @classmethod
+    def _check_quota(cls, quota: str | None) -> str | None:
+        if quota is not None:
+            try:
+                parse_many(quota)
+            except ValueError as error:
+                raise ValueError("write a number of tokens per unit of time, such as 1000000/hour") from error
+        return quota
+
+    def require_route(self, route: RouteScope) -> None:
+        """Raises ForbiddenError."""
+        if route not in self.routes:
+            raise ForbiddenError(
+                f"the key {self.id!r} may use the routes {', '.join(self.routes) or '(none)'}, and this needs {route}; "
+                "use a key that has it"
+            )
+
+    def allows_domain(self, domain: str) -> bool:
+        return self.domains is None or domain in self.domains
+
+    def require_domain(self, domain: str) -> None:
+        """Raises ForbiddenError."""
+        if not self.allows_domain(domain):
+            raise ForbiddenError(
+                f"the key {self.id!r} may use the domains {', '.join(self.domains or ()) or '(none)'}, and this needs "
+                f"{domain!r}; use a key that has it"
+            )
 
 
-@dataclass(frozen=True)
-class NewKey:
+KIND = Kind(ApiKey, noun="API keys", command="vip5 keys new --id NAME", event="api_keys")
+
+
+class NewKey(NamedTuple):
     """A new key, to be shown once, and its line in the file."""
 
     key: str
     line: str
 
 
-def new_key(key_id: str) -> NewKey:
-    """A random key for a client. Raises ApiKeysError if the id is invalid."""
-    key = KEY_PREFIX + secrets.token_urlsafe(NUM_KEY_BYTES)
+def new_key(key_id: str, **options: object) -> NewKey:
+    """A random key for a client; `options` are further fields of its line. Raises ApiKeysError if one is invalid."""
+    key = new_secret(KEY_PREFIX)
+    given = {name: value for name, value in options.items() if value is not None}
     try:
-        line = KeyLine(id=key_id, sha256=_digest_of(key))
+        line = ApiKey.model_validate({"id": key_id, "sha256": digest_of(key)} | given)
     except ValidationError as error:
+        fault = error.errors(include_input=False)[0]
+        if fault["loc"] != ("id",):
+            raise ApiKeysError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
         raise ApiKeysError(
             f"{key_id!r} is not a valid key id; use 1 to 64 letters, digits, dots, hyphens and underscores"
         ) from error
-    return NewKey(key, line.model_dump_json())
+    return NewKey(key, line.model_dump_json(exclude_unset=True))
 
 
 class ApiKeys:
-    """The keys of a file, reloaded when it changes. The last valid keys stay in use while the file is invalid."""
+    """The keys of a file, which may change at any time."""
 
     def __init__(self, path: Path) -> None:
         """Raises ApiKeysError."""
-        self._path = path
-        self._signature = _signature_of(path)
-        self._lines = _read(path)
-        self._problem: str | None = None
+        self._file = CredentialsFile(path, KIND)
 
     @property
     def problems(self) -> Sequence[str]:
-        """Why the file's current content is not in use, if so."""
-        self._refresh()
-        return () if self._problem is None else (self._problem,)
+        """What is wrong with the file."""
+        return self._file.problems
 
-    def check(self, authorization: str | None, api_key: str | None) -> str:
-        """The id of the client whose key is in the Authorization or X-API-Key header. Raises UnauthorizedError."""
-        self._refresh()
-        digest = _digest_of(_presented_key(authorization, api_key))
-        found: str | None = None
-        for line in self._lines:  # no early exit: the time must not depend on which key matches
-            if hmac.compare_digest(line.sha256, digest):
-                found = line.id
+    def check(self, authorization: str | None, api_key: str | None) -> ApiKey:
+        """The key in the Authorization or X-API-Key header. Raises UnauthorizedError."""
+        found = self._file.find(_presented_key(authorization, api_key))
         if found is None:
             raise UnauthorizedError(
                 "the API key is missing or invalid; send it as Authorization: Bearer KEY or X-API-Key: KEY"
             )
         return found
-
-    def _refresh(self) -> None:
-        """Reload a changed file. The check costs microseconds, so every request makes it: revocation is immediate."""
-        try:
-            signature = _signature_of(self._path)
-            if signature == self._signature:
-                return
-            self._lines = _read(self._path)
-        except ApiKeysError as error:
-            if self._problem != str(error):
-                logger.error("api_keys_refused", extra={"reason": str(error)})  # noqa: TRY400  # a traceback would add nothing
-            self._problem = str(error)
-            return
-        self._signature, self._problem = signature, None
-        logger.info("api_keys_read", extra={"num_keys": len(self._lines)})
 
 
 def _presented_key(authorization: str | None, api_key: str | None) -> str:
@@ -112,45 +114,3 @@ def _presented_key(authorization: str | None, api_key: str | None) -> str:
     if scheme.lower() == SCHEME:
         return credentials.strip()
     return (api_key or "").strip()
-
-
-def _digest_of(key: str) -> str:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _signature_of(path: Path) -> Signature:
-    try:
-        found = os.stat(path)  # noqa: PTH116  # twice as fast as Path.stat, on every request
-    except OSError as error:
-        raise ApiKeysError(f"the API keys file {path} cannot be read: {error.strerror}") from error
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def _read(path: Path) -> tuple[KeyLine, ...]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ApiKeysError(f"the API keys file {path} cannot be read: {error.strerror}") from error
-    if len(content) > MAX_FILE_BYTES:
-        raise ApiKeysError(f"the API keys file {path} is larger than {MAX_FILE_BYTES} bytes; remove keys")
-    lines = tuple(_line_of(path, number, text) for number, text in enumerate(content.splitlines(), 1) if text.strip())
-    if not lines:
-        raise ApiKeysError(f"the API keys file {path} contains no key; add a line printed by vip5 keys new --id NAME")
-    if len({line.sha256 for line in lines}) < len(lines):
-        raise ApiKeysError(
-            f"the API keys file {path} contains the same key twice; create one per client with vip5 keys new"
-        )
-    return lines
-
-
-def _line_of(path: Path, number: int, text: bytes) -> KeyLine:
-    try:
-        return KeyLine.model_validate_json(text)
-    except ValidationError as error:
-        fault = error.errors(include_input=False)[0]
-        field = ".".join(map(str, fault["loc"])) or "the line"
-        raise ApiKeysError(
-            f"line {number} of the API keys file {path} is invalid: {field}: {fault['msg']}; create lines with "
-            "vip5 keys new"
-        ) from None  # the cause would quote the line, which may be a key put there by mistake

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from service.answering.opening import open_journal
 from service.answering.readiness import Readiness, warm_up
 from service.answering.service import Loader, load, open_service
-from service.http.admin_token import AdminToken
+from service.http.admin_tokens import AdminTokens
 from service.http.api_keys import ApiKeys
 from service.http.app_state import AppState, set_state
 from service.http.body_budget import BodyBudget
@@ -21,7 +21,7 @@ from service.http.docs_page import install_docs
 from service.http.openapi import install_openapi, operation_id, problems
 from service.http.private_paths import PrivatePaths
 from service.http.problems import install_problem_handlers
-from service.http.rate_limits import RateLimits
+from service.http.rate_limits import Quotas, RateLimits
 from service.http.request_context import RequestContext
 from service.http.route_classes import SECURITY
 from service.http.routes import admin, domains, explain, health, metrics, recommend
@@ -48,7 +48,7 @@ def create_app(settings: Settings, loader: Loader = load, traces: Traces | None 
         summary="Multimodal generative recommendation",
         lifespan=_lifespan(settings, state, loader, traces),
     )
-    security, refusals = (SECURITY, problems(401)) if state.api_keys else ([], {})
+    security, refusals = (SECURITY, problems(401, 403)) if state.api_keys else ([], {})
     for module in (recommend, explain, domains):
         app.include_router(module.router, dependencies=security, responses=refusals)
     app.include_router(health.router)
@@ -56,7 +56,7 @@ def create_app(settings: Settings, loader: Loader = load, traces: Traces | None 
         state.admin_app = _new_app(state, traces, CrossOrigin(), title="vip5-serve: administration")
     admin_app = state.admin_app or app
     admin_app.include_router(metrics.router)
-    if state.admin_token is not None:
+    if state.admin_tokens is not None:
         admin_app.include_router(admin.router)
     for each in {app, admin_app}:
         install_openapi(each)
@@ -65,14 +65,15 @@ def create_app(settings: Settings, loader: Loader = load, traces: Traces | None 
 
 
 def _new_state(settings: Settings) -> AppState:
-    token = settings.admin_options.token
+    admin = settings.admin_options
     return AppState(
         metrics=Metrics(),
         readiness=Readiness(),
         liveness=Liveness(settings.stall_s),
         api_keys=None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file),
         rate_limits=None if settings.rate_limit is None else RateLimits(settings.rate_limit),
-        admin_token=None if token is None else AdminToken(token),
+        quotas=Quotas(),
+        admin_tokens=AdminTokens(admin.token, admin.tokens_file) if admin.is_enabled else None,
         body_budget=BodyBudget(settings.max_bodies_bytes),
         max_body_bytes=settings.request_limits.max_body_bytes,
         receive_s=settings.receive_s,
@@ -88,7 +89,11 @@ def _lifespan(settings: Settings, state: AppState, loader: Loader, traces: Trace
         async with open_service(settings, state.metrics, state.liveness, loader, journal) as service:
             state.running_service = service
             readiness = state.readiness
-            readiness.degraded = lambda: [*service.problems(), *(state.api_keys.problems if state.api_keys else ())]
+            credentials = [each for each in (state.api_keys, state.admin_tokens) if each is not None]
+            readiness.degraded = lambda: [
+                *service.problems(),
+                *(text for each in credentials for text in each.problems),
+            ]
             readiness.await_domains(service.domains.stable)
             versions = list(service.domains.stable.values())
             warming = asyncio.create_task(warm_up(readiness, service.recommender, versions))

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from service.answering.readiness import Readiness
 from service.answering.service import Service
-from service.http.admin_token import AdminToken
+from service.http.admin_tokens import AdminTokens
 from service.http.api_keys import ApiKeys
 from service.http.body_budget import BodyBudget
 from service.http.cross_origin import CrossOrigin
@@ -18,7 +18,7 @@ from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics
 
 if TYPE_CHECKING:
-    from service.http.rate_limits import RateLimits
+    from service.http.rate_limits import Quotas, RateLimits
 
 
 @dataclass(eq=False)
@@ -30,7 +30,8 @@ class AppState:
     liveness: Liveness
     api_keys: ApiKeys | None
     rate_limits: RateLimits | None
-    admin_token: AdminToken | None
+    quotas: Quotas
+    admin_tokens: AdminTokens | None
     body_budget: BodyBudget
     max_body_bytes: int
     receive_s: float

@@ -1,4 +1,4 @@
-"""Rate limits per client, counted in this process."""
+"""Rate limits per client and quotas per key, counted in this process."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from service.errors import RateLimitedError
+from service.http.api_keys import ApiKey
 from service.http.app_state import state_of
+from service.http.callers import client_identity
 
 SCOPE = "requests"
+QUOTA_SCOPE = "tokens"
 
 
 class RateLimits:
@@ -36,16 +39,27 @@ class RateLimits:
                 )
 
 
+class Quotas:
+    """Limits on the work of each key, in tokens."""
+
+    def __init__(self) -> None:
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    def charge(self, key: ApiKey, num_tokens: int) -> None:
+        """Count a request's tokens. Raises RateLimitedError if they exceed the key's quota, and counts none then."""
+        for item in parse_many(key.quota or ""):
+            if not self._limiter.hit(item, QUOTA_SCOPE, key.id, cost=num_tokens):
+                reset_time, left = self._limiter.get_window_stats(item, QUOTA_SCOPE, key.id)
+                retry_after_s = max(1, math.ceil(reset_time - time.time()))
+                raise RateLimitedError(
+                    f"the request costs about {num_tokens} tokens, and the key {key.id!r} has {left} left of its quota "
+                    f"of {item}; retry in {retry_after_s} s, or send less",
+                    retry_after_s=retry_after_s,
+                )
+
+
 def check_rate(request: Request) -> None:
     """Raises RateLimitedError."""
     limits = state_of(request.app).rate_limits
     if limits is not None:
         limits.check(client_identity(request))
-
-
-def client_identity(request: Request) -> str:
-    """The API key's id if one was checked, else the client's address."""
-    key_id: str | None = getattr(request.state, "api_key_id", None)
-    if key_id is not None:
-        return f"key {key_id}"
-    return f"address {request.client.host if request.client else 'unknown'}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import Depends, Request
 from fastapi.params import Depends as Dependency
@@ -11,9 +11,10 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from service.http.api_keys import RouteScope
 from service.http.app_state import state_of
+from service.http.callers import note_key
 from service.http.json_body import with_json_body
-from service.http.problems import trace_of
 from service.http.rate_limits import check_rate
 
 API_KEY = "X-API-Key"
@@ -52,25 +53,51 @@ class RateLimitedRoute(APIRoute):
 
 
 class ApiKeyRoute(APIRoute):
-    """A route that requires an API key, if API keys are configured."""
+    """A route that requires an API key with the route's scope, if API keys are configured."""
+
+    scope: ClassVar[RouteScope]
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
+        scope = self.scope
 
         async def check_and_handle(request: Request) -> Response:
             keys = state_of(request.app).api_keys
             if keys is not None:
                 headers = request.headers
-                key_id = keys.check(headers.get("Authorization"), headers.get(API_KEY))
-                request.state.api_key_id = trace_of(request).client = key_id
+                key = keys.check(headers.get("Authorization"), headers.get(API_KEY))
+                note_key(request, key)
+                key.require_route(scope)
             return await handler(request)
 
         return check_and_handle
 
 
-class ApiKeyJsonRoute(ApiKeyRoute, RateLimitedRoute, JsonRoute):
-    """A route that requires an API key, has a rate limit and then a JSON body."""
+class RecommendRoute(ApiKeyRoute, RateLimitedRoute, JsonRoute):
+    """A request for recommendations."""
+
+    scope = "recommend"
 
 
-class ApiKeySearchRoute(ApiKeyRoute, RateLimitedRoute):
-    """A route that requires an API key and has a rate limit, because it searches."""
+class ExplainRoute(ApiKeyRoute, RateLimitedRoute, JsonRoute):
+    """A request for an explanation."""
+
+    scope = "explain"
+
+
+class BrowseRoute(ApiKeyRoute):
+    """What is served."""
+
+    scope = "browse"
+
+
+class ItemsRoute(ApiKeyRoute, RateLimitedRoute):
+    """A search of items."""
+
+    scope = "browse"
+
+
+class UsersRoute(ApiKeyRoute, RateLimitedRoute):
+    """A search of users, whose names it shows."""
+
+    scope = "users"

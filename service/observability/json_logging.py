@@ -40,6 +40,7 @@ def log_request(trace: RequestTrace, status: int, duration_s: float) -> None:
     fields = {
         "request_id": trace.request_id,
         "trace_id": trace.trace_id,
+        "key_id": trace.client or None,
         "route": trace.route,
         "domain": trace.domain,
         "status": status,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -31,7 +31,11 @@ class RequestTrace:
     route: str = "unmatched"
     domain: str = ""
     client: str = ""
-    """The id of the request's API key, for fair shares."""
+    """The id of the request's API key, if it has one."""
+    share: float = 1.0
+    """Weight of the client's share of the engine."""
+    charge: Callable[[int], None] = field(default=lambda _: None, repr=False)
+    """Counts tokens against the client's quota. Raises RateLimitedError."""
     num_items: int | None = None
     num_invalid: int = 0
     degraded: tuple[DegradationKind, ...] = ()

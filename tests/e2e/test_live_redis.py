@@ -90,7 +90,7 @@ async def test_of_two_changes_at_once_both_are_made_unless_one_expects_what_is_n
         async def expecting(shop: Shop) -> int:
             response = await shop.client.patch(
                 "/admin/domains/toys/catalog",
-                headers={"Authorization": "Bearer open-sesame"},
+                headers={"Authorization": "Bearer open-sesame-open-sesame"},
                 json={"deactivate": ["item-8"], "expected_revision": 12},
             )
             return response.status_code

@@ -75,7 +75,7 @@ def test_the_page_can_be_pasted_from_the_first_request_to_the_end(workplace: Pat
     assert '"exact_prefix"' in pasted.stdout
     assert '"catalog_revision":2' in pasted.stdout
     (key,) = re.findall(r"key:  (\S+)", pasted.stdout)
-    assert ApiKeys(workplace / "keys.jsonl").check(None, key) == "shop"
+    assert ApiKeys(workplace / "keys.jsonl").check(None, key).id == "shop"
 
 
 def _roles(admin_url: str) -> dict[str, str]:

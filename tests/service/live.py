@@ -32,7 +32,7 @@ from tests.engines import DisguisedEngine
 from tests.service.conftest import client_of
 from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, random_tensors, tiny_catalog, tiny_features, tiny_tokenizer
 
-TOKEN = "open-sesame"
+TOKEN = "open-sesame-open-sesame"
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 ASK: dict[str, Any] = {"domain": "toys", "history": ["item-1", "item-2"], "user_id": "u1", "k": 5}
 WIDER: DomainLayout = replace(TINY_LAYOUT, bottleneck=6, visual_tokens=3, category_rows=20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import logging
 import os
@@ -18,7 +19,7 @@ from service.errors import ApiKeysError, UnauthorizedError
 from service.http.api_keys import KEY_PREFIX, ApiKeys, NewKey, new_key
 from service.http.app import create_app
 from service.http.app_state import state_of
-from service.http.rate_limits import client_identity
+from service.http.callers import client_identity
 from service.settings import Settings
 from tests.service.conftest import client_of
 from tests.service.test_bad_input import check_problem
@@ -162,38 +163,86 @@ async def test_keys_come_and_go_while_it_runs(client: httpx.AsyncClient, file: P
     assert (await client.get("/domains", headers=bearer(other.key))).status_code == 200
 
 
-async def test_a_file_that_is_broken_or_gone_leaves_the_last_good_keys_and_says_so(
+async def test_a_broken_line_voids_itself_and_undoes_no_revocation(
     client: httpx.AsyncClient, file: Path, shop_key: NewKey, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fallen = shop_key.key
+    fallen = new_key("fallen")
+    other = new_key("other")
+    write(file, [shop_key.line, fallen.line])
+    assert (await client.get("/domains", headers=bearer(fallen.key))).status_code == 200
     with caplog.at_level(logging.INFO):
-        write(file, [shop_key.line, fallen])  # a key where its digest should be
+        write(file, [other.line, fallen.key])  # a key where its digest should be; the others' lines were removed
         for _ in range(2):
-            assert (await client.get("/domains", headers=bearer(shop_key.key))).status_code == 200
+            assert (await client.get("/domains", headers=bearer(other.key))).status_code == 200
+        for revoked in (shop_key, fallen):
+            assert (await client.get("/domains", headers=bearer(revoked.key))).status_code == 401
         (told,) = (await client.get("/health/ready")).json()["degraded"]
-        file.unlink()
-        assert (await client.get("/domains", headers=bearer(shop_key.key))).status_code == 200
-        (gone,) = (await client.get("/health/ready")).json()["degraded"]
-        write(file, [shop_key.line])
+        write(file, [other.line])
         assert (await client.get("/health/ready")).json()["degraded"] == []
 
-    assert "line 2 of the API keys file" in told
-    assert "cannot be read: No such file" in gone
-    events = [record.getMessage() for record in caplog.records if record.name == "service.http.api_keys"]
-    assert events == ["api_keys_refused", "api_keys_refused", "api_keys_read"], "once for each reason"
-    assert fallen not in told
-    assert not any(fallen in str(vars(record)) for record in caplog.records)
+    assert "line 2 of the API keys file keys.jsonl is invalid and admits nobody" in told
+    assert str(file.parent) not in told
+    events = [record.getMessage() for record in caplog.records if record.name == "service.http.credentials"]
+    assert events == ["api_keys_read", "api_keys_refused", "api_keys_read"], "once for each reason"
+    assert fallen.key not in told
+    assert not any(fallen.key in str(vars(record)) for record in caplog.records)
+
+
+@pytest.mark.parametrize("empties", [True, False], ids=["empty", "removed"])
+async def test_an_empty_or_removed_file_admits_nobody_and_says_so(
+    client: httpx.AsyncClient, file: Path, shop_key: NewKey, *, empties: bool
+) -> None:
+    assert (await client.get("/domains", headers=bearer(shop_key.key))).status_code == 200
+    if empties:
+        write(file, [])
+    else:
+        file.unlink()
+    for _ in range(2):
+        assert (await client.get("/domains", headers=bearer(shop_key.key))).status_code == 401
+    (told,) = (await client.get("/health/ready")).json()["degraded"]
+    assert "nobody is admitted" in told
+    write(file, [shop_key.line])
+    assert (await client.get("/domains", headers=bearer(shop_key.key))).status_code == 200
+    assert (await client.get("/health/ready")).json()["degraded"] == []
+
+
+async def test_keys_stay_while_their_file_cannot_be_read(
+    client: httpx.AsyncClient, file: Path, shop_key: NewKey
+) -> None:
+    file.unlink()
+    file.mkdir()  # as a mount that went wrong
+    assert (await client.get("/domains", headers=bearer(shop_key.key))).status_code == 200
+    (told,) = (await client.get("/health/ready")).json()["degraded"]
+    assert "cannot be read" in told
+    file.rmdir()
+    assert (await client.get("/domains", headers=bearer(shop_key.key))).status_code == 401
+
+
+def test_a_service_starts_with_an_empty_file_and_admits_nobody(tmp_path: Path) -> None:
+    keys = ApiKeys(write(tmp_path / "keys.jsonl", []))
+    (told,) = keys.problems
+    assert "is empty, so nobody is admitted" in told
+    with pytest.raises(UnauthorizedError):
+        keys.check(None, None)
+
+
+async def test_the_digest_of_nothing_admits_nobody(client: httpx.AsyncClient, file: Path, shop_key: NewKey) -> None:
+    nothing = hashlib.sha256(b"").hexdigest()
+    write(file, [shop_key.line, f'{{"id": "anyone", "sha256": "{nothing}"}}'])
+    for headers in ({}, bearer(""), {"X-API-Key": ""}, {"Authorization": "Bearer "}):
+        assert (await client.get("/domains", headers=headers)).status_code == 401
+    (told,) = (await client.get("/health/ready")).json()["degraded"]
+    assert "digest of an empty secret" in told
 
 
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ([], "contains no key"),
         (['{"id": "shop"}'], "line 1 .* sha256: Field required"),
         (['{"id": "shop", "sha256": "abc"}'], "line 1 .* sha256"),
         ([new_key("a").line, '{"id": "a b", "sha256": "' + "0" * 64 + '"}'], "line 2 .* id"),
         ([new_key("a").line + ","], "line 1"),
-        ([f'{{"id": "{name}", "sha256": "{"0" * 64}"}}' for name in "ab"], "the same key twice"),
+        ([f'{{"id": "{name}", "sha256": "{"0" * 64}"}}' for name in "ab"], "the same secret as another line"),
     ],
 )
 def test_a_bad_file_stops_the_start(tmp_path: Path, lines: list[str], words: str) -> None:

@@ -48,7 +48,7 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_path_is_documented(settings: Settings, runtime: Runtime) -> None:
-    app = create_app(settings.model_copy(update={"admin_token": SecretStr("x")}), lambda _: runtime)
+    app = create_app(settings.model_copy(update={"admin_token": SecretStr("x" * 16)}), lambda _: runtime)
     assert "/admin/drain" in app.openapi()["paths"]
     for path in app.openapi()["paths"]:
         assert path.replace("/domains/{name}/users", "…/users") in PAGE

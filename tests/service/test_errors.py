@@ -24,6 +24,7 @@ EXPECTED = {
     "invalid_catalog": 422,
     "invalid_input": 422,
     "journal_unavailable": 503,
+    "forbidden": 403,
     "head_too_large": 431,
     "malformed_body": 400,
     "malformed_request": 400,

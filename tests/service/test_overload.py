@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from model.planning.runtime import Runtime
 from service.http.app import create_app
 from service.http.app_state import state_of
-from service.http.rate_limits import client_identity
+from service.http.callers import client_identity
 from service.settings import Settings, SettingsError, load_settings
 from tests.service.conftest import client_of
 from tests.service.test_bad_input import check_problem

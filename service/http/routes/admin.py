@@ -13,10 +13,12 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from model.errors import InputError
+from service.http.admin_tokens import Right
 from service.http.app_state import state_of
 from service.http.dependencies import DomainPath, Trace, service_of
 from service.http.json_body import with_json_body
 from service.http.openapi import problems
+from service.http.problems import trace_of
 from service.schemas.admin import (
     AdminDomainBody,
     AdminDomainsAnswer,
@@ -39,16 +41,26 @@ from service.versions.domains import Serving
 MAX_DIGITS = 18
 
 
+def right_of(path: str, methods: set[str]) -> Right:
+    """What a token must be allowed for this path."""
+    if methods <= {"GET", "HEAD"}:
+        return "read"
+    return "catalog" if path.endswith(("/catalog", "/features")) else "roles"
+
+
 class AdminRoute(APIRoute):
-    """A route that checks the admin token before anything else; bodies are JSON."""
+    """A route that checks the admin token and its right before anything else; bodies are JSON."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
+        right = right_of(self.path, self.methods or set())
 
         async def check_and_handle(request: Request) -> Response:
-            token = state_of(request.app).admin_token
-            assert token is not None, "/admin is served only with a token"
-            token.check(request.headers.get("authorization", ""))
+            tokens = state_of(request.app).admin_tokens
+            assert tokens is not None, "/admin is served only with a token"
+            token = tokens.check(request.headers.get("authorization", ""))
+            trace_of(request).client = token.id
+            token.require(right)
             return await handler(await with_json_body(request) if self.body_field else request)
 
         return check_and_handle
@@ -59,7 +71,7 @@ router = APIRouter(
     tags=["admin"],
     route_class=AdminRoute,
     dependencies=[Depends(HTTPBearer(auto_error=False, description="The admin token."))],
-    responses=problems(401, 500),
+    responses=problems(401, 403, 500),
 )
 DOMAIN = "/domains/{name}"
 CHANGE_ERRORS = problems(400, 404, 408, 409, 413, 415, 422, 503)

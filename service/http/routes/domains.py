@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model.network.config import Task
 from model.prompts.templates import templates_of
+from service.http.callers import key_of, require_domain
 from service.http.dependencies import DomainPath, Trace, service_of
 from service.http.openapi import problems
-from service.http.route_classes import ApiKeyRoute, ApiKeySearchRoute
+from service.http.route_classes import BrowseRoute, ItemsRoute, UsersRoute
 from service.schemas.domains import (
     CatalogItem,
     DomainBody,
@@ -26,8 +27,9 @@ from service.schemas.domains import (
 )
 from service.versions.domain_version import DomainVersion
 
-router = APIRouter(prefix="/domains", tags=["domains"], route_class=ApiKeyRoute, responses=problems(500))
-searches = APIRouter(route_class=ApiKeySearchRoute, responses=problems(404, 422, 429, 500))
+router = APIRouter(prefix="/domains", tags=["domains"], route_class=BrowseRoute, responses=problems(500))
+items = APIRouter(route_class=ItemsRoute, responses=problems(404, 422, 429, 500))
+users = APIRouter(route_class=UsersRoute, responses=problems(404, 422, 429, 500))
 
 
 class Page(BaseModel):
@@ -42,28 +44,32 @@ class Page(BaseModel):
 
 @router.get("")
 async def list_domains(request: Request) -> DomainsAnswer:
-    """The served domains."""
-    versions = service_of(request).domains.stable.values()
-    return DomainsAnswer(domains=[_domain_body(version) for version in versions])
+    """The served domains that the key may use."""
+    key = key_of(request)
+    versions = service_of(request).domains.stable.items()
+    seen = [version for name, version in versions if key is None or key.allows_domain(name)]
+    return DomainsAnswer(domains=[_domain_body(version) for version in seen])
 
 
 @router.get("/{name}", responses=problems(404))
 async def show_domain(name: DomainPath, request: Request, trace: Trace) -> DomainBody:
     """One domain."""
+    require_domain(request, name)
     version = service_of(request).domains.version(name)
     trace.domain = version.domain.name
     return _domain_body(version)
 
 
-@searches.get("/{name}/items")
+@items.get("/{name}/items")
 async def list_items(name: DomainPath, page: Annotated[Page, Query()], request: Request, trace: Trace) -> ItemsAnswer:
     """A page of the catalog."""
+    require_domain(request, name)
     domain = service_of(request).domains.domain(name)
     trace.domain = domain.name
     catalog = domain.catalog
     # In a thread, because searching a large catalog would block the event loop.
     rows, total = await asyncio.to_thread(catalog.search, page.q, page.offset, page.limit)
-    items = [
+    shown = [
         CatalogItem(
             item_id=catalog.item_ids[row],
             title=catalog.titles[row],
@@ -73,22 +79,24 @@ async def list_items(name: DomainPath, page: Annotated[Page, Query()], request: 
         )
         for row in map(int, rows)
     ]
-    return ItemsAnswer(items=items, total=total, offset=page.offset)
+    return ItemsAnswer(items=shown, total=total, offset=page.offset)
 
 
-@searches.get("/{name}/users")
+@users.get("/{name}/users")
 async def list_users(name: DomainPath, page: Annotated[Page, Query()], request: Request, trace: Trace) -> UsersAnswer:
     """A page of the known users; empty if the bundle has no users table."""
+    require_domain(request, name)
     domain = service_of(request).domains.domain(name)
     trace.domain = domain.name
     if domain.users is None:
         return UsersAnswer(users=[], total=0, offset=page.offset)
-    users, total = await asyncio.to_thread(domain.users.search, page.q, page.offset, page.limit)
-    known = [KnownUser(user_id=user.user_id, name=user.name) for user in users]
+    found, total = await asyncio.to_thread(domain.users.search, page.q, page.offset, page.limit)
+    known = [KnownUser(user_id=user.user_id, name=user.name) for user in found]
     return UsersAnswer(users=known, total=total, offset=page.offset)
 
 
-router.include_router(searches)
+router.include_router(items)
+router.include_router(users)
 
 
 def _domain_body(version: DomainVersion) -> DomainBody:

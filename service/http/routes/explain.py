@@ -13,10 +13,11 @@ from starlette.types import Receive, Scope, Send
 from model.errors import Vip5Error
 from service.answering.explainer import RunningExplanation
 from service.errors import code_of, problem_of
+from service.http.callers import require_domain
 from service.http.dependencies import Trace, ready_service_of
 from service.http.openapi import problems
 from service.http.responses import while_connected
-from service.http.route_classes import ApiKeyJsonRoute
+from service.http.route_classes import ExplainRoute
 from service.observability.trace import RequestTrace
 from service.schemas.examples import TOKEN_EVENT
 from service.schemas.explanation import EventName, ExplanationAnswer, ExplanationRequest, TokenEvent
@@ -35,7 +36,7 @@ EVENT_SCHEMA = {
 
 router = APIRouter(
     tags=["explain"],
-    route_class=ApiKeyJsonRoute,
+    route_class=ExplainRoute,
     responses=problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504)
     | {200: {"content": {EVENT_STREAM: {"schema": EVENT_SCHEMA}}}},
 )
@@ -44,6 +45,7 @@ router = APIRouter(
 @router.post("/explain", response_model=ExplanationAnswer)
 async def explain(body: ExplanationRequest, request: Request, trace: Trace) -> ExplanationAnswer | StreamingResponse:
     """Explain why a user would like an item. With `stream`: `token` events, then `done` with the answer, or `error`."""
+    require_domain(request, body.domain)
     explainer = ready_service_of(request).explainer
     if not body.stream:
         return await while_connected(request, explainer.explain(body, trace))

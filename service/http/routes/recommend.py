@@ -5,16 +5,17 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from service.http.callers import require_domain
 from service.http.dependencies import Trace, ready_service_of
 from service.http.openapi import problems
 from service.http.responses import json_response, while_connected
-from service.http.route_classes import ApiKeyJsonRoute
+from service.http.route_classes import RecommendRoute
 from service.schemas.ranking import DirectRequest, RankingAnswer, SequentialRequest
 
 router = APIRouter(
     prefix="/recommend",
     tags=["recommend"],
-    route_class=ApiKeyJsonRoute,
+    route_class=RecommendRoute,
     responses=problems(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
 )
 
@@ -22,6 +23,7 @@ router = APIRouter(
 @router.post("/sequential", response_model=RankingAnswer)
 async def recommend_sequential(body: SequentialRequest, request: Request, trace: Trace) -> Response:
     """Recommend the next items after a history."""
+    require_domain(request, body.domain)
     recommender = ready_service_of(request).recommender
     return json_response(await while_connected(request, recommender.recommend(body, trace)))
 
@@ -29,5 +31,6 @@ async def recommend_sequential(body: SequentialRequest, request: Request, trace:
 @router.post("/direct", response_model=RankingAnswer)
 async def recommend_direct(body: DirectRequest, request: Request, trace: Trace) -> Response:
     """Rank given candidates, or the whole catalog."""
+    require_domain(request, body.domain)
     recommender = ready_service_of(request).recommender
     return json_response(await while_connected(request, recommender.recommend(body, trace)))

@@ -1,0 +1,41 @@
+"""Who sends a request, and what the caller may use."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from fastapi import Request
+
+from service.http.api_keys import ApiKey
+from service.http.app_state import state_of
+from service.http.problems import trace_of
+
+
+def note_key(request: Request, key: ApiKey) -> None:
+    """The request's key, for its log line, its share of the engine and its quota."""
+    request.state.api_key = key
+    trace = trace_of(request)
+    trace.client, trace.share = key.id, key.share
+    if key.quota is not None:
+        trace.charge = partial(state_of(request.app).quotas.charge, key)
+
+
+def key_of(request: Request) -> ApiKey | None:
+    """The request's key; None if API keys are not configured."""
+    key: ApiKey | None = getattr(request.state, "api_key", None)
+    return key
+
+
+def require_domain(request: Request, domain: str) -> None:
+    """Raises ForbiddenError if the request's key may not use the domain."""
+    key = key_of(request)
+    if key is not None:
+        key.require_domain(domain)
+
+
+def client_identity(request: Request) -> str:
+    """The id of the API key if one was checked, else the client's address."""
+    key = key_of(request)
+    if key is not None:
+        return f"key {key.id}"
+    return f"address {request.client.host if request.client else 'unknown'}"
