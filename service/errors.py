@@ -197,6 +197,12 @@ class ApiKeysError(ServiceError):
     code = "invalid_api_keys"
 
 
+class AuditLogError(ServiceError):
+    """The audit log cannot be written; the service does not start."""
+
+    code = "invalid_audit_log"
+
+
 class BeamTableError(ServiceError):
     """The table of measured beam widths cannot be read; the service does not start."""
 

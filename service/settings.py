@@ -189,6 +189,9 @@ class Settings(BaseSettings):
     admin_port: int | None = Field(
         default=None, ge=0, le=65535, description="Port of /admin and /metrics (default: the public port)."
     )
+    audit_log: Path | None = Field(
+        default=None, description="File that records administrative calls and refused credentials (default: none)."
+    )
     bundles_root: Path | None = Field(default=None, description="Folder of the bundles that /admin may load.")
     journal: str | None = Field(
         default=None,

@@ -25,6 +25,7 @@ from service.http.rate_limits import Quotas, RateLimits
 from service.http.request_context import RequestContext
 from service.http.route_classes import SECURITY
 from service.http.routes import admin, domains, explain, health, metrics, recommend
+from service.observability.audit import AuditLog
 from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics
 from service.observability.tracing.traces import Traces, open_traces
@@ -74,6 +75,7 @@ def _new_state(settings: Settings) -> AppState:
         rate_limits=None if settings.rate_limit is None else RateLimits(settings.rate_limit),
         quotas=Quotas(),
         admin_tokens=AdminTokens(admin.token, admin.tokens_file) if admin.is_enabled else None,
+        audit=None if settings.audit_log is None else AuditLog(settings.audit_log),
         body_budget=BodyBudget(settings.max_bodies_bytes),
         max_body_bytes=settings.request_limits.max_body_bytes,
         receive_s=settings.receive_s,
@@ -89,10 +91,10 @@ def _lifespan(settings: Settings, state: AppState, loader: Loader, traces: Trace
         async with open_service(settings, state.metrics, state.liveness, loader, journal) as service:
             state.running_service = service
             readiness = state.readiness
-            credentials = [each for each in (state.api_keys, state.admin_tokens) if each is not None]
+            others = [each for each in (state.api_keys, state.admin_tokens, state.audit) if each is not None]
             readiness.degraded = lambda: [
                 *service.problems(),
-                *(text for each in credentials for text in each.problems),
+                *(text for each in others for text in each.problems),
             ]
             readiness.await_domains(service.domains.stable)
             versions = list(service.domains.stable.values())
@@ -103,6 +105,8 @@ def _lifespan(settings: Settings, state: AppState, loader: Loader, traces: Trace
                 readiness.drain()
                 warming.cancel()
                 await asyncio.to_thread(traces.close)
+                if state.audit is not None:
+                    await asyncio.to_thread(state.audit.close)
 
     return lifespan
 

@@ -14,6 +14,7 @@ from service.http.api_keys import ApiKeys
 from service.http.body_budget import BodyBudget
 from service.http.cross_origin import CrossOrigin
 from service.http.private_paths import PrivatePaths
+from service.observability.audit import AuditLog
 from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics
 
@@ -32,6 +33,7 @@ class AppState:
     rate_limits: RateLimits | None
     quotas: Quotas
     admin_tokens: AdminTokens | None
+    audit: AuditLog | None
     body_budget: BodyBudget
     max_body_bytes: int
     receive_s: float

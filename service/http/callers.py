@@ -6,7 +6,7 @@ from functools import partial
 
 from fastapi import Request
 
-from service.http.api_keys import ApiKey
+from service.http.api_keys import ApiKey, RouteScope
 from service.http.app_state import state_of
 from service.http.problems import trace_of
 
@@ -24,6 +24,13 @@ def key_of(request: Request) -> ApiKey | None:
     """The request's key; None if API keys are not configured."""
     key: ApiKey | None = getattr(request.state, "api_key", None)
     return key
+
+
+def require_route(request: Request, route: RouteScope) -> None:
+    """Raises ForbiddenError if the request's key may not use such routes."""
+    key = key_of(request)
+    if key is not None:
+        key.require_route(route)
 
 
 def require_domain(request: Request, domain: str) -> None:

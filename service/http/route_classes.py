@@ -11,10 +11,13 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from service.errors import ForbiddenError, UnauthorizedError
 from service.http.api_keys import RouteScope
 from service.http.app_state import state_of
-from service.http.callers import note_key
+from service.http.auditing import audit_refusal
+from service.http.callers import note_key, require_route
 from service.http.json_body import with_json_body
+from service.http.problems import trace_of
 from service.http.rate_limits import check_rate
 
 API_KEY = "X-API-Key"
@@ -65,10 +68,18 @@ class ApiKeyRoute(APIRoute):
             keys = state_of(request.app).api_keys
             if keys is not None:
                 headers = request.headers
-                key = keys.check(headers.get("Authorization"), headers.get(API_KEY))
+                try:
+                    key = keys.check(headers.get("Authorization"), headers.get(API_KEY))
+                except UnauthorizedError as error:
+                    audit_refusal(request, None, error)
+                    raise
                 note_key(request, key)
-                key.require_route(scope)
-            return await handler(request)
+            try:
+                require_route(request, scope)
+                return await handler(request)
+            except ForbiddenError as error:
+                audit_refusal(request, trace_of(request).client, error)
+                raise
 
         return check_and_handle
 

@@ -52,6 +52,7 @@ STARTUP_ONLY = {
     "cannot_listen",
     "invalid_dataset",
     "invalid_api_keys",
+    "invalid_audit_log",
     "invalid_beam_table",
     "lane_failed",
     "invalid_training",

@@ -5,6 +5,7 @@ A change is answered once it is in the journal and applies to every later reques
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
@@ -13,8 +14,10 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from model.errors import InputError
+from service.errors import ClientDisconnectedError, ForbiddenError, UnauthorizedError, status_of
 from service.http.admin_tokens import Right
 from service.http.app_state import state_of
+from service.http.auditing import audit_call, audit_refusal
 from service.http.dependencies import DomainPath, Trace, service_of
 from service.http.json_body import with_json_body
 from service.http.openapi import problems
@@ -58,10 +61,27 @@ class AdminRoute(APIRoute):
         async def check_and_handle(request: Request) -> Response:
             tokens = state_of(request.app).admin_tokens
             assert tokens is not None, "/admin is served only with a token"
-            token = tokens.check(request.headers.get("authorization", ""))
-            trace_of(request).client = token.id
-            token.require(right)
-            return await handler(await with_json_body(request) if self.body_field else request)
+            actor: str | None = None
+            body = b""
+            try:
+                token = tokens.check(request.headers.get("authorization", ""))
+                actor = trace_of(request).client = token.id
+                token.require(right)
+                if self.body_field:
+                    request = await with_json_body(request)
+                    body = await request.body()
+                response = await handler(request)
+            except (UnauthorizedError, ForbiddenError) as error:
+                audit_refusal(request, actor, error)
+                raise
+            except asyncio.CancelledError:  # the change may have been made
+                audit_refusal(request, actor, ClientDisconnectedError("the client closed the connection"))
+                raise
+            except Exception as error:
+                await audit_call(request, actor, body, status_of(error).status, error)
+                raise
+            await audit_call(request, actor, body, response.status_code, None)
+            return response
 
         return check_and_handle
 
