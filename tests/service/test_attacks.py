@@ -268,3 +268,13 @@ async def test_no_key_token_history_or_name_is_in_any_log_line(
     assert told.out.count('"event": "request"') >= 2 * len(_attempts(tmp_path)) - 4
     for private in (PRIVATE, made.key, TOKEN):
         assert [line for line in (told.out + told.err).splitlines() if private in line] == []
+
+
+async def test_failed_loads_of_new_names_add_no_labels(tmp_path: Path) -> None:
+    bundle_of(tmp_path / "first", seed=1)
+    async with shop_of(live_settings(tmp_path)) as shop:
+        for number in range(5):
+            await shop.admin("POST", f"/domains/new-{number}/load", 404, json={"bundle": "nowhere"})
+        found = await shop.metrics("vip5_reload_failures_total")
+        assert 'vip5_reload_failures_total{domain="(not served)"} 5.0' in found
+        assert "new-" not in await shop.metrics()

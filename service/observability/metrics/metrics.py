@@ -20,6 +20,10 @@ Role = Literal["stable", "canary", "shadow"]
 LANES = ("ranking", "text")
 
 
+NOT_SERVED = "(not served)"
+"""Label for domains that clients name and nobody serves; a label of their own would let them grow without limit."""
+
+
 class Metrics:
     """All metrics of the service.
 
@@ -142,7 +146,10 @@ class Metrics:
         self._versions.epoch_started.set_to_current_time()
 
     def count_reload(self, domain: str, *, ok: bool) -> None:
-        """Count the outcome of a load for a domain."""
+        """Count the outcome of a load for a domain. Failures for names that are not served share a label."""
+        if not ok and domain not in self._bundles:
+            self._versions.reload_failures.labels(NOT_SERVED).inc()
+            return
         failures = self._versions.reload_failures.labels(domain)
         if not ok:
             failures.inc()
