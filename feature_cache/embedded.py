@@ -4,21 +4,37 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from feature_cache.store import EMBEDDED_TIER, FeatureBatch, FeatureObserver, FeatureSource
+from feature_cache.store import EMBEDDED_TIER, CheckedSource, FeatureBatch, FeatureObserver
+
+logger = logging.getLogger(__name__)
 
 
 class EmbeddedStore:
-    """Reads one source of embeddings, such as a memory-mapped file."""
+    """Reads one source of embeddings, such as a bundle's file. Rows that were changed on disk count as missing."""
 
-    def __init__(self, source: FeatureSource, observer: FeatureObserver) -> None:
+    def __init__(self, source: CheckedSource, observer: FeatureObserver, name: str = "the embeddings") -> None:
         self._source = source
         self._place_of = {item_id: place for place, item_id in enumerate(source.item_ids)}
         self._observer = observer
+        self._name = name
+        self._changed: set[int] = set()
+
+    @property
+    def problems(self) -> list[str]:
+        """Rows that were changed when they were last read."""
+        if not self._changed:
+            return []
+        return [
+            f"{self._name} was changed on disk while it is in use: {len(self._changed)} embeddings that were read "
+            "count as missing; put the original file back, or load a bundle with a new one"
+        ]
 
     async def get_many(self, item_ids: Sequence[str]) -> FeatureBatch:
         started_at = time.perf_counter()
@@ -32,5 +48,18 @@ class EmbeddedStore:
         places = np.array([self._place_of.get(item_id, -1) for item_id in item_ids], dtype=np.int64)  # [N]
         is_present = places >= 0
         features = np.zeros((len(item_ids), self._source.dim), dtype=np.float32)
-        features[is_present] = self._source.rows(places[is_present])
-        return FeatureBatch(features, is_present)
+        found = self._source.read(places[is_present])
+        features[is_present] = found.values
+        if self._changed:
+            self._changed -= set(places[is_present][found.is_intact].tolist())
+        if found.is_intact.all():
+            return FeatureBatch(features, is_present)
+        self._note_changed(places[is_present][~found.is_intact])
+        is_present[is_present] = found.is_intact
+        return FeatureBatch(features, is_present, f"{self._name} was changed on disk while it is in use")
+
+    def _note_changed(self, places: NDArray[np.int64]) -> None:
+        if not self._changed:
+            logger.error("features_changed_on_disk", extra={"source": self._name})
+        self._changed.update(places.tolist())
+        self._observer.count_rejected_features(len(places))

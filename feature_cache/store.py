@@ -50,6 +50,24 @@ class FeatureSource(Protocol):
         ...
 
 
+class ReadRows(Protocol):
+    """Embeddings of n items; a row that is no longer as it was verified is zero and not intact."""
+
+    @property
+    def values(self) -> NDArray[np.floating]: ...  # [n, D]
+
+    @property
+    def is_intact(self) -> NDArray[np.bool_]: ...  # [n]
+
+
+class CheckedSource(FeatureSource, Protocol):
+    """A source that tells which rows were changed since it was opened, instead of failing."""
+
+    def read(self, places: NDArray[np.int64]) -> ReadRows:
+        """Embeddings [len(places), D] of the items at these places of `item_ids`."""
+        ...
+
+
 class FeatureStore(Protocol):
     """Looks up the image embeddings of one domain's items."""
 

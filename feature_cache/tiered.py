@@ -120,7 +120,8 @@ async def _completed(batch: FeatureBatch, fallback: FeatureStore, item_ids: Sequ
     more = await fallback.get_many([item_ids[place] for place in places.tolist()])
     features, is_present = batch.features.copy(), batch.is_present.copy()
     features[places], is_present[places] = more.features, more.is_present
-    return FeatureBatch(features, is_present, "" if is_present.all() else batch.shortfall)
+    shortfall = "; ".join(filter(None, (batch.shortfall, more.shortfall)))
+    return FeatureBatch(features, is_present, "" if is_present.all() else shortfall)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ checksum is ignored. One run at a time may use a folder.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
@@ -101,11 +102,9 @@ class Journal:
         """All embeddings in the order of `places`, in pieces [n, D]."""
         row_of_place = self._row_of_place()
         rows = row_of_place[row_of_place >= 0]
-        for start in range(0, len(rows), _PIECE_ROWS):
-            stored: NDArray[np.float16] = np.memmap(
-                self._rows_path, dtype="<f2", mode="r", shape=(self._end, self._dim)
-            )
-            yield stored[rows[start : start + _PIECE_ROWS]]
+        with self._rows_path.open("rb") as file:
+            for start in range(0, len(rows), _PIECE_ROWS):
+                yield self._read_rows(file, rows[start : start + _PIECE_ROWS])
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -176,6 +175,14 @@ class Journal:
         self._rows.close()
         self._lines.close()
         self._lock.release()
+
+    def _read_rows(self, file: BinaryIO, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Read, not mapped: a mapped file that somebody truncates would end the process. Raises EncodingError."""
+        size = 2 * self._dim
+        content = b"".join(os.pread(file.fileno(), size, row * size) for row in rows.tolist())
+        if len(content) < len(rows) * size:
+            raise EncodingError(f"{self._rows_path} became shorter while it was read; encode again with --restart")
+        return np.frombuffer(content, dtype="<f2").reshape(len(rows), self._dim)
 
     def _row_of_place(self) -> NDArray[np.int64]:
         """[N], -1 for pictures without an embedding; N ends with the last picture that has one."""

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from model.bundle.documents import read_backbone_config, write_backbone_config
+from model.bundle.documents import parse_backbone_config, write_backbone_config
 from model.bundle.layout import BACKBONE_CONFIG, BACKBONE_WEIGHTS
 from model.bundle.manifest import file_record
 from model.bundle.shapes import expected_norm_shapes, expected_shapes
-from model.bundle.tensors import check_tensors, read_tensors, write_tensors
+from model.bundle.tensors import check_tensors, parse_tensors, write_tensors
+from model.bundle.verified_files import VerifiedFiles
 from model.errors import BackboneMismatchError, BundleError
 from model.network.config import BackboneConfig
 from model.network.network import EOS_ID, PAD_ID
@@ -35,12 +36,12 @@ class Backbone:
         return "encoder.final_layer_norm.weight" in self.weights
 
 
-def read_backbone(root: Path, sha256: str | None = None) -> Backbone:
-    """Raises BundleError if config and weights do not match. A known digest is not computed again."""
-    config = read_backbone_config(root / BACKBONE_CONFIG)
-    weights = read_tensors(root / BACKBONE_WEIGHTS)
+def read_backbone(files: VerifiedFiles) -> Backbone:
+    """Raises BundleError if config and weights do not match."""
+    config = parse_backbone_config(files.read(BACKBONE_CONFIG))
+    weights = parse_tensors(files.read(BACKBONE_WEIGHTS), BACKBONE_WEIGHTS.name)
     check_backbone(config, weights, str(BACKBONE_WEIGHTS))
-    return Backbone(config, weights, sha256 or file_record(root / BACKBONE_WEIGHTS).sha256)
+    return Backbone(config, weights, files.manifest.files[BACKBONE_WEIGHTS].sha256)
 
 
 def write_backbone(root: Path, config: BackboneConfig, weights: Mapping[str, torch.Tensor]) -> str:

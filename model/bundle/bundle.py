@@ -9,8 +9,8 @@ import torch
 
 from model.bundle.backbone import Backbone, check_tokenizer, read_backbone
 from model.bundle.catalog import Catalog
-from model.bundle.documents import read_backbone_config, read_domain_spec
-from model.bundle.features import check_features
+from model.bundle.documents import parse_backbone_config, parse_domain_spec
+from model.bundle.features import ItemFeatures, check_features, open_features
 from model.bundle.identifiers import tokenise_identifiers
 from model.bundle.layout import (
     ADAPTER_WEIGHTS,
@@ -24,10 +24,11 @@ from model.bundle.layout import (
     DomainSpec,
     domain_file,
 )
-from model.bundle.manifest import Manifest, verify_domain, verify_files
+from model.bundle.manifest import Manifest
 from model.bundle.shapes import expected_domain_shapes
-from model.bundle.tensors import check_tensors, read_tensors
+from model.bundle.tensors import check_tensors, parse_tensors
 from model.bundle.users import Users
+from model.bundle.verified_files import FileSeal, VerifiedFiles
 from model.errors import BackboneMismatchError, BundleError
 from model.network.config import BackboneConfig
 from model.network.network import Vip5Network
@@ -45,7 +46,14 @@ class DomainFiles:
     catalog: Catalog
     identifiers: TokenRows  # of the items' index texts, without `</s>`
     users: Users | None
-    features_path: Path | None
+    features: ItemFeatures | None
+    seals: tuple[FileSeal, ...] = ()
+    """All files that these were read from, for noticing later changes."""
+
+    @property
+    def features_path(self) -> Path | None:
+        """The file that the embeddings were read from."""
+        return next((seal.root / seal.path for seal in self.seals if seal.path.name == FEATURES), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +76,19 @@ class OpenedDomain:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A verified bundle in memory, except for its image features."""
+    """A verified bundle in memory, except for large files of image features."""
 
     root: Path
-    hash: str
+    manifest: Manifest
     backbone: Backbone
     tokenizer: TextTokenizer
+    tokenizer_json: bytes
     foundation: Foundation
     domains: dict[str, DomainFiles]
+
+    @property
+    def hash(self) -> str:
+        return self.manifest.hash
 
     def network(self) -> Vip5Network:
         """The frozen network of the backbone and all domains, in the order of their names."""
@@ -86,13 +99,16 @@ class Bundle:
 
 def open_bundle(root: Path) -> Bundle:
     """Verify and load a bundle. Raises BundleError or a subclass, naming the file and the rule."""
-    manifest = verify_files(root)
-    backbone = read_backbone(root, manifest.files[BACKBONE_WEIGHTS].sha256)
-    tokenizer = TextTokenizer.from_file(root / TOKENIZER)
+    files = VerifiedFiles(root)
+    backbone = read_backbone(files)
+    tokenizer_json = bytes(files.read(TOKENIZER))
+    tokenizer = TextTokenizer.parse(tokenizer_json, TOKENIZER.name)
     check_tokenizer(tokenizer, backbone.config, str(TOKENIZER))
+    manifest = files.manifest
     foundation = Foundation(backbone.config, backbone.sha256, tokenizer, manifest.files[TOKENIZER].sha256)
-    domains = {name: _open_domain(root, name, manifest, foundation) for name in manifest.domains}
-    return Bundle(root, manifest.hash, backbone, tokenizer, foundation, domains)
+    domains = {name: _open_domain(files, name, foundation) for name in manifest.domains}
+    files.verify_rest()
+    return Bundle(root, manifest, backbone, tokenizer, tokenizer_json, foundation, domains)
 
 
 def open_domain(root: Path, name: str, foundation: Foundation) -> OpenedDomain:
@@ -100,11 +116,14 @@ def open_domain(root: Path, name: str, foundation: Foundation) -> OpenedDomain:
 
     Raises BackboneMismatchError for another backbone or tokenizer, BundleError or a subclass for any other broken rule.
     """
-    manifest = verify_domain(root, name)
+    files = VerifiedFiles(root)
+    manifest = files.manifest
     if name not in manifest.domains:
         raise BundleError(f"{root.name} has no domain {name!r}; it has {', '.join(manifest.domains) or 'none'}")
-    _require_foundation(root, manifest, foundation)
-    return OpenedDomain(_open_domain(root, name, manifest, foundation), manifest.hash)
+    _require_foundation(files, foundation)
+    domain = _open_domain(files, name, foundation)
+    files.verify(path for path in manifest.files if path == TOKENIZER or path.parts[:2] == ("domains", name))
+    return OpenedDomain(domain, manifest.hash)
 
 
 def check_domain(
@@ -126,38 +145,43 @@ def check_domain(
     check_tensors(adapter, expected_domain_shapes(config, spec.layout), str(where))
 
 
-def _require_foundation(root: Path, manifest: Manifest, foundation: Foundation) -> None:
+def _require_foundation(files: VerifiedFiles, foundation: Foundation) -> None:
+    name = files.root.name
     dues = {BACKBONE_WEIGHTS: foundation.backbone_sha256, TOKENIZER: foundation.tokenizer_sha256}
     for path, due in dues.items():
-        found = manifest.files[path].sha256
+        found = files.manifest.files[path].sha256
         if found != due:
             raise BackboneMismatchError(
-                f"{root.name}: {path} has the sha256 {found}, but the served one has {due}; all domains of a service "
+                f"{name}: {path} has the sha256 {found}, but the served one has {due}; all domains of a service "
                 "share one backbone and tokenizer, so serve this bundle from another service"
             )
-    config = read_backbone_config(root / BACKBONE_CONFIG)
+    config = parse_backbone_config(files.read(BACKBONE_CONFIG))
     if replace(config, dropout_rate=foundation.config.dropout_rate) != foundation.config:
         raise BackboneMismatchError(
-            f"{root.name}: {BACKBONE_CONFIG} has other dimensions than the served backbone; serve this bundle from "
-            "another service"
+            f"{name}: {BACKBONE_CONFIG} has other dimensions than the served backbone; serve this bundle from another "
+            "service"
         )
 
 
-def _open_domain(root: Path, name: str, manifest: Manifest, foundation: Foundation) -> DomainFiles:
-    spec = read_domain_spec(root / domain_file(name, DOMAIN_SPEC), name)
-    adapter = read_tensors(root / domain_file(name, ADAPTER_WEIGHTS))
+def _open_domain(files: VerifiedFiles, name: str, foundation: Foundation) -> DomainFiles:
+    spec = parse_domain_spec(files.read(domain_file(name, DOMAIN_SPEC)), name)
+    adapter = parse_tensors(files.read(domain_file(name, ADAPTER_WEIGHTS)), ADAPTER_WEIGHTS)
     check_domain(spec, adapter, foundation.config, foundation.backbone_sha256)
     where = str(domain_file(name, CATALOG))
-    catalog = Catalog.read(root / where, where)
+    catalog = Catalog.parse(files.read(domain_file(name, CATALOG)), where)
     identifiers = tokenise_identifiers(catalog.indices, catalog.item_ids, foundation.tokenizer, where)
     users, features = domain_file(name, USERS), domain_file(name, FEATURES)
-    if features in manifest.files:
-        check_features(root / features, spec.layout.feature_dim, catalog, str(features))
+    embeddings = None
+    if features in files:
+        file, verify = files.open(features)
+        embeddings = open_features(file, str(features), spec.layout.feature_dim, verify)
+        check_features(embeddings, catalog, str(features))
     return DomainFiles(
         spec=spec,
         adapter=adapter,
         catalog=catalog,
         identifiers=identifiers,
-        users=Users.read(root / users, str(users)) if users in manifest.files else None,
-        features_path=root / features if features in manifest.files else None,
+        users=Users.parse(files.read(users), str(users)) if users in files else None,
+        features=embeddings,
+        seals=files.seals(BACKBONE_CONFIG.parent, domain_file(name, FEATURES).parent),
     )

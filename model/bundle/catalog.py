@@ -28,7 +28,8 @@ from model.bundle.columns import (
     strings,
     value_set,
 )
-from model.bundle.tables import matching_rows, read_bundled_parquet, table_of
+from model.bundle.opened_file import Content
+from model.bundle.tables import matching_rows, parse_bundled_parquet, read_bundled_parquet, table_of
 from model.errors import CatalogError, UnknownColumnError
 
 STANDARD_COLUMNS = ("item_id", "index", "title", "image", "active")
@@ -73,6 +74,11 @@ class Catalog:
     def read(cls, path: Path, where: str = "catalog.parquet") -> Catalog:
         """Read catalog.parquet; error messages call it `where`."""
         return cls.from_table(read_bundled_parquet(path, where), where)
+
+    @classmethod
+    def parse(cls, content: Content, where: str = "catalog.parquet") -> Catalog:
+        """Like `read`, from the content of the file."""
+        return cls.from_table(parse_bundled_parquet(content, where), where)
 
     def write(self, path: Path) -> None:
         pq.write_table(self.table, path, compression="zstd")

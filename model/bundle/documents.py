@@ -11,7 +11,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from model.bundle.layout import BACKBONE_CONFIG, DomainSpec
+from model.bundle.layout import BACKBONE_CONFIG, DOMAIN_SPEC, DomainSpec, domain_file
+from model.bundle.opened_file import Content
 from model.errors import BundleError
 from model.network.config import BackboneConfig, DomainLayout
 
@@ -36,12 +37,21 @@ def write_json(path: Path, content: object) -> None:
 def read_json_object(path: Path) -> dict[str, object]:
     """Raise BundleError if the file is not one JSON object."""
     try:
-        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise BundleError(f"{path.name} is not readable JSON: {error}; get the file again from its source") from error
-    if not isinstance(content, dict):
-        raise BundleError(f"{path.name} is a JSON {type(content).__name__}; it must be an object")
-    return content
+    return parse_json_object(content, path.name)
+
+
+def parse_json_object(content: Content, name: str) -> dict[str, object]:
+    """Raise BundleError, which calls the content `name`, if it is not one JSON object."""
+    try:
+        document = json.loads(bytes(content), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{name} is not readable JSON: {error}; get the file again from its source") from error
+    if not isinstance(document, dict):
+        raise BundleError(f"{name} is a JSON {type(document).__name__}; it must be an object")
+    return document
 
 
 def write_domain_spec(path: Path, spec: DomainSpec) -> None:
@@ -50,8 +60,17 @@ def write_domain_spec(path: Path, spec: DomainSpec) -> None:
 
 def read_domain_spec(path: Path, name: str) -> DomainSpec:
     """Raises BundleError if the file breaks a rule; `name` is the domain's folder."""
-    where = f"domains/{name}/{path.name}"
-    spec = dataclass_from(DomainSpec, read_json_object(path), where)
+    return _domain_spec(read_json_object(path), name)
+
+
+def parse_domain_spec(content: Content, name: str) -> DomainSpec:
+    """Raises BundleError if domain.json's content breaks a rule; `name` is the domain's folder."""
+    return _domain_spec(parse_json_object(content, DOMAIN_SPEC), name)
+
+
+def _domain_spec(content: dict[str, object], name: str) -> DomainSpec:
+    where = str(domain_file(name, DOMAIN_SPEC))
+    spec = dataclass_from(DomainSpec, content, where)
     if spec.name != name:
         raise BundleError(f"{where}: the domain's name is {spec.name!r}, but its folder is {name!r}; import it again")
     _check_layout(spec.layout, where)
@@ -71,7 +90,16 @@ def write_backbone_config(path: Path, config: BackboneConfig) -> None:
 
 def read_backbone_config(path: Path) -> BackboneConfig:
     """Raises BundleError if the file breaks a rule."""
-    content, where = read_json_object(path), str(BACKBONE_CONFIG)
+    return _backbone_config(read_json_object(path))
+
+
+def parse_backbone_config(content: Content) -> BackboneConfig:
+    """Raises BundleError if config.json's content breaks a rule."""
+    return _backbone_config(parse_json_object(content, BACKBONE_CONFIG.name))
+
+
+def _backbone_config(content: dict[str, object]) -> BackboneConfig:
+    where = str(BACKBONE_CONFIG)
     for key, value in _T5_CONSTANTS.items():
         if content.pop(key, None) != value:
             raise BundleError(f"{where}: {key} must be {json.dumps(value)}; import the backbone again")

@@ -1,4 +1,4 @@
-"""Image embeddings in a bundle: the format of features.safetensors, with its only reader and its only writer.
+"""Image embeddings in a bundle: the format of features.safetensors, and its only writer.
 
     features    [F, D], float16 or float32
     id_bytes    uint8: the item ids in UTF-8, one after another
@@ -6,7 +6,7 @@
     metadata    `encoder` and `weights_sha256`: the image encoder that made the embeddings, if known
 
 A row is an item that has an embedding; in a bundle, rows are in the catalog's order. Knows no other format:
-`importers/features.py` reads those that embeddings are imported from.
+`importers/features.py` reads those that embeddings are imported from. `feature_file.py` is the format's only reader.
 """
 
 # N items of the catalog, F <= N of them with an embedding, D width, n rows of a piece
@@ -15,32 +15,27 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from model.bundle.catalog import Catalog
-from model.bundle.columns import Values
+from model.bundle.feature_file import ENCODER, FLOATS, REMEDY, Verify, read_feature_file
+from model.bundle.folders import replacing
 from model.bundle.joins import Join, match
+from model.bundle.opened_file import OpenedFile
+from model.bundle.safetensors_format import LENGTH_BYTES
+from model.bundle.stored_rows import ReadRows, StoredRows
 from model.errors import BundleError
 
-_ENCODER, _WEIGHTS_SHA256 = "encoder", "weights_sha256"  # keys of the metadata
-_FLOATS: dict[str, np.dtype[np.floating]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
-_NAMES = {dtype: name for name, dtype in _FLOATS.items()}
-_LENGTH_BYTES = 8  # a file begins with the length of its header
+_WEIGHTS_SHA256 = "weights_sha256"  # of the metadata
+_NAMES = {dtype: name for name, dtype in FLOATS.items()}
 _ALIGNMENT = 8  # of the first tensor
-_REMEDY = "encode or import the embeddings again"
+_PIECE_ROWS = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,25 +43,39 @@ class ItemFeatures:
     """Embeddings of some items. `encoder` names the image encoder that made them, if known."""
 
     item_ids: tuple[str, ...]
-    features: NDArray[np.floating]  # [F, D], float16 or float32; memory-mapped if read from a file
+    matrix: NDArray[np.floating] | StoredRows  # [F, D], float16 or float32; on disk if it is a large file's
     encoder: str | None = None
 
     def __post_init__(self) -> None:
-        if self.features.ndim != 2 or len(self.features) != len(self.item_ids):
+        if self.matrix.ndim != 2 or len(self.matrix) != len(self.item_ids):
             raise BundleError(
-                f"features has shape {self.features.shape} for {len(self.item_ids)} item ids; "
-                "it must have one row for each id"
+                f"features has shape {self.matrix.shape} for {len(self.item_ids)} item ids; it must have one row for "
+                "each id"
             )
-        if self.features.dtype not in (np.float16, np.float32):
-            raise BundleError(f"features is of type {self.features.dtype}; it must be float16 or float32")
+        if self.matrix.dtype not in (np.float16, np.float32):
+            raise BundleError(f"features is of type {self.matrix.dtype}; it must be float16 or float32")
+
+    @property
+    def features(self) -> NDArray[np.floating]:
+        """All embeddings [F, D] in memory. Raises IntegrityError if the file that they are read from was changed."""
+        return self.matrix[:]
 
     @property
     def dim(self) -> int:
-        return int(self.features.shape[1])
+        return int(self.matrix.shape[1])
+
+    def read(self, places: NDArray[np.int64]) -> ReadRows:
+        """Embeddings [len(places), D] of the items at these places of `item_ids`, and which of them are intact."""
+        if isinstance(self.matrix, StoredRows):
+            return self.matrix.read(places)
+        return ReadRows(self.matrix[places], np.ones(len(places), dtype=np.bool_))
 
     def rows(self, places: NDArray[np.int64]) -> NDArray[np.floating]:
-        """Embeddings [len(places), D] of the items at these places of `item_ids`."""
-        return self.features[places]
+        """Embeddings [len(places), D] of the items at these places of `item_ids`.
+
+        Raises IntegrityError if the file that they are read from was changed.
+        """
+        return self.matrix[places]
 
     def of(self, catalog: Catalog) -> ItemFeatures:
         """Those of the catalog's items, in its order. Raises BundleError if there are none."""
@@ -76,7 +85,8 @@ class ItemFeatures:
             raise BundleError(
                 f"none of the {len(self.item_ids)} embeddings is of an item in the catalog; check the item ids"
             )
-        return ItemFeatures(item_ids, self.features[[row_of[item_id] for item_id in item_ids]], self.encoder)
+        places = np.array([row_of[item_id] for item_id in item_ids], dtype=np.int64)
+        return ItemFeatures(item_ids, self.rows(places), self.encoder)
 
     def join(self, catalog: Catalog) -> Join:
         """How embeddings and items meet."""
@@ -90,29 +100,42 @@ class ItemFeatures:
         item_ids = list(self.item_ids)
         for item_id, row in row_of.items():
             item_ids[row] = item_id
-        return ItemFeatures(tuple(item_ids), self.features, self.encoder)
+        return ItemFeatures(tuple(item_ids), self.matrix, self.encoder)
 
 
 def load_features(path: Path, where: str = "features.safetensors", dim: int | None = None) -> ItemFeatures:
-    """Open a file; rows are read from disk when they are used.
+    """Open a file on its own, without a manifest. A large one stays on disk.
 
     Raises BundleError, which calls the file `where`, if the file breaks the format or is not `dim` wide.
     """
-    file = _open(path, where, dim)
-    return ItemFeatures(tuple(cast("list[str]", file.item_ids.to_pylist())), file.features, file.encoder)
+    try:
+        file = OpenedFile(path)
+    except OSError as error:
+        raise BundleError(f"{where} cannot be read: {error}; {REMEDY}") from error
+    return open_features(file, where, dim)
 
 
-def check_features(path: Path, dim: int, catalog: Catalog, where: str) -> None:
-    """Raise BundleError unless the file follows the format, is `dim` wide and has only items of the catalog."""
-    item_ids = _open(path, where, dim).item_ids
-    is_known = pc.is_in(item_ids, catalog.table.column("item_id").cast(item_ids.type).combine_chunks())
-    row = pc.index(is_known, value=False).as_py()
-    if row >= 0:
-        raise BundleError(f"{where}: item {item_ids[row].as_py()!r} is not in the catalog; {_REMEDY}")
+def open_features(file: OpenedFile, where: str, dim: int | None, verify: Verify | None = None) -> ItemFeatures:
+    """Like `load_features`; `verify` is told the SHA-256 of what was read."""
+    found = read_feature_file(file, where, dim, verify)
+    return ItemFeatures(tuple(cast("list[str]", found.item_ids.to_pylist())), found.features, found.encoder)
+
+
+def check_features(found: ItemFeatures, catalog: Catalog, where: str) -> None:
+    """Raise BundleError unless all embeddings are of items in the catalog."""
+    unknown = next((item_id for item_id in found.item_ids if catalog.row_of(item_id) is None), None)
+    if unknown is not None:
+        raise BundleError(f"{where}: item {unknown!r} is not in the catalog; {REMEDY}")
 
 
 def write_features(path: Path, found: ItemFeatures) -> None:
-    write_feature_pieces(path, found.item_ids, [found.features], found.encoder)
+    """The file appears when it is complete."""
+    write_feature_pieces(path, found.item_ids, _pieces(found), found.encoder)
+
+
+def _pieces(found: ItemFeatures) -> Iterator[NDArray[np.floating]]:
+    for begin in range(0, max(1, len(found.item_ids)), _PIECE_ROWS):
+        yield found.matrix[begin : begin + _PIECE_ROWS]
 
 
 def write_feature_pieces(
@@ -138,86 +161,17 @@ def write_feature_pieces(
         "features": (dtype, [len(encoded), dim], len(encoded) * dim * first.dtype.itemsize),
         "id_bytes": ("U8", [num_bytes], num_bytes),
     }
-    metadata = {_ENCODER: encoder, _WEIGHTS_SHA256: weights_sha256}
-    with _replacing(path) as file:
+    metadata = {ENCODER: encoder, _WEIGHTS_SHA256: weights_sha256}
+    with replacing(path) as file:
         file.write(_header(tensors, {name: value for name, value in metadata.items() if value is not None}))
         file.write(id_offsets.tobytes())
         num_rows = 0
         for piece in itertools.chain([first], remaining):
             assert (piece.dtype, piece.shape[1]) == (first.dtype, dim)
-            file.write(np.ascontiguousarray(piece, dtype=_FLOATS[dtype]).data)
+            file.write(np.ascontiguousarray(piece, dtype=FLOATS[dtype]).data)
             num_rows += len(piece)
         assert num_rows == len(encoded)
         file.write(b"".join(encoded))
-
-
-@dataclass(frozen=True, eq=False)
-class _File:
-    """What a file that follows the format holds."""
-
-    item_ids: Values
-    features: NDArray[np.floating]  # [F, D], memory-mapped
-    encoder: str | None
-
-
-def _open(path: Path, where: str, dim: int | None) -> _File:
-    try:
-        with safe_open(path, framework="numpy") as tensors:
-            missing = {"features", "id_bytes", "id_offsets"} - set(tensors.keys())
-            if missing:
-                raise BundleError(f"{where} has no tensor {', '.join(sorted(missing))}; {_REMEDY}")
-            item_ids = _item_ids(tensors, where)
-            dtype, shape = _kind(tensors, "features")
-            encoder = (tensors.metadata() or {}).get(_ENCODER)
-        has_row_per_id = len(shape) == 2 and shape[0] == len(item_ids)
-        if dtype not in _FLOATS or not has_row_per_id or dim not in (None, shape[1]):
-            raise BundleError(
-                f"{where}: features is {dtype} {shape} for {len(item_ids)} item ids; it must be F16 or F32 "
-                f"[{len(item_ids)}, {'D' if dim is None else dim}]; {_REMEDY}, with the model's own image encoder"
-            )
-        return _File(item_ids, _map_features(path, _FLOATS[dtype], shape), encoder)
-    except (SafetensorError, OSError) as error:
-        raise BundleError(f"{where} cannot be read: {error}; {_REMEDY}") from error
-
-
-def _kind(tensors: safe_open, name: str) -> tuple[str, list[int]]:
-    """Type and shape of a tensor, without reading it: numpy lacks some types."""
-    stored = tensors.get_slice(name)
-    return stored.get_dtype(), list(stored.get_shape())
-
-
-def _item_ids(tensors: safe_open, where: str) -> Values:
-    """The ids in the order of the rows, each once."""
-    bytes_dtype, _ = _kind(tensors, "id_bytes")
-    offsets_dtype, offsets_shape = _kind(tensors, "id_offsets")
-    if (bytes_dtype, offsets_dtype, len(offsets_shape)) != ("U8", "I64", 1):
-        raise BundleError(
-            f"{where}: id_bytes is {bytes_dtype} and id_offsets {offsets_dtype} {offsets_shape}; they must be U8 and "
-            f"I64 [F + 1]; {_REMEDY}"
-        )
-    id_bytes, id_offsets = tensors.get_tensor("id_bytes"), tensors.get_tensor("id_offsets")
-    is_rising = bool((id_offsets[1:] >= id_offsets[:-1]).all())
-    if not is_rising or id_offsets[:1].tolist() != [0] or id_offsets[-1] != id_bytes.size:
-        raise BundleError(f"{where}: id_offsets must rise from 0 to {id_bytes.size}, the size of id_bytes; {_REMEDY}")
-    buffers = [None, pa.py_buffer(id_offsets.tobytes()), pa.py_buffer(id_bytes.tobytes())]
-    item_ids = pa.Array.from_buffers(pa.large_string(), len(id_offsets) - 1, buffers)
-    try:
-        item_ids.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise BundleError(f"{where}: the item ids are not UTF-8 ({error}); {_REMEDY}") from error
-    if pc.count_distinct(item_ids).as_py() != len(item_ids):
-        ((repeated, count),) = Counter(item_ids.to_pylist()).most_common(1)
-        raise BundleError(f"{where}: item {repeated!r} has {count} rows; each item has one; {_REMEDY}")
-    return item_ids
-
-
-def _map_features(path: Path, dtype: np.dtype[np.floating], shape: Sequence[int]) -> NDArray[np.floating]:
-    """The tensor `features`, memory-mapped; the library would copy it. The header has been checked."""
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        start = json.loads(file.read(header_bytes))["features"]["data_offsets"][0]
-        offset = _LENGTH_BYTES + header_bytes + start
-        return np.asarray(np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=tuple(shape)))
 
 
 def _header(tensors: Mapping[str, tuple[str, list[int], int]], metadata: Mapping[str, str]) -> bytes:
@@ -229,18 +183,4 @@ def _header(tensors: Mapping[str, tuple[str, list[int], int]], metadata: Mapping
         start += size
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
-    return len(text).to_bytes(_LENGTH_BYTES, "little") + text
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file that replaces `path` at the end of the block, and is removed if the block fails."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text

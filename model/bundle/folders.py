@@ -1,4 +1,4 @@
-"""Atomic creation and replacement of folders, which a crash cannot leave half-done."""
+"""Atomic creation and replacement of files and folders, which a crash cannot leave half-done."""
 
 from __future__ import annotations
 
@@ -7,11 +7,31 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file that replaces `path` at the end of the block, and is removed if the block fails.
+
+    Who has the old file open keeps it.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def temporary_sibling(target: Path) -> Path:

@@ -8,7 +8,7 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from model.bundle.documents import dataclass_from, read_json_object, write_json
+from model.bundle.documents import dataclass_from, parse_json_object, write_json
 from model.bundle.layout import (
     ADAPTER_WEIGHTS,
     BACKBONE_CONFIG,
@@ -22,6 +22,7 @@ from model.bundle.layout import (
     TRAINING_RECORD,
     USERS,
 )
+from model.bundle.opened_file import OpenedFile
 from model.errors import BundleError, IntegrityError
 
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -87,33 +88,68 @@ def write_manifest(root: Path) -> str:
         _check_place(str(path))
     files = {str(path): asdict(file_record(root / path)) for path in paths}
     write_json(root / MANIFEST, {"format_version": FORMAT_VERSION, "files": files})
-    return _hash_of(root)
+    return file_record(root / MANIFEST).sha256
 
 
 def verify_files(root: Path) -> Manifest:
     """Check that `root` has exactly the files that its manifest lists, all of them unmodified.
 
-    Raises IntegrityError naming the first file that is missing, modified or not listed.
+    Raises IntegrityError naming the first file that is missing, modified or not listed. Use `VerifiedFiles` for what is
+    read afterwards, because a file may change after this check.
     """
+    manifest = read_complete_manifest(root)
+    for path, record in manifest.files.items():
+        verify_file(root, path, record)
+    check_only_listed(root, manifest)
+    return manifest
+
+
+def read_complete_manifest(root: Path) -> Manifest:
+    """Read the manifest and check that it lists what every bundle needs. Raises IntegrityError and BundleError."""
     manifest = read_manifest(root)
     _check_complete(manifest)
-    present = _files_below(root)
-    for path, record in manifest.files.items():
-        _verify_file(root, path, record)
-    extra = sorted(present - manifest.files.keys() - {MANIFEST})
+    return manifest
+
+
+def check_only_listed(root: Path, manifest: Manifest) -> None:
+    """Raise IntegrityError for a file that the manifest does not list."""
+    extra = sorted(_files_below(root) - manifest.files.keys() - {MANIFEST})
     if extra:
         raise IntegrityError(f"{extra[0]} is not in manifest.json; remove it, or import the bundle again")
-    return manifest
 
 
-def verify_domain(root: Path, domain: str) -> Manifest:
-    """Check one domain's files, and the backbone's except its weights. Raises IntegrityError."""
-    manifest = read_manifest(root)
-    _check_complete(manifest)
-    for path, record in manifest.files.items():
-        if path in (BACKBONE_CONFIG, TOKENIZER) or path.parts[:2] == ("domains", domain):
-            _verify_file(root, path, record)
-    return manifest
+def open_listed(root: Path, path: PurePosixPath, record: FileRecord) -> OpenedFile:
+    """Open a file of the size that its record says. Raises IntegrityError."""
+    _require_inside(root, path)
+    if not (root / path).is_file():
+        raise IntegrityError(f"{path} is missing; copy the bundle again from its source")
+    try:
+        file = OpenedFile(root / path)
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read: {error}; copy the bundle again from its source") from error
+    if file.size != record.size:
+        file.close()
+        raise IntegrityError(f"{path} has {file.size} bytes, the manifest says {record.size}; copy the bundle again")
+    return file
+
+
+def require_digest(path: PurePosixPath, record: FileRecord, sha256: str) -> None:
+    """Raise IntegrityError for another digest than the record's."""
+    if sha256 != record.sha256:
+        raise IntegrityError(
+            f"{path} was modified: its sha256 is {sha256}, the manifest says {record.sha256}; copy the bundle again"
+        )
+
+
+def verify_file(root: Path, path: PurePosixPath, record: FileRecord) -> None:
+    """Raise IntegrityError unless the file is as its record says."""
+    file = open_listed(root, path, record)
+    try:
+        require_digest(path, record, file.sha256())
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read: {error}; copy the bundle again from its source") from error
+    finally:
+        file.close()
 
 
 def read_manifest(root: Path) -> Manifest:
@@ -121,8 +157,8 @@ def read_manifest(root: Path) -> Manifest:
     if not (root / MANIFEST).is_file():
         raise IntegrityError(f"{root} has no manifest.json, so it is not a bundle; give a bundle's folder")
     _require_inside(root, MANIFEST)
-    _check_size(MANIFEST, (root / MANIFEST).stat().st_size)
-    content = read_json_object(root / MANIFEST)
+    document = _manifest_bytes(root)
+    content = parse_json_object(document, MANIFEST.name)
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise BundleError(
@@ -138,7 +174,16 @@ def read_manifest(root: Path) -> Manifest:
         path = PurePosixPath(name)
         records[path] = dataclass_from(FileRecord, record, f"manifest.json: {name}")
         _check_size(path, records[path].size)
-    return Manifest(files=records, hash=_hash_of(root))
+    return Manifest(files=records, hash=hashlib.sha256(document).hexdigest())
+
+
+def _manifest_bytes(root: Path) -> memoryview:
+    try:
+        file = OpenedFile(root / MANIFEST)
+        _check_size(MANIFEST, file.size)
+        return file.content()
+    except OSError as error:
+        raise IntegrityError(f"manifest.json cannot be read: {error}; copy the bundle again from its source") from error
 
 
 def _check_place(name: str) -> None:
@@ -164,21 +209,6 @@ def _check_complete(manifest: Manifest) -> None:
         raise IntegrityError(f"manifest.json does not list {missing[0]}, which every bundle needs; import it again")
 
 
-def _verify_file(root: Path, path: PurePosixPath, record: FileRecord) -> None:
-    file = root / path
-    _require_inside(root, path)
-    if not file.is_file():
-        raise IntegrityError(f"{path} is missing; copy the bundle again from its source")
-    size = file.stat().st_size
-    if size != record.size:
-        raise IntegrityError(f"{path} has {size} bytes, the manifest says {record.size}; copy the bundle again")
-    digest = file_record(file).sha256
-    if digest != record.sha256:
-        raise IntegrityError(
-            f"{path} was modified: its sha256 is {digest}, the manifest says {record.sha256}; copy the bundle again"
-        )
-
-
 def _require_inside(root: Path, path: PurePosixPath) -> None:
     # Not Path.resolve, which raises for circular links.
     if not Path(os.path.realpath(root / path)).is_relative_to(root.resolve()):
@@ -198,7 +228,3 @@ def _files_below(root: Path) -> set[PurePosixPath]:
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
         found |= {PurePosixPath((Path(folder) / name).relative_to(root).as_posix()) for name in [*files, *links]}
     return found
-
-
-def _hash_of(root: Path) -> str:
-    return hashlib.sha256((root / MANIFEST).read_bytes()).hexdigest()

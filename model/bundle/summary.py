@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from model.bundle.bundle import Bundle, DomainFiles
-from model.bundle.features import load_features
 from model.bundle.layout import ImageEncoder, PromptDefaults
-from model.bundle.manifest import read_manifest
 from model.network.config import BackboneConfig, DomainLayout
 
 
@@ -58,7 +56,7 @@ class BundleSummary:
 
 
 def summarise(bundle: Bundle) -> BundleSummary:
-    files = {path: record.size for path, record in read_manifest(bundle.root).files.items()}
+    files = {path: record.size for path, record in bundle.manifest.files.items()}
     backbone = BackboneSummary(
         config=bundle.backbone.config,
         sha256=bundle.backbone.sha256,
@@ -84,8 +82,8 @@ def _domain_summary(domain: DomainFiles, size: int) -> DomainSummary:
         layout=domain.spec.layout,
         num_parameters=_num_parameters(domain.adapter),
         encoder=domain.spec.encoder,
-        has_features=domain.features_path is not None,
-        num_features=None if domain.features_path is None else len(load_features(domain.features_path).item_ids),
+        has_features=domain.features is not None,
+        num_features=None if domain.features is None else len(domain.features.item_ids),
         prompts=domain.spec.prompts,
         length_penalty=domain.spec.length_penalty,
         size=size,

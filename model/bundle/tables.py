@@ -13,6 +13,7 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from model.bundle.columns import Column, Values, filled
+from model.bundle.opened_file import Content, OpenedFile
 from model.errors import CatalogError
 
 _BLOCK_BYTES = 16 << 20  # a JSON line must fit into one block
@@ -51,17 +52,26 @@ def read_parquet(path: Path, where: str) -> pa.Table:
 
 
 def read_bundled_parquet(path: Path, where: str) -> pa.Table:
-    """Like `read_parquet`, but safe for a file that was crafted to unpack into more than the memory can hold.
+    """The table in a file, like `parse_bundled_parquet`."""
+    try:
+        content = OpenedFile(path).content()
+    except OSError as error:
+        raise CatalogError(f"{where} is not a readable Parquet file: {error}") from error
+    return parse_bundled_parquet(content, where)
+
+
+def parse_bundled_parquet(content: Content, where: str) -> pa.Table:
+    """The table in a Parquet file's content, also if it was crafted to unpack into more than the memory can hold.
 
     Strings are read as Parquet's dictionaries and unpacked only once their size is known, because a value that is
-    repeated a billion times hardly takes space in the file.
+    repeated a billion times hardly takes space in the file. Raises CatalogError, naming `where`.
     """
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(pa.BufferReader(content))
         _check_unpacked(where, _declared_bytes(file.metadata))
         leaves = [file.schema.column(place) for place in range(len(file.schema))]
         texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-        packed = pq.ParquetFile(path, read_dictionary=texts).read()
+        packed = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts).read()
         _check_unpacked(where, sum(_unpacked_bytes(column) for column in packed.columns))
         return packed.cast(file.schema_arrow)
     except (pa.ArrowException, OSError) as error:

@@ -6,21 +6,58 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from model.bundle.opened_file import OpenedFile
+from model.bundle.safetensors_format import FormatError, StoredTensor, parse_header
 from model.bundle.shapes import Shape
 from model.errors import BundleError
 
 _NUM_NAMED = 5
+_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I16": torch.int16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "F32": torch.float32,
+    "I64": torch.int64,
+    "F64": torch.float64,
+}
+"""By the format's names."""
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Raises BundleError for a truncated file or another format."""
+    """The tensors of a file, in memory. Raises BundleError for a truncated file or another format."""
     try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+        content = OpenedFile(path).content()
+    except OSError as error:
         raise BundleError(f"{path.name} is not a readable safetensors file: {error}") from error
+    return parse_tensors(content, path.name)
+
+
+def parse_tensors(content: memoryview, where: str) -> dict[str, torch.Tensor]:
+    """Tensors that share the memory of a file's content. Raises BundleError, which calls it `where`."""
+    try:
+        stored = parse_header(content, len(content)).tensors
+        return {name: _tensor(content, name, each) for name, each in stored.items()}
+    except FormatError as error:
+        raise BundleError(f"{where} is not a readable safetensors file: {error}") from error
+
+
+def _tensor(content: memoryview, name: str, stored: StoredTensor) -> torch.Tensor:
+    dtype = _DTYPES.get(stored.dtype)
+    if dtype is None:
+        raise FormatError(f"the tensor {name} is of type {stored.dtype}; it must be one of {', '.join(_DTYPES)}")
+    if stored.start == stored.end:
+        return torch.empty(stored.shape, dtype=dtype)
+    part = content[stored.start : stored.end]
+    aligned = part if stored.start % dtype.itemsize == 0 else bytearray(part)
+    return torch.frombuffer(aligned, dtype=dtype).reshape(stored.shape)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.bundle.columns import name_column, optional_text_column, require_unique, strings
-from model.bundle.tables import matching_rows, read_bundled_parquet, table_of
+from model.bundle.opened_file import Content
+from model.bundle.tables import matching_rows, parse_bundled_parquet, read_bundled_parquet, table_of
 from model.errors import CatalogError
 
 
@@ -51,6 +52,11 @@ class Users:
     def read(cls, path: Path, where: str = "users.parquet") -> Users:
         """Read users.parquet; error messages call it `where`."""
         return cls.from_table(read_bundled_parquet(path, where), where)
+
+    @classmethod
+    def parse(cls, content: Content, where: str = "users.parquet") -> Users:
+        """Like `read`, from the content of the file."""
+        return cls.from_table(parse_bundled_parquet(content, where), where)
 
     def write(self, path: Path) -> None:
         pq.write_table(self.table, path, compression="zstd")

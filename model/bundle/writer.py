@@ -14,7 +14,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
 
@@ -36,7 +36,6 @@ from model.bundle.folders import link_tree, publish, temporary_sibling
 from model.bundle.identifiers import tokenise_identifiers
 from model.bundle.layout import (
     ADAPTER_WEIGHTS,
-    BACKBONE_WEIGHTS,
     CATALOG,
     DOMAIN_SPEC,
     FEATURES,
@@ -47,9 +46,10 @@ from model.bundle.layout import (
     DomainSpec,
     domain_file,
 )
-from model.bundle.manifest import Manifest, check_domain_name, read_manifest, verify_files, write_manifest
+from model.bundle.manifest import FileRecord, check_domain_name, read_manifest, require_digest, write_manifest
 from model.bundle.tensors import write_tensors
 from model.bundle.users import Users
+from model.bundle.verified_files import VerifiedFiles
 from model.errors import BackboneMismatchError, BundleError
 from model.network.config import BackboneConfig
 from model.prompts.tokenizer import TextTokenizer
@@ -63,12 +63,14 @@ class BundleWriter:
         self._hash: str | None = None
         self._backbone: Backbone | None = None
         self._tokenizer: TextTokenizer | None = None
+        self._tokenizer_json = b""
         is_empty = not root.exists() or (root.is_dir() and not any(root.iterdir()))
-        manifest = None if is_empty else verify_files(root)
+        files = None if is_empty else VerifiedFiles(root)
+        self._kept: dict[PurePosixPath, FileRecord] = {}
         self._folder = temporary_sibling(root)
         try:
-            if manifest is not None:
-                self._take_over(manifest)
+            if files is not None:
+                self._take_over(files)
         except BaseException:
             shutil.rmtree(self._folder)
             raise
@@ -106,6 +108,7 @@ class BundleWriter:
             raise BundleError("a new bundle needs a tokenizer; give the one that the model was trained with")
         sha256 = write_backbone(self._folder, config, weights)
         tokenizer.save(str(self._folder / TOKENIZER))
+        self._tokenizer_json = (self._folder / TOKENIZER).read_bytes()
         self._tokenizer = TextTokenizer(tokenizer)
         check_tokenizer(self._tokenizer, config, str(TOKENIZER))
         self._backbone = Backbone(config, dict(weights), sha256)
@@ -137,6 +140,7 @@ class BundleWriter:
         folder = (self._folder / place).parent
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        self._kept = {path: record for path, record in self._kept.items() if path.parent != place.parent}
         write_domain_spec(folder / DOMAIN_SPEC, spec)
         write_tensors(folder / ADAPTER_WEIGHTS, adapter)
         catalog.write(folder / CATALOG)
@@ -150,27 +154,38 @@ class BundleWriter:
     def seal(self) -> str:
         """Write the manifest and move the bundle to its target; returns its hash.
 
-        Raises BundleError if another writer has changed the target meanwhile, whose work would be lost.
+        Raises BundleError if another writer has changed the target meanwhile, whose work would be lost, and
+        IntegrityError if a file that is taken over was changed.
         """
         digest = write_manifest(self._folder)
+        self._require_kept()
         present = read_manifest(self._root).hash if (self._root / MANIFEST).exists() else None
         if present != self._hash:
             raise BundleError(f"{self._root.name} was changed by another process meanwhile; repeat the command")
         publish(self._folder, self._root)
         return digest
 
-    def _take_over(self, manifest: Manifest) -> None:
-        self._hash = manifest.hash
+    def _require_kept(self) -> None:
+        """The files that were verified have hard links in the new bundle, and could have been overwritten since."""
+        written = read_manifest(self._folder).files
+        for path, record in self._kept.items():
+            require_digest(path, record, written[path].sha256)
+
+    def _take_over(self, files: VerifiedFiles) -> None:
+        self._hash = files.manifest.hash
+        self._kept = dict(files.manifest.files)
+        self._backbone = read_backbone(files)
+        self._tokenizer_json = bytes(files.read(TOKENIZER))
+        self._tokenizer = TextTokenizer.parse(self._tokenizer_json, TOKENIZER.name)
+        files.verify_rest()
         link_tree(self._root, self._folder)
         # The manifest will be rewritten, and through the hard link that would change the original.
         (self._folder / MANIFEST).unlink()
-        self._backbone = read_backbone(self._folder, manifest.files[BACKBONE_WEIGHTS].sha256)
-        self._tokenizer = TextTokenizer.from_file(self._folder / TOKENIZER)
 
     def _require_same_tokenizer(self, tokenizer: Tokenizer | None) -> None:
         if tokenizer is None:
             return
-        stored = Tokenizer.from_file(str(self._folder / TOKENIZER))
+        stored = Tokenizer.from_buffer(self._tokenizer_json)
         if stored.get_vocab(with_added_tokens=True) != tokenizer.get_vocab(with_added_tokens=True):
             raise BackboneMismatchError(
                 "the tokenizer's vocabulary differs from that of the bundle's; the domains of a bundle share its "

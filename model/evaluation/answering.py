@@ -7,14 +7,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model.bundle.features import load_features
+from model.bundle.features import ItemFeatures
 from model.engine.offline import generate, rank
 from model.engine.plans import Plan, RankingPlan, ScoringPlan, TextPlan
 from model.engine.protocol import Engine, GeneratedText, Ranking
@@ -35,25 +34,23 @@ _PROMPTS_TO_SCORE = 32
 class ItemImages:
     """Image embeddings of a domain's items; zeros where one is missing."""
 
-    by_row: NDArray[np.floating]  # [F, D]
+    features: ItemFeatures
     row_of: dict[str, int]
     domain: ServedDomain
 
     @classmethod
-    def of(cls, domain: ServedDomain, path: Path | None) -> ItemImages:
-        """Embeddings from a bundle's file, or none without a file. Raises BundleError."""
-        if path is None:
-            return cls(np.zeros((0, domain.spec.layout.feature_dim), dtype=np.float32), {}, domain)
-        found = load_features(path)
-        return cls(found.features, {item_id: row for row, item_id in enumerate(found.item_ids)}, domain)
+    def of(cls, domain: ServedDomain, found: ItemFeatures | None) -> ItemImages:
+        """Embeddings of a bundle, or none."""
+        features = found or ItemFeatures((), np.zeros((0, domain.spec.layout.feature_dim), dtype=np.float32))
+        return cls(features, {item_id: row for row, item_id in enumerate(features.item_ids)}, domain)
 
     def add_to(self, plan: P) -> P:
         """The plan with features of its images; missing ones are noted as the service would."""
         item_ids = [self.domain.catalog.item_ids[row] for row in image_rows(plan, self.domain)]
         rows = np.array([self.row_of.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
         is_present = rows >= 0
-        features = np.zeros((len(rows), self.by_row.shape[1]), dtype=np.float32)
-        features[is_present] = self.by_row[rows[is_present]]
+        features = np.zeros((len(rows), self.features.dim), dtype=np.float32)
+        features[is_present] = self.features.rows(rows[is_present])
         return with_features(plan, self.domain, features, is_present)
 
 
@@ -67,8 +64,8 @@ class Respondent:
 
     @classmethod
     def of(cls, runtime: Runtime, domain: ServedDomain, *, with_images: bool) -> Respondent:
-        path = runtime.feature_files.get(domain.name) if with_images else None
-        return cls(runtime.engine, domain, ItemImages.of(domain, path))
+        found = runtime.files[domain.name].features if with_images else None
+        return cls(runtime.engine, domain, ItemImages.of(domain, found))
 
     def answer(self, batch: Sequence[tuple[Question, Plan]]) -> list[Answer]:
         """One answer per question, in order."""

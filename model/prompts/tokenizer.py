@@ -55,9 +55,18 @@ class TextTokenizer:
     @classmethod
     def from_file(cls, path: Path) -> TextTokenizer:
         try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises Exception itself
+            content = path.read_bytes()
+        except OSError as error:
             raise BundleError(f"{path.name} is not a readable tokenizer file: {error}") from error
+        return cls.parse(content, path.name)
+
+    @classmethod
+    def parse(cls, content: bytes, name: str) -> TextTokenizer:
+        """From the content of a file, which messages call `name`."""
+        try:
+            tokenizer = Tokenizer.from_buffer(content)
+        except Exception as error:  # the library raises Exception itself
+            raise BundleError(f"{name} is not a readable tokenizer file: {error}") from error
         return cls(tokenizer)
 
     def words(self, text: str) -> list[int]:

@@ -119,7 +119,7 @@ def _from_scratch(run: Run) -> tuple[BackboneConfig, Tokenizer]:
 
 
 def _tokenizer_of(bundle: Bundle) -> Tokenizer:
-    return Tokenizer.from_file(str(bundle.root / TOKENIZER))
+    return Tokenizer.from_buffer(bundle.tokenizer_json)
 
 
 def _domain(

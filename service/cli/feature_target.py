@@ -51,42 +51,46 @@ def target_of(domain: str, bundle: Path | None, encoder: str | None, features: P
     from feature_cache.store import FeatureSpace
     from model.bundle.features import load_features
 
-    dim, catalog, notice = 0, None, None
+    dim, catalog, notice, own = 0, None, None, None
     if bundle is not None:
         if encoder is not None:
             raise UsageError("--bundle names the encoder; leave --encoder out")
         encoder, dim, own, catalog = _of_bundle(bundle, domain)
-        features = features or own
     if encoder is None:
         raise UsageError("give --bundle, or the name of the encoder with --encoder")
-    source = None if features is None else load_features(features, str(features))
+    source = own if features is None else load_features(features, str(features))
     if source is not None and source.encoder not in {None, encoder}:
         raise FeatureValueError(
-            f"{features}: the embeddings were made by {source.encoder}, the model was tuned with {encoder}; encode the"
-            " pictures with the latter"
+            f"{features or bundle}: the embeddings were made by {source.encoder}, the model was tuned with {encoder}; "
+            "encode the pictures with the latter"
         )
     if source is not None and catalog is not None:
         notice, source = str(source.join(catalog)), source.renamed(catalog)
     return FeatureTarget(FeatureSpace(domain, encoder, dim or (source.dim if source else 0)), source, notice)
 
 
-def _of_bundle(root: Path, domain: str) -> tuple[str, int, Path | None, Catalog]:
+def _of_bundle(root: Path, domain: str) -> tuple[str, int, ItemFeatures | None, Catalog]:
     """Verify a bundle's files; return the encoder, width, embeddings and catalog of a domain."""
     from model.bundle.catalog import Catalog
-    from model.bundle.documents import read_domain_spec
+    from model.bundle.documents import parse_domain_spec
+    from model.bundle.features import open_features
     from model.bundle.layout import CATALOG, DOMAIN_SPEC, FEATURES, domain_file
-    from model.bundle.manifest import verify_files
+    from model.bundle.verified_files import VerifiedFiles
     from model.errors import UnknownDomainError
 
-    manifest = verify_files(root)
-    if domain not in manifest.domains:
-        raise UnknownDomainError(f"{root} has no domain {domain!r}; it has {', '.join(manifest.domains)}")
-    spec = read_domain_spec(root / domain_file(domain, DOMAIN_SPEC), domain)
+    files = VerifiedFiles(root)
+    if domain not in files.manifest.domains:
+        raise UnknownDomainError(f"{root} has no domain {domain!r}; it has {', '.join(files.manifest.domains)}")
+    spec = parse_domain_spec(files.read(domain_file(domain, DOMAIN_SPEC)), domain)
     if spec.encoder is None:
         raise UsageError(f"the model of --domain {domain} reads no images")
-    path = domain_file(domain, FEATURES)
-    catalog = Catalog.read(root / domain_file(domain, CATALOG), f"the catalog of {domain}")
-    return spec.encoder.name, spec.encoder.dim, root / path if path in manifest.files else None, catalog
+    path, own = domain_file(domain, FEATURES), None
+    catalog = Catalog.parse(files.read(domain_file(domain, CATALOG)), f"the catalog of {domain}")
+    if path in files:
+        file, verify = files.open(path)
+        own = open_features(file, str(root / path), spec.encoder.dim, verify)
+    files.verify_rest()
+    return spec.encoder.name, spec.encoder.dim, own, catalog
 
 
 def with_redis(url: str, work: Callable[[Link], Awaitable[T]]) -> T:

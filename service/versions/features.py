@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from feature_cache.embedded import EmbeddedStore
 from feature_cache.remote.reader import ReadLimits
 from feature_cache.store import FeatureSpace, FeatureStore
 from feature_cache.tiered import SpaceStore, TieredStore, open_tiered
-from model.bundle.features import ItemFeatures, load_features
+from model.bundle.features import ItemFeatures
+from model.bundle.layout import FEATURES
 from model.planning.domain import ServedDomain
 from service.observability.metrics import Metrics
 from service.settings import FeatureOptions
@@ -29,6 +30,7 @@ class Features:
         self._tiered = tiered
         self._has_fallback = has_fallback
         self._num_readers: Counter[FeatureSpace] = Counter()
+        self._embedded_stores: WeakSet[EmbeddedStore] = WeakSet()
 
     @property
     def is_embedded(self) -> bool:
@@ -37,21 +39,19 @@ class Features:
 
     def problems(self) -> Sequence[str]:
         """What prevents fetching embeddings now."""
-        return () if self._tiered is None else self._tiered.problems
+        changed = dict.fromkeys(problem for store in self._embedded_stores for problem in store.problems)
+        return [*changed, *(() if self._tiered is None else self._tiered.problems)]
 
-    async def store_of(self, domain: ServedDomain, path: Path | None) -> FeatureStore:
-        """A store for one version of a domain; `path` is its bundle's file of embeddings, if it has one.
-
-        Raises BundleError if the file breaks the format or is of another width than the model reads.
-        """
-        embedded = self._embedded(domain, path)
+    async def store_of(self, domain: ServedDomain, found: ItemFeatures | None) -> FeatureStore:
+        """A store for one version of a domain; `found` are its bundle's embeddings, if it has some."""
+        embedded = self._embedded(domain, found)
         if self._tiered is None or not domain.spec.layout.feature_dim:
             return embedded
         space = _space(domain)
         self._num_readers[space] += 1
         if self._num_readers[space] == 1:
             await self._tiered.watch(space)
-        return SpaceStore(self._tiered, space, embedded if self._has_fallback and path is not None else None)
+        return SpaceStore(self._tiered, space, embedded if self._has_fallback and found is not None else None)
 
     def drop(self, domain: ServedDomain) -> None:
         """Release a store of this domain."""
@@ -61,11 +61,11 @@ class Features:
             if not self._num_readers[space]:
                 self._tiered.forget(space)
 
-    def _embedded(self, domain: ServedDomain, path: Path | None) -> EmbeddedStore:
-        dim = domain.spec.layout.feature_dim
-        if path is None:
-            return EmbeddedStore(ItemFeatures((), np.zeros((0, dim), dtype=np.float32)), self._metrics)
-        return EmbeddedStore(load_features(path, f"{path.name} of {domain.name}", dim), self._metrics)
+    def _embedded(self, domain: ServedDomain, found: ItemFeatures | None) -> EmbeddedStore:
+        source = found or ItemFeatures((), np.zeros((0, domain.spec.layout.feature_dim), dtype=np.float32))
+        store = EmbeddedStore(source, self._metrics, f"{FEATURES} of the domain {domain.name}")
+        self._embedded_stores.add(store)
+        return store
 
 
 @asynccontextmanager

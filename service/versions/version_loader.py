@@ -75,7 +75,7 @@ class VersionLoader:
     async def adopt(self, domain: ServedDomain) -> DomainVersion:
         """The version of a domain that was in the engine at the start."""
         files = self.sources.runtime.files[domain.name]
-        store = await self._features.store_of(domain, files.features_path)
+        store = await self._features.store_of(domain, files.features)
         opened = OpenedDomain(files, domain.bundle_hash)
         placed = PlacedDomain(domain.slot, opened, domain, num_added=0, features=store)
         return DomainVersion(self.sources.own(domain.name), domain, 0, store, {}, placed)
@@ -114,7 +114,7 @@ class VersionLoader:
         domain = await asyncio.to_thread(self._prepare, slot, opened, name, state)
         files = opened.files
         await self.slots.place(slot, Placement(files.spec.layout, files.adapter, domain.trie))
-        store = await self._features.store_of(domain, files.features_path)
+        store = await self._features.store_of(domain, files.features)
         placed = PlacedDomain(slot, opened, domain, num_added=len(state.changes.added), features=store)
         return await asyncio.to_thread(self._at_state, ref, placed, state)
 

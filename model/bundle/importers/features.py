@@ -13,17 +13,18 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from model.bundle.catalog import Catalog
-from model.bundle.features import ItemFeatures, load_features
+from model.bundle.features import ItemFeatures, open_features
 from model.bundle.importers.feature_folders import Rejected, descriptions, read_feature_folder
 from model.bundle.joins import Notice, no_notice
+from model.bundle.opened_file import OpenedFile
+from model.bundle.safetensors_format import LENGTH_BYTES, FormatError, StoredTensor, header_bytes, parse_header
 from model.errors import BundleError
 from model.progress import Progress, no_progress
 
 _BFLOAT16 = "BF16"
-_FLOATS = ("F16", "F32", "F64", _BFLOAT16)
+_FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", _BFLOAT16: ""}
 
 
 def read_features(
@@ -67,19 +68,20 @@ def _read_own(path: Path, catalog: Catalog, notice: Notice) -> ItemFeatures:
 def _read_file(path: Path) -> ItemFeatures:
     ids = path.with_name(f"{path.stem}.ids.txt")
     try:
-        with safe_open(path, framework="numpy") as tensors:
-            names = tensors.keys()
-            if "features" not in names:
-                raise BundleError(f"{path.name} has no tensor features; it has {', '.join(sorted(names)) or 'none'}")
-            if not ids.is_file() and "id_bytes" in names:
-                return load_features(path, path.name)
-            dtype = tensors.get_slice("features").get_dtype()
-            if dtype not in _FLOATS:
-                raise BundleError(f"{path.name}: features is of type {dtype}; it must be F16, BF16 or F32")
-            features = None if dtype == _BFLOAT16 else tensors.get_tensor("features")
-        if features is None:
-            features = _widened(path)
-    except (SafetensorError, OSError) as error:
+        file = OpenedFile(path)
+        header = parse_header(
+            file.read(0, header_bytes(file.read(0, min(LENGTH_BYTES, file.size)), file.size)), file.size
+        )
+        stored = header.tensors.get("features")
+        if stored is None:
+            names = ", ".join(sorted(header.tensors)) or "none"
+            raise BundleError(f"{path.name} has no tensor features; it has {names}")
+        if not ids.is_file() and "id_bytes" in header.tensors:
+            return open_features(file, path.name, None)
+        if stored.dtype not in _FLOATS:
+            raise BundleError(f"{path.name}: features is of type {stored.dtype}; it must be F16, BF16 or F32")
+        features = _values(file.read(stored.start, stored.end - stored.start), stored)
+    except (FormatError, OSError) as error:
         raise BundleError(f"{path.name} cannot be read as a safetensors file: {error}") from error
     if not ids.is_file():
         raise BundleError(f"{path.name} needs {ids.name} beside it, with one item id per line in the order of its rows")
@@ -89,7 +91,16 @@ def _read_file(path: Path) -> ItemFeatures:
             f"{path.name}: features has shape {features.shape} for the {len(item_ids)} item ids of {ids.name}; it must "
             "have one row for each id"
         )
-    return ItemFeatures(item_ids, _storable(features))
+    return ItemFeatures(item_ids, features)
+
+
+def _values(content: memoryview, stored: StoredTensor) -> NDArray[np.floating]:
+    """The tensor, as float32 unless it is float16: numpy has no bfloat16, and no encoder computes in float64."""
+    if stored.dtype == _BFLOAT16:
+        words = np.frombuffer(content, dtype="<u2").astype(np.uint32) << 16
+        return words.view(np.float32).reshape(stored.shape)
+    values: NDArray[np.floating] = np.frombuffer(content, dtype=_FLOATS[stored.dtype]).reshape(stored.shape)
+    return values.astype(np.float32) if stored.dtype == "F64" else values
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:
@@ -105,15 +116,3 @@ def _read_lines(path: Path) -> tuple[str, ...]:
             raise BundleError(f"{path.name}: line {line} repeats item {item_id!r}; each item has one row")
         seen.add(item_id)
     return tuple(item_ids)
-
-
-def _widened(path: Path) -> NDArray[np.floating]:
-    """The tensor `features` as float32; numpy has no bfloat16."""
-    with safe_open(path, framework="pt") as tensors:
-        widened: NDArray[np.float32] = tensors.get_tensor("features").float().numpy()
-        return widened
-
-
-def _storable(features: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Converts double precision, which no encoder computes in, to single."""
-    return features.astype(np.float32) if features.dtype == np.float64 else features

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model.bundle.catalog import Catalog
 from model.bundle.layout import CATALOG, TOKENIZER, domain_file
-from model.bundle.manifest import verify_files
+from model.bundle.verified_files import VerifiedFiles
 from model.datasets.dataset import Dataset
 from model.errors import UnknownDomainError
 from model.evaluation.audit.identifiers import IdentifierAudit, audit_identifiers
@@ -47,19 +47,22 @@ class AuditReport:
 
 def audit_domain(root: Path, domain: str, dataset: Dataset) -> AuditReport:
     """Raises IntegrityError for an incomplete or modified bundle, UnknownDomainError for a domain that it lacks."""
-    manifest = verify_files(root)
+    files = VerifiedFiles(root)
+    manifest = files.manifest
     if domain not in manifest.domains:
         names = ", ".join(manifest.domains) or "none"
         raise UnknownDomainError(f"{root} has no domain {domain!r}; it has {names}")
-    where = str(domain_file(domain, CATALOG))
-    catalog = Catalog.read(root / where, where)
+    where = domain_file(domain, CATALOG)
+    catalog = Catalog.parse(files.read(where), str(where))
+    tokenizer = TextTokenizer.parse(bytes(files.read(TOKENIZER)), TOKENIZER.name)
+    files.verify_rest()
     return AuditReport(
         bundle_hash=manifest.hash,
         domain=domain,
         dataset=dataset.provenance.name,
         indexing=dataset.provenance.indexing,
         leaks=audit_leaks(dataset, _numbers(catalog, dataset)),
-        identifiers=audit_identifiers(catalog, TextTokenizer.from_file(root / TOKENIZER)),
+        identifiers=audit_identifiers(catalog, tokenizer),
         coverage=_coverage(catalog, dataset),
     )
 

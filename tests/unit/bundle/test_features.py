@@ -35,6 +35,11 @@ def tensors_of(features: NDArray[np.generic], *item_ids: str) -> Tensors:
     }
 
 
+def check(path: Path) -> None:
+    """As a bundle is opened."""
+    check_features(load_features(path, "it", 4), CATALOG, "it")
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "features.safetensors"
@@ -121,10 +126,10 @@ def test_rows_may_begin_anywhere_in_the_file(path: Path) -> None:
 
 def test_a_bundle_s_file_has_items_of_its_catalog_only(path: Path) -> None:
     write_features(path, ItemFeatures(("item-2", "item-4"), rows(2)))
-    check_features(path, 4, CATALOG, "it")
+    check(path)
     write_features(path, ItemFeatures(("item-2", "item-9"), rows(2)))
     with refused("invalid_bundle", "it: item 'item-9' is not in the catalog"):
-        check_features(path, 4, CATALOG, "it")
+        check(path)
 
 
 GOOD = tensors_of(rows(2), "item-1", "item-2")
@@ -160,7 +165,7 @@ def test_a_file_that_breaks_the_format_is_refused_by_every_reader(
 ) -> None:
     save_file({name: each for name, each in {**GOOD, **changed}.items() if each is not None}, path)
     with refused("invalid_bundle", message):
-        check_features(path, 4, CATALOG, "it")
+        check(path)
     with refused("invalid_bundle", message):
         load_features(path, "it", dim=4)
 

@@ -124,7 +124,7 @@ def test_answers_are_those_of_each_question_by_itself(
     whole: tuple[Report, list[Answer]], runtime: Runtime, dataset: Dataset
 ) -> None:
     toys = runtime.domains["toys"]
-    images = ItemImages.of(toys, runtime.feature_files["toys"])
+    images = ItemImages.of(toys, runtime.files["toys"].features)
     for answer in whole[1]:
         if isinstance(answer, RankedAnswer) and answer.template == "A-3":
             history = tuple(dataset.catalog.item_ids[row] for row in dataset.sequences.of(answer.user)[:-1])
@@ -142,11 +142,11 @@ def test_embeddings_are_read_for_the_items_of_the_prompt(runtime: Runtime) -> No
     query = OfflineSequential(history=("item-11", "item-2", "item-1"))  # every 11th toy has no picture
     plan = plan_sequential(toys, query)
     assert isinstance(plan, RankingPlan)
-    images = ItemImages.of(toys, runtime.feature_files["toys"])
+    images = ItemImages.of(toys, runtime.files["toys"].features)
     shown = images.add_to(plan)
     (read,) = shown.features
     assert not read[0].any()
-    assert np.array_equal(read[1:], images.by_row[[images.row_of["item-2"], images.row_of["item-1"]]])
+    assert np.array_equal(read[1:], images.features.features[[images.row_of["item-2"], images.row_of["item-1"]]])
     assert read[1:].all()
     assert [each.kind for each in shown.degraded] == ["anonymous_user", "missing_features"]
 
@@ -245,7 +245,7 @@ def test_without_images_every_answer_lacks_them_as_with_a_store_that_is_down(
 ) -> None:
     options = replace(SMALL, templates=("A-3",), num_exact=0, baselines=())
     blind = evaluate(runtime, "toys", dataset, replace(options, with_images=False))
-    files = {name: replace(each, features_path=None) for name, each in runtime.files.items()}
+    files = {name: replace(each, features=None) for name, each in runtime.files.items()}
     down = evaluate(replace(runtime, files=files), "toys", dataset, options)
     assert timeless(blind).results == timeless(down).results
     assert blind.of("sequential", "A-3").degraded["missing_features"] == 9
@@ -296,7 +296,7 @@ def true_top(runtime: Runtime, dataset: Dataset, user: int) -> tuple[str, ...]:
     history = tuple(dataset.catalog.item_ids[row] for row in dataset.sequences.of(user)[:-1])
     plan = plan_sequential(toys, OfflineSequential(history=history, user_id=f"u{user + 1}", exclude_history=False))
     assert isinstance(plan, RankingPlan)
-    shown = ItemImages.of(toys, runtime.feature_files["toys"]).add_to(plan)
+    shown = ItemImages.of(toys, runtime.files["toys"].features).add_to(plan)
     rows = np.flatnonzero(toys.catalog.is_active).tolist()
     targets = tuple((*toys.assembler.identifiers.row(row).tolist(), toys.tokenizer.eos_id) for row in rows)
     (((scores,),), _) = runtime.engine.score([ScoringPlan.of(shown, targets)])

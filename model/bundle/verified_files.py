@@ -1,0 +1,85 @@
+"""The files of a bundle as its manifest lists them: what is verified is what is used.
+
+Each file is opened once. The bytes that were compared with the manifest are the bytes that are returned, so that nobody
+can change a file between its verification and its use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from model.bundle.feature_file import Verify
+from model.bundle.manifest import (
+    FileRecord,
+    Manifest,
+    check_only_listed,
+    open_listed,
+    read_complete_manifest,
+    require_digest,
+    verify_file,
+)
+from model.bundle.opened_file import FileSignature, OpenedFile
+from model.errors import IntegrityError
+
+
+@dataclass(frozen=True)
+class FileSeal:
+    """A file as it was when it was verified, so that later changes can be noticed."""
+
+    root: Path
+    path: PurePosixPath
+    record: FileRecord
+    signature: FileSignature
+
+
+class VerifiedFiles:
+    """Reads the files of one bundle. Raises BundleError and IntegrityError for an invalid manifest."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.manifest: Manifest = read_complete_manifest(root)
+        self._seals: dict[PurePosixPath, FileSeal] = {}
+
+    def __contains__(self, path: PurePosixPath) -> bool:
+        return path in self.manifest.files
+
+    def read(self, path: PurePosixPath) -> memoryview:
+        """The content of a listed file, in memory. Raises IntegrityError unless it is as the manifest says."""
+        file, verify = self.open(path)
+        try:
+            content = file.content()
+        except OSError as error:
+            raise IntegrityError(f"{path} cannot be read: {error}; copy the bundle again from its source") from error
+        finally:
+            file.close()
+        verify(hashlib.sha256(content).hexdigest())
+        return content
+
+    def open(self, path: PurePosixPath) -> tuple[OpenedFile, Verify]:
+        """A listed file, and the check of its digest, which the caller computes of what it reads.
+
+        Raises IntegrityError for a file that is missing or of another size.
+        """
+        record = self.manifest.files[path]
+        file = open_listed(self.root, path, record)
+        self._seals[path] = FileSeal(self.root, path, record, file.signature)
+        return file, lambda sha256: require_digest(path, record, sha256)
+
+    def verify(self, paths: Iterable[PurePosixPath]) -> None:
+        """Verify those of the files that have not been read. Raises IntegrityError."""
+        for path in paths:
+            if path not in self._seals:
+                verify_file(self.root, path, self.manifest.files[path])
+
+    def verify_rest(self) -> None:
+        """Verify all files that have not been read, and that there are no others. Raises IntegrityError."""
+        self.verify(self.manifest.files)
+        check_only_listed(self.root, self.manifest)
+
+    def seals(self, *paths: PurePosixPath) -> tuple[FileSeal, ...]:
+        """What was read, all of it or only these paths or what is below them."""
+        every = self._seals.items()
+        return tuple(seal for path, seal in every if not paths or any(path.is_relative_to(each) for each in paths))
