@@ -29,12 +29,11 @@ class EmbeddedStore:
     @property
     def problems(self) -> list[str]:
         """Rows that were changed when they were last read."""
-        if not self._changed:
-            return []
-        return [
+        text = (
             f"{self._name} was changed on disk while it is in use: {len(self._changed)} embeddings that were read "
             "count as missing; put the original file back, or load a bundle with a new one"
-        ]
+        )
+        return [text] if self._changed else []
 
     async def get_many(self, item_ids: Sequence[str]) -> FeatureBatch:
         started_at = time.perf_counter()

@@ -193,6 +193,9 @@ class Settings(BaseSettings):
         default=None, description="File that records administrative calls and refused credentials (default: none)."
     )
     bundles_root: Path | None = Field(default=None, description="Folder of the bundles that /admin may load.")
+    files_check_s: Seconds = Field(
+        default=60.0, description="Interval at which the files of served bundles are checked for changes."
+    )
     journal: str | None = Field(
         default=None,
         min_length=1,

@@ -122,7 +122,7 @@ def open_domain(root: Path, name: str, foundation: Foundation) -> OpenedDomain:
         raise BundleError(f"{root.name} has no domain {name!r}; it has {', '.join(manifest.domains) or 'none'}")
     _require_foundation(files, foundation)
     domain = _open_domain(files, name, foundation)
-    files.verify(path for path in manifest.files if path == TOKENIZER or path.parts[:2] == ("domains", name))
+    files.verify([TOKENIZER])
     return OpenedDomain(domain, manifest.hash)
 
 
@@ -176,12 +176,14 @@ def _open_domain(files: VerifiedFiles, name: str, foundation: Foundation) -> Dom
         file, verify = files.open(features)
         embeddings = open_features(file, str(features), spec.layout.feature_dim, verify)
         check_features(embeddings, catalog, str(features))
+    known_users = Users.parse(files.read(users), str(users)) if users in files else None
+    files.verify(path for path in files.manifest.files if path.parent == users.parent)
     return DomainFiles(
         spec=spec,
         adapter=adapter,
         catalog=catalog,
         identifiers=identifiers,
-        users=Users.parse(files.read(users), str(users)) if users in files else None,
+        users=known_users,
         features=embeddings,
-        seals=files.seals(BACKBONE_CONFIG.parent, domain_file(name, FEATURES).parent),
+        seals=files.seals(BACKBONE_CONFIG.parent, users.parent),
     )

@@ -59,7 +59,12 @@ class Manifest:
     """The files of a bundle, except manifest.json itself."""
 
     files: dict[PurePosixPath, FileRecord]
-    hash: str
+    record: FileRecord
+    """Of manifest.json itself."""
+
+    @property
+    def hash(self) -> str:
+        return self.record.sha256
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -99,7 +104,7 @@ def verify_files(root: Path) -> Manifest:
     """
     manifest = read_complete_manifest(root)
     for path, record in manifest.files.items():
-        verify_file(root, path, record)
+        require_digest(path, record, digest_of(open_listed(root, path, record), path))
     check_only_listed(root, manifest)
     return manifest
 
@@ -141,11 +146,10 @@ def require_digest(path: PurePosixPath, record: FileRecord, sha256: str) -> None
         )
 
 
-def verify_file(root: Path, path: PurePosixPath, record: FileRecord) -> None:
-    """Raise IntegrityError unless the file is as its record says."""
-    file = open_listed(root, path, record)
+def digest_of(file: OpenedFile, path: PurePosixPath) -> str:
+    """The SHA-256 of a listed file, which is closed. Raises IntegrityError if it cannot be read."""
     try:
-        require_digest(path, record, file.sha256())
+        return file.sha256()
     except OSError as error:
         raise IntegrityError(f"{path} cannot be read: {error}; copy the bundle again from its source") from error
     finally:
@@ -174,7 +178,7 @@ def read_manifest(root: Path) -> Manifest:
         path = PurePosixPath(name)
         records[path] = dataclass_from(FileRecord, record, f"manifest.json: {name}")
         _check_size(path, records[path].size)
-    return Manifest(files=records, hash=hashlib.sha256(document).hexdigest())
+    return Manifest(records, FileRecord(hashlib.sha256(document).hexdigest(), len(document)))
 
 
 def _manifest_bytes(root: Path) -> memoryview:

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from model.bundle.feature_file import Verify
+from model.bundle.layout import MANIFEST
 from model.bundle.manifest import (
     FileRecord,
     Manifest,
     check_only_listed,
+    digest_of,
     open_listed,
     read_complete_manifest,
     require_digest,
-    verify_file,
 )
 from model.bundle.opened_file import FileSignature, OpenedFile
 from model.errors import IntegrityError
@@ -32,7 +33,8 @@ class FileSeal:
     root: Path
     path: PurePosixPath
     record: FileRecord
-    signature: FileSignature
+    signature: FileSignature | None
+    """None if unknown."""
 
 
 class VerifiedFiles:
@@ -41,7 +43,7 @@ class VerifiedFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.manifest: Manifest = read_complete_manifest(root)
-        self._seals: dict[PurePosixPath, FileSeal] = {}
+        self._seals = {MANIFEST: FileSeal(root, MANIFEST, self.manifest.record, None)}
 
     def __contains__(self, path: PurePosixPath) -> bool:
         return path in self.manifest.files
@@ -72,7 +74,8 @@ class VerifiedFiles:
         """Verify those of the files that have not been read. Raises IntegrityError."""
         for path in paths:
             if path not in self._seals:
-                verify_file(self.root, path, self.manifest.files[path])
+                file, verify = self.open(path)
+                verify(digest_of(file, path))
 
     def verify_rest(self) -> None:
         """Verify all files that have not been read, and that there are no others. Raises IntegrityError."""
@@ -80,6 +83,6 @@ class VerifiedFiles:
         check_only_listed(self.root, self.manifest)
 
     def seals(self, *paths: PurePosixPath) -> tuple[FileSeal, ...]:
-        """What was read, all of it or only these paths or what is below them."""
+        """The manifest, and what was read or verified of these paths and below them."""
         every = self._seals.items()
-        return tuple(seal for path, seal in every if not paths or any(path.is_relative_to(each) for each in paths))
+        return tuple(seal for path, seal in every if any(path.is_relative_to(each) for each in (MANIFEST, *paths)))

@@ -19,6 +19,7 @@ from service.versions.administration import Administration
 from service.versions.domains import Domains
 from service.versions.features import Features
 from service.versions.file_journal import FileJournal
+from service.versions.file_watch import FileWatch, watch_files
 from service.versions.journal import Journal, NoJournal
 from service.versions.redis_journal import RedisJournal
 from service.versions.replica import Replica
@@ -38,6 +39,7 @@ class VersionParts:
     lanes: Lanes
     recommender: Recommender
     metrics: Metrics
+    file_watch: FileWatch
 
 
 @asynccontextmanager
@@ -55,12 +57,14 @@ async def open_administration(
     replica = Replica(parts.domains, loader, journal, parts.metrics)
     await replica.start([await loader.adopt(domain) for domain in runtime.domains.values()])
     following = asyncio.create_task(replica.follow())
+    watching = asyncio.create_task(watch_files(parts.file_watch, settings.files_check_s))
     try:
         yield Administration(replica, loader, parts.metrics, can_put_features=parts.features.is_embedded)
     finally:
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
+        for task in (following, watching):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await slots.close()
         await journal.close()
 

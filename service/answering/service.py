@@ -19,6 +19,7 @@ from service.settings import Settings
 from service.versions.administration import Administration
 from service.versions.domains import Domains
 from service.versions.features import open_features
+from service.versions.file_watch import FileWatch
 from service.versions.journal import Journal, NoJournal
 
 LANES_CLOSE_S = 5.0
@@ -59,14 +60,19 @@ async def open_service(
         beams = open_reduction(settings.reduction_options, lanes.ranking.completion_s)
         recommender = Recommender(domains, lanes, metrics, settings.request_limits, beams)
         try:
-            parts = VersionParts(runtime, domains, features, lanes, recommender, metrics)
+            file_watch = FileWatch(domains)
+            parts = VersionParts(runtime, domains, features, lanes, recommender, metrics, file_watch)
             async with open_administration(settings, parts, journal or NoJournal()) as administration:
                 yield Service(
                     domains=domains,
                     recommender=recommender,
                     explainer=Explainer(domains, lanes, metrics, settings.request_limits),
                     administration=administration,
-                    problems=lambda: [*features.problems(), *administration.replica.problems],
+                    problems=lambda: [
+                        *features.problems(),
+                        *administration.replica.problems,
+                        *file_watch.problems,
+                    ],
                 )
         finally:
             await recommender.close()
@@ -82,4 +88,4 @@ class Service:
     explainer: Explainer
     administration: Administration
     problems: Callable[[], Sequence[str]]
-    """Current causes of degraded answers: embeddings that cannot be fetched, versions that are missing."""
+    """Current causes of degraded answers: embeddings that cannot be fetched, missing versions, changed files."""

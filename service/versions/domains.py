@@ -27,6 +27,13 @@ class Serving:
     def shadow(self) -> DomainVersion | None:
         return None if self.roles.shadow is None else self.versions[self.roles.shadow]
 
+    @property
+    def with_traffic(self) -> list[DomainVersion]:
+        """The versions that requests reach: stable, canary and shadow."""
+        canary = self.roles.canary
+        refs = {self.roles.stable, self.roles.shadow, None if canary is None else canary.ref}
+        return [version for ref, version in self.versions.items() if ref in refs]
+
 
 class Domains:
     """Mutable, and used on the event loop only; the values are immutable."""

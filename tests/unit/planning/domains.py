@@ -33,7 +33,7 @@ def tiny_domain(
         catalog=catalog,
         identifiers=tokenise_identifiers(catalog.indices, catalog.item_ids, tokenizer, "catalog"),
         users=Users.from_rows(users) if users else None,
-        features_path=None,
+        features=None,
     )
     return ServedDomain.of(0, files, tokenizer, "a" * 64)
 
