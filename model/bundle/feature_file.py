@@ -29,7 +29,7 @@ from model.bundle.safetensors_format import (
     parse_header,
 )
 from model.bundle.stored_rows import RowPlace, StoredRows
-from model.errors import BundleError
+from model.errors import BundleError, IntegrityError
 
 MOST_HELD_BYTES = 256 << 20
 """Files up to this size are held in memory; half a million embeddings of 256 halves."""
@@ -56,13 +56,15 @@ class FeatureFile:
 def read_feature_file(file: OpenedFile, where: str, dim: int | None, verify: Verify | None = None) -> FeatureFile:
     """Read or open a file, of which each byte is read once, `verify` included.
 
-    Raises OSError, and BundleError, which calls the file `where`, if the file breaks the format or is not `dim` wide.
+    Raises BundleError, which calls the file `where`, if the file breaks the format or is not `dim` wide.
     """
     try:
         read = _read_held if file.size <= MOST_HELD_BYTES else _read_stored
         return read(file, _Format(where, dim), verify)
-    except (FormatError, OSError) as error:
+    except FormatError as error:
         raise BundleError(f"{where} cannot be read: {error}; {REMEDY}") from error
+    except OSError as error:
+        raise IntegrityError(f"{where} cannot be read: {error}; copy it again from its source") from error
 
 
 @dataclass(frozen=True)
