@@ -13,6 +13,7 @@ COPY requirements.lock pyproject.toml README.md LICENSE ./
 COPY service ./service
 COPY model ./model
 COPY feature_cache ./feature_cache
+COPY quiet_libraries ./quiet_libraries
 
 FROM sources AS wheels-cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu

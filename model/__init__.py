@@ -2,3 +2,5 @@
 
 Serving needs only torch, numpy, safetensors, tokenizers and pyarrow; ONNX Runtime is optional.
 """
+
+import quiet_libraries  # noqa: F401  # before the libraries that it keeps quiet

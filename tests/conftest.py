@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import quiet_libraries  # noqa: F401  # also where tests import libraries first
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

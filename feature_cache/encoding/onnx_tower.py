@@ -21,7 +21,7 @@ from feature_cache.encoding.preprocessing import Preprocessing
 from feature_cache.encoding.towers import Encoder, sha256_of
 
 try:
-    import onnxruntime
+    from quiet_libraries.onnx_runtime import onnxruntime
 except ImportError as _error:  # pragma: no cover - the extra is installed where tests run
     raise MissingExtraError("ONNX Runtime", "encode", _error) from _error
 

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from onnxruntime import OrtValue
 from torch import Tensor
 
 from model.engine.onnx.session import to_value
 from model.network.banks import AdapterBank, BankIndex, RMSNormBank, RowIndex, entries
 from model.network.network import Vip5Network
 from model.network.stacks import Branch
+from quiet_libraries.onnx_runtime import onnxruntime
 
-Inputs = dict[str, OrtValue]
+Inputs = dict[str, onnxruntime.OrtValue]
 
 _MAX_CACHED = 256
 """Limit of cached domains and tasks. Each takes the memory of its adapters."""

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from onnxruntime import OrtValue
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,6 +22,7 @@ from model.engine.protocol import Placement
 from model.network.network import PAD_ID, START_ID, Vip5Network
 from model.network.slots import fits, place_domain, with_layout
 from model.network.stacks import Memory
+from quiet_libraries.onnx_runtime import onnxruntime
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class OnnxStepper:
         self._num_beams = tokens.shape[1]
         return logits
 
-    def _empty_caches(self) -> dict[str, OrtValue]:
+    def _empty_caches(self) -> dict[str, onnxruntime.OrtValue]:
         config = self._batch.network.config
         nothing = torch.zeros(
             self._batch.num_rows, config.num_heads, 0, config.d_kv, device=self._batch.network.shared.device

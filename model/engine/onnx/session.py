@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import onnxruntime
 import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from model.engine.onnx.model_writer import ModelWriter
 from model.errors import EngineError
+from quiet_libraries.onnx_runtime import onnxruntime
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "demo" / "README.md"]
-FOLDERS = ("service", "model", "feature_cache", "deploy", "tests", "benchmarks", "docs", "demo")
+FOLDERS = ("service", "model", "feature_cache", "quiet_libraries", "deploy", "tests", "benchmarks", "docs", "demo")
 NAMED = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./*\[\]-]*)`")
 MADE = ("demo/bundle-work",)  # by commands, not committed
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -24,6 +23,7 @@ from model.planning.domain import ServedDomain
 from model.planning.queries import OfflineSequential
 from model.planning.rankings import plan_sequential
 from model.planning.runtime import load_runtime
+from quiet_libraries.onnx_runtime import onnxruntime
 from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, tiny_bundle
 
 PLAIN = replace(TINY_LAYOUT, bottleneck=0, cross_attention_adapter=False)

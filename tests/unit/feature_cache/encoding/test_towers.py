@@ -154,7 +154,7 @@ def test_devices_that_are_not_there_are_refused(device: str, rule: str, clip_fol
 
 
 def test_an_onnx_runtime_without_cuda_says_which_extra_has_it(onnx_file: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
+    onnxruntime = pytest.importorskip("quiet_libraries.onnx_runtime").onnxruntime
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has CUDA")
     with pytest.raises(EncodingError, match=r"only on .*CPU.*pip install onnxruntime-gpu"):
