@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from model.bundle.columns import (
@@ -29,7 +28,7 @@ from model.bundle.columns import (
     value_set,
 )
 from model.bundle.opened_file import Content
-from model.bundle.tables import matching_rows, parse_bundled_parquet, read_bundled_parquet, table_of
+from model.bundle.tables import matching_rows, parse_bundled_parquet, read_bundled_parquet, table_of, write_parquet
 from model.errors import CatalogError, UnknownColumnError
 
 STANDARD_COLUMNS = ("item_id", "index", "title", "image", "active")
@@ -81,7 +80,7 @@ class Catalog:
         return cls.from_table(parse_bundled_parquet(content, where), where)
 
     def write(self, path: Path) -> None:
-        pq.write_table(self.table, path, compression="zstd")
+        write_parquet(path, self.table)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

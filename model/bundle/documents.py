@@ -11,6 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from model.bundle.folders import replacing
 from model.bundle.layout import BACKBONE_CONFIG, DOMAIN_SPEC, DomainSpec, domain_file
 from model.bundle.opened_file import Content
 from model.errors import BundleError
@@ -31,7 +32,9 @@ _T5_CONSTANTS: dict[str, object] = {
 
 def write_json(path: Path, content: object) -> None:
     """Equal contents give equal bytes."""
-    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def read_json_object(path: Path) -> dict[str, object]:

@@ -13,6 +13,7 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from model.bundle.columns import Column, Values, filled
+from model.bundle.folders import replacing
 from model.bundle.opened_file import Content, OpenedFile
 from model.errors import CatalogError
 
@@ -76,6 +77,12 @@ def parse_bundled_parquet(content: Content, where: str) -> pa.Table:
         return packed.cast(file.schema_arrow)
     except (pa.ArrowException, OSError) as error:
         raise CatalogError(f"{where} is not a readable Parquet file: {error}") from error
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Equal tables give equal bytes; a file that is there is replaced, not overwritten."""
+    with replacing(path) as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 def matching_rows(table: pa.Table, columns: Sequence[str], text: str, offset: int, limit: int) -> tuple[list[int], int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from model.bundle.folders import replacing
 from model.bundle.opened_file import OpenedFile
 from model.bundle.safetensors_format import FormatError, StoredTensor, parse_header
 from model.bundle.shapes import Shape
@@ -62,7 +63,8 @@ def _tensor(content: memoryview, name: str, stored: StoredTensor) -> torch.Tenso
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Equal tensors give equal bytes; tensors that share memory are written separately."""
-    save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, path)
+    with replacing(path) as file:
+        save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, file.name)
 
 
 def check_tensors(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, Shape], where: str) -> None:

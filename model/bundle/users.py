@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from model.bundle.columns import name_column, optional_text_column, require_unique, strings
 from model.bundle.opened_file import Content
-from model.bundle.tables import matching_rows, parse_bundled_parquet, read_bundled_parquet, table_of
+from model.bundle.tables import matching_rows, parse_bundled_parquet, read_bundled_parquet, table_of, write_parquet
 from model.errors import CatalogError
 
 
@@ -59,7 +58,7 @@ class Users:
         return cls.from_table(parse_bundled_parquet(content, where), where)
 
     def write(self, path: Path) -> None:
-        pq.write_table(self.table, path, compression="zstd")
+        write_parquet(path, self.table)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

@@ -23,12 +23,11 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from model.bundle.catalog import Catalog
 from model.bundle.features import ItemFeatures, load_features, write_features
-from model.bundle.tables import read_parquet
+from model.bundle.tables import read_parquet, write_parquet
 from model.bundle.users import Users
 from model.errors import DatasetError
 from model.prompts.templates import Template
@@ -165,13 +164,13 @@ class Dataset:
             "item": sequences.items,
             "timestamp": timestamps if sequences.timestamps is None else sequences.timestamps,
         }
-        _write_table(folder / "interactions.parquet", pa.table(columns, schema=_INTERACTIONS))
+        write_parquet(folder / "interactions.parquet", pa.table(columns, schema=_INTERACTIONS))
         if self.reviews:
             rows = [asdict(review) for review in self.reviews]
-            _write_table(folder / "reviews.parquet", pa.Table.from_pylist(rows, schema=_REVIEWS))
+            write_parquet(folder / "reviews.parquet", pa.Table.from_pylist(rows, schema=_REVIEWS))
         if self.negatives:
             samples = {"user": list(self.negatives), "items": [items.tolist() for items in self.negatives.values()]}
-            _write_table(folder / "negatives.parquet", pa.table(samples, schema=_NEGATIVES))
+            write_parquet(folder / "negatives.parquet", pa.table(samples, schema=_NEGATIVES))
         if self.features is not None:
             write_features(folder / FEATURES, self.features)
         document = {"format": FORMAT_VERSION, **asdict(self.provenance)}
@@ -223,10 +222,6 @@ def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
     if not table.schema.equals(schema):
         raise DatasetError(f"{path} has the columns {table.schema}, not {schema}; prepare the dataset again")
     return table
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    pq.write_table(table, path, compression="zstd")
 
 
 def _sequences(table: pa.Table, num_users: int) -> Sequences:

@@ -48,6 +48,7 @@ def bench(
     width costs and finds (`beams`, which VIP5_BEAM_TABLE reads).
     """
     sizes, lengths, widths = _numbers("rows", rows), _numbers("tokens", tokens), _numbers("beams", beams)
+    from model.bundle.folders import replacing
     from model.evaluation.benchmark import BenchOptions, measure
     from model.planning.runtime import load_runtime
 
@@ -59,7 +60,8 @@ def bench(
     if out is not None:
         content = {"device": device, "bundle": runtime.bundle_hash, **found.to_json(num_beams)}
         make_folder_of(out)
-        out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        with replacing(out) as file:  # a service may be reading it
+            file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

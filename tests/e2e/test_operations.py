@@ -17,7 +17,14 @@ from tests.e2e.processes import PATIENCE_S, ROOT, environment, serving
 from tests.service.live import bundle_of
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-SECTIONS = ("First request", "Ship a new adapter", "Take an item out of stock", "Keys", "Drain and restart")
+SECTIONS = (
+    "First request",
+    "Ship a new adapter",
+    "Replace the files of a bundle",
+    "Take an item out of stock",
+    "Keys",
+    "Drain and restart",
+)
 TOKEN = "of-tests"
 
 

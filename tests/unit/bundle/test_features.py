@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,6 +106,15 @@ def test_a_file_that_is_replaced_stays_readable_for_whoever_opened_it(path: Path
     found = load_features(path)
     write_features(path, ItemFeatures(("a", "b"), rows(2)))
     np.testing.assert_array_equal(found.features, rows(1))
+
+
+def test_a_new_file_may_be_read_by_whom_the_umask_admits(path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_features(path, ItemFeatures(("a",), rows(1)))
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_rows_may_begin_anywhere_in_the_file(path: Path) -> None:
