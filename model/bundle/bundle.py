@@ -164,8 +164,9 @@ def _require_foundation(files: VerifiedFiles, foundation: Foundation) -> None:
 
 
 def _open_domain(files: VerifiedFiles, name: str, foundation: Foundation) -> DomainFiles:
+    weights = files.read(domain_file(name, ADAPTER_WEIGHTS))  # in the manifest's order: the first fault is named
     spec = parse_domain_spec(files.read(domain_file(name, DOMAIN_SPEC)), name)
-    adapter = parse_tensors(files.read(domain_file(name, ADAPTER_WEIGHTS)), ADAPTER_WEIGHTS)
+    adapter = parse_tensors(weights, ADAPTER_WEIGHTS)
     check_domain(spec, adapter, foundation.config, foundation.backbone_sha256)
     where = str(domain_file(name, CATALOG))
     catalog = Catalog.parse(files.read(domain_file(name, CATALOG)), where)
