@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -35,6 +35,18 @@ class Names:
     def find(self, name: str) -> str | None:
         """The id of this name, else the only one of this form."""
         return name if name in self._exact else self._by_form.get(_form(name))
+
+
+class Rows:
+    """Rows by names from elsewhere, found by the same rule."""
+
+    def __init__(self, row_of: Mapping[str, int]) -> None:
+        self._row_of = row_of
+        self._names = Names(row_of)
+
+    def find(self, name: str) -> int | None:
+        found = self._names.find(name)
+        return None if found is None else self._row_of[found]
 
 
 @dataclass(frozen=True)

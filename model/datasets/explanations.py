@@ -5,16 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
+from model.bundle.joins import Rows
 from model.datasets.dataset import SPLITS, Review, Sequences, Split
 from model.datasets.faults import Faults
+from model.datasets.field_names import FieldNames
 from model.datasets.ids import id_text
-from model.datasets.item_facts import number_of
-from model.datasets.text_lines import Source, numbered_records
+from model.datasets.records import numbered_records, require_good
+from model.datasets.text_lines import Source
+from model.datasets.values import Fields
 from model.progress import Progress
 
+_USER, _ITEM = ("user", "reviewerID"), ("item", "asin")
+_FIELDS = (*_USER, *_ITEM, "split", "star_rating", "overall", "headline", "summary", "feature", "explanation")
+_IGNORED = ("reviewText", "reviewTime", "unixReviewTime", "helpful", "reviewerName")
 _SPLIT_IN_NAME = re.compile(r"(?:^|[._-])(train|val|test)(?=[._-])")
 
 
@@ -26,6 +33,14 @@ class ReviewRows:
     row_of_item: Mapping[str, int]
     sequences: Sequences
 
+    @cached_property
+    def users(self) -> Rows:
+        return Rows(self.row_of_user)
+
+    @cached_property
+    def items(self) -> Rows:
+        return Rows(self.row_of_item)
+
     def split_of(self, user: int, item: int) -> Split:
         """By leave-one-out: the split of the item's position in the user's sequence, `train` if it has none."""
         items = self.sequences.of(user)
@@ -33,10 +48,10 @@ class ReviewRows:
             return "test"
         return "val" if len(items) > 1 and items[-2] == item else "train"
 
-    def review_of(self, record: Mapping[str, object], split: Split | None) -> Review | str:
+    def review_of(self, fields: Fields, split: Split | None) -> Review | str:
         """The review in a record, or the rule that the record breaks."""
-        user = self.row_of_user.get(_name(record, "user", "reviewerID"))
-        item = self.row_of_item.get(_name(record, "item", "asin"))
+        user = self.users.find(_name(fields.record, *_USER))
+        item = self.items.find(_name(fields.record, *_ITEM))
         if user is None:
             return "the user of the review has no interactions"
         if item is None:
@@ -44,11 +59,11 @@ class ReviewRows:
         return Review(
             user=user,
             item=item,
-            split=split or _split_of_record(record) or self.split_of(user, item),
-            star_rating=number_of(record.get("star_rating", record.get("overall"))),
-            headline=_text(record.get("headline", record.get("summary"))),
-            feature=_text(record.get("feature")),
-            explanation=_text(record.get("explanation")),
+            split=split or _split_of_record(fields) or self.split_of(user, item),
+            star_rating=fields.number("star_rating", "overall"),
+            headline=fields.text("headline", "summary"),
+            feature=fields.text("feature"),
+            explanation=fields.text("explanation"),
         )
 
 
@@ -64,14 +79,19 @@ def read_explanations(
         source = Source(path, faults, progress)
         named = _SPLIT_IN_NAME.search(path.name)
         split = cast("Split", named[1]) if named else None
-        for number, record in numbered_records(source):
-            review = rows.review_of(record, _split_of_record(record) or split)
+        names = FieldNames(_FIELDS, _IGNORED)
+        num_good = 0
+        for number, record in numbered_records(source, names):
+            fields = Fields(record, faults, source.place(number))
+            review = rows.review_of(fields, _split_of_record(fields) or split)
             if isinstance(review, str):
                 source.fault(review, number)
             elif review.explanation is None:
                 source.fault("the line has no explanation", number)
             else:
                 reviews.append(review)
+                num_good += 1
+        require_good(source, num_good, "line with a known user, a known item and an explanation", names)
     return tuple(reviews)
 
 
@@ -92,14 +112,12 @@ def _with_gaps_filled(review: Review, other: Review | None) -> Review:
     return replace(review, star_rating=stars, headline=review.headline or other.headline)
 
 
-def _split_of_record(record: Mapping[str, object]) -> Split | None:
-    split = record.get("split")
-    return split if split in SPLITS else None
+def _split_of_record(fields: Fields) -> Split | None:
+    split = fields.text("split")
+    if split is not None and split not in SPLITS:
+        fields.unread("split", f"one of {', '.join(SPLITS)}")
+    return next((known for known in SPLITS if known == split), None)
 
 
 def _name(record: Mapping[str, object], *fields: str) -> str:
     return next((found for name in fields if (found := id_text(record.get(name))) is not None), "")
-
-
-def _text(value: object) -> str | None:
-    return value.strip() or None if isinstance(value, str) else None

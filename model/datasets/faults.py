@@ -26,9 +26,10 @@ class Faults:
         """Keep a line for a person, such as how many items have an embedding."""
         self.notices.append(line)
 
-    def descriptions(self) -> list[str]:
-        """One sentence per rule, with the number of faults and the first places."""
+    def descriptions(self, file: str = "") -> list[str]:
+        """One sentence per rule, with the number of faults and the first places; of one file, if it is named."""
         return [
             f"{count:,} left out: {rule} ({', '.join(self.places[rule])}{', …' if count > _NUM_NAMED else ''})"
             for rule, count in self.counts.items()
+            if self.places[rule][0].startswith(file)
         ]

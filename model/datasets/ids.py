@@ -6,9 +6,9 @@ Only values that a file stores as numbers become texts, each in its canonical fo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 
-import numpy as np
-
+from model.datasets.values import plain
 from model.errors import DatasetError
 
 _EXACT = 1 << 53  # floats are exact integers below
@@ -16,12 +16,13 @@ _EXACT = 1 << 53  # floats are exact integers below
 
 def id_text(value: object) -> str | None:
     """The id as text, without blanks around it; None if the value is no id: empty, a boolean, 7.5, a list."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, str):
-        return value.strip() or None
+    value = plain(value)
+    if value is None or isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return None
+    if isinstance(value, Decimal):
+        return str(int(value)) if value.is_finite() and value == value.to_integral_value() else None
     if isinstance(value, float):
         value = int(value) if value.is_integer() and abs(value) < _EXACT else None
     return str(value) if isinstance(value, int) and abs(value) < 1 << 64 else None

@@ -1,14 +1,28 @@
-"""Attributes of items from McAuley's metadata, and from JSON lines with the same names."""
+"""Attributes of items from McAuley's metadata, and from tables and JSON lines with the same names."""
 
 from __future__ import annotations
 
+import ast
 import html
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from model.bundle.catalog import Catalog
-from model.datasets.text_lines import Source, numbered_records
+from model.datasets.field_names import FieldNames
+from model.datasets.records import numbered_records, require_good
+from model.datasets.text_lines import Source
+from model.datasets.values import Fields, UnreadableError, one_line, text_of
+from model.errors import DatasetError
+
+FACT_NAMES = ("title", "categories", "category", "brand", "price", "image", "imUrl")
+_OF_AMAZON = (
+    *("description", "salesRank", "related", "also_buy", "also_view", "also_bought", "similar_item", "tech1", "tech2"),
+    *("fit", "feature", "features", "rank", "main_cat", "date", "details", "details_url", "store", "bought_together"),
+    *("parent_asin", "average_rating", "rating_number", "videos", "images", "subtitle", "author", "imageURLHighRes"),
+)
+"""Fields of McAuley's metadata of 2014, 2018 and 2023 that are not read."""
 
 
 @dataclass(frozen=True)
@@ -23,26 +37,23 @@ class ItemFacts:
     price: float | None = None
 
     @classmethod
-    def of_record(cls, record: Mapping[str, object], clean: Callable[[str], str] = html.unescape) -> ItemFacts:
+    def of_record(cls, fields: Fields, clean: Callable[[str], str] = html.unescape) -> ItemFacts:
         """From `title`, `categories` (a list, or a list of paths), `category`, `brand`, `price`, `image` or `imUrl`.
 
         `clean` is applied to every text. Without `category`, it is the second level of the first path, which is useful
-        in filters, or the first level if there is no second.
+        in filters, or the first level if there is no second. A list of categories may be in `category`, too.
         """
-
-        def text_of(value: object) -> str | None:
-            return one_line(clean(value)) if isinstance(value, str) else None
-
-        named = [[text_of(name) for name in path] for path in _paths(record.get("categories"))]
-        paths = [[name for name in path if name] for path in named]
+        has_path = _is_many(fields.record.get("category"))
+        paths = _paths(fields, "category", clean) if has_path else []
+        paths = _paths(fields, "categories", clean) or paths
         first = next((path for path in paths if path), [None])
         return cls(
-            title=text_of(record.get("title")),
-            image=text_of(record.get("image")) or text_of(record.get("imUrl")),
-            category=text_of(record.get("category")) or first[:2][-1],
+            title=fields.text("title", clean=clean),
+            image=_first_image(fields, clean),
+            category=(None if has_path else fields.text("category", clean=clean)) or first[:2][-1],
             categories=tuple(dict.fromkeys(name for path in paths for name in path)),
-            brand=text_of(record.get("brand")),
-            price=number_of(record.get("price")),
+            brand=fields.text("brand", clean=clean),
+            price=fields.number("price"),
         )
 
 
@@ -52,41 +63,79 @@ UNKNOWN_FACTS = ItemFacts()
 def read_metadata(
     source: Source, wanted: Collection[str], clean: Callable[[str], str] = html.unescape
 ) -> dict[str, ItemFacts]:
-    """Facts of the wanted items by `asin`; of an item with two lines, the first counts."""
+    """Facts of the wanted items by `asin`; of an item with two lines, the first counts.
+
+    Raises DatasetError if no line is of a wanted item.
+    """
     facts: dict[str, ItemFacts] = {}
-    for number, record in numbered_records(source):
+    others: set[str] = set()
+    names = FieldNames(("asin", *FACT_NAMES), _OF_AMAZON, required=(("asin",),))
+    for number, record in numbered_records(source, names):
         asin = record.get("asin")
         if not isinstance(asin, str) or not asin:
             source.fault("the line has no asin", number)
         elif asin in facts:
             source.fault("the item is listed twice", number)
         elif asin in wanted:
-            facts[asin] = ItemFacts.of_record(record, clean)
+            facts[asin] = ItemFacts.of_record(Fields(record, source.faults, source.place(number)), clean)
+        else:
+            others.add(asin)
+    require_good(source, len(facts) + len(others), "line with an asin", names)
+    if not facts:
+        raise DatasetError(
+            f"{source.path} has no line of an item that is wanted: it has asin {min(others)!r}, and the data "
+            f"{min(wanted)!r}; check that both files are of one category"
+        )
     return facts
 
 
-def _paths(categories: object) -> list[list[object]]:
-    """Category paths; a single path may come without a list around it."""
-    if not isinstance(categories, list | tuple):
+def _is_many(value: object) -> bool:
+    return isinstance(value, list | tuple | np.ndarray)
+
+
+def _first_image(fields: Fields, clean: Callable[[str], str]) -> str | None:
+    """The first of several pictures is the main one."""
+    for name in ("image", "imUrl"):
+        value = fields.record.get(name)
+        if _is_many(value) and len(value):  # type: ignore[arg-type]  # a list or an array
+            fields = Fields({**fields.record, name: value[0]}, fields.faults, fields.place)  # type: ignore[index]
+    return fields.text("image", "imUrl", clean=clean)
+
+
+def _paths(fields: Fields, name: str, clean: Callable[[str], str]) -> list[list[str]]:
+    """Category paths; a single path may come without a list around it, and lists as texts, as CSV has them."""
+    value = fields.record.get(name)
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _literal(value)
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if not isinstance(value, list | tuple):
+        if value is not None and value != "":
+            fields.unread(name, "a list")
         return []
-    paths = [list(path) for path in categories if isinstance(path, list | tuple)]
-    return paths or [list(categories)]
+    paths = [list(path) for path in value if isinstance(path, list | tuple)]
+    if paths and len(paths) < len(value):
+        fields.unread(name, "a list of paths only")
+    found: list[list[str]] = []
+    for path in paths or [list(value)]:
+        found.append([])
+        for level in path:
+            try:
+                text = text_of(level)
+            except UnreadableError:
+                fields.unread(name, "a list of texts")
+                continue
+            cleaned = None if text is None else one_line(clean(text))
+            if cleaned:
+                found[-1].append(cleaned)
+    return found
 
 
-def one_line(text: str) -> str | None:
-    """A text with single spaces, or None if it is empty."""
-    return " ".join(text.split()) or None
-
-
-def number_of(value: object) -> float | None:
-    """The value if it is a finite number, else None."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
+def _literal(text: str) -> object:
     try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        return text
 
 
 def catalog_of(item_ids: Sequence[str], indices: Sequence[str], facts: Sequence[ItemFacts]) -> Catalog:

@@ -12,6 +12,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from model.bundle.joins import Rows
 from model.datasets.dataset import Sequences
 from model.datasets.ids import is_number, number_order
 from model.datasets.text_lines import Source, numbered_lines, require_some
@@ -40,18 +41,30 @@ class ItemLines:
     def by_user_row(
         self, row_of_user: Mapping[str, int], row_of_item: Mapping[str, int], source: Source
     ) -> dict[int, NDArray[np.int64]]:
-        """Item rows by user row; unknown users and items are counted as faults of the source."""
+        """Item rows by user row; unknown users and items are counted as faults of the source.
+
+        Raises DatasetError if no line has a known user and item.
+        """
+        users, rows = Rows(row_of_user), Rows(row_of_item)
         found: dict[int, NDArray[np.int64]] = {}
         for user, items in zip(self.users, self.items, strict=True):
-            row = row_of_user.get(user)
+            row = users.find(user)
             if row is None:
                 source.faults.add("the user has no interactions", f"{source.path.name}: user {user}")
                 continue
-            known = [row_of_item[item] for item in items if item in row_of_item]
+            if row in found:
+                source.faults.add("the user is listed twice", f"{source.path.name}: user {user}")
+                continue
+            known = []
             for item in items:
-                if item not in row_of_item:
+                place = rows.find(item)
+                if place is None:
                     source.faults.add("the item is unknown", f"{source.path.name}: user {user}, item {item}")
+                else:
+                    known.append(place)
             found[row] = np.asarray(known, dtype=np.int64)
+        if not any(len(known) for known in found.values()):
+            require_some(source, len(self.users), 0, f"{_FORM} of known users and items")
         return found
 
 

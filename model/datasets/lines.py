@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.bundle.importers.features import read_features
-from model.bundle.joins import Join, Names
 from model.bundle.users import Users
 from model.datasets.dataset import Dataset, Provenance
 from model.datasets.explanations import ReviewRows, read_explanations
 from model.datasets.faults import Faults
-from model.datasets.ids import id_text, require_own_numbers
-from model.datasets.item_facts import UNKNOWN_FACTS, ItemFacts, catalog_of
+from model.datasets.ids import id_text
+from model.datasets.item_facts import catalog_of
 from model.datasets.item_lines import in_catalog_order, indexing_of, read_item_lines
-from model.datasets.text_lines import Source, numbered_records, read_json_object
+from model.datasets.named_items import UNNAMED, NamedItem, read_named_items
+from model.datasets.text_lines import Source, read_json_object
 from model.errors import DatasetError
 from model.progress import Progress, no_progress
 
@@ -32,12 +32,6 @@ class LinesSource:
     features: Path | None = None  # a folder of <item_id>.npy, or safetensors beside its .ids.txt
 
 
-@dataclass(frozen=True)
-class _NamedItem:
-    item_id: str | None
-    facts: ItemFacts
-
-
 def read_lines(files: LinesSource, name: str, faults: Faults, progress: Progress = no_progress) -> Dataset:
     """Read a dataset from plain lines; broken lines are skipped and counted in `faults`.
 
@@ -45,25 +39,23 @@ def read_lines(files: LinesSource, name: str, faults: Faults, progress: Progress
     may stand for another, CatalogError for two items with one id.
     """
     lines = read_item_lines(Source(files.sequences, faults, progress))
-    known: dict[str, _NamedItem] = {}
+    known: dict[str, NamedItem] = {}
     if files.items is not None:
-        named = lines.item_names()
-        described, numbers = _read_items(Source(files.items, faults, progress))
-        require_own_numbers(numbers, named)
-        known = _as_in_lines(described, named)
-        without = [item for item in named if item not in known]
-        unmatched = sorted(known.keys() - set(named))
-        faults.notice(str(Join(len(named), f"a line in {files.items.name}", "line", without, unmatched, "no sequence")))
+        known = read_named_items(Source(files.items, faults, progress), lines.item_names(), "no sequence")
     id_of_item, id_of_user = ({}, {}) if files.datamaps is None else read_datamaps(files.datamaps)
     names = in_catalog_order([*lines.item_names(), *known, *id_of_item])
-    missing = _NamedItem(None, UNKNOWN_FACTS)
-    items = [known.get(item, missing) for item in names]
+    items = [known.get(item, UNNAMED) for item in names]
     item_ids = [item.item_id or id_of_item.get(name, name) for name, item in zip(names, items, strict=True)]
     catalog = catalog_of(item_ids, names, [item.facts for item in items])
     rows = {item: row for row, item in enumerate(names)}
     sequences = lines.rows(rows)
     user_rows = {user: row for row, user in enumerate(lines.users)}
-    explanations = read_explanations(files.explanations, ReviewRows(user_rows, rows, sequences), faults, progress)
+    review_rows = ReviewRows(
+        row_of_user={id_of_user[user]: row for user, row in user_rows.items() if user in id_of_user} | user_rows,
+        row_of_item={item_id: row for row, item_id in enumerate(item_ids)} | rows,
+        sequences=sequences,
+    )
+    explanations = read_explanations(files.explanations, review_rows, faults, progress)
     negatives = {}
     if files.negatives is not None:
         source = Source(files.negatives, faults, progress)
@@ -117,35 +109,3 @@ def _id_of_number(pairs: Iterable[tuple[object, object]], where: str) -> dict[st
         if number_of.setdefault(own, name) != name:
             raise DatasetError(f"{where} gives {own!r} the numbers {number_of[own]} and {name}; give it one")
     return found
-
-
-def _as_in_lines(described: Mapping[str, _NamedItem], named: Sequence[str]) -> dict[str, _NamedItem]:
-    """Items by the lines' own spelling of their names."""
-    names = Names(named)
-    found = {item: described[item] for item in described if names.has(item)}
-    for item, facts in described.items():
-        spelling = names.find(item)
-        found.setdefault(item if spelling is None or spelling in found else spelling, facts)
-    return found
-
-
-def _read_items(source: Source) -> tuple[dict[str, _NamedItem], dict[str, str]]:
-    """Items by their name in the lines, which is `item`, or without it their id; and places of names that are numbers.
-
-    The second maps names that the file stores as numbers to the first line that does.
-    """
-    items: dict[str, _NamedItem] = {}
-    numbers: dict[str, str] = {}
-    for number, record in numbered_records(source):
-        id_value = next((record[key] for key in ("item_id", "asin") if id_text(record.get(key))), None)
-        value = record["item"] if record.get("item") is not None else id_value
-        item = id_text(value)
-        if item is None:
-            source.fault("the line has neither item nor item_id nor asin", number)
-        elif item in items:
-            source.fault("the item is listed twice", number)
-        else:
-            items[item] = _NamedItem(id_text(id_value), ItemFacts.of_record(record))
-        if item is not None and not isinstance(value, str):
-            numbers.setdefault(item, f"{source.path.name}:{number}")
-    return items, numbers

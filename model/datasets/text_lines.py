@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import gzip
 import json
-import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -17,6 +16,13 @@ from model.errors import DatasetError
 from model.progress import Progress, no_progress
 
 _LINES_PER_REPORT = 1000
+_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+_OTHER_ENCODINGS = (
+    (b"\xff\xfe\x00\x00", "UTF-32"),
+    (b"\x00\x00\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
 
 
 @dataclass(frozen=True)
@@ -27,58 +33,62 @@ class Source:
     faults: Faults
     progress: Progress = no_progress
 
+    def place(self, number: int) -> str:
+        """The line with this number."""
+        return f"{self.path.name}:{number}"
+
     def fault(self, rule: str, number: int) -> None:
         """Count the line with this number as a fault."""
-        self.faults.add(rule, f"{self.path.name}:{number}")
+        self.faults.add(rule, self.place(number))
+
+    @property
+    def bare_name(self) -> str:
+        """The file's name in lower case, without .gz."""
+        return self.path.name.lower().removesuffix(".gz")
 
 
-def numbered_lines(source: Source) -> Iterator[tuple[int, str]]:
-    """Numbers, counted from 1, and texts of the lines that are not blank; a line that is not UTF-8 is a fault.
+@contextmanager
+def opened(source: Source) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """The content of a file, unpacked if it is gzipped, and the file itself, whose position tells the progress.
 
-    Raises DatasetError for a missing or damaged file.
+    Raises DatasetError for a missing or damaged file, for an archive, and for an encoding other than UTF-8.
     """
     path = source.path
     try:
-        size = path.stat().st_size
         with path.open("rb") as raw:
-            stream = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if path.name.endswith(".gz") else raw
-            for number, line in enumerate(stream, start=1):
-                if number % _LINES_PER_REPORT == 0:
-                    source.progress(f"reading {path.name}", raw.tell(), size)
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                except UnicodeDecodeError:
-                    source.fault("the line is not UTF-8", number)
-                    continue
-                if text:
-                    yield number, text
+            is_packed = path.name.endswith(".gz") or raw.peek(2).startswith(_GZIP)
+            stream = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if is_packed else raw
+            _refuse_other_forms(path, stream.peek(4)[:4])  # type: ignore[attr-defined]  # both classes have it
+            yield stream, raw
     except FileNotFoundError as error:
         raise DatasetError(f"{path} does not exist; check the path") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{path} cannot be read to the end: {error}; download the file again") from error
 
 
-def numbered_records(source: Source) -> Iterator[tuple[int, dict[str, object]]]:
-    """Numbers and objects of a file with one object per line: JSON, or Python literals as in McAuley's files of 2014.
+def numbered_lines(source: Source) -> Iterator[tuple[int, str]]:
+    """Numbers, counted from 1, and texts of the lines that are not blank; a line that is not UTF-8 is a fault.
 
-    Literals are parsed and never executed. Any other line is a fault; raises DatasetError if all lines are faults.
+    Raises DatasetError as `opened` does.
     """
-    num_lines = num_records = 0
-    for number, text in numbered_lines(source):
-        num_lines += 1
-        record = _record(text)
-        if record is None:
-            source.fault("the line is neither a JSON object nor a Python literal of one", number)
-            continue
-        num_records += 1
-        yield number, record
-    require_some(source, num_lines, num_records, "one JSON object per line")
+    with opened(source) as (stream, raw):
+        size = source.path.stat().st_size
+        for number, line in enumerate(stream, start=1):
+            if number % _LINES_PER_REPORT == 0:
+                source.progress(f"reading {source.path.name}", raw.tell(), size)
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError:
+                source.fault("the line is not UTF-8", number)
+                continue
+            if text:
+                yield number, text
 
 
 def require_some(source: Source, num_lines: int, num_good: int, form: str) -> None:
     """Raise DatasetError if there are lines, but no valid one."""
     if num_lines and not num_good:
-        first = "; ".join(source.faults.descriptions())
+        first = "; ".join(source.faults.descriptions(source.path.name))
         raise DatasetError(f"{source.path}: all {num_lines:,} lines are broken; the file must have {form}. {first}")
 
 
@@ -96,21 +106,11 @@ def read_json_object(path: Path) -> dict[str, object]:
     return document
 
 
-def _record(text: str) -> dict[str, object] | None:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = _literal(text)
-    return found if isinstance(found, dict) and all(isinstance(name, str) for name in found) else None
-
-
-def _literal(text: str) -> object:
-    if not text.startswith("{"):
-        return None
-    try:
-        with warnings.catch_warnings():
-            for category in (SyntaxWarning, DeprecationWarning):  # backslashes before any letter are common in texts
-                warnings.simplefilter("ignore", category)
-            return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-        return None
+def _refuse_other_forms(path: Path, start: bytes) -> None:
+    if start == _ZIP:
+        raise DatasetError(f"{path} is an archive or a workbook; unpack it, or save the sheet as CSV (UTF-8)")
+    encoding = next((name for mark, name in _OTHER_ENCODINGS if start.startswith(mark)), None)
+    if encoding is None and b"\x00" in start:
+        encoding = "UTF-16"
+    if encoding is not None:
+        raise DatasetError(f"{path} is in {encoding}; save it as UTF-8")

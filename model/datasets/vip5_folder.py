@@ -23,6 +23,7 @@ from model.datasets.item_lines import ItemLines, in_catalog_order, indexing_of, 
 from model.datasets.lines import read_datamaps, users_of
 from model.datasets.pickles import read_pickle
 from model.datasets.text_lines import Source
+from model.datasets.values import Fields
 from model.errors import DatasetError
 from model.progress import Progress, no_progress
 
@@ -63,7 +64,7 @@ def read_vip5_folder(
     return Dataset(
         provenance=Provenance(name, "vip5", indexing_of(names, sequences), dict(faults.counts)),
         catalog=catalog,
-        users=users_of(lines.users, id_of_user, _user_names(folder, lines, id_of_user, reviewers)),
+        users=users_of(lines.users, id_of_user, _user_names(folder, lines, id_of_user, reviewers, faults)),
         sequences=sequences,
         reviews=reviews,
         negatives=negatives,
@@ -113,14 +114,15 @@ def _read_splits(
             if not isinstance(record, dict):
                 faults.add("the record is not a dict", place)
                 continue
-            review = rows.review_of(record, split)
+            fields = Fields({str(key): value for key, value in record.items()}, faults, place)
+            review = rows.review_of(fields, split)
             if isinstance(review, str):
                 faults.add(review, place)
                 continue
             reviews.append(review)
-            name = record.get("reviewerName")
-            if isinstance(name, str) and name.strip():
-                reviewers.setdefault(review.user, name.strip())
+            name = fields.text("reviewerName")
+            if name is not None:
+                reviewers.setdefault(review.user, name)
     if not reviews and any(splits[split] for split in SPLITS):
         raise DatasetError(f"{path.name} has no valid record: {'; '.join(faults.descriptions())}; check the file")
     return reviews
@@ -131,14 +133,18 @@ def _is_splits(found: object) -> TypeGuard[dict[str, list[object]]]:
 
 
 def _user_names(
-    folder: Path, lines: ItemLines, id_of_user: Mapping[str, str], reviewers: Mapping[int, str]
+    folder: Path, lines: ItemLines, id_of_user: Mapping[str, str], reviewers: Mapping[int, str], faults: Faults
 ) -> dict[str, str]:
     """Users' names by number, from user_id2name.pkl, else from their reviews."""
     path = folder / "user_id2name.pkl"
     names = read_pickle(path) if path.is_file() else {}
     if not isinstance(names, dict):
         raise DatasetError(f"{path.name} is a {type(names).__name__}; it must be a dict from user to name")
-    called = {id_text(user): name.strip() for user, name in names.items() if isinstance(name, str) and name.strip()}
+    called = {}
+    for user, value in names.items():
+        name = Fields({"name": value}, faults, f"{path.name}: user {user!r}").text("name")
+        if name is not None:
+            called[id_text(user)] = name
     found = {}
     for row, user in enumerate(lines.users):
         name = called.get(user) or called.get(id_of_user.get(user, "")) or reviewers.get(row)

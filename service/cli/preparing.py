@@ -42,8 +42,8 @@ def lines(
     items: Annotated[
         Path | None,
         input_file(
-            "JSON lines with item (as in the sequences), item_id or asin, and any of title, categories, brand, "
-            "price, image."
+            "JSON lines, CSV or Parquet with item (as in the sequences), item_id or asin, and any of title, "
+            "categories, brand, price, image."
         ),
     ] = None,
     datamaps: Annotated[
@@ -64,6 +64,39 @@ def lines(
 
     files = LinesSource(sequences, items, datamaps, tuple(explanations or ()), negatives, features)
     _prepare(lambda faults, report: read_lines(files, name or out.name, faults, report), out, replace=replace)
+
+
+@app.command(
+    epilog="Example: vip5 data prepare orders --orders orders.csv --items items.csv --features features.safetensors "
+    "--out datasets/shop"
+)
+def orders(
+    orders: Annotated[
+        Path,
+        input_file(
+            "One order per line, with user_id, item_id, timestamp and, optionally, rating: CSV (.csv, .tsv), Parquet "
+            "or JSON lines. Times are seconds or milliseconds since 1970, dates, or ISO 8601."
+        ),
+    ],
+    out: Out,
+    items: Annotated[
+        Path | None,
+        input_file(
+            "One item per line, with item_id and any of title, category, categories, brand, price, image: CSV, Parquet "
+            "or JSON lines."
+        ),
+    ] = None,
+    explanations: Explanations = None,
+    features: FeatureSource = None,
+    core: Annotated[int, typer.Option(help="Fewest orders of each user and each item; 1 keeps everything.", min=1)] = 1,
+    name: Name = None,
+    replace: Replace = False,
+) -> None:
+    """Make a dataset from a table of orders. Any CSV or JSON may be gzipped; broken lines are skipped and reported."""
+    from model.datasets.orders import OrdersSource, read_orders
+
+    files = OrdersSource(orders, items, tuple(explanations or ()), features, core)
+    _prepare(lambda faults, report: read_orders(files, name or out.name, faults, report), out, replace=replace)
 
 
 @app.command(epilog="Example: vip5 data prepare vip5 --folder data/toys --out datasets/toys")

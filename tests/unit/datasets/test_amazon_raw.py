@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.datasets.amazon_raw import RawSource, k_core, read_amazon_raw
+from model.datasets.amazon_raw import RawSource, read_amazon_raw
 from model.datasets.dataset import Dataset
 from model.datasets.faults import Faults
+from model.datasets.interactions import k_core
 from tests.unit.bundle.refusals import refused
 from tests.unit.datasets.sources import write_feature, write_json_lines, write_lines
 
@@ -126,9 +127,10 @@ def test_broken_reviews_are_counted_and_named(tmp_path: Path) -> None:
         "the review has no reviewerID, or no asin": ["r.json:3", "r.json:4"],
         "the review has no unixReviewTime in seconds": ["r.json:5", "r.json:6", "r.json:7"],
         "the line is neither a JSON object nor a Python literal of one": ["r.json:8"],
+        "overall is not a number": ["r.json:9: 'five'"],
     }
     assert dataset.catalog.item_ids == ("A", "B")
-    assert (dataset.reviews[1].star_rating, dataset.reviews[1].headline) == (None, None)
+    assert (dataset.reviews[1].star_rating, dataset.reviews[1].headline) == (None, "3")
 
 
 def test_filtering_is_repeated_until_everybody_has_enough(tmp_path: Path) -> None:
