@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from model.bundle.likely_names import hint
 from model.errors import CatalogError, InputError
 
 Scalar: TypeAlias = str | int | float | bool
@@ -55,7 +56,11 @@ def filled(column: Column) -> Column:
 def name_column(table: pa.Table, name: str, where: str) -> Column:
     """A column of strings that are all there and not empty. Raises CatalogError naming the first row at fault."""
     if name not in table.column_names:
-        raise CatalogError(f"{where} has no column {name}; its columns are {', '.join(table.column_names) or 'none'}")
+        meant = hint(table.column_names, [name])
+        raise CatalogError(
+            f"{where} has no column {name}; its columns are {', '.join(table.column_names) or 'none'}"
+            + (f". {meant}" if meant else "")
+        )
     column = _of_whole_floats(table.column(name), name, where)
     column = text_column(table, name, where) if column is None else column
     row = pc.index(pc.utf8_trim_whitespace(filled(column)), "").as_py()
@@ -132,7 +137,7 @@ def _stored_type(kind: pa.DataType) -> pa.DataType | None:
         return pa.bool_()
     if pa.types.is_integer(kind):
         return pa.int64()
-    if pa.types.is_floating(kind):
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return pa.float64()
     return None
 

@@ -59,10 +59,11 @@ class Join:
     without: Sequence[str] = ()
     unmatched: Sequence[str] = ()
     of: str = "no item"  # what unmatched partners match
+    of_what: str = "items"
 
     def __str__(self) -> str:
         """`58 of 60 items have an embedding, 2 do not: 'a', 'b'; 1 file matches no item: 'c'`."""
-        text = f"{self.num_items - len(self.without):,} of {self.num_items:,} items have {self.has}"
+        text = f"{self.num_items - len(self.without):,} of {self.num_items:,} {self.of_what} have {self.has}"
         if self.without:
             text += f", {len(self.without):,} {'does' if len(self.without) == 1 else 'do'} not: {_named(self.without)}"
         if self.unmatched:

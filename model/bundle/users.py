@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from model.bundle.columns import name_column, optional_text_column, require_unique, strings
+from model.bundle.likely_names import hint
 from model.bundle.opened_file import Content
 from model.bundle.tables import matching_rows, parse_bundled_parquet, read_bundled_parquet, table_of, write_parquet
 from model.errors import CatalogError
@@ -43,7 +44,11 @@ class Users:
         require_unique(columns["user_id"], "user_id", where)
         unknown = sorted(set(table.column_names) - {"user_id", "index", "name"})
         if unknown:
-            raise CatalogError(f"{where} has unknown columns {', '.join(unknown)}; keep only user_id, index and name")
+            meant = hint(unknown, [name for name in ("user_id", "index", "name") if name not in table.column_names])
+            raise CatalogError(
+                f"{where} has unknown columns {', '.join(unknown)}; keep only user_id, index and name"
+                + (f". {meant}" if meant else "")
+            )
         columns["name"] = optional_text_column(table, "name", where)
         return cls(pa.table(columns))
 

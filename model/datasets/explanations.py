@@ -20,8 +20,19 @@ from model.datasets.values import Fields
 from model.progress import Progress
 
 _USER, _ITEM = ("user", "reviewerID"), ("item", "asin")
-_FIELDS = (*_USER, *_ITEM, "split", "star_rating", "overall", "headline", "summary", "feature", "explanation")
-_IGNORED = ("reviewText", "reviewTime", "unixReviewTime", "helpful", "reviewerName")
+REVIEW_FIELDS = (
+    *_USER,
+    *_ITEM,
+    "split",
+    "star_rating",
+    "overall",
+    "headline",
+    "summary",
+    "feature",
+    "explanation",
+    "reviewerName",
+)
+_IGNORED = ("reviewText", "reviewTime", "unixReviewTime", "helpful")
 _SPLIT_IN_NAME = re.compile(r"(?:^|[._-])(train|val|test)(?=[._-])")
 
 
@@ -59,7 +70,7 @@ class ReviewRows:
         return Review(
             user=user,
             item=item,
-            split=split or _split_of_record(fields) or self.split_of(user, item),
+            split=split or self.split_of(user, item),
             star_rating=fields.number("star_rating", "overall"),
             headline=fields.text("headline", "summary"),
             feature=fields.text("feature"),
@@ -79,7 +90,7 @@ def read_explanations(
         source = Source(path, faults, progress)
         named = _SPLIT_IN_NAME.search(path.name)
         split = cast("Split", named[1]) if named else None
-        names = FieldNames(_FIELDS, _IGNORED)
+        names = FieldNames(REVIEW_FIELDS, _IGNORED)
         num_good = 0
         for number, record in numbered_records(source, names):
             fields = Fields(record, faults, source.place(number))

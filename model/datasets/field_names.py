@@ -2,45 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from model.bundle.likely_names import hint_of, likely_name, normal_form
 from model.errors import DatasetError
 
-_SYNONYMS = {
-    "item_id": "sku asin parentasin article articleid articlenumber articleno product productid productcode "
-    "productnumber itemnumber itemno movieid bookid isbn ean gtin variantid goodsid id item",
-    "user_id": "user customer customerid client clientid buyer buyerid member memberid visitor visitorid account "
-    "accountid reviewerid uid shopper shopperid email",
-    "timestamp": "ts time date datetime tdat orderdate ordered orderedat orderat createdat created purchasedate "
-    "purchasedat eventtime eventtimestamp unixreviewtime reviewtime unixtime day invoicedate",
-    "rating": "stars star starrating score overall",
-    "star_rating": "stars star rating score overall",
-    "title": "name productname itemname prodname producttitle itemtitle articlename label",
-    "image": "picture photo img imgurl imageurl imageurlhighres images picturepath pictureurl photourl thumbnail",
-    "category": "group productgroup productgroupname department categoryname type producttype maincategory section",
-    "categories": "categorypath path breadcrumbs taxonomy",
-    "brand": "manufacturer vendor maker brandname",
-    "price": "cost amount unitprice listprice retailprice saleprice msrp",
-    "user": "userid customerid reviewerid uid",
-    "item": "itemid sku asin productid articleid parentasin",
-    "asin": "itemid sku productid articleid parentasin item",
-    "reviewerID": "userid user customerid",
-    "unixReviewTime": "timestamp time ts date reviewtime",
-    "overall": "rating stars starrating score",
-    "summary": "headline title",
-    "explanation": "text review reviewtext",
-    "headline": "summary title",
-}
 _NUM_NAMED = 8
-
-
-def normal_form(name: str) -> str:
-    """`Item ID`, `item-id` and `ITEM_ID` are one name."""
-    return re.sub(r"[\W_]+", "", name).casefold()
 
 
 @dataclass
@@ -116,7 +85,7 @@ class FieldNames:
                 continue
             self.unknown[name] += 1
             if name not in self.meant:
-                likely = self._likely(form, present)
+                likely = self._likely(name, present)
                 if likely:
                     self.meant[name] = likely
 
@@ -135,14 +104,9 @@ class FieldNames:
 
     def hint(self) -> str:
         """What was likely meant; empty if nothing is known."""
-        meant = [f"{name!r} may be meant for {likely!r}" for name, likely in self.meant.items()]
-        return ", ".join(meant) + (": rename the columns that are to be read" if meant else "")
+        return hint_of(self.meant)
 
-    def _likely(self, form: str, present: Collection[str]) -> str | None:
-        has_same = any(name in present for name in self.same)
-        free = [name for name in self.known if name not in present and not (has_same and name in self.same)]
-        for name in free:
-            if form in _SYNONYMS.get(name, "").split():
-                return name
-        close = difflib.get_close_matches(form, [normal_form(name) for name in free], 1, 0.75)
-        return self._by_form[close[0]] if close else None
+    def _likely(self, name: str, present: Collection[str]) -> str | None:
+        has_same = any(known in present for known in self.same)
+        free = [known for known in self.known if known not in present and not (has_same and known in self.same)]
+        return likely_name(name, free)

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from model.bundle.catalog import Catalog
+from model.bundle.joins import Names
 from model.datasets.clustering import Tree, item_paths
 from model.datasets.dataset import Dataset, Sequences
 from model.datasets.faults import Faults
@@ -39,7 +40,10 @@ def give_indices(dataset: Dataset, path: Path) -> Dataset:
 
     Raises DatasetError naming the line for a broken line, and for two items with one identifier.
     """
-    index_of = _read_indices(path)
+    names = Names(dataset.catalog.item_ids)
+    index_of: dict[str, str] = {}
+    for name, index in _read_indices(path).items():
+        index_of.setdefault(names.find(name) or name, index)
     missing = [item_id for item_id in dataset.catalog.item_ids if item_id not in index_of]
     if missing:
         raise DatasetError(

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.bundle.catalog import Catalog
+from model.bundle.joins import Names
 from model.datasets.field_names import FieldNames
 from model.datasets.records import numbered_records, require_good
 from model.datasets.text_lines import Source
-from model.datasets.values import Fields, UnreadableError, one_line, text_of
+from model.datasets.values import Fields, UnreadableError, one_line, plain, text_of
 from model.errors import DatasetError
 
 FACT_NAMES = ("title", "categories", "category", "brand", "price", "image", "imUrl")
@@ -69,17 +70,21 @@ def read_metadata(
     """
     facts: dict[str, ItemFacts] = {}
     others: set[str] = set()
+    spellings = Names(wanted)
     names = FieldNames(("asin", *FACT_NAMES), _OF_AMAZON, required=(("asin",),))
     for number, record in numbered_records(source, names):
-        asin = record.get("asin")
-        if not isinstance(asin, str) or not asin:
+        fields = Fields(record, source.faults, source.place(number))
+        asin = plain(record.get("asin"))
+        if asin is None:
             source.fault("the line has no asin", number)
-        elif asin in facts:
-            source.fault("the item is listed twice", number)
-        elif asin in wanted:
-            facts[asin] = ItemFacts.of_record(Fields(record, source.faults, source.place(number)), clean)
-        else:
+        elif not isinstance(asin, str):
+            fields.unread("asin", "a text, which keeps leading zeros")
+        elif (item_id := spellings.find(asin)) is None:
             others.add(asin)
+        elif item_id in facts:
+            source.fault("the item is listed twice", number)
+        else:
+            facts[item_id] = ItemFacts.of_record(fields, clean)
     require_good(source, len(facts) + len(others), "line with an asin", names)
     if not facts:
         raise DatasetError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.bundle.importers.features import read_features
+from model.bundle.joins import Join
 from model.bundle.users import Users
 from model.datasets.dataset import Dataset, Provenance
 from model.datasets.explanations import ReviewRows, read_explanations
@@ -18,6 +19,8 @@ from model.datasets.named_items import UNNAMED, NamedItem, read_named_items
 from model.datasets.text_lines import Source, read_json_object
 from model.errors import DatasetError
 from model.progress import Progress, no_progress
+
+_MAPS = ("id2item", "item2id", "id2user", "user2id")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ def read_lines(files: LinesSource, name: str, faults: Faults, progress: Progress
     if files.items is not None:
         known = read_named_items(Source(files.items, faults, progress), lines.item_names(), "no sequence")
     id_of_item, id_of_user = ({}, {}) if files.datamaps is None else read_datamaps(files.datamaps)
+    if id_of_item and files.datamaps is not None:
+        report_unmapped(lines.item_names(), id_of_item, files.datamaps, faults)
     names = in_catalog_order([*lines.item_names(), *known, *id_of_item])
     items = [known.get(item, UNNAMED) for item in names]
     item_ids = [item.item_id or id_of_item.get(name, name) for name, item in zip(names, items, strict=True)]
@@ -82,8 +87,13 @@ def users_of(names: Sequence[str], id_of_user: Mapping[str, str], called: Mappin
 
 
 def read_datamaps(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """The original ids of items and of users by number; empty if the file has none."""
+    """The original ids of items and of users by number; one of both may be empty."""
     document = read_json_object(path)
+    if not any(isinstance(document.get(name), Mapping) for name in _MAPS):
+        raise DatasetError(
+            f"{path.name} has no map {' or '.join(_MAPS)}; its keys are "
+            f"{', '.join(map(repr, list(document)[:8])) or 'none'}. Give at least one, from numbers to ids or back"
+        )
     maps = []
     for forward, backward in (("id2item", "item2id"), ("id2user", "user2id")):
         numbered, named = document.get(forward), document.get(backward)
@@ -94,6 +104,13 @@ def read_datamaps(path: Path) -> tuple[dict[str, str], dict[str, str]]:
         else:
             maps.append({})
     return maps[0], maps[1]
+
+
+def report_unmapped(names: Sequence[str], id_of_item: Mapping[str, str], path: Path, faults: Faults) -> None:
+    """Tell of items of the lines that the map lacks; they are called by their number."""
+    without = [name for name in names if name not in id_of_item]
+    if without:
+        faults.notice(str(Join(len(names), f"an id in {path.name}", "id", without)))
 
 
 def _id_of_number(pairs: Iterable[tuple[object, object]], where: str) -> dict[str, str]:

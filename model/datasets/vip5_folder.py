@@ -12,15 +12,16 @@ from typing import TypeGuard
 
 from model.bundle.catalog import Catalog
 from model.bundle.features import ItemFeatures
-from model.bundle.joins import Join
+from model.bundle.joins import Join, Names
 from model.datasets.dataset import SPLITS, Dataset, Provenance, Review
-from model.datasets.explanations import ReviewRows, merged
+from model.datasets.explanations import REVIEW_FIELDS, ReviewRows, merged
 from model.datasets.faults import Faults
 from model.datasets.feature_folders import read_feature_folders
+from model.datasets.field_names import FieldNames
 from model.datasets.ids import id_text
 from model.datasets.item_facts import UNKNOWN_FACTS, ItemFacts, catalog_of, read_metadata
 from model.datasets.item_lines import ItemLines, in_catalog_order, indexing_of, read_item_lines
-from model.datasets.lines import read_datamaps, users_of
+from model.datasets.lines import read_datamaps, report_unmapped, users_of
 from model.datasets.pickles import read_pickle
 from model.datasets.text_lines import Source
 from model.datasets.values import Fields
@@ -28,6 +29,8 @@ from model.errors import DatasetError
 from model.progress import Progress, no_progress
 
 SEQUENCES = "sequential_data.txt"
+_IGNORED = ("reviewText", "reviewTime", "unixReviewTime", "helpful", "adj", "score", "sentence", "template", "id")
+"""Fields of VIP5's and P5's records that are not read."""
 _NO_IDS: tuple[dict[str, str], dict[str, str]] = ({}, {})
 
 
@@ -45,6 +48,8 @@ def read_vip5_folder(
     lines = read_item_lines(Source(path, faults, progress), only_numbers=True)
     datamaps = _find(folder, "datamaps.json")
     id_of_item, id_of_user = _NO_IDS if datamaps is None else read_datamaps(datamaps)
+    if id_of_item and datamaps is not None:
+        report_unmapped(lines.item_names(), id_of_item, datamaps, faults)
     names = in_catalog_order([*lines.item_names(), *id_of_item])
     item_rows = {item: row for row, item in enumerate(names)}
     user_rows = {user: row for row, user in enumerate(lines.users)}
@@ -107,6 +112,7 @@ def _read_splits(
     splits = read_pickle(path)
     if not _is_splits(splits):
         raise DatasetError(f"{path.name} must be a dict with the lists {', '.join(SPLITS)}; download the file again")
+    names = FieldNames(REVIEW_FIELDS, _IGNORED)
     reviews = []
     for split in SPLITS:
         for number, record in enumerate(splits[split]):
@@ -114,7 +120,7 @@ def _read_splits(
             if not isinstance(record, dict):
                 faults.add("the record is not a dict", place)
                 continue
-            fields = Fields({str(key): value for key, value in record.items()}, faults, place)
+            fields = Fields(names.named({str(key): value for key, value in record.items()}), faults, place)
             review = rows.review_of(fields, split)
             if isinstance(review, str):
                 faults.add(review, place)
@@ -124,7 +130,10 @@ def _read_splits(
             if name is not None:
                 reviewers.setdefault(review.user, name)
     if not reviews and any(splits[split] for split in SPLITS):
-        raise DatasetError(f"{path.name} has no valid record: {'; '.join(faults.descriptions())}; check the file")
+        found = "; ".join(filter(None, (*faults.descriptions(path.name), names.description())))
+        raise DatasetError(f"{path.name} has no valid record: {found}; check the file")
+    if names.unknown:
+        faults.notice(f"{path.name}: {names.description()}")
     return reviews
 
 
@@ -144,12 +153,23 @@ def _user_names(
     for user, value in names.items():
         name = Fields({"name": value}, faults, f"{path.name}: user {user!r}").text("name")
         if name is not None:
-            called[id_text(user)] = name
+            called[id_text(user) or ""] = name
+    spellings = Names(called)
     found = {}
+    without = []
+    unused = set(called)
     for row, user in enumerate(lines.users):
-        name = called.get(user) or called.get(id_of_user.get(user, "")) or reviewers.get(row)
+        spelling = spellings.find(user) or spellings.find(id_of_user.get(user, ""))
+        if spelling is None:
+            without.append(user)
+        else:
+            unused.discard(spelling)
+        name = reviewers.get(row) if spelling is None else called[spelling]
         if name is not None:
             found[user] = name
+    if unused:
+        join = Join(len(lines.users), f"a name in {path.name}", "name", without, sorted(unused), "no user", "users")
+        faults.notice(str(join))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,10 +53,7 @@ def vip5(
     from model.bundle.importers.vip5 import import_vip5
 
     source = CheckpointSource(checkpoint, config, tokenizer)
-    notices: list[str] = []
-    _add_domain(import_vip5, source, DomainSource(domain, catalog, users, features, replace, notices.append), out)
-    for line in notices:
-        typer.echo(line, err=True)
+    _add_domain(import_vip5, source, DomainSource(domain, catalog, users, features, replace), out)
 
 
 @app.command(
@@ -111,6 +109,9 @@ def _add_domain(
         raise UsageError(f"--domain {error}") from error
     if checkpoint.tokenizer is None and not (out / "manifest.json").is_file():
         raise UsageError(f"{out} is not a bundle yet, and a new one needs the model's tokenizer; give --tokenizer")
+    notices: list[str] = []
     with progress_bar() as progress:
-        digest = read(checkpoint, domain, out, progress)
+        digest = read(checkpoint, dataclasses.replace(domain, notice=notices.append), out, progress)
+    for line in notices:
+        typer.echo(line, err=True)
     typer.echo(f"imported {domain.name} into {out}, bundle {digest}")

@@ -12,6 +12,7 @@ from model.bundle.catalog import Catalog
 from model.bundle.importers.features import read_features
 from model.bundle.joins import Notice, no_notice
 from model.bundle.layout import DomainSpec
+from model.bundle.likely_names import hint
 from model.bundle.manifest import check_domain_name
 from model.bundle.shapes import expected_domain_shapes, expected_shapes
 from model.bundle.tables import read_source
@@ -41,7 +42,7 @@ class DomainSource:
     users: Path | None = None
     features: Path | None = None
     replace: bool = False  # whether to replace an existing domain of this name
-    notice: Notice = no_notice  # told how the catalog and the embeddings meet
+    notice: Notice = no_notice  # told how catalog and embeddings meet, and of likely misnomers
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ def write_domain(model: ForeignModel, spec: DomainSpec, source: DomainSource, ou
     check_domain_name(source.name)
     frozen, tuned = _split(model, spec)
     progress("reading the catalog", 0, None)
-    catalog = Catalog.from_table(read_source(source.catalog), source.catalog.name)
+    catalog = _read_catalog(source)
     users = None if source.users is None else Users.from_table(read_source(source.users), source.users.name)
     features = None
     if source.features is not None:
@@ -73,6 +74,17 @@ def write_domain(model: ForeignModel, spec: DomainSpec, source: DomainSource, ou
         writer.share_backbone(model.config, frozen, model.tokenizer)
         writer.add_domain(spec, tuned, catalog, users=users, features=features)
         return writer.seal()
+
+
+def _read_catalog(source: DomainSource) -> Catalog:
+    """The catalog; the notice names columns that were likely meant for titles or images."""
+    table = read_source(source.catalog)
+    catalog = Catalog.from_table(table, source.catalog.name)
+    absent = [name for name in ("title", "image") if name not in table.column_names]
+    meant = hint(catalog.attribute_columns, absent)
+    if meant:
+        source.notice(f"{source.catalog.name}: {meant}")
+    return catalog
 
 
 def _split(model: ForeignModel, spec: DomainSpec) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

@@ -294,3 +294,10 @@ def test_the_authors_checkpoints_are_imported_tensor_by_tensor(tmp_path: Path, n
     recorded = json.loads((SHARED / "golden/common/item_tokens_toys.json").read_text())
     for place, index in enumerate(toys.catalog.indices):
         assert [*toys.identifiers.row(place), 1] == recorded[int(index) - 1]
+
+
+def test_a_column_that_was_likely_meant_for_titles_is_told(files: Files) -> None:
+    files.catalog.write_text('{"item_id": "a", "index": "1", "name": "toy"}')
+    told: list[str] = []
+    import_vip5(files.save(tiny_checkpoint()), replace(files.domain(), notice=told.append), files.out, silent)
+    assert told == ["items.jsonl: 'name' may be meant for 'title': rename the columns that are to be read"]
