@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 
+from model.bundle.importers.tensor_names import (
+    SHARED_ALIASES,
+    require_same,
+    state_dict_in,
+    with_first_task,
+    without_wrappers,
+)
 from model.bundle.shapes import HEAD, SHARED
-from model.bundle.tensors import check_finite, named
+from model.bundle.tensors import check_finite
 from model.errors import BundleError, UnsafeFileError
 from model.network.config import TASKS
 
-_DDP_PREFIX = "module."
-_SHARED_ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # T5 conversions from TensorFlow have it; cross-attention has no position bias, and no implementation reads it.
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """Read a state dict saved by torch, without DDP's prefix; only tensors and plain containers are built.
+    """Read a state dict saved by torch, by the model's own names; only tensors and plain containers are built.
 
     Raises UnsafeFileError for a pickle with anything else, BundleError for a file that is not a state dict.
     """
@@ -38,7 +42,9 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     except Exception as error:  # the library can raise anything for other files
         raise BundleError(f"{path.name} is not a checkpoint that torch can read: {_first_line(error)}") from error
-    return _tensors_of(content, path.name)
+    tensors = without_wrappers(state_dict_in(content, path.name), path.name)
+    check_finite(tensors, path.name)
+    return tensors
 
 
 def drop_aliases(tensors: dict[str, torch.Tensor], *, tied_head: bool, where: str) -> dict[str, torch.Tensor]:
@@ -48,14 +54,14 @@ def drop_aliases(tensors: dict[str, torch.Tensor], *, tied_head: bool, where: st
     """
     kept = dict(tensors)
     kept.pop(_UNUSED, None)
-    for alias in (*_SHARED_ALIASES, *([HEAD] if tied_head else [])):
+    for alias in (*SHARED_ALIASES, *([HEAD] if tied_head else [])):
         _drop_copy(kept, alias, SHARED, where, "tie_word_embeddings" if alias == HEAD else "T5")
     return kept
 
 
 def drop_task_copies(tensors: dict[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
     """The tensors with a single adapter, instead of the same one under each task's name."""
-    kept = dict(tensors)
+    kept = with_first_task(tensors)
     for name in tensors:
         for task in TASKS[1:]:
             if f".adapters.{task}." in name:
@@ -65,28 +71,9 @@ def drop_task_copies(tensors: dict[str, torch.Tensor], where: str) -> dict[str, 
 
 
 def _drop_copy(tensors: dict[str, torch.Tensor], alias: str, original: str, where: str, reason: str) -> None:
-    copy, tensor = tensors.get(alias), tensors.get(original)
-    if copy is None or tensor is None:
-        return
-    if copy.shape != tensor.shape or not torch.equal(copy, tensor):
-        raise BundleError(
-            f"{where}: {alias} differs from {original}, but by {reason} they are the same tensor; check that the "
-            "configuration belongs to the checkpoint"
-        )
-    del tensors[alias]
-
-
-def _tensors_of(content: object, where: str) -> dict[str, torch.Tensor]:
-    if not isinstance(content, Mapping) or not content:
-        raise BundleError(f"{where} is a {type(content).__name__}, not a state dict; save the model's state_dict()")
-    others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
-    if others:
-        raise BundleError(f"{where}: {named(others)} is not a tensor; save only the model's state_dict()")
-    tensors = {str(name): value.detach() for name, value in content.items()}
-    check_finite(tensors, where)
-    if all(name.startswith(_DDP_PREFIX) for name in tensors):
-        return {name.removeprefix(_DDP_PREFIX): tensor for name, tensor in tensors.items()}
-    return tensors
+    if alias in tensors and original in tensors:
+        require_same(tensors, alias, original, where, reason)
+        del tensors[alias]
 
 
 def _reason(error: UnpicklingError) -> str:

@@ -51,11 +51,7 @@ class ConfigFile:
 
 
 def backbone_config(config: ConfigFile, tensors: Mapping[str, torch.Tensor]) -> BackboneConfig:
-    """A T5's dimensions. The vocabulary's size is taken from the embedding, because trainers resize it."""
-    if SHARED not in tensors:
-        raise BundleError(
-            f"the checkpoint has no {SHARED}, so it is not a T5's; give the state dict of the whole model"
-        )
+    """A T5's dimensions. The vocabulary's size is taken from the shared embedding, because trainers resize it."""
     feed_forward: FeedForward
     match config.get("feed_forward_proj", str, "relu"):
         case "relu" | "gated-gelu" as known:
@@ -74,7 +70,7 @@ def backbone_config(config: ConfigFile, tensors: Mapping[str, torch.Tensor]) -> 
         num_layers=num_layers,
         num_decoder_layers=config.get("num_decoder_layers", int, num_layers),
         feed_forward_proj=feed_forward,
-        tie_word_embeddings=config.get("tie_word_embeddings", bool, default=True),
+        tie_word_embeddings=ties_head(config),
         layer_norm_epsilon=config.number("layer_norm_epsilon", 1e-6),
         relative_attention_num_buckets=config.get("relative_attention_num_buckets", int, 32),
         relative_attention_max_distance=config.get("relative_attention_max_distance", int, 128),
@@ -82,6 +78,11 @@ def backbone_config(config: ConfigFile, tensors: Mapping[str, torch.Tensor]) -> 
     )
     check_backbone_config(built, config.name)
     return built
+
+
+def ties_head(config: ConfigFile) -> bool:
+    """Whether the head is the shared embedding."""
+    return config.get("tie_word_embeddings", bool, default=True)
 
 
 def vip5_layout(config: ConfigFile, tensors: Mapping[str, torch.Tensor]) -> DomainLayout:

@@ -8,9 +8,10 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from model.bundle.importers.checkpoint import drop_aliases, read_checkpoint
-from model.bundle.importers.config import ConfigFile, backbone_config, table_rows
+from model.bundle.importers.config import ConfigFile, backbone_config, table_rows, ties_head
 from model.bundle.importers.domain import CheckpointSource, DomainSource, ForeignModel, write_domain
-from model.bundle.importers.vocabulary import add_p5_tokens, read_tokenizer
+from model.bundle.importers.tensor_names import with_shared
+from model.bundle.importers.vocabulary import add_p5_tokens, check_size, read_tokenizer
 from model.bundle.layout import DomainSpec, PromptDefaults
 from model.bundle.shapes import WHOLE_WORD
 from model.errors import BundleError
@@ -25,13 +26,15 @@ def import_p5(source: CheckpointSource, domain: DomainSource, out: Path, progres
     """
     config = ConfigFile(source.config)
     progress("reading the checkpoint", 0, None)
-    tensors = read_checkpoint(source.checkpoint)
     where = source.checkpoint.name
+    tensors = with_shared(read_checkpoint(source.checkpoint), tied_head=ties_head(config), where=where)
     backbone = backbone_config(config, tensors)
     tensors = drop_aliases(tensors, tied_head=backbone.tie_word_embeddings, where=where)
     has_whole_words = config.get("whole_word_embed", bool, default=WHOLE_WORD in tensors)
     layout = replace(NO_ADDITIONS, whole_word_rows=table_rows(tensors, WHOLE_WORD) if has_whole_words else 0)
     tokenizer = _tokenizer(config, source.tokenizer)
+    if tokenizer is not None:
+        check_size(tokenizer, backbone.vocab_size, where)
     spec = DomainSpec(
         name=domain.name,
         layout=layout,

@@ -10,8 +10,9 @@ import torch
 from model.bundle.backbone import check_backbone
 from model.bundle.documents import read_json_object
 from model.bundle.importers.checkpoint import drop_aliases
-from model.bundle.importers.config import ConfigFile, backbone_config
-from model.bundle.importers.vocabulary import read_tokenizer
+from model.bundle.importers.config import ConfigFile, backbone_config, ties_head
+from model.bundle.importers.tensor_names import with_shared, without_wrappers
+from model.bundle.importers.vocabulary import check_size, read_tokenizer
 from model.bundle.shapes import HEAD, SHARED
 from model.bundle.tensors import check_finite, read_tensors
 from model.bundle.writer import BundleWriter
@@ -30,17 +31,20 @@ def import_t5(folder: Path, out: Path, progress: Progress) -> str:
     """
     config = ConfigFile(folder / "config.json")
     progress("reading the model", 0, None)
-    tensors = _read_weights(folder)
+    is_scaled = config.get("scale_decoder_outputs", bool, ties_head(config))
+    tensors = without_wrappers(_read_weights(folder), folder.name)
+    tensors = with_shared(tensors, tied_head=is_scaled, where=folder.name)
     check_finite(tensors, folder.name)
-    is_scaled = config.get("scale_decoder_outputs", bool, config.get("tie_word_embeddings", bool, default=True))
     backbone = replace(backbone_config(config, tensors), tie_word_embeddings=is_scaled)
     tensors = _with_head(tensors, is_scaled=is_scaled, where=folder.name)
     check_backbone(backbone, tensors, folder.name)
+    tokenizer = read_tokenizer(folder)
+    check_size(tokenizer, backbone.vocab_size, folder.name)
     progress("writing the bundle", 0, None)
     with BundleWriter(out) as writer:
         if writer.backbone is not None:
             raise ExistsError(f"{out.name} is a bundle with a backbone already; choose another folder")
-        writer.share_backbone(backbone, tensors, read_tokenizer(folder))
+        writer.share_backbone(backbone, tensors, tokenizer)
         return writer.seal()
 
 
