@@ -17,6 +17,7 @@ from model.errors import DatasetError
 _DELIMITERS = ",;\t|"
 _LINES_PER_REPORT = 1000
 _MOST_LINES = 200  # of one record, whose quotes may have line breaks
+_RULES = {f"field larger than field limit ({csv.field_size_limit()})": "the line has a value that is too long"}
 _SURROGATES = range(0xDC80, 0xDD00)  # stand for bytes that are not UTF-8
 
 
@@ -34,9 +35,13 @@ def csv_records(source: Source, names: FieldNames) -> Iterator[tuple[int, Mappin
         places = names.places(header, str(source.path))
         while (line := lines.next()) is not None:
             number = lines.number
-            if not line.strip():
+            try:
+                values = _values(line, lines, delimiter)
+            except csv.Error as error:
+                source.fault(_RULES.get(str(error), "the line's quotes are not closed"), number)
                 continue
-            values = _values(line, lines, delimiter)
+            if not any(value.strip() for value in values):
+                continue
             rule = _fault(values, len(header))
             if rule:
                 source.fault(rule, number)
@@ -68,7 +73,7 @@ class _Lines:
 
 
 def _values(line: str, lines: _Lines, delimiter: str) -> list[str]:
-    """The values of a record that begins in `line`; none if its quotes are not closed or not followed by a delimiter.
+    """The values of a record that begins in `line`; raises csv.Error if its quotes are broken or a value is too long.
 
     Of such a record only the first line is taken, so that one stray quote does not take others along.
     """
@@ -80,15 +85,13 @@ def _values(line: str, lines: _Lines, delimiter: str) -> list[str]:
             following = lines.next() if "end of data" in str(error) and len(more) < _MOST_LINES else None
             if following is None:
                 lines.put_back(more)
-                return []
+                raise
             more.append(following)
 
 
 def _fault(values: list[str], num_columns: int) -> str | None:
-    if not values:
-        return "the line's quotes are not closed"
-    if any(ord(letter) in _SURROGATES for value in values if not value.isascii() for letter in value):
-        return "the line is not UTF-8"
+    if not all(map(str.isascii, values)) and any(ord(letter) in _SURROGATES for letter in "".join(values)):
+        return "the line is not UTF-8; save the file as UTF-8"
     if len(values) < num_columns or any(value.strip() for value in values[num_columns:]):
         return "the line has another number of values than the header"
     return None

@@ -19,7 +19,7 @@ from model.datasets.text_lines import Source
 from model.datasets.values import Fields
 from model.progress import Progress
 
-_USER, _ITEM = ("user", "reviewerID"), ("item", "asin")
+_USER, _ITEM = ("user", "user_id", "reviewerID"), ("item", "item_id", "asin")
 REVIEW_FIELDS = (
     *_USER,
     *_ITEM,
@@ -81,7 +81,7 @@ class ReviewRows:
 def read_explanations(
     paths: Sequence[Path], rows: ReviewRows, faults: Faults, progress: Progress
 ) -> tuple[Review, ...]:
-    """Read JSON lines with user, item, explanation and optionally feature, star_rating, headline and split.
+    """Read tables or JSON lines with user, item, explanation and optionally feature, star_rating, headline and split.
 
     The split is that of the record, else that in the file's name (`explanations.train.jsonl`), else by leave-one-out.
     """
@@ -90,7 +90,7 @@ def read_explanations(
         source = Source(path, faults, progress)
         named = _SPLIT_IN_NAME.search(path.name)
         split = cast("Split", named[1]) if named else None
-        names = FieldNames(REVIEW_FIELDS, _IGNORED)
+        names = FieldNames(REVIEW_FIELDS, _IGNORED, required=(_USER, _ITEM, ("explanation",)))
         num_good = 0
         for number, record in numbered_records(source, names):
             fields = Fields(record, faults, source.place(number))

@@ -16,13 +16,12 @@ _NUM_NAMED = 8
 class FieldNames:
     """Gives fields the names that a reader knows, and remembers those that it does not.
 
-    `ignored` are names of the format that no reader needs, which are not worth a word. `same` are names of which a
-    record needs only one. Each of `required` has names of which a table needs one.
+    `ignored` are names of the format that no reader needs, which are not worth a word. Each of `required` has names of
+    which a record needs one.
     """
 
     known: Sequence[str]
     ignored: Sequence[str] = ()
-    same: Sequence[str] = ()
     required: Sequence[Sequence[str]] = ()
     unknown: Counter[str] = field(default_factory=Counter)
     meant: dict[str, str] = field(default_factory=dict)  # likely names of unknown fields, in records that lack them
@@ -107,6 +106,6 @@ class FieldNames:
         return hint_of(self.meant)
 
     def _likely(self, name: str, present: Collection[str]) -> str | None:
-        has_same = any(known in present for known in self.same)
-        free = [known for known in self.known if known not in present and not (has_same and known in self.same)]
+        needless = {known for group in self.required if any(one in present for one in group) for known in group}
+        free = [known for known in self.known if known not in present and known not in needless]
         return likely_name(name, free)

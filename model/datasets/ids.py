@@ -5,12 +5,15 @@ Only values that a file stores as numbers become texts, each in its canonical fo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from model.datasets.values import plain
 from model.errors import DatasetError
 
+SHORTENED = "an id was shortened to a form such as 1.08775E+08; format the column as text, and export it again"
+_SHORTENED = re.compile(r"\d[.,]\d+[eE]\+\d+")
 _EXACT = 1 << 53  # floats are exact integers below
 
 
@@ -42,6 +45,11 @@ def require_own_numbers(numbers: Mapping[str, str], texts: Iterable[str]) -> Non
                 f"{numbers[number]}: the id {number} is stored as a number and may stand for {text!r}, because numbers"
                 f" have no leading zeros; write ids as strings, {text!r} or {number!r}"
             )
+
+
+def is_shortened(own: str) -> bool:
+    """Whether an id is a number as spreadsheets shorten it, such as 1.08775E+08, which stands for many ids."""
+    return _SHORTENED.fullmatch(own) is not None
 
 
 def is_number(text: str) -> bool:

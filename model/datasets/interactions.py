@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from model.bundle.users import Users
 from model.datasets.dataset import Review, Sequences, Split
 from model.datasets.field_names import FieldNames
-from model.datasets.ids import id_text, require_own_numbers
+from model.datasets.ids import SHORTENED, id_text, is_shortened, require_own_numbers
 from model.datasets.records import numbered_records, require_good
 from model.datasets.text_lines import Source
 from model.datasets.times import Times
@@ -102,6 +102,9 @@ class _Lines:
         place = source.place(number)
         if user_id is None or item_id is None:
             source.fault(form.no_ids, number)
+            return
+        if is_shortened(user_id) or is_shortened(item_id):
+            source.fault(SHORTENED, number)
             return
         try:
             self.times.add(time)

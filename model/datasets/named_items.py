@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from model.bundle.joins import Join, Names
 from model.datasets.field_names import FieldNames
-from model.datasets.ids import id_text, require_own_numbers
+from model.datasets.ids import SHORTENED, id_text, is_shortened, require_own_numbers
 from model.datasets.item_facts import FACT_NAMES, UNKNOWN_FACTS, ItemFacts
 from model.datasets.records import numbered_records, require_good
 from model.datasets.text_lines import Source
@@ -69,7 +69,7 @@ def _read(source: Source) -> tuple[dict[str, NamedItem], dict[str, str]]:
     """
     items: dict[str, NamedItem] = {}
     numbers: dict[str, str] = {}
-    names = FieldNames((*_KEYS, *FACT_NAMES), same=_KEYS, required=(_KEYS,))
+    names = FieldNames((*_KEYS, *FACT_NAMES), required=(_KEYS,))
     for number, record in numbered_records(source, names):
         id_value = next((record[key] for key in ("item_id", "asin") if id_text(record.get(key))), None)
         own = record.get("item")
@@ -77,6 +77,8 @@ def _read(source: Source) -> tuple[dict[str, NamedItem], dict[str, str]]:
         item = id_text(value)
         if item is None:
             source.fault("the line has neither item nor item_id nor asin", number)
+        elif is_shortened(item):
+            source.fault(SHORTENED, number)
         elif item in items:
             source.fault("the item is listed twice", number)
         else:

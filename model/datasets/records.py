@@ -14,7 +14,6 @@ from model.datasets.text_lines import Source, numbered_lines, opened, require_so
 from model.errors import DatasetError
 
 _TABLES = (".csv", ".tsv", ".txt", ".dat")
-FORMS = "JSON lines, CSV (.csv, .tsv) or Parquet (.parquet)"
 
 
 def numbered_records(source: Source, names: FieldNames) -> Iterator[tuple[int, Mapping[str, object]]]:

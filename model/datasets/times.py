@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.datasets.text_lines import Source
-from model.datasets.values import UnreadableError, number_of, plain, shown
+from model.datasets.values import UnreadableError, number_of, plain
 from model.errors import DatasetError
 
 SECONDS_OF = {"seconds": 1.0, "milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
@@ -25,9 +25,9 @@ _FIRST, _LAST = 631_152_000, 4_102_444_800  # 1990 and 2100, in seconds
 _END_OF_TIME = 1 << 40  # seconds
 _DATES = "dates as YYYYMMDD"
 _DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:[ T]+(\d{1,2}):(\d{2})(?::(\d{2}))?)?")
-_YEAR_FIRST = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(.*)")
+_YEAR_FIRST = re.compile(r"(\d{4})([-/])(\d{1,2})\2(\d{1,2})(.*)")
+_NUMBER = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?")
 _UTC = re.compile(r"\s*(?:UTC|GMT)$")
-FORMS = "seconds or milliseconds since 1970, or YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SS with or without a zone"
 
 
 class _Kind(IntEnum):
@@ -74,14 +74,14 @@ class Times:
 
 def _time_of(value: object) -> tuple[float, _Kind]:
     """A number of an unknown unit, or seconds since 1970."""
+    if isinstance(value, str):
+        return _time_in(value)
     if isinstance(value, datetime):
         if value.tzinfo is None:
             return value.replace(tzinfo=UTC).timestamp(), _Kind.UNZONED
         return value.timestamp(), _Kind.ZONED
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp(), _Kind.DATE
-    if isinstance(value, str):
-        return _time_in(_UTC.sub("+00:00", value))
     number = number_of(value)
     if number is None:
         raise UnreadableError
@@ -89,11 +89,12 @@ def _time_of(value: object) -> tuple[float, _Kind]:
 
 
 def _time_in(text: str) -> tuple[float, _Kind]:
-    if re.fullmatch(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?", text):
+    if _NUMBER.fullmatch(text):
         try:
             return float(text), _Kind.NUMBER
         except ValueError:
             pass  # a date with dots
+    text = _UTC.sub("+00:00", text)
     try:
         day_first, year_first = _DAY_FIRST.fullmatch(text), _YEAR_FIRST.fullmatch(text)
         if day_first:
@@ -101,8 +102,7 @@ def _time_in(text: str) -> tuple[float, _Kind]:
             found = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
             return found.timestamp(), _Kind.UNZONED if day_first[4] else _Kind.DATE
         if year_first:
-            year, month, day = (int(part) for part in year_first.groups()[:3])
-            text = f"{year}-{month:02}-{day:02}{year_first[4]}"
+            text = f"{year_first[1]}-{int(year_first[3]):02}-{int(year_first[4]):02}{year_first[5]}"
         if len(text) <= len("2021-01-05"):
             return _time_of(date.fromisoformat(text))
         return _time_of(datetime.fromisoformat(text.replace(" +", "+")))
@@ -118,7 +118,8 @@ def _unit(
     Numbers that are such times in no unit, such as counters, are seconds: their order counts.
     """
     fits = {name: is_number & (values >= _FIRST / one) & (values < _LAST / one) for name, one in SECONDS_OF.items()}
-    fits[_DATES] = is_number & np.array([_seconds_of_digits(value) is not None for value in values.tolist()], np.bool_)
+    fits[_DATES] = is_number & (values >= 19900101) & (values <= 20991231)
+    fits[_DATES][fits[_DATES]] = [_seconds_of_digits(value) is not None for value in values[fits[_DATES]].tolist()]
     if (fits[_DATES] != is_number).any() and not any(fits[name].any() for name in SECONDS_OF):
         fits[_DATES][:] = False  # a counter that happens to look like a date
     used = [name for name, found in fits.items() if found.any()]
@@ -156,8 +157,3 @@ def _span(seconds: NDArray[np.float64]) -> str:
     if not -_END_OF_TIME < first <= last < 253_402_300_800:  # the year 10000
         return f"{first:.0f} to {last:.0f}"
     return " to ".join(datetime.fromtimestamp(end, UTC).date().isoformat() for end in (first, last))
-
-
-def time_fault(column: str, value: object) -> str:
-    """What to say of a value that is no time."""
-    return f"{column} is not a time ({shown(value)})"

@@ -105,6 +105,8 @@ def plain(value: object) -> object:
 
     None stands for all that is missing: None itself, a blank text, and a list of nothing.
     """
+    if type(value) is str:  # most are
+        return value.strip() or None
     if isinstance(value, np.ndarray):
         value = value.tolist()
     while isinstance(value, list | tuple) and len(value) == 1:

@@ -26,7 +26,8 @@ Name = Annotated[str | None, typer.Option(help="The name of the dataset.", show_
 Explanations = Annotated[
     list[Path] | None,
     input_file(
-        "JSON lines with user, item, explanation and, optionally, feature, star_rating, headline, split; the "
+        "JSON lines, CSV or Parquet with user, item, explanation and, optionally, feature, star_rating, headline, "
+        "split; the "
         "split may be part of the file's name instead (explanations.train.jsonl). Repeat it for several files."
     ),
 ]

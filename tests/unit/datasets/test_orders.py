@@ -102,7 +102,7 @@ def test_broken_lines_are_counted_and_named_and_take_no_other_along(tmp_path: Pa
         "the line has another number of values than the header": ["o.csv:3", "o.csv:4"],
         "the line has no user_id, or no item_id": ["o.csv:5", "o.csv:6"],
         "timestamp is not a time": ["o.csv:7: 'soon'", "o.csv:8: ''"],
-        "the line is not UTF-8": ["o.csv:9"],
+        "the line is not UTF-8; save the file as UTF-8": ["o.csv:9"],
         "the line's quotes are not closed": ["o.csv:10", "o.csv:13"],
         "the line repeats user, item and time of an earlier one": ["o.csv:12"],
     }
@@ -134,6 +134,35 @@ def test_a_file_without_a_good_line_is_refused_with_the_reason(tmp_path: Path, c
     path.write_bytes(content)
     with refused("invalid_dataset", message):
         read(OrdersSource(path))
+
+
+def test_blank_lines_and_rows_are_skipped(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "o.csv", ["", "user_id;item_id;timestamp", "u;a;1", ";;", "", '"";;', "u;b;2"])
+    faults = Faults()
+    assert orders_of(read(OrdersSource(path), faults)) == {"u": [("a", 1), ("b", 2)]}
+    assert faults.counts == {}
+
+
+def test_ids_that_a_spreadsheet_shortened_and_values_beyond_all_bounds_are_counted(tmp_path: Path) -> None:
+    lines = ["user_id,item_id,timestamp", "u,a,1", "u,1.08775E+08,2", f"u,{'x' * 200_000},3", "1e5,b,4"]
+    faults = Faults()
+    found = orders_of(read(OrdersSource(write_lines(tmp_path / "o.csv", lines)), faults))
+    assert found == {"u": [("a", 1)], "1e5": [("b", 4)]}
+    assert list(faults.counts.values()) == [1, 1]
+    assert list(faults.places.values()) == [["o.csv:3"], ["o.csv:4"]]
+
+
+def test_explanations_may_be_a_table_with_the_names_of_orders(tmp_path: Path) -> None:
+    orders = write_lines(tmp_path / "o.csv", ["user_id,item_id,timestamp,rating", "u,a,1,5", "u,b,2,"])
+    explanations = write_lines(tmp_path / "e.csv", ["user_id;item_id;explanation", "u;b;fine"])
+    dataset = read(OrdersSource(orders, explanations=(explanations,)))
+    assert [(review.item, review.split, review.explanation) for review in dataset.reviews] == [
+        (1, "test", "fine"),
+        (0, "val", None),
+    ]
+    wrong = write_lines(tmp_path / "w.csv", ["user_id;item_id;text", "u;b;fine"])
+    with refused("invalid_dataset", "w.csv lacks the column explanation"):
+        read(OrdersSource(orders, explanations=(wrong,)))
 
 
 def table(**columns: object) -> pa.Table:
@@ -184,6 +213,7 @@ def test_parquet_times_of_every_type_are_the_same(tmp_path: Path, times: pa.Arra
         pa.array([f"2021-01-0{day}" for day in (3, 1, 2)]),
         pa.array([20210100 + day for day in (3, 1, 2)]),
         pa.array([f"{day}.1.2021" for day in (3, 1, 2)]),
+        pa.array([f"2021-1-{day}" for day in (3, 1, 2)]),
     ],
     ids=lambda array: str(array.type),
 )
