@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from redis.asyncio import Redis
 
 from benchmarks.own_redis import own_redis
+from feature_cache.background import Background
 from feature_cache.remote.address import RedisAddress
 from feature_cache.remote.link import linked
 from feature_cache.remote.loading import LoadOptions, load
@@ -126,8 +127,8 @@ async def _measure(port: int, num_items: int, num_lookups: int) -> dict[str, Any
         )
     latency: dict[str, dict[str, object]] = {}
     async with (
-        open_tiered(RedisAddress.parse(url), LIMITS, NoObserver(), tier_bytes=0) as plain,
-        open_tiered(RedisAddress.parse(url), LIMITS, NoObserver(), tier_bytes=10**9) as kept,
+        open_tiered(RedisAddress.parse(url), LIMITS, NoObserver(), Background(), tier_bytes=0) as plain,
+        open_tiered(RedisAddress.parse(url), LIMITS, NoObserver(), Background(), tier_bytes=10**9) as kept,
     ):
         await plain.watch(SPACE)
         await kept.watch(SPACE)

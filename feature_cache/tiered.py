@@ -4,20 +4,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
+from feature_cache.background import Background
 from feature_cache.memory import ProcessTier
 from feature_cache.remote.address import RedisAddress
 from feature_cache.remote.link import connect
 from feature_cache.remote.reader import ReadLimits, RemoteReader
 from feature_cache.remote.watcher import Known
 from feature_cache.store import PROCESS_TIER, FeatureBatch, FeatureObserver, FeatureSpace, FeatureStore
+
+WATCHER = "redis_watcher"
 
 
 @dataclass(frozen=True)
@@ -126,18 +128,15 @@ async def _completed(batch: FeatureBatch, fallback: FeatureStore, item_ids: Sequ
 
 @asynccontextmanager
 async def open_tiered(
-    address: RedisAddress, limits: ReadLimits, observer: FeatureObserver, *, tier_bytes: int
+    address: RedisAddress, limits: ReadLimits, observer: FeatureObserver, background: Background, *, tier_bytes: int
 ) -> AsyncIterator[TieredStore]:
     """A store with a running watcher, which has polled once, whether or not Redis answered."""
     link = connect(address)
     reader = RemoteReader(link, limits, observer)
     store = TieredStore(reader, ProcessTier(tier_bytes) if tier_bytes else None, observer)
-    await reader.watcher.poll()
-    watching = asyncio.create_task(reader.watcher.run())
     try:
-        yield store
+        await reader.watcher.poll()
+        async with background.kept(WATCHER, reader.watcher.run):
+            yield store
     finally:
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
         await link.close()

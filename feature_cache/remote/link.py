@@ -27,6 +27,8 @@ CONNECT_TIMEOUT_S = 1.0
 LARGEST_READ = 262_144
 CLUSTER_SLICES = 64
 ONLY_NODE = "redis"
+ANY_KEY = "vip5:"
+"""Never present; asking for it shows whether Redis answers."""
 
 # Reads many buckets with one command; a key that is not a hash gives an error in its own place only. One HGET per item
 # takes redis-py three times as long.
@@ -211,7 +213,7 @@ async def linked(address: RedisAddress, timeout_s: float) -> AsyncIterator[Link]
         try:
             async with asyncio.timeout(timeout_s):
                 await link.refresh()
-                await link.run("EXISTS", "vip5:")
+                await link.run("EXISTS", ANY_KEY)
         except FAULTS as error:
             raise RedisUnavailableError(f"Redis at {address} does not answer: {_reason(error)}") from error
         try:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from feature_cache.background import awaited
+
 T = TypeVar("T")
 
 LATE_TURNS = 5
@@ -17,8 +19,7 @@ async def in_time(work: Coroutine[Any, Any, T], deadline: float) -> T:
     If this process was busy, a reply may have arrived in time without having been read. It gets the few turns of the
     loop that reading it takes, so that a delay of this process counts neither against the request nor against Redis.
     """
-    task = asyncio.ensure_future(work)
-    task.add_done_callback(_forget)
+    task = awaited(work)
     try:
         await asyncio.wait({task}, timeout=deadline - asyncio.get_running_loop().time())
         for _ in range(LATE_TURNS):
@@ -30,9 +31,3 @@ async def in_time(work: Coroutine[Any, Any, T], deadline: float) -> T:
         return task.result()
     finally:
         task.cancel()
-
-
-def _forget(task: asyncio.Task[T]) -> None:
-    """Retrieve an error that nobody waits for, so that asyncio does not report it."""
-    if not task.cancelled():
-        task.exception()

@@ -12,11 +12,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from redis.backoff import ExponentialWithJitterBackoff
-
+from feature_cache.background import Backoff
 from feature_cache.remote.breakers import Breakers
 from feature_cache.remote.layout import Edition, EditionError, SpaceKeys
-from feature_cache.remote.link import FAULTS, Link, Reply
+from feature_cache.remote.link import ANY_KEY, FAULTS, Link, Reply
 from feature_cache.remote.timing import in_time
 from feature_cache.store import FeatureSpace
 
@@ -51,7 +50,7 @@ class Watcher:
         self._breakers = breakers
         self._refresh_s = refresh_s
         self._budget_s = budget_s
-        self._backoff = ExponentialWithJitterBackoff(base=refresh_s / 4, cap=refresh_s)
+        self._backoff = Backoff(base_s=refresh_s / 4, cap_s=refresh_s)
         self._known: dict[FeatureSpace, Known] = {}
         self._tokens = itertools.count(1)
         self._num_failures = 0
@@ -86,19 +85,24 @@ class Watcher:
         return sorted({known.problem for known in self._known.values() if known.problem})
 
     async def run(self) -> None:
-        """Poll until cancelled."""
+        """Poll until cancelled. A Redis that does not answer is waited for; any other error is raised."""
         while True:
-            await self.poll()
+            async with self._turn:
+                await self._poll()
             # Jitter keeps services from reconnecting all at once after an outage.
-            pause_s = self._backoff.compute(self._num_failures) if self._num_failures else self._refresh_s
+            pause_s = self._backoff.pause_s(self._num_failures) if self._num_failures else self._refresh_s
             await asyncio.sleep(pause_s)
 
     async def poll(self) -> None:
         """Poll once; a failure is recorded and not raised."""
         async with self._turn:
-            await self._poll()
+            try:
+                await self._poll()
+            except Exception:
+                logger.exception("feature_watch_failed")
 
     async def _poll(self) -> None:
+        """Raises only what Redis cannot cause."""
         try:
             async with asyncio.timeout(max(LONGEST_POLL_S, 4 * self._budget_s)):
                 if not self.is_up:
@@ -107,9 +111,9 @@ class Watcher:
             await self._probe()
         except FAULTS as error:
             self._note_failure(error)
-        except Exception as error:  # polling goes on after any error of the client library
-            logger.exception("feature_watch_failed")
+        except Exception as error:
             self._note_failure(error)
+            raise
         else:
             if self._num_failures or not self._has_answered:
                 logger.info("redis_answers", extra={"after_failures": self._num_failures})
@@ -134,7 +138,10 @@ class Watcher:
             version, revision = (edition.version, edition.revision) if edition else ("", 0)
             commands.append(("HGETALL", keys.current))
             commands.append(("XRANGE", keys.changes(version), f"({revision}-0", "+", "COUNT", MOST_CHANGES))
-        replies = await self._link.run_all(commands) if commands else []
+        if not commands:  # nothing else shows whether Redis answers
+            await self._link.run("EXISTS", ANY_KEY)
+            return
+        replies = await self._link.run_all(commands)
         faults = []
         for place, space in enumerate(spaces):
             if space not in self._known:  # forgotten during the poll
@@ -164,7 +171,12 @@ class Watcher:
             logger.info("features_switched", extra={"domain": space.domain, "version": edition.version})
             self._known[space] = Known(edition, next(self._tokens))
             return
-        put = [fields[b"item_id"].decode() for _, fields in changes]
+        put = _items_of(changes)
+        if put is None:
+            logger.warning("feature_changes_refused", extra={"domain": space.domain, "num_changes": len(changes)})
+            seen = max(edition.revision, old.revision + len(changes))
+            self._known[space] = Known(replace(edition, revision=seen), next(self._tokens))
+            return
         if edition.revision > old.revision + len(put) or edition.revision < old.revision:
             # The stream no longer holds some of the changes, or holds more than one poll reads.
             self._known[space] = Known(edition, next(self._tokens))
@@ -176,3 +188,11 @@ class Watcher:
         for item_id in put:
             for listener in self._listeners:
                 listener(known.token, item_id)
+
+
+def _items_of(changes: Reply) -> list[str] | None:
+    """The items that were put; None if a change does not name one, so that any item may have changed."""
+    try:
+        return [fields[b"item_id"].decode() for _, fields in changes]
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+from feature_cache.background import awaited
 from model.engine.plans import TextPlan
 from model.engine.protocol import GeneratedText
 from model.planning.explanations import plan_explanation
@@ -66,7 +67,7 @@ class RunningExplanation:
 
     async def events(self, trace: RequestTrace) -> AsyncIterator[TokenEvent | ExplanationAnswer]:
         """The text added by each token, then the whole answer; with several beams, only the answer."""
-        answer = asyncio.ensure_future(self.answer(trace))
+        answer = awaited(self.answer(trace))
         answer.add_done_callback(lambda _: self._tokens.put_nowait(None))
         try:
             token_ids: list[int] = []

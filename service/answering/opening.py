@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from feature_cache.background import Background
 from feature_cache.remote.link import connect
 from model.planning.runtime import Runtime
 from service.answering.readiness import warm_up_version
@@ -40,6 +41,7 @@ class VersionParts:
     recommender: Recommender
     metrics: Metrics
     file_watch: FileWatch
+    background: Background
 
 
 @asynccontextmanager
@@ -51,20 +53,19 @@ async def open_administration(
     Raises BundleError kinds and JournalError.
     """
     runtime = parts.runtime
-    slots = Slots(runtime.engine, (domain.slot for domain in runtime.domains.values()), lambda: _fence(parts.lanes))
+    taken = (domain.slot for domain in runtime.domains.values())
+    slots = Slots(runtime.engine, taken, lambda: _fence(parts.lanes), parts.background)
     sources = Sources(runtime, settings.admin_options.bundles_root)
     loader = VersionLoader(sources, slots, parts.features, lambda version: warm_up_version(parts.recommender, version))
     replica = Replica(parts.domains, loader, journal, parts.metrics)
     await replica.start([await loader.adopt(domain) for domain in runtime.domains.values()])
-    following = asyncio.create_task(replica.follow())
-    watching = asyncio.create_task(watch_files(parts.file_watch, settings.files_check_s))
     try:
-        yield Administration(replica, loader, parts.metrics, can_put_features=parts.features.is_embedded)
+        async with (
+            parts.background.kept("journal", replica.follow),
+            parts.background.kept("files", lambda: watch_files(parts.file_watch, settings.files_check_s)),
+        ):
+            yield Administration(replica, loader, parts.metrics, can_put_features=parts.features.is_embedded)
     finally:
-        for task in (following, watching):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
         await slots.close()
         await journal.close()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from feature_cache.background import awaited
 from model.errors import InputError, Vip5Error
 from model.progress import Progress
 from service.answering.service import Service, open_service
@@ -60,7 +61,7 @@ async def _in_order(service: Service, lines: Iterable[str], max_in_flight: int) 
     for number, line in enumerate(lines, start=1):
         if len(running) >= max_in_flight:
             yield await running.popleft()
-        running.append(asyncio.create_task(answer_line(service, line, f"line-{number}")))
+        running.append(awaited(answer_line(service, line, f"line-{number}")))
     while running:
         yield await running.popleft()
 

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from model.errors import EngineError, InputError, Vip5Error
+from model.errors import EngineError, InputError
 from service.answering.recommender import Recommender
 from service.errors import DrainingError, NotReadyError
 from service.observability.trace import RequestTrace
@@ -60,17 +60,21 @@ class Readiness:
 
 
 async def warm_up(readiness: Readiness, recommender: Recommender, versions: Iterable[DomainVersion]) -> None:
-    """Answer one request with each version."""
+    """Answer one request with each version. Raises the first error, after all versions were tried."""
+    errors: list[Exception] = []
     for version in versions:
         name = version.domain.name
         try:
             with Lease(version, "stable"):
                 await warm_up_version(recommender, version)
-        except Vip5Error as error:
+        except Exception as error:
             logger.exception("warm_up_failed", extra={"domain": name})
             readiness.mark_failed(name, error)
+            errors.append(error)
         else:
             readiness.mark_ready(name)
+    if errors:
+        raise errors[0]
 
 
 async def warm_up_version(recommender: Recommender, version: DomainVersion) -> None:

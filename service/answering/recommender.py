@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+from feature_cache.background import Background
 from model.degradation import DegradationKind
 from model.engine.plans import RankingPlan, ScoringPlan
 from model.engine.protocol import Ranking, Timings
@@ -45,15 +46,16 @@ class Recommender:
         metrics: Metrics,
         limits: RequestLimits,
         beams: BeamReduction | NoReduction,
+        background: Background,
     ) -> None:
         self._domains = domains
         self._lanes = lanes
         self._metrics = metrics
         self._limits = limits
         self._beams = beams
-        self._shadows = Shadows(domains, lanes, metrics, self.answer_from)
+        self._shadows = Shadows(domains, lanes, metrics, background, self.answer_from)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Cancel background work."""
         await self._shadows.close()
 

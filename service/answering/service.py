@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
+from feature_cache.background import Background
 from model.planning.runtime import Runtime, load_runtime
 from service.answering.beam_reduction import open_reduction
 from service.answering.explainer import Explainer
@@ -51,32 +52,34 @@ async def open_service(
     Raises BundleError kinds and BeamTableError.
     """
     runtime = await asyncio.to_thread(loader, settings)
-    async with open_features(settings.feature_options, metrics) as features:
+    background = Background(metrics)
+    async with aclosing(background), open_features(settings.feature_options, metrics, background) as features:
         metrics.watch_gpu(settings.device)
         lanes = Lanes(runtime.engine, settings.queue_limits, metrics, liveness.note_crash)
         liveness.watch(lanes.all)
-        lanes.start()
         domains = Domains()
         beams = open_reduction(settings.reduction_options, lanes.ranking.completion_s)
-        recommender = Recommender(domains, lanes, metrics, settings.request_limits, beams)
-        try:
-            file_watch = FileWatch(domains)
-            parts = VersionParts(runtime, domains, features, lanes, recommender, metrics, file_watch)
-            async with open_administration(settings, parts, journal or NoJournal()) as administration:
-                yield Service(
-                    domains=domains,
-                    recommender=recommender,
-                    explainer=Explainer(domains, lanes, metrics, settings.request_limits),
-                    administration=administration,
-                    problems=lambda: [
-                        *features.problems(),
-                        *administration.replica.problems,
-                        *file_watch.problems,
-                    ],
-                )
-        finally:
-            await recommender.close()
-            await lanes.close(LANES_CLOSE_S)
+        recommender = Recommender(domains, lanes, metrics, settings.request_limits, beams, background)
+        file_watch = FileWatch(domains)
+        parts = VersionParts(runtime, domains, features, lanes, recommender, metrics, file_watch, background)
+        async with (
+            lanes.running(background, LANES_CLOSE_S),
+            aclosing(recommender),
+            open_administration(settings, parts, journal or NoJournal()) as administration,
+        ):
+            yield Service(
+                domains=domains,
+                recommender=recommender,
+                explainer=Explainer(domains, lanes, metrics, settings.request_limits),
+                administration=administration,
+                background=background,
+                problems=lambda: [
+                    *features.problems(),
+                    *administration.replica.problems,
+                    *file_watch.problems,
+                    *background.problems,
+                ],
+            )
 
 
 @dataclass(frozen=True)
@@ -87,5 +90,7 @@ class Service:
     recommender: Recommender
     explainer: Explainer
     administration: Administration
+    background: Background
     problems: Callable[[], Sequence[str]]
-    """Current causes of degraded answers: embeddings that cannot be fetched, missing versions, changed files."""
+    """Current causes of degraded answers: embeddings that cannot be fetched, missing versions, changed files,
+    background tasks that are down."""

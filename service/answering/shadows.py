@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from feature_cache.background import Background
 from service.batching.lanes import Lanes
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
 from service.schemas.ranking import DirectRequest, RankingAnswer, SequentialRequest
 from service.versions.domain_version import DomainVersion, Lease
 from service.versions.domains import Domains
-
-logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 4
 
@@ -24,10 +22,13 @@ AnswerFrom = Callable[[DomainVersion, SequentialRequest | DirectRequest, Request
 class Shadows:
     """Repeats requests of domains that have a shadow, while no other request waits."""
 
-    def __init__(self, domains: Domains, lanes: Lanes, metrics: Metrics, answer_from: AnswerFrom) -> None:
+    def __init__(
+        self, domains: Domains, lanes: Lanes, metrics: Metrics, background: Background, answer_from: AnswerFrom
+    ) -> None:
         self._domains = domains
         self._lanes = lanes
         self._metrics = metrics
+        self._background = background
         self._answer_from = answer_from
         self._running: set[asyncio.Task[None]] = set()
 
@@ -36,7 +37,8 @@ class Shadows:
         shadow = self._domains.serving(request.domain).shadow
         if shadow is None or len(self._running) >= MAX_IN_FLIGHT or self._lanes.ranking.num_waiting:
             return
-        task = asyncio.create_task(self._compare(shadow, request, answer))
+        about = {"domain": request.domain, "version": shadow.ref.version}
+        task = self._background.once("shadow", lambda: self._compare(shadow, request, answer), **about)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
@@ -50,12 +52,8 @@ class Shadows:
     ) -> None:
         started_at = time.perf_counter()
         with Lease(shadow, "shadow"):
-            try:
-                trace = RequestTrace(request_id=f"{answer.request_id}-shadow")
-                other = await self._answer_from(shadow, request, trace)
-            except Exception:
-                logger.exception("shadow_failed", extra={"domain": request.domain, "version": shadow.ref.version})
-                return
+            trace = RequestTrace(request_id=f"{answer.request_id}-shadow")
+            other = await self._answer_from(shadow, request, trace)
         duration_s = time.perf_counter() - started_at
         self._metrics.observe_version(request.domain, shadow.ref.version, "shadow", duration_s)
         if answer.items:

@@ -100,6 +100,7 @@ class Lane(ABC, Generic[J]):
             failure.__cause__ = error
             for job in [*self._queue.close(), *self._queue.in_flight]:
                 job.fail(failure)
+            self._metrics.count_background_failure(self._thread.name)
             self._on_crash(self.name, error)
 
     @contextmanager

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+from feature_cache.background import Background
 from model.engine.protocol import Engine
 from service.batching.batch_lane import BatchLane
 from service.batching.lane import OnCrash
@@ -22,7 +25,6 @@ class Lanes:
     def __init__(self, engine: Engine, limits: QueueLimits, metrics: Metrics, on_crash: OnCrash) -> None:
         """`on_crash` is called on a lane's thread when the lane itself fails."""
         self._loop_lag = LoopLag()
-        self._watching: asyncio.Task[None] | None = None
         self.ranking = BatchLane(engine, limits, metrics, on_crash, self._loop_lag)
         self.text = TextLane(engine.open_texts, limits, metrics, on_crash, self.ranking.wait_idle, self._loop_lag)
         metrics.watch_lanes(
@@ -34,13 +36,13 @@ class Lanes:
     def all(self) -> tuple[BatchLane, TextLane]:
         return self.ranking, self.text
 
-    def start(self) -> None:
-        """Start the threads, and measure the lag of the calling event loop."""
-        self._watching = asyncio.get_running_loop().create_task(self._loop_lag.watch())
-        self.ranking.start()
-        self.text.start()
-
-    async def close(self, timeout_s: float) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-        await asyncio.gather(self.ranking.close(timeout_s), self.text.close(timeout_s))
+    @asynccontextmanager
+    async def running(self, background: Background, close_s: float) -> AsyncIterator[None]:
+        """Run the threads in the block, and measure the lag of the calling event loop; closing takes `close_s`."""
+        async with background.kept("loop_lag", self._loop_lag.watch):
+            self.ranking.start()
+            self.text.start()
+            try:
+                yield
+            finally:
+                await asyncio.gather(self.ranking.close(close_s), self.text.close(close_s))

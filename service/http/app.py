@@ -95,15 +95,15 @@ def _lifespan(settings: Settings, state: AppState, loader: Loader, traces: Trace
             readiness.degraded = lambda: [
                 *service.problems(),
                 *(text for each in others for text in each.problems),
+                *state.process_problems(),
             ]
             readiness.await_domains(service.domains.stable)
             versions = list(service.domains.stable.values())
-            warming = asyncio.create_task(warm_up(readiness, service.recommender, versions))
+            service.background.once("warm_up", lambda: warm_up(readiness, service.recommender, versions))
             try:
                 yield
             finally:
                 readiness.drain()
-                warming.cancel()
                 await asyncio.to_thread(traces.close)
                 if state.audit is not None:
                     await asyncio.to_thread(state.audit.close)

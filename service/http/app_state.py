@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ class AppState:
     private_paths: PrivatePaths
     admin_app: FastAPI | None = None
     """Serves /admin and /metrics on a separate port, if one is set."""
+    process_problems: Callable[[], Sequence[str]] = tuple
+    """Problems of the process that runs the app: its log, its file descriptors."""
     running_service: Service | None = None
 
     @property

@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.types import Receive
 
+from feature_cache.background import awaited
 from service.errors import ClientDisconnectedError
 
 T = TypeVar("T")
@@ -23,8 +24,8 @@ def json_response(answer: BaseModel) -> Response:
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`. Cancels it and raises ClientDisconnectedError if the client closes the connection."""
-    answer = asyncio.ensure_future(work)
-    disconnected = asyncio.ensure_future(_disconnect(request.receive))
+    answer = awaited(work)
+    disconnected = awaited(_disconnect(request.receive))
     try:
         await asyncio.wait((answer, disconnected), return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():

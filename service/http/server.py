@@ -108,12 +108,17 @@ async def _serving_admins(app: FastAPI, settings: Settings, listener: socket.soc
         yield
         return
     server = _server_of(admin_app, settings)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        yield
-    finally:
+
+    async def serve() -> None:
+        nonlocal server
+        server = _server_of(admin_app, settings)  # uvicorn's servers run once, and close their sockets
+        await server.serve(sockets=[listener.dup()])
+
+    def end() -> None:
         server.should_exit = True
-        await serving
+
+    async with state_of(app).service.background.kept("admin_port", serve, end=end):
+        yield
 
 
 def _call(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

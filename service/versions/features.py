@@ -9,6 +9,7 @@ from weakref import WeakSet
 
 import numpy as np
 
+from feature_cache.background import Background
 from feature_cache.embedded import EmbeddedStore
 from feature_cache.remote.reader import ReadLimits
 from feature_cache.store import FeatureSpace, FeatureStore
@@ -50,7 +51,11 @@ class Features:
         space = _space(domain)
         self._num_readers[space] += 1
         if self._num_readers[space] == 1:
-            await self._tiered.watch(space)
+            try:
+                await self._tiered.watch(space)
+            except BaseException:
+                self.drop(domain)
+                raise
         return SpaceStore(self._tiered, space, embedded if self._has_fallback and found is not None else None)
 
     def drop(self, domain: ServedDomain) -> None:
@@ -69,13 +74,13 @@ class Features:
 
 
 @asynccontextmanager
-async def open_features(options: FeatureOptions, metrics: Metrics) -> AsyncIterator[Features]:
+async def open_features(options: FeatureOptions, metrics: Metrics, background: Background) -> AsyncIterator[Features]:
     """Stores can be opened within the block."""
     if options.redis is None:
         yield Features(metrics, None, has_fallback=True)
         return
     limits = ReadLimits(options.timeout_s, options.max_concurrent, options.refresh_s)
-    async with open_tiered(options.redis, limits, metrics, tier_bytes=options.tier_bytes) as tiered:
+    async with open_tiered(options.redis, limits, metrics, background, tier_bytes=options.tier_bytes) as tiered:
         metrics.watch_redis(lambda: tiered.is_up)
         yield Features(metrics, tiered, has_fallback=options.has_last_resort)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
+from feature_cache.background import Background
 from model.engine.protocol import Engine, Placement
 from model.errors import EngineError
 from service.versions.domain_version import PlacedDomain
@@ -13,11 +14,14 @@ from service.versions.domain_version import PlacedDomain
 class Slots:
     """Allocates slots. One slot is placed or vacated at a time, as the engine requires."""
 
-    def __init__(self, engine: Engine, allocated: Iterable[int], fence: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, engine: Engine, allocated: Iterable[int], fence: Callable[[], Awaitable[None]], background: Background
+    ) -> None:
         """`fence` waits for the batches that are running when it is called."""
         self._engine = engine
         self._allocated = set(allocated)
         self._fence = fence
+        self._background = background
         self._lock = asyncio.Lock()
         self._pending: set[asyncio.Task[None]] = set()
 
@@ -50,7 +54,7 @@ class Slots:
 
     def free_when_unused(self, placed: PlacedDomain) -> None:
         """Free the slot of a placed domain, in the background, when its last lease is released."""
-        task = asyncio.create_task(self._wait_and_free(placed))
+        task = self._background.once("free_slot", lambda: self._wait_and_free(placed))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 

@@ -115,8 +115,12 @@ class VersionLoader:
         files = opened.files
         await self.slots.place(slot, Placement(files.spec.layout, files.adapter, domain.trie))
         store = await self._features.store_of(domain, files.features)
-        placed = PlacedDomain(slot, opened, domain, num_added=len(state.changes.added), features=store)
-        return await asyncio.to_thread(self._at_state, ref, placed, state)
+        try:
+            placed = PlacedDomain(slot, opened, domain, num_added=len(state.changes.added), features=store)
+            return await asyncio.to_thread(self._at_state, ref, placed, state)
+        except BaseException:
+            self._features.drop(domain)
+            raise
 
     def _prepare(self, slot: int, opened: OpenedDomain, name: str, state: DomainState) -> ServedDomain:
         check_finite(opened.files.adapter, f"domains/{opened.files.spec.name}")

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_cache.background import Background
 from feature_cache.codec import DType
 from feature_cache.remote.address import RedisAddress
 from feature_cache.remote.link import Link, linked
@@ -69,7 +70,7 @@ async def store_of(
     observer: FeatureObserver | None = None,
 ) -> AsyncIterator[TieredStore]:
     address = RedisAddress.parse(url)
-    async with open_tiered(address, limits, observer or NoObserver(), tier_bytes=tier_bytes) as store:
+    async with open_tiered(address, limits, observer or NoObserver(), Background(), tier_bytes=tier_bytes) as store:
         await store.watch(TOYS)
         yield store
 

@@ -50,6 +50,29 @@ class RequestFamilies:
         )
 
 
+class ProcessFamilies:
+    """Background tasks, the log, and file descriptors."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.background_failures = Counter(
+            "vip5_background_failures",
+            "Failures of background tasks; those that must last are restarted.",
+            ["task"],
+            registry=registry,
+        )
+        self.log_lines_dropped = Counter(
+            "vip5_log_lines_dropped",
+            "Log lines dropped because standard output was not read, or could not be written.",
+            registry=registry,
+        )
+        self.descriptor_shortages = Counter(
+            "vip5_descriptor_shortages",
+            "Connections closed or refused, and failures to open a file, because file descriptors were short.",
+            ["effect"],
+            registry=registry,
+        )
+
+
 class EngineFamilies:
     """Queue, batches and engine time."""
 

@@ -12,12 +12,33 @@ from model.degradation import DegradationKind
 from model.engine.protocol import Timings
 from service.errors import REJECTION_REASONS
 from service.observability.metrics.exposition import Exposition, expose
-from service.observability.metrics.families import EngineFamilies, FeatureFamilies, RequestFamilies, VersionFamilies
+from service.observability.metrics.families import (
+    EngineFamilies,
+    FeatureFamilies,
+    ProcessFamilies,
+    RequestFamilies,
+    VersionFamilies,
+)
 from service.observability.metrics.gpu import GpuMemory
 
 Role = Literal["stable", "canary", "shadow"]
 
 LANES = ("ranking", "text")
+BACKGROUND_TASKS = (
+    "admin_port",
+    "descriptors",
+    "event_loop",
+    "free_slot",
+    "journal",
+    "lane-ranking",
+    "lane-text",
+    "loop_lag",
+    "redis_watcher",
+    "shadow",
+    "warm_up",
+)
+DescriptorEffect = Literal["idle_closed", "refused", "exhausted"]
+DESCRIPTOR_EFFECTS: tuple[DescriptorEffect, ...] = ("idle_closed", "refused", "exhausted")
 
 
 NOT_SERVED = "(not served)"
@@ -33,6 +54,7 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._requests = RequestFamilies(self._registry)
+        self._process = ProcessFamilies(self._registry)
         self._engine = EngineFamilies(self._registry)
         self._features = FeatureFamilies(self._registry)
         self._versions = VersionFamilies(self._registry)
@@ -45,6 +67,10 @@ class Metrics:
         for lane in LANES:
             self._engine.busy.labels(lane)
             self._engine.split_batches.labels(lane)
+        for task in BACKGROUND_TASKS:
+            self._process.background_failures.labels(task)
+        for effect in DESCRIPTOR_EFFECTS:
+            self._process.descriptor_shortages.labels(effect)
 
     def render(self, accept: str = "") -> Exposition:
         """All metrics in the format that the Accept header requests."""
@@ -77,6 +103,19 @@ class Metrics:
     def count_reduced_beams(self) -> None:
         """Count a request searched with fewer beams than requested."""
         self._requests.num_beams_reduced.inc()
+
+    # The process
+
+    def count_background_failure(self, task: str) -> None:
+        """Count a failure of a background task, which may be restarted."""
+        self._process.background_failures.labels(task).inc()
+
+    def count_dropped_log_lines(self, num_lines: int) -> None:
+        self._process.log_lines_dropped.inc(num_lines)
+
+    def count_descriptor_shortage(self, effect: DescriptorEffect) -> None:
+        """Count what a shortage of file descriptors led to."""
+        self._process.descriptor_shortages.labels(effect).inc()
 
     # The engine
 

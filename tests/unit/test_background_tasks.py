@@ -1,0 +1,54 @@
+"""No task, thread or back-off of the service and the feature cache is outside of what watches over them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for package in ("service", "feature_cache")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+WATCHED = {
+    "create_task": {"feature_cache/background.py"},
+    "ensure_future": set[str](),
+    "run_in_executor": set[str](),
+    "run_coroutine_threadsafe": set[str](),
+    # A lane's failure ends the service.
+    "Thread": {"service/batching/lane.py"},
+    "Timer": set[str](),
+    "print": set[str](),  # it waits for whoever reads
+}
+REDIS_BACKOFFS = {"feature_cache/remote/link.py": "retries=2"}  # redis-py's overflow after some 1,024 failures
+
+
+def calls_of(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            match node.func:
+                case ast.Attribute(attr=name) | ast.Name(id=name):
+                    yield name
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_a_call_that_could_fail_in_silence_is_made_in_known_places_only(name: str) -> None:
+    found = {
+        path
+        for path, text in SOURCES.items()
+        if name in text and not path.startswith("service/cli/") and name in calls_of(ast.parse(text))
+    }
+
+    assert found == WATCHED[name]
+
+
+def test_back_offs_of_redis_py_are_used_for_a_bounded_number_of_attempts_only() -> None:
+    users = {path: text for path, text in SOURCES.items() if "redis.backoff" in text}
+
+    assert users.keys() == REDIS_BACKOFFS.keys()
+    for name, bound in REDIS_BACKOFFS.items():
+        assert users[name].count("Backoff(") == users[name].count(bound)
