@@ -1,0 +1,95 @@
+"""Feature stores of versions: each is counted once, and released whatever becomes of its version."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from feature_cache.background import Background
+from feature_cache.store import FeatureSpace
+from feature_cache.tiered import TieredStore
+from model.planning.domain import ServedDomain
+from model.planning.runtime import Runtime, load_runtime
+from service.observability.metrics import Metrics
+from service.versions.features import Features
+from service.versions.slots import Slots
+from service.versions.state import OWN_BUNDLE, DomainState
+from service.versions.version_loader import Sources, VersionLoader
+from tests.tiny import tiny_bundle
+
+
+class FakeTiers:
+    """Notes which spaces are watched; `failure` is raised by the next call of `watch`."""
+
+    def __init__(self) -> None:
+        self.watched: set[FeatureSpace] = set()
+        self.failure: BaseException | None = None
+
+    async def watch(self, space: FeatureSpace) -> None:
+        self.watched.add(space)
+        if self.failure is not None:
+            raise self.failure
+
+    def forget(self, space: FeatureSpace) -> None:
+        self.watched.discard(space)
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    return load_runtime(tiny_bundle(tmp_path_factory.mktemp("features")), num_threads=1)
+
+
+def features_of(tiers: FakeTiers) -> Features:
+    return Features(Metrics(), cast("TieredStore", tiers), has_fallback=True)
+
+
+async def test_a_version_that_fails_after_its_store_was_opened_leaves_no_reader(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiers = FakeTiers()
+    slots = Slots(runtime.engine, {0}, lambda: asyncio.sleep(0), Background())
+    loader = VersionLoader(Sources(runtime, None), slots, features_of(tiers), lambda _: asyncio.sleep(0))
+    ref, opened = loader.sources.open(OWN_BUNDLE, "toys")
+
+    def fail(*_: object) -> None:
+        assert tiers.watched
+        raise MemoryError("no room for the eligible leaves")
+
+    monkeypatch.setattr(loader, "_at_state", fail)
+    with pytest.raises(MemoryError):
+        await loader.load(ref, opened, "toys", DomainState())
+
+    assert not tiers.watched
+    assert slots.num_allocated == 1
+
+
+async def test_a_store_whose_opening_is_cancelled_leaves_no_reader(runtime: Runtime) -> None:
+    tiers = FakeTiers()
+    tiers.failure = asyncio.CancelledError()
+    features = features_of(tiers)
+
+    with pytest.raises(asyncio.CancelledError):
+        await features.store_of(runtime.domains["toys"], None)
+
+    assert not tiers.watched
+
+
+async def test_the_file_of_embeddings_is_opened_off_the_event_loop(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    embedded = Features._embedded
+
+    def noting(self: Features, domain: ServedDomain, path: Path | None) -> object:
+        threads.append(threading.get_ident())
+        return embedded(self, domain, path)
+
+    monkeypatch.setattr(Features, "_embedded", noting)
+    await features_of(FakeTiers()).store_of(runtime.domains["toys"], runtime.feature_files["toys"])
+
+    assert threads
+    assert threading.get_ident() not in threads
