@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated, NoReturn
@@ -10,8 +11,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from service.cli import benching, bundles, data, evaluating, features, importing, keys, predicting, serving, training
-from service.cli.failures import failure_of
+from service.cli.failures import FAILURE, failure_of
 from service.cli.old_names import CommandWithOldNames
+from service.cli.terminal import can_be_written
 
 DISTRIBUTION = "vip5-serve"
 
@@ -73,9 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status: int | None = app(args=arguments, prog_name="vip5", standalone_mode=False)
     except Exception as error:
         failure = failure_of(error)
-        if failure is None:
+        is_read = can_be_written(sys.stderr)  # a log that nobody reads must not keep the process from ending
+        if failure is None and is_read:
             raise
-        status, line = failure
-        if line:
+        status, line = failure or (FAILURE, "")
+        if line and is_read:
             typer.echo(f"error: {line}", err=True)
     raise SystemExit(status or 0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import select
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import typer
 from rich.console import Console
@@ -15,6 +17,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from model.progress import Progress
+
+PATIENCE_MS = 2000
 
 
 @contextmanager
@@ -35,6 +39,17 @@ def progress_bar() -> Iterator[Progress]:
             bar.update(task, description=what, completed=done, total=total)
 
         yield report
+
+
+def can_be_written(stream: TextIO) -> bool:
+    """Whether a line can be written without waiting for a pipe's reader for more than two seconds."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):  # no file, as in tests
+        return True
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(PATIENCE_MS))
 
 
 def make_folder_of(out: Path) -> None:

@@ -19,7 +19,7 @@ from service.http.app import create_app
 from service.http.app_state import state_of
 from service.http.connections import bounded
 from service.http.cross_origin import CrossOrigin
-from service.observability.json_logging import configure_logging
+from service.observability.json_logging import logging_in_background
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -43,11 +43,14 @@ with Python's default of 5 ms (benchmarks/RESULTS.md)."""
 def run_server(settings: Settings) -> None:
     """Serve until a signal, then drain. Raises BundleError kinds, ListenError and LaneFailedError."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    configure_logging(settings.log_level)
-    app = create_app(settings)
-    server = _server_of(app, settings)
-    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        runner.run(_serve(app, server, settings))
+    with logging_in_background(settings.log_level) as log:
+        app = create_app(settings)
+        state = state_of(app)
+        log.on_drop = state.metrics.count_dropped_log_lines
+        state.process_problems = lambda: log.problems
+        server = _server_of(app, settings)
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(_serve(app, server, settings))
 
 
 def _server_of(app: FastAPI, settings: Settings) -> _Server:
