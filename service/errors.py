@@ -113,6 +113,12 @@ class RateLimitedError(ServiceError):
     code = "rate_limited"
 
 
+class TooManyConnectionsError(ServiceError):
+    """The process has no file descriptors left for the client's connection."""
+
+    code = "too_many_connections"
+
+
 class NotReadyError(ServiceError):
     """Domains are not warmed up yet, or have failed."""
 
@@ -262,6 +268,7 @@ STATUSES: dict[type[Exception], Status] = {
     RateLimitedError: Status(429, "Too many requests from one client", is_retryable=True),
     ClientDisconnectedError: Status(499, "The client closed the connection"),
     EngineError: Status(500, "The model failed at this request"),
+    TooManyConnectionsError: Status(503, "Too many connections are open", is_retryable=True),
     NotReadyError: Status(503, "The service is not ready", is_retryable=True),
     JournalError: Status(503, "Changes cannot be kept", is_retryable=True),
     DrainingError: Status(503, "The service is draining", is_retryable=True),

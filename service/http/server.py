@@ -15,10 +15,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.errors import LaneFailedError, ListenError
+from service.http.acceptor import Acceptor
 from service.http.app import create_app
-from service.http.app_state import state_of
+from service.http.app_state import AppState, state_of
 from service.http.connections import bounded
 from service.http.cross_origin import CrossOrigin
+from service.http.descriptors import Descriptors, loop_error_handler, raise_limit
+from service.http.shedding import shedding
 from service.observability.json_logging import logging_in_background
 from service.settings import Settings
 
@@ -28,7 +31,30 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to `run_server`: uvicorn would re-raise them, and the process would not exit with status 0."""
+    """Leaves signals to `run_server`: uvicorn would re-raise them, and the process would not exit with status 0.
+
+    With `descriptors`, it accepts connections itself.
+    """
+
+    def __init__(self, config: uvicorn.Config, state: AppState, descriptors: Descriptors | None) -> None:
+        super().__init__(config)
+        self._state = state
+        self._descriptors = descriptors
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._descriptors is None or sockets is None:
+            await super().startup(sockets)
+            return
+        await super().startup(sockets=[])
+
+        def make_protocol() -> asyncio.Protocol:
+            protocol = self.config.http_protocol_class
+            return protocol(self.config, self.server_state, self.lifespan.state)  # type: ignore[call-arg]
+
+        for each in sockets:
+            acceptor = Acceptor(each, make_protocol, self._descriptors, self._state.service.background)
+            acceptor.start(self.config.backlog)
+            self.servers.append(acceptor)  # type: ignore[arg-type]  # what uvicorn uses of an asyncio.Server
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -47,18 +73,21 @@ def run_server(settings: Settings) -> None:
         app = create_app(settings)
         state = state_of(app)
         log.on_drop = state.metrics.count_dropped_log_lines
-        state.process_problems = lambda: log.problems
-        server = _server_of(app, settings)
+        descriptors = Descriptors(raise_limit(), state.metrics)
+        state.process_problems = lambda: [*log.problems, *descriptors.problems]
+        server = _server_of(app, settings, descriptors)
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-            runner.run(_serve(app, server, settings))
+            runner.run(_serve(app, server, settings, descriptors))
 
 
-def _server_of(app: FastAPI, settings: Settings) -> _Server:
+def _server_of(app: FastAPI, settings: Settings, descriptors: Descriptors | None = None) -> _Server:
+    """Without `descriptors`, connections never give way to others."""
     state = state_of(app)
     cross_origin = CrossOrigin() if app is state.admin_app else state.cross_origin
+    http = bounded(settings.receive_s, cross_origin)
     config = uvicorn.Config(
         app,
-        http=bounded(settings.receive_s, cross_origin),
+        http=http if descriptors is None else shedding(http, descriptors, state.metrics),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -66,11 +95,12 @@ def _server_of(app: FastAPI, settings: Settings) -> _Server:
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )
-    return _Server(config)
+    return _Server(config, state, descriptors)
 
 
-async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings) -> None:
-    readiness, liveness = state_of(app).readiness, state_of(app).liveness
+async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings, descriptors: Descriptors) -> None:
+    state = state_of(app)
+    readiness, liveness = state.readiness, state.liveness
 
     def shut_down() -> None:
         logger.info("draining")
@@ -82,12 +112,17 @@ async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings) -> No
         server.should_exit = server.force_exit = True
 
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(loop_error_handler(descriptors, state.metrics))
     liveness.on_crash = lambda: _call(loop, stop_at_once)
     for each in SIGNALS:
         loop.add_signal_handler(each, shut_down)
     with _listen(settings.host, settings.port) as listener, _listen_for_admins(settings) as admin_listener:
         # Entered here and not by uvicorn, so that a bundle's errors reach the caller.
-        async with app.router.lifespan_context(app), _serving_admins(app, settings, admin_listener):
+        async with (
+            app.router.lifespan_context(app),
+            state.service.background.kept("descriptors", descriptors.watch),
+            _serving_admins(app, settings, admin_listener, descriptors),
+        ):
             urls = {"url": _url(listener)} | ({"admin_url": _url(admin_listener)} if admin_listener else {})
             logger.info("listening", extra=urls)
             await server.serve(sockets=[listener])
@@ -104,17 +139,19 @@ def _listen_for_admins(settings: Settings) -> contextlib.AbstractContextManager[
 
 
 @contextlib.asynccontextmanager
-async def _serving_admins(app: FastAPI, settings: Settings, listener: socket.socket | None) -> AsyncIterator[None]:
+async def _serving_admins(
+    app: FastAPI, settings: Settings, listener: socket.socket | None, descriptors: Descriptors
+) -> AsyncIterator[None]:
     """Serves the admin port inside the block, if there is one; it closes last."""
     admin_app = state_of(app).admin_app
     if listener is None or admin_app is None:
         yield
         return
-    server = _server_of(admin_app, settings)
+    server = _server_of(admin_app, settings, descriptors)
 
     async def serve() -> None:
         nonlocal server
-        server = _server_of(admin_app, settings)  # uvicorn's servers run once, and close their sockets
+        server = _server_of(admin_app, settings, descriptors)  # uvicorn's servers run once, and close their sockets
         await server.serve(sockets=[listener.dup()])
 
     def end() -> None:

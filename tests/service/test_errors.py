@@ -36,6 +36,7 @@ EXPECTED = {
     "rate_limited": 429,
     "request_timeout": 408,
     "revision_conflict": 409,
+    "too_many_connections": 503,
     "unauthorized": 401,
     "unknown_bundle": 404,
     "unknown_column": 422,

@@ -25,6 +25,7 @@ Role = Literal["stable", "canary", "shadow"]
 
 LANES = ("ranking", "text")
 BACKGROUND_TASKS = (
+    "accept",
     "admin_port",
     "descriptors",
     "event_loop",
