@@ -178,5 +178,21 @@ MACHINE = RowSpec(
             Limit(0.8),
             largest=1.0,
         ),
+        PanelSpec(
+            "Background failures",
+            "Failures of background tasks in the last hour. The service restarts those that must last.",
+            "short",
+            (Query("sum by (task) (increase(vip5_background_failures_total[1h]))", "{{task}}"),),
+            Limit(1),
+        ),
+        PanelSpec(
+            "Lost log lines and connections",
+            "Per second: log lines dropped because nobody reads them, and what a shortage of file descriptors costs.",
+            "short",
+            (
+                Query(rate("vip5_log_lines_dropped_total", ""), "log lines"),
+                Query(rate("vip5_descriptor_shortages_total", "effect"), "{{effect}}"),
+            ),
+        ),
     ),
 )

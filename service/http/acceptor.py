@@ -35,6 +35,7 @@ class Acceptor:
         self._connecting: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def start(self, backlog: int) -> None:
         self._listener.setblocking(False)  # noqa: FBT003  # the standard library's signature
@@ -42,7 +43,10 @@ class Acceptor:
         self._resume()
 
     def close(self) -> None:
-        """Accept no more."""
+        """Accept no more; may be called again."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._listener.fileno())

@@ -56,6 +56,11 @@ class _Server(uvicorn.Server):
             acceptor.start(self.config.backlog)
             self.servers.append(acceptor)  # type: ignore[arg-type]  # what uvicorn uses of an asyncio.Server
 
+    def close(self) -> None:
+        """Accept no more connections; for a server that has failed, as uvicorn does so at an orderly end only."""
+        for each in getattr(self, "servers", ()):
+            each.close()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -152,7 +157,8 @@ async def _serving_admins(
     async def serve() -> None:
         nonlocal server
         server = _server_of(admin_app, settings, descriptors)  # uvicorn's servers run once, and close their sockets
-        await server.serve(sockets=[listener.dup()])
+        with listener.dup() as own, contextlib.closing(server):
+            await server.serve(sockets=[own])
 
     def end() -> None:
         server.should_exit = True

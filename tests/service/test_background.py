@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from fastapi import FastAPI
 from feature_cache.background import Background
 from model.planning.runtime import Runtime
 from service.answering.recommender import Recommender
+from service.http import server
 from service.http.app import create_app
 from service.http.app_state import state_of
+from service.http.descriptors import Descriptors
 from service.observability.metrics.metrics import BACKGROUND_TASKS
 from service.settings import Settings
 from service.versions.journal import NoJournal
@@ -49,6 +52,37 @@ async def test_every_task_of_a_running_service_is_watched(app: FastAPI) -> None:
         assert sorted(watched.values()) == ["journal", "loop_lag"]
         assert set(watched.values()) <= set(BACKGROUND_TASKS)
     assert asyncio.all_tasks() == before
+
+
+async def test_the_admin_port_is_served_again_after_its_server_has_failed(
+    settings: Settings, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_failed = asyncio.Event()
+    on_tick = server._Server.on_tick
+
+    async def fail_once(self: server._Server, counter: int) -> bool:
+        if not has_failed.is_set():
+            has_failed.set()
+            raise LookupError("no such header")
+        return await on_tick(self, counter)
+
+    monkeypatch.setattr(server._Server, "on_tick", fail_once)
+    settings = settings.model_copy(update={"admin_port": 0})
+    app = create_app(settings, lambda _: runtime)
+    descriptors = Descriptors(1000, state_of(app).metrics)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with (
+            client_of(app),
+            server._serving_admins(app, settings, listener, descriptors),
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as admin,
+        ):
+            async with asyncio.timeout(30):
+                text = (await admin.get("/metrics", timeout=30)).text
+            watched = set(state_of(app).service.background.tasks.values())
+
+    assert has_failed.is_set()
+    assert 'vip5_background_failures_total{task="admin_port"} 1.0' in text
+    assert "admin_port" in watched
 
 
 async def test_a_journal_that_cannot_be_followed_shows_until_it_can(

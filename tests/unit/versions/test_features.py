@@ -76,20 +76,3 @@ async def test_a_store_whose_opening_is_cancelled_leaves_no_reader(runtime: Runt
         await features.store_of(runtime.domains["toys"], None)
 
     assert not tiers.watched
-
-
-async def test_the_file_of_embeddings_is_opened_off_the_event_loop(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads: list[int] = []
-    embedded = Features._embedded
-
-    def noting(self: Features, domain: ServedDomain, path: Path | None) -> object:
-        threads.append(threading.get_ident())
-        return embedded(self, domain, path)
-
-    monkeypatch.setattr(Features, "_embedded", noting)
-    await features_of(FakeTiers()).store_of(runtime.domains["toys"], runtime.feature_files["toys"])
-
-    assert threads
-    assert threading.get_ident() not in threads
