@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -41,3 +41,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 def run_in_virtual_time(work: Coroutine[Any, Any, T]) -> T:
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(work)
+
+
+def in_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """A test that is a coroutine function, in a loop of its own; not wrapped, or pytest-asyncio would run it."""
+
+    def run() -> None:
+        run_in_virtual_time(test())
+
+    run.__name__ = test.__name__
+    return run

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_cache.background import SETTLED_S, Background, Backoff, awaited
-from tests.virtual_time import run_in_virtual_time
+from tests.virtual_time import in_virtual_time
 
 HOUR_S = 3600.0
 
@@ -20,19 +19,6 @@ HOUR_S = 3600.0
 class Counted(Counter[str]):
     def count_background_failure(self, task: str) -> None:
         self[task] += 1
-
-
-def in_virtual_time(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-    """Not functools.wraps: pytest-asyncio would take the wrapped coroutine function for the test."""
-
-    def run() -> None:
-        async def main() -> None:
-            await test()
-
-        run_in_virtual_time(main())
-
-    run.__name__ = test.__name__
-    return run
 
 
 async def forever() -> None:

@@ -6,15 +6,13 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 
 from feature_cache.background import Background
 from service.http.descriptors import REPORT_S, WATCH_S, Descriptors, loop_error_handler
 from service.observability.metrics import Metrics
-from tests.virtual_time import run_in_virtual_time
+from tests.virtual_time import in_virtual_time, run_in_virtual_time
 
 LIMIT = 80  # of which 10 are the reserve
 
@@ -24,14 +22,6 @@ class FakeConnection:
 
     def close(self) -> None:
         self.is_closed = True
-
-
-def in_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    def run() -> None:
-        run_in_virtual_time(test())
-
-    run.__name__ = test.__name__
-    return run
 
 
 def counts(metrics: Metrics) -> dict[str, float]:
