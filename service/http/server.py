@@ -92,7 +92,7 @@ def _server_of(app: FastAPI, settings: Settings, descriptors: Descriptors | None
     http = bounded(settings.receive_s, cross_origin)
     config = uvicorn.Config(
         app,
-        http=http if descriptors is None else shedding(http, descriptors, state.metrics),
+        http=http if descriptors is None else shedding(http, descriptors, state.metrics, cross_origin),
         ws="none",
         lifespan="off",
         log_config=None,

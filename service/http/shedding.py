@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import TooManyConnectionsError, problem_of
 from service.http.connections import BoundedProtocol
+from service.http.cross_origin import CrossOrigin
 from service.http.descriptors import Descriptors
 from service.http.problems import problem_response
 from service.http.request_context import RequestContext
@@ -61,7 +62,9 @@ class SheddingProtocol(BoundedProtocol):
             self.descriptors.note_idle(self)
 
 
-def shedding(base: type[BoundedProtocol], descriptors: Descriptors, metrics: Metrics) -> type[BoundedProtocol]:
+def shedding(
+    base: type[BoundedProtocol], descriptors: Descriptors, metrics: Metrics, cross_origin: CrossOrigin
+) -> type[BoundedProtocol]:
     """A protocol class whose connections give way, as uvicorn takes it."""
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +76,8 @@ def shedding(base: type[BoundedProtocol], descriptors: Descriptors, metrics: Met
         descriptors.note_refused()
         metrics.count_rejected(error.code)
         headers = {"Connection": "close", "Retry-After": str(RETRY_AFTER_S)}
-        await problem_response(problem_of(error, trace.request_id), headers)(scope, receive, send)
+        answer = problem_response(problem_of(error, trace.request_id), headers)
+        await cross_origin.wrap(answer)(scope, receive, send)
 
-    refusal = RequestContext(refuse, metrics, NoTraces())
+    refusal = RequestContext(refuse, metrics, NoTraces(), cross_origin)
     return type("Protocol", (SheddingProtocol, base), {"descriptors": descriptors, "refusal": staticmethod(refusal)})

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -12,7 +10,6 @@ import pytest
 from feature_cache.background import Background
 from feature_cache.store import FeatureSpace
 from feature_cache.tiered import TieredStore
-from model.planning.domain import ServedDomain
 from model.planning.runtime import Runtime, load_runtime
 from service.observability.metrics import Metrics
 from service.versions.features import Features
