@@ -5,14 +5,17 @@ Facts about a model belong in its bundle, never here.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from limits import parse_many
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from feature_cache.errors import RedisAddressError
@@ -22,9 +25,30 @@ from service.origins import origins_of
 
 PREFIX = "VIP5_"
 REDIS_JOURNAL = "redis"
+UNIX_PEER = "unix"
+"""Stands for the clients of a Unix socket, which have no address."""
+ROOT_PATH_PATTERN = r"^(/[A-Za-z0-9._~-]+)+$"
+OWN_PATHS = ("admin", "docs", "domains", "explain", "health", "metrics", "openapi.json", "recommend", "v2")
+HOST_PATTERN = r"^(\*\.)?[A-Za-z0-9:._-]+$"
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _read_list(value: object) -> object:
+    """A list from the environment, which is written as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value)
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        raise ValueError('write a JSON list of texts, such as ["a", "b"]')  # noqa: TRY004  # as pydantic wants it
+    return found
+
+
+Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_list)]
 
 
 class SettingsError(Exception):
@@ -40,6 +64,34 @@ class RequestLimits:
     max_candidates: int
     max_tokens: int
     default_deadline_s: float
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """Times in seconds that a connection may take to send a request, read an answer, and wait for another request."""
+
+    receive_s: float
+    send_s: float
+    keep_alive_s: float
+
+
+@dataclass(frozen=True)
+class ProxyOptions:
+    """Whose `X-Forwarded-*` headers count, the path before all paths, and the names of the service (None: any)."""
+
+    trusted: tuple[str, ...]
+    root_path: str
+    allowed_hosts: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to listen: on a Unix socket, or else on a host and a port."""
+
+    host: str
+    port: int
+    unix_socket: Path | None = None
+    unix_socket_mode: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,7 +143,7 @@ class AdminOptions:
 
     token: str | None
     tokens_file: Path | None
-    port: int | None
+    endpoint: Endpoint | None
     bundles_root: Path | None
 
     @property
@@ -119,6 +171,21 @@ class Settings(BaseSettings):
     bundle: Path = Field(description="The bundle to serve.")
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    unix_socket: Path | None = Field(
+        default=None, description="Unix socket to listen on instead of host and port (default: none)."
+    )
+    unix_socket_mode: str = Field(
+        default="660", pattern=r"^0?[0-7]{3}$", description="Permissions of the Unix socket, in octal."
+    )
+    root_path: str = Field(
+        default="", description="Path under which a proxy serves the service, such as /recommender (default: none)."
+    )
+    trusted_proxies: Texts = Field(
+        default=(), description="Addresses and networks whose X-Forwarded-* headers count, as a JSON list."
+    )
+    allowed_hosts: Texts | None = Field(
+        default=None, description="Names of the service in requests, as a JSON list (default: any name)."
+    )
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where the model runs.")
     engine: EngineName = Field(
         default="auto",
@@ -154,6 +221,12 @@ class Settings(BaseSettings):
     )
     receive_s: Seconds = Field(
         default=10.0, description="Longest time to receive the headers of a request, and again for its body."
+    )
+    send_s: Seconds = Field(
+        default=30.0, description="Longest time that a client may leave an answer unread before it is disconnected."
+    )
+    keep_alive_s: Seconds = Field(
+        default=75.0, description="Longest time that a connection waits for its next request; more than the proxy's."
     )
     stall_s: Seconds = Field(
         default=60.0, description="Longest time in one batch before the process reports itself as stuck."
@@ -192,6 +265,7 @@ class Settings(BaseSettings):
     audit_log: Path | None = Field(
         default=None, description="File that records administrative calls and refused credentials (default: none)."
     )
+    admin_host: str = Field(default="127.0.0.1", description="Address of the port of /admin and /metrics.")
     bundles_root: Path | None = Field(default=None, description="Folder of the bundles that /admin may load.")
     files_check_s: Seconds = Field(
         default=60.0, description="Interval at which the files of served bundles are checked for changes."
@@ -227,6 +301,18 @@ class Settings(BaseSettings):
         )
 
     @property
+    def connection_limits(self) -> ConnectionLimits:
+        return ConnectionLimits(receive_s=self.receive_s, send_s=self.send_s, keep_alive_s=self.keep_alive_s)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint(self.host, self.port, self.unix_socket, int(self.unix_socket_mode, 8))
+
+    @property
+    def proxy_options(self) -> ProxyOptions:
+        return ProxyOptions(self.trusted_proxies, self.root_path, self.allowed_hosts)
+
+    @property
     def queue_limits(self) -> QueueLimits:
         return QueueLimits(
             max_waiting=self.max_waiting,
@@ -254,8 +340,9 @@ class Settings(BaseSettings):
     @property
     def admin_options(self) -> AdminOptions:
         token = None if self.admin_token is None else self.admin_token.get_secret_value()
+        endpoint = None if self.admin_port is None else Endpoint(self.admin_host, self.admin_port)
         return AdminOptions(
-            token=token, tokens_file=self.admin_tokens_file, port=self.admin_port, bundles_root=self.bundles_root
+            token=token, tokens_file=self.admin_tokens_file, endpoint=endpoint, bundles_root=self.bundles_root
         )
 
     @property
@@ -280,6 +367,44 @@ class Settings(BaseSettings):
     @property
     def trace_options(self) -> TraceOptions:
         return TraceOptions(endpoint=self.traces_endpoint, sample_ratio=self.traces_sample_ratio)
+
+    @field_validator("host", "admin_host")
+    @classmethod
+    def _without_brackets(cls, host: str) -> str:
+        if not host:
+            raise ValueError("an address is missing; use 127.0.0.1, or 0.0.0.0 or :: for all interfaces")
+        return host.removeprefix("[").removesuffix("]")
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, path: str) -> str:
+        path = path.rstrip("/")
+        if path and re.fullmatch(ROOT_PATH_PATTERN, path) is None:
+            raise ValueError(f"{path!r} is not a plain path; write it like /recommender")
+        if path.split("/")[1:2] and path.split("/")[1] in OWN_PATHS:
+            raise ValueError(f"{path!r} begins like a path of the service itself; choose another first part")
+        return path
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for each in proxies:
+            try:
+                _ = each == UNIX_PEER or ip_network(each, strict=False)
+            except ValueError as error:
+                raise ValueError(
+                    f"{each!r} is not an address; write addresses, networks such as 10.0.0.0/8, or {UNIX_PEER!r} for "
+                    "the clients of the Unix socket"
+                ) from error
+        return proxies
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for each in hosts or ():
+            if re.fullmatch(HOST_PATTERN, each) is None:
+                raise ValueError(f"{each!r} is not a host name; write names without a port, or *.example.org")
+        return hosts
 
     @field_validator("rate_limit")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,12 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default="8000")
     ] = None,
+    unix_socket: Annotated[
+        Path | None, typer.Option(help="Unix socket to listen on instead of host and port.", show_default="none")
+    ] = None,
+    root_path: Annotated[
+        str | None, typer.Option(help="Path under which a proxy serves the service.", show_default="none")
+    ] = None,
     device: ServedDevice = None,
     engine: Engine = None,
     num_threads: NumThreads = None,
@@ -26,7 +33,16 @@ def serve(
 
     Each option has a variable too, such as VIP5_BUNDLE, and wins over it; docs/api.md lists all settings.
     """
-    settings = read_settings(bundle=bundle, host=host, port=port, device=device, engine=engine, num_threads=num_threads)
+    settings = read_settings(
+        bundle=bundle,
+        host=host,
+        port=port,
+        unix_socket=unix_socket,
+        root_path=root_path,
+        device=device,
+        engine=engine,
+        num_threads=num_threads,
+    )
     from service.http.server import run_server
 
     run_server(settings)

@@ -9,18 +9,19 @@ import math
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import uvicorn
 from fastapi import FastAPI
 
-from service.errors import LaneFailedError, ListenError
+from service.errors import LaneFailedError
 from service.http.acceptor import Acceptor
 from service.http.app import create_app
 from service.http.app_state import AppState, state_of
-from service.http.connections import bounded
+from service.http.connections import protocol_class
 from service.http.cross_origin import CrossOrigin
 from service.http.descriptors import Descriptors, loop_error_handler, raise_limit
+from service.http.listening import listening_at, url_of
 from service.http.shedding import shedding
 from service.observability.json_logging import logging_in_background
 from service.settings import Settings
@@ -89,15 +90,18 @@ def _server_of(app: FastAPI, settings: Settings, descriptors: Descriptors | None
     """Without `descriptors`, connections never give way to others."""
     state = state_of(app)
     cross_origin = CrossOrigin() if app is state.admin_app else state.cross_origin
-    http = bounded(settings.receive_s, cross_origin)
+    limits = settings.connection_limits
+    http = protocol_class(limits, state.metrics, cross_origin)
     config = uvicorn.Config(
         app,
-        http=http if descriptors is None else shedding(http, descriptors, state.metrics, cross_origin),
+        http=http if descriptors is None else shedding(http, descriptors, state.metrics, settings.root_path),
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # service/http/proxies.py reads them
+        timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]  # uvicorn only hands it to the event loop
         timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )
     return _Server(config, state, descriptors)
@@ -121,16 +125,15 @@ async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings, descr
     liveness.on_crash = lambda: _call(loop, stop_at_once)
     for each in SIGNALS:
         loop.add_signal_handler(each, shut_down)
-    with _listen(settings.host, settings.port) as listener, _listen_for_admins(settings) as admin_listener:
+    with listening_at(settings.endpoint) as listeners, _listening_for_admins(settings) as admin_listeners:
         # Entered here and not by uvicorn, so that a bundle's errors reach the caller.
         async with (
             app.router.lifespan_context(app),
             state.service.background.kept("descriptors", descriptors.watch),
-            _serving_admins(app, settings, admin_listener, descriptors),
+            _serving_admins(app, settings, admin_listeners, descriptors),
         ):
-            urls = {"url": _url(listener)} | ({"admin_url": _url(admin_listener)} if admin_listener else {})
-            logger.info("listening", extra=urls)
-            await server.serve(sockets=[listener])
+            logger.info("listening", extra=_urls(listeners, admin_listeners))
+            await server.serve(sockets=listeners)
     if liveness.crash is not None:
         crash = liveness.crash
         logger.critical("lane_failed", exc_info=crash.error, extra={"lane": crash.lane})
@@ -138,18 +141,25 @@ async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings, descr
     logger.info("ended")
 
 
-def _listen_for_admins(settings: Settings) -> contextlib.AbstractContextManager[socket.socket | None]:
-    port = settings.admin_options.port
-    return contextlib.nullcontext() if port is None else _listen(settings.host, port)
+def _listening_for_admins(settings: Settings) -> contextlib.AbstractContextManager[list[socket.socket]]:
+    endpoint = settings.admin_options.endpoint
+    return contextlib.nullcontext([]) if endpoint is None else listening_at(endpoint)
+
+
+def _urls(listeners: Sequence[socket.socket], admin_listeners: Sequence[socket.socket]) -> dict[str, object]:
+    """All URLs, and the first one of each kind."""
+    urls = [url_of(each) for each in listeners]
+    admin = {"admin_url": url_of(admin_listeners[0])} if admin_listeners else {}
+    return {"url": urls[0], **admin, **({"urls": urls} if len(urls) > 1 else {})}
 
 
 @contextlib.asynccontextmanager
 async def _serving_admins(
-    app: FastAPI, settings: Settings, listener: socket.socket | None, descriptors: Descriptors
+    app: FastAPI, settings: Settings, listeners: list[socket.socket], descriptors: Descriptors
 ) -> AsyncIterator[None]:
     """Serves the admin port inside the block, if there is one; it closes last."""
     admin_app = state_of(app).admin_app
-    if listener is None or admin_app is None:
+    if not listeners or admin_app is None:
         yield
         return
     server = _server_of(admin_app, settings, descriptors)
@@ -157,8 +167,10 @@ async def _serving_admins(
     async def serve() -> None:
         nonlocal server
         server = _server_of(admin_app, settings, descriptors)  # uvicorn's servers run once, and close their sockets
-        with listener.dup() as own, contextlib.closing(server):
-            await server.serve(sockets=[own])
+        with contextlib.ExitStack() as stack:
+            own = [stack.enter_context(each.dup()) for each in listeners]
+            stack.enter_context(contextlib.closing(server))
+            await server.serve(sockets=own)
 
     def end() -> None:
         server.should_exit = True
@@ -171,16 +183,3 @@ def _call(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None
     """Call from another thread; does nothing if the loop is closed."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(callback)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
-    except OSError as error:
-        raise ListenError(f"cannot listen on {host}:{port}: {error}; choose another host or port") from error
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -8,7 +8,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import TooManyConnectionsError, problem_of
 from service.http.connections import BoundedProtocol
-from service.http.cross_origin import CrossOrigin
 from service.http.descriptors import Descriptors
 from service.http.problems import problem_response
 from service.http.request_context import RequestContext
@@ -28,6 +27,7 @@ class SheddingProtocol(BoundedProtocol):
 
     descriptors: Descriptors
     refusal: ASGIApp
+    prefix: bytes
     _is_surplus = False
 
     def close(self) -> None:
@@ -37,7 +37,7 @@ class SheddingProtocol(BoundedProtocol):
         super().connection_made(transport)
         self._is_surplus = not self.descriptors.admit(self, transport.get_extra_info("socket").fileno())
         if self._is_surplus:
-            self._start_timer(min(SURPLUS_S, self.receive_s))
+            self._start_timer(min(SURPLUS_S, self.limits.receive_s))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.descriptors.note_closed(self)
@@ -47,11 +47,12 @@ class SheddingProtocol(BoundedProtocol):
         super().on_message_begin()
         self.descriptors.note_busy(self)
         if self._is_surplus:
-            self._start_timer(min(SURPLUS_S, self.receive_s))
+            self._start_timer(min(SURPLUS_S, self.limits.receive_s))
 
     def on_headers_complete(self) -> None:
-        if self._is_surplus and self.url.partition(b"?")[0] not in PROBES:
-            self.app = self.refusal
+        path = self.url.partition(b"?")[0].removeprefix(self.prefix)
+        is_refused = self._is_surplus and path not in PROBES
+        self._served_app = self.refusal if is_refused else self.config.loaded_app
         super().on_headers_complete()
         if self._is_surplus and self.cycle is not None:
             self.cycle.keep_alive = False
@@ -63,9 +64,10 @@ class SheddingProtocol(BoundedProtocol):
 
 
 def shedding(
-    base: type[BoundedProtocol], descriptors: Descriptors, metrics: Metrics, cross_origin: CrossOrigin
+    base: type[BoundedProtocol], descriptors: Descriptors, metrics: Metrics, root_path: str
 ) -> type[BoundedProtocol]:
-    """A protocol class whose connections give way, as uvicorn takes it."""
+    """A protocol class whose connections give way, as uvicorn takes it. `root_path` may precede a probe's path."""
+    cross_origin = base.cross_origin
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         trace: RequestTrace = scope["state"]["trace"]
@@ -80,4 +82,5 @@ def shedding(
         await cross_origin.wrap(answer)(scope, receive, send)
 
     refusal = RequestContext(refuse, metrics, NoTraces(), cross_origin)
-    return type("Protocol", (SheddingProtocol, base), {"descriptors": descriptors, "refusal": staticmethod(refusal)})
+    members = {"descriptors": descriptors, "refusal": staticmethod(refusal), "prefix": root_path.encode()}
+    return type("Protocol", (SheddingProtocol, base), members)

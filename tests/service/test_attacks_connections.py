@@ -4,60 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from fastapi import FastAPI
 
 from service.http.app_state import state_of
-from service.http.server import _server_of
 from service.settings import Settings
-from tests.service.conftest import until_ready
-
-HOST = b"Host: test\r\n"
-ASK = json.dumps({"domain": "toys", "history": ["item-1"], "k": 2}).encode()
-POST = b"POST /recommend/sequential HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
-GET = b"GET /health/live HTTP/1.1\r\n" + HOST
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back on one connection until it was closed."""
-
-    raw: bytes
-
-    @property
-    def statuses(self) -> list[int]:
-        return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", self.raw)]
-
-    @property
-    def problem(self) -> dict[str, Any]:
-        problem: dict[str, Any] = json.loads(self.raw.rpartition(b"\r\n\r\n")[2])
-        return problem
-
-
-@asynccontextmanager
-async def listening(app: FastAPI, settings: Settings) -> AsyncIterator[int]:
-    """The app behind the very server that `vip5 serve` runs; gives the port."""
-    server = _server_of(app, settings)
-    listener = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)  # only for a socket that is free
-    sock = listener.sockets[0]
-    port: int = sock.getsockname()[1]
-    listener.close()
-    await listener.wait_closed()
-    server.config.host, server.config.port = "127.0.0.1", port
-    async with app.router.lifespan_context(app):
-        await until_ready(app)
-        serving = asyncio.create_task(server.serve())
-        while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
-            await asyncio.sleep(0)
-        yield port
-        server.should_exit = server.force_exit = True
-        await serving
+from tests.service.raw_http import GET, HOST, POST, listening, say, still_answers
 
 
 @pytest.fixture
@@ -71,26 +25,6 @@ async def hasty(app: FastAPI, settings: Settings) -> AsyncIterator[int]:
     """A service that has little patience."""
     async with listening(app, settings.model_copy(update={"receive_s": 0.25})) as port:
         yield port
-
-
-async def say(port: int, *parts: bytes) -> Answer:
-    """Send parts and read until the server closes the connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        async with asyncio.timeout(60):
-            for part in parts:
-                writer.write(part)
-                await writer.drain()
-            return Answer(await reader.read())
-    except ConnectionError:  # it was closed while there was more to send
-        return Answer(b"")
-    finally:
-        writer.close()
-
-
-async def still_answers(port: int) -> bool:
-    length = f"Content-Length: {len(ASK)}\r\nConnection: close\r\n\r\n".encode()
-    return (await say(port, POST + length + ASK)).statuses == [200]
 
 
 @pytest.mark.parametrize("sent", [b"G", GET, GET + b"X-Slow: 1", POST + b"Content-Le"])

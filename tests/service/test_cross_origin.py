@@ -18,7 +18,7 @@ from service.http.app_state import state_of
 from service.http.cross_origin import ANSWER_HEADERS, CrossOrigin
 from service.settings import Settings, SettingsError, load_settings
 from tests.service.conftest import client_of
-from tests.service.test_attacks_connections import GET, HOST, listening, say
+from tests.service.raw_http import GET, HOST, listening, say
 from tests.service.test_bad_input import check_problem
 
 SHOP, OTHER = "https://shop.example", "https://other.example"
