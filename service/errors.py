@@ -83,6 +83,12 @@ class HeadTimeoutError(BodyTimeoutError):
     """The headers did not arrive within the time limit."""
 
 
+class UnknownHostError(ServiceError):
+    """The Host header does not name the service."""
+
+    code = "unknown_host"
+
+
 class UnknownRouteError(ServiceError):
     """No such path."""
 
@@ -244,6 +250,7 @@ STATUSES: dict[type[Exception], Status] = {
     UnknownTemplateError: Status(404, "The template does not exist"),
     ValidationError: Status(422, "The request is not valid"),
     MalformedBodyError: Status(400, "The body is not JSON"),
+    UnknownHostError: Status(400, "The service has another name"),
     UnknownRouteError: Status(404, "No such path"),
     MethodError: Status(405, "The path does not take this method"),
     UnauthorizedError: Status(401, "The API key or the admin token is missing or wrong"),

@@ -21,6 +21,7 @@ from service.http.docs_page import install_docs
 from service.http.openapi import install_openapi, operation_id, problems
 from service.http.private_paths import PrivatePaths
 from service.http.problems import install_problem_handlers
+from service.http.proxies import Proxies
 from service.http.rate_limits import Quotas, RateLimits
 from service.http.request_context import RequestContext
 from service.http.route_classes import SECURITY
@@ -29,7 +30,7 @@ from service.observability.audit import AuditLog
 from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics
 from service.observability.tracing.traces import Traces, open_traces
-from service.settings import Settings
+from service.settings import ProxyOptions, Settings
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -41,10 +42,12 @@ def create_app(settings: Settings, loader: Loader = load, traces: Traces | None 
     """
     state = _new_state(settings)
     traces = traces or open_traces(settings.trace_options)
+    proxies = settings.proxy_options
     app = _new_app(
         state,
         traces,
         state.cross_origin,
+        proxies,
         title="vip5-serve",
         summary="Multimodal generative recommendation",
         lifespan=_lifespan(settings, state, loader, traces),
@@ -54,7 +57,7 @@ def create_app(settings: Settings, loader: Loader = load, traces: Traces | None 
         app.include_router(module.router, dependencies=security, responses=refusals)
     app.include_router(health.router)
     if settings.admin_port is not None:
-        state.admin_app = _new_app(state, traces, CrossOrigin(), title="vip5-serve: administration")
+        state.admin_app = _new_app(state, traces, CrossOrigin(), proxies, title="vip5-serve: administration")
     admin_app = state.admin_app or app
     admin_app.include_router(metrics.router)
     if state.admin_tokens is not None:
@@ -115,12 +118,14 @@ def _new_app(
     state: AppState,
     traces: Traces,
     cross_origin: CrossOrigin,
+    proxies: ProxyOptions,
     **options: Any,  # noqa: ANN401  # FastAPI's keyword arguments
 ) -> FastAPI:
     """An app without routes. Apps with the same state share one service, which the first app's lifespan opens."""
     app = FastAPI(docs_url=None, redoc_url=None, generate_unique_id_function=operation_id, **options)
     set_state(app, state)
     cross_origin.install(app)  # innermost: it must see the path as routes do
+    app.add_middleware(Proxies, options=proxies, cross_origin=cross_origin)
     app.add_middleware(RequestContext, metrics=state.metrics, traces=traces, cross_origin=cross_origin)
     install_problem_handlers(app, state.metrics, state.private_paths)
     return app

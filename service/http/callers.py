@@ -41,7 +41,7 @@ def require_domain(request: Request, domain: str) -> None:
 
 
 def client_identity(request: Request) -> str:
-    """The id of the API key if one was checked, else the client's address."""
+    """The API key's id if one was checked, else the client's address, which is the proxy's unless that is trusted."""
     key = key_of(request)
     if key is not None:
         return f"key {key.id}"
