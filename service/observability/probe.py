@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = "8000"
@@ -20,7 +21,8 @@ LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where all inte
 
 def main() -> None:
     try:
-        message = _ask(_connection(os.environ))
+        with closing(_connection(os.environ)) as connection:
+            message = _ask(connection)
     except (OSError, ValueError, http.client.HTTPException) as error:
         message = f"{type(error).__name__}: {error}"
     sys.exit(message)

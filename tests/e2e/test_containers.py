@@ -49,7 +49,7 @@ def composed_variables(name: str, redis_port: int) -> dict[str, str]:
     inside = environment_of("cpu") | {key: str(value) for key, value in service["environment"].items()}
     bundles = {"VIP5_BUNDLES_ROOT": str(ROOT / "demo"), "VIP5_BUNDLE": str(ROOT / "demo/bundle")}
     assert inside["VIP5_BUNDLE"].startswith("/srv/bundles/")
-    here = {"VIP5_HOST": HOST, "VIP5_REDIS_URL": f"redis://{HOST}:{redis_port}/0"}
+    here = {"VIP5_HOST": HOST, "VIP5_ADMIN_HOST": HOST, "VIP5_REDIS_URL": f"redis://{HOST}:{redis_port}/0"}
     return inside | bundles | here | ({"VIP5_ADMIN_PORT": "0"} if "VIP5_ADMIN_PORT" in inside else {})
 
 

@@ -58,7 +58,7 @@ def test_a_missing_bundle_says_how_to_give_one() -> None:
 def test_an_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "x")
 
-    with pytest.raises(SettingsError, match=f"unknown setting {name}: remove it or use one of VIP5_ADMIN_PORT, "):
+    with pytest.raises(SettingsError, match=f"unknown setting {name}: remove it or use one of VIP5_ADMIN_HOST, "):
         load_settings({"bundle": "b"})
 
 

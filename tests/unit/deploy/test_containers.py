@@ -232,6 +232,7 @@ def test_prometheus_scrapes_the_port_that_has_the_metrics() -> None:
     (alone,) = scraped("deploy/prometheus/prometheus.yml")["scrape_configs"]
 
     assert [config["port"] for config in job["dns_sd_configs"]] == [int(environment["VIP5_ADMIN_PORT"])]
+    assert environment["VIP5_ADMIN_HOST"] == "0.0.0.0", "Prometheus has a container of its own"
     assert [config["names"] for config in job["dns_sd_configs"]] == [["vip5"]]
     assert alone["static_configs"][0]["targets"] == [f"localhost:{Settings.model_fields['port'].default}"]
     for name in ("job_name", "metrics_path"):

@@ -25,6 +25,7 @@ def test_every_variable_is_a_setting_and_together_they_are_valid(monkeypatch: py
 
     settings = Settings()  # type: ignore[call-arg]  # from the variables
     assert settings.admin_port == {port["name"]: port["containerPort"] for port in CONTAINER["ports"]}["admin"]
+    assert settings.admin_host == "0.0.0.0", "Prometheus is outside of the pod"
     assert settings.port == {port["name"]: port["containerPort"] for port in CONTAINER["ports"]}["http"]
 
 
