@@ -191,6 +191,12 @@ class OperationConflictError(ServiceError):
     code = "operation_conflict"
 
 
+class ChangeTimeoutError(ServiceError):
+    """A change waited too long for another change, or for requests that began before it."""
+
+    code = "change_timeout"
+
+
 class JournalError(ServiceError):
     """The journal cannot be written, so the change is not made."""
 
@@ -279,6 +285,7 @@ STATUSES: dict[type[Exception], Status] = {
     NotReadyError: Status(503, "The service is not ready", is_retryable=True),
     JournalError: Status(503, "Changes cannot be kept", is_retryable=True),
     DrainingError: Status(503, "The service is draining", is_retryable=True),
+    ChangeTimeoutError: Status(504, "The change waited too long", is_retryable=True),
     DeadlineError: Status(504, "The deadline passed", is_retryable=True),
     Exception: Status(500, "The service failed at this request"),
 }

@@ -139,10 +139,11 @@ class JournalOptions:
 
 @dataclass(frozen=True)
 class AdminOptions:
-    """Who may change what is served, and which folder holds the bundles that may be loaded."""
+    """Who may change what is served and where, which folder holds the bundles, and how long a change may wait."""
 
     token: str | None
     tokens_file: Path | None
+    wait_s: float
     endpoint: Endpoint | None
     bundles_root: Path | None
 
@@ -266,6 +267,9 @@ class Settings(BaseSettings):
         default=None, description="File that records administrative calls and refused credentials (default: none)."
     )
     admin_host: str = Field(default="127.0.0.1", description="Address of the port of /admin and /metrics.")
+    admin_wait_s: Seconds = Field(
+        default=45.0, description="Longest wait of a change for another one, and for requests that began before it."
+    )
     bundles_root: Path | None = Field(default=None, description="Folder of the bundles that /admin may load.")
     files_check_s: Seconds = Field(
         default=60.0, description="Interval at which the files of served bundles are checked for changes."
@@ -342,7 +346,11 @@ class Settings(BaseSettings):
         token = None if self.admin_token is None else self.admin_token.get_secret_value()
         endpoint = None if self.admin_port is None else Endpoint(self.admin_host, self.admin_port)
         return AdminOptions(
-            token=token, tokens_file=self.admin_tokens_file, endpoint=endpoint, bundles_root=self.bundles_root
+            token=token,
+            tokens_file=self.admin_tokens_file,
+            wait_s=self.admin_wait_s,
+            endpoint=endpoint,
+            bundles_root=self.bundles_root,
         )
 
     @property

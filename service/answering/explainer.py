@@ -46,7 +46,10 @@ class RunningExplanation:
     async def answer(self, trace: RequestTrace) -> ExplanationAnswer:
         """Wait for the whole text. A cancelled wait stops the generation. Raises DeadlineError and EngineError."""
         plan = self._job.plan
-        generated = await self._job.result()
+        try:
+            generated = await self._job.result()
+        finally:
+            self._lease.release()  # not when the client has read the answer
         trace.note_engine(self._job.queue_s, self._job.timings)
         self._observe()
         text = self._domain.text_of(generated.token_ids)
@@ -112,7 +115,7 @@ class Explainer:
         """Queue the request. Raises InputError kinds and QueueFullError."""
         deadline = time.monotonic() + self._limits.default_deadline_s
         key = request.user_id or trace.request_id
-        lease = trace.hold(self._domains.lease(request.domain, key, is_ranking=False))
+        lease = trace.hold(self._domains.lease(request.domain, key, is_ranking=False, holder=trace.request_id))
         domain = lease.version.domain
         trace.domain = domain.name
         client = Client(trace.client, trace.share)

@@ -64,7 +64,13 @@ async def open_administration(
             parts.background.kept("journal", replica.follow),
             parts.background.kept("files", lambda: watch_files(parts.file_watch, settings.files_check_s)),
         ):
-            yield Administration(replica, loader, parts.metrics, can_put_features=parts.features.is_embedded)
+            yield Administration(
+                replica,
+                loader,
+                parts.metrics,
+                can_put_features=parts.features.is_embedded,
+                wait_s=settings.admin_options.wait_s,
+            )
     finally:
         await slots.close()
         await journal.close()

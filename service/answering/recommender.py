@@ -64,7 +64,9 @@ class Recommender:
         self._check_lengths(request)
         started_at = time.perf_counter()
         key = request.user_id or trace.request_id
-        lease = trace.hold(self._domains.lease(request.domain, key, is_ranking=True))
+        lease = trace.hold_until_answer(
+            self._domains.lease(request.domain, key, is_ranking=True, holder=trace.request_id)
+        )
         answer = await self.answer_from(lease.version, request, trace)
         self._metrics.count_invalid_items(trace.num_invalid)
         if answer.num_beams_effective:

@@ -48,6 +48,7 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID] = trace.request_id
+                trace.begin_answer()
             await send(message)
 
         try:

@@ -49,13 +49,23 @@ class RequestTrace:
     spans: list[Span] = field(default_factory=list)
 
     _contexts: ExitStack = field(default_factory=ExitStack, repr=False)
+    _until_answer: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def hold(self, context: AbstractContextManager[T]) -> T:
         """Enter a context, and exit it after the response is sent."""
         return self._contexts.enter_context(context)
 
+    def hold_until_answer(self, context: AbstractContextManager[T]) -> T:
+        """Enter a context, and exit it when the response begins, which a client that does not read cannot delay."""
+        return self._until_answer.enter_context(context)
+
+    def begin_answer(self) -> None:
+        """Called before the response is sent. Idempotent."""
+        self._until_answer.close()
+
     def end(self) -> None:
-        """Exit the held contexts; called once, by the creator of the trace."""
+        """Exit all held contexts; called once, by the creator of the trace."""
+        self._until_answer.close()
         self._contexts.close()
 
     @contextmanager

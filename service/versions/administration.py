@@ -6,8 +6,8 @@ Runs on the event loop; slow work runs in threads. Changes of one domain are ser
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from model.bundle.changes import CatalogChanges, check_changes, with_added
 from model.bundle.manifest import check_domain_name
 from model.errors import InputError, UnknownItemError
-from service.errors import OperationConflictError, RevisionConflictError, UnknownVersionError
+from service.errors import ChangeTimeoutError, OperationConflictError, RevisionConflictError, UnknownVersionError
 from service.observability.metrics import Metrics
 from service.versions.domain_version import DomainVersion
 from service.versions.replica import Replica
@@ -25,6 +25,8 @@ from service.versions.version_loader import VersionLoader, feature_to_base64, sp
 
 MAX_ATTEMPTS = 5
 """Attempts at a change that conflicts with changes by other replicas."""
+MAX_NAMED = 5
+"""Most requests that an error names."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,16 @@ class Precondition:
 class Administration:
     """The operations of /admin. Each is atomic: if it raises, nothing has changed."""
 
-    def __init__(self, replica: Replica, loader: VersionLoader, metrics: Metrics, *, can_put_features: bool) -> None:
-        """`can_put_features` is false where embeddings are in Redis."""
+    def __init__(
+        self, replica: Replica, loader: VersionLoader, metrics: Metrics, *, can_put_features: bool, wait_s: float
+    ) -> None:
+        """`can_put_features` is false where embeddings are in Redis; `wait_s` limits each wait for others."""
         self.replica = replica
         self._loader = loader
         self._metrics = metrics
         self._can_put_features = can_put_features
+        self._wait_s = wait_s
+        self._changing: dict[str, str] = {}
         self._loading: set[str] = set()
 
     def is_loading(self, name: str) -> bool:
@@ -185,7 +191,8 @@ class Administration:
     async def change_catalog(self, name: str, changes: CatalogChanges, precondition: Precondition) -> int:
         """Change items in all versions, and wait for the rankings that began before.
 
-        Returns the catalog's revision. Raises RevisionConflictError, UnknownItemError, InputError and CatalogError.
+        Returns the catalog's revision. Raises RevisionConflictError, UnknownItemError, InputError, CatalogError and
+        ChangeTimeoutError.
         """
 
         def entry_after(state: DomainState) -> CatalogEntry:
@@ -219,7 +226,7 @@ class Administration:
         entry_after: Callable[[DomainState], CatalogEntry | FeaturesEntry],
     ) -> int:
         for attempt in range(MAX_ATTEMPTS):
-            async with self.replica.lock(name):
+            async with self._exclusive(name, "a change of items"):
                 version, state = self.replica.require(name), self.replica.state(name)
                 revision = state.revision_of(precondition.idempotency_key)
                 if revision is not None:
@@ -240,8 +247,40 @@ class Administration:
                     break
             await self.replica.catch_up()
         assert revision is not None
-        await self.replica.wait_superseded(name)
+        await self._wait_for_rankings(name, revision)
         return revision
+
+    async def _wait_for_rankings(self, name: str, revision: int) -> None:
+        """Raises ChangeTimeoutError, which names the requests that still use what was before the change."""
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self.replica.wait_superseded(name)
+        except TimeoutError as error:
+            holders = self.replica.superseded_holders(name)
+            raise ChangeTimeoutError(
+                f"the catalog of {name!r} is changed (revision {revision}) and answers all new requests, but "
+                f"{len(holders)} that began before are not answered after {self._wait_s:g} s: {_listed(holders)}; "
+                "repeat the change with the same idempotency_key to wait for them again"
+            ) from error
+
+    @asynccontextmanager
+    async def _exclusive(self, name: str, change: str) -> AsyncIterator[None]:
+        """The exclusive right to change a domain. Raises ChangeTimeoutError, which names the other change."""
+        async with AsyncExitStack() as locked:
+            try:
+                async with asyncio.timeout(self._wait_s):
+                    await locked.enter_async_context(self.replica.lock(name))
+            except TimeoutError as error:
+                other = self._changing.get(name, "a change in the journal")
+                raise ChangeTimeoutError(
+                    f"{other} of {name!r} has been in progress for more than {self._wait_s:g} s; nothing has changed, "
+                    "so repeat this one later"
+                ) from error
+            self._changing[name] = change
+            try:
+                yield
+            finally:
+                del self._changing[name]
 
     def _check(self, version: DomainVersion, changes: CatalogChanges) -> None:
         tokenizer = self._loader.sources.foundation.tokenizer
@@ -257,8 +296,11 @@ class Administration:
         roles_after: Callable[[Roles], Roles],
         fresh: Mapping[VersionRef, DomainVersion] | None = None,
     ) -> VersionRef:
-        """Returns the stable version, if any. Raises RevisionConflictError and whatever `roles_after` raises."""
-        async with self.replica.lock(name):
+        """Returns the stable version, if any.
+
+        Raises RevisionConflictError, ChangeTimeoutError and whatever `roles_after` raises.
+        """
+        async with self._exclusive(name, f"the change of roles {action!r}"):
             state = self.replica.state(name)
             if not state.roles.refs and fresh is None:
                 self.replica.require(name)
@@ -282,6 +324,11 @@ class Administration:
             self._metrics.count_reload(name, ok=True)
         finally:
             self._loading.discard(name)
+
+
+def _listed(holders: Sequence[str]) -> str:
+    more = f" and {len(holders) - MAX_NAMED} more" if len(holders) > MAX_NAMED else ""
+    return f"request {', '.join(holders[:MAX_NAMED])}{more}"
 
 
 def _find(name: str, roles: Roles, version: str) -> VersionRef:

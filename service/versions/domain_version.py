@@ -16,25 +16,34 @@ from service.versions.state import VersionRef
 
 
 class ReferenceCount:
-    """A reference count with an awaitable zero."""
+    """The holders of references, with an awaitable zero."""
 
     def __init__(self) -> None:
-        self.value = 0
+        self._holders: dict[Lease, None] = {}
         self._waiters: list[asyncio.Future[None]] = []
 
-    def acquire(self) -> None:
-        self.value += 1
+    @property
+    def value(self) -> int:
+        return len(self._holders)
 
-    def release(self) -> None:
-        self.value -= 1
-        if self.value == 0:
+    @property
+    def holders(self) -> list[str]:
+        """Their names, from the earliest to the latest."""
+        return [lease.holder for lease in self._holders]
+
+    def acquire(self, lease: Lease) -> None:
+        self._holders[lease] = None
+
+    def release(self, lease: Lease) -> None:
+        del self._holders[lease]
+        if not self._holders:
             for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_result(None)
             self._waiters.clear()
 
     async def wait_zero(self) -> None:
-        if self.value:
+        if self._holders:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
@@ -72,18 +81,19 @@ class DomainVersion:
 class Lease:
     """Keeps a version in the engine until the lease is released."""
 
-    def __init__(self, version: DomainVersion, role: Role, *, is_ranking: bool = False) -> None:
-        """With `is_ranking`, changes of the catalog wait for this lease."""
+    def __init__(self, version: DomainVersion, role: Role, *, is_ranking: bool = False, holder: str = "") -> None:
+        """With `is_ranking`, changes of the catalog wait for this lease; `holder` names it to them."""
         self.version = version
+        self.holder = holder
         self.role: Role = role
         self._references = [version.placed.references, *([version.rankings] if is_ranking else [])]
         for references in self._references:
-            references.acquire()
+            references.acquire(self)
 
     def release(self) -> None:
         """Idempotent."""
         while self._references:
-            self._references.pop().release()
+            self._references.pop().release(self)
 
     def __enter__(self) -> Self:
         return self

@@ -73,8 +73,10 @@ class Domains:
         """Raises UnknownDomainError."""
         return self.version(name).domain
 
-    def lease(self, name: str, key: str, *, is_ranking: bool) -> Lease:
+    def lease(self, name: str, key: str, *, is_ranking: bool, holder: str) -> Lease:
         """A lease on the canary or the stable version, chosen by `key` (user id, or request id without one).
+
+        `holder` is the request's id, for those who wait for it.
 
         Raises UnknownDomainError.
         """
@@ -82,8 +84,8 @@ class Domains:
         serving = self.serving(name)
         canary = serving.roles.canary
         if canary is not None and hash_fraction(key, canary.salt) < canary.share:
-            return Lease(serving.versions[canary.ref], "canary", is_ranking=is_ranking)
-        return Lease(stable, "stable", is_ranking=is_ranking)
+            return Lease(serving.versions[canary.ref], "canary", is_ranking=is_ranking, holder=holder)
+        return Lease(stable, "stable", is_ranking=is_ranking, holder=holder)
 
 
 def hash_fraction(key: str, salt: str) -> float:

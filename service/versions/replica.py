@@ -114,6 +114,10 @@ class Replica:
             await version.rankings.wait_zero()
         self._superseded[name] = {each for each in self._superseded[name] if each.rankings.value}
 
+    def superseded_holders(self, name: str) -> list[str]:
+        """Ids of the requests that `wait_superseded` waits for."""
+        return [holder for version in self._superseded[name] for holder in version.rankings.holders]
+
     async def _apply(self, states: States) -> None:
         for name, journaled in states.items():
             async with self.lock(name):

@@ -18,6 +18,8 @@ EXPECTED = {
     "client_closed_request": 499,
     "cross_origin_refused": 400,
     "deadline_exceeded": 504,
+    "change_timeout": 504,
+    "unknown_host": 400,
     "draining": 503,
     "engine_error": 500,
     "invalid_bundle": 422,

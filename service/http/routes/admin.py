@@ -94,8 +94,8 @@ router = APIRouter(
     responses=problems(401, 403, 500),
 )
 DOMAIN = "/domains/{name}"
-CHANGE_ERRORS = problems(400, 404, 408, 409, 413, 415, 422, 503)
-BODILESS_CHANGE_ERRORS = problems(404, 409, 422, 503)
+CHANGE_ERRORS = problems(400, 404, 408, 409, 413, 415, 422, 503, 504)
+BODILESS_CHANGE_ERRORS = problems(404, 409, 422, 503, 504)
 
 
 def administration_of(request: Request, name: DomainPath, trace: Trace) -> Administration:
