@@ -57,9 +57,16 @@ class Server:
             assert line["event"] != "stdout closed", f"the process ended before {event}"
 
     def wait_ready(self) -> None:
-        with httpx.Client(base_url=self.url) as client:
+        with self.client() as client:
             while client.get("/health/ready").status_code != 200:
                 assert self.process.poll() is None
+
+    def client(self) -> httpx.Client:
+        """A client of its address, which may be a Unix socket."""
+        path = self.url.removeprefix("unix:")
+        if path == self.url:
+            return httpx.Client(base_url=self.url, timeout=PATIENCE_S)
+        return httpx.Client(base_url="http://vip5", timeout=PATIENCE_S, transport=httpx.HTTPTransport(uds=path))
 
     def read(self) -> None:
         assert self.process.stdout is not None
