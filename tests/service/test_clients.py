@@ -276,3 +276,19 @@ async def test_refusals_have_an_id_and_are_logged_and_counted(
     )
     counted = f'vip5_requests_total{{domain="",route="unmatched",status="{status}"}} 1.0'
     assert counted in state_of(app).metrics.render().content.decode()
+
+
+async def test_a_client_on_this_machine_does_not_choose_its_address(settings: Settings, runtime: Runtime) -> None:
+    """uvicorn's default is to believe 127.0.0.1, which is every client of a proxy on the same machine."""
+    limited = settings.model_copy(update={"rate_limit": "1/hour"})
+    async with listening(create_app(limited, lambda _: runtime), limited) as port:
+        asks = [POST + b"X-Forwarded-For: 203.0.113.%d\r\n" % n + LENGTH + b"\r\n" + ASK for n in range(2)]
+        answer = await say(port, *asks, GET + CLOSE + b"\r\n")
+
+    assert answer.statuses == [200, 429, 200]
+
+
+async def test_idle_connections_are_kept_as_long_as_is_set(app: FastAPI, settings: Settings) -> None:
+    assert settings.keep_alive_s == 75.0
+    async with listening(app, settings.model_copy(update={"keep_alive_s": 0.01})) as port:
+        assert (await say(port, GET + b"\r\n")).statuses == [200]  # closed by the service, or it would not end
