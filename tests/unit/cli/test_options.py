@@ -88,7 +88,7 @@ def test_every_path_to_read_must_exist_and_every_option_is_explained() -> None:
     for command in COMMANDS:
         for option in command.options:
             assert option.info.help, f"{command} {option.name}"
-            is_written = option.name in {"--out", "--report", "--downloads", "--plot"}
+            is_written = option.name in {"--out", "--report", "--downloads", "--plot", "--unix-socket"}
             if option.type is Path:
                 assert option.info.exists is not is_written, f"{command} {option.name}"
 
