@@ -214,7 +214,7 @@ class Administration:
 
         def entry_after(state: DomainState) -> FeaturesEntry:
             texts = {item_id: feature_to_base64(row) for item_id, row in rows.items()}
-            return FeaturesEntry(name, state.revision + 1, space_of(spec), texts)
+            return FeaturesEntry(name, state.revision + 1, space_of(spec), texts, precondition.idempotency_key)
 
         return await self._change_items(name, precondition, lambda version: _check_rows(version, rows), entry_after)
 
@@ -228,6 +228,12 @@ class Administration:
         for attempt in range(MAX_ATTEMPTS):
             async with self._exclusive(name, "a change of items"):
                 version, state = self.replica.require(name), self.replica.state(name)
+                entry = entry_after(state)
+                if state.is_taken(entry):
+                    raise OperationConflictError(
+                        f"the idempotency key {precondition.idempotency_key!r} belongs to another change of {name!r}, so "
+                        "nothing was changed; use a new key for each change"
+                    )
                 revision = state.revision_of(precondition.idempotency_key)
                 if revision is not None:
                     break
@@ -238,7 +244,7 @@ class Administration:
                     )
                 await asyncio.to_thread(check, version)
                 try:
-                    state = await self.replica.commit(entry_after(state))
+                    state = await self.replica.commit(entry)
                 except RevisionConflictError:
                     if attempt == MAX_ATTEMPTS - 1:
                         raise

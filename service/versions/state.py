@@ -6,6 +6,8 @@ to serve. Field names are part of the journal's format.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, TypeAlias
@@ -99,10 +101,24 @@ class DomainState:
     """Base64 of float32, by feature space and item."""
     keys: tuple[tuple[str, int], ...] = ()
     """Recent idempotency keys with the resulting catalog revisions."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """What was changed under recent idempotency keys; the release before did not write it."""
 
     def revision_of(self, key: str | None) -> int | None:
         """The catalog revision that a recent change with this idempotency key resulted in."""
         return None if key is None else dict(self.keys).get(key)
+
+    def is_taken(self, entry: CatalogEntry | FeaturesEntry) -> bool:
+        """Whether a recent change with the entry's idempotency key was another change."""
+        return entry.key in self.digests and self.digests[entry.key] != content_digest(entry)
+
+    def with_key(self, entry: CatalogEntry | FeaturesEntry) -> DomainState:
+        """The state that remembers the entry's idempotency key, if it has one."""
+        if entry.key is None:
+            return self
+        keys = (*self.keys, (entry.key, self.catalog_revision))[-MAX_IDEMPOTENCY_KEYS:]
+        digests = {**self.digests, entry.key: content_digest(entry)}
+        return replace(self, keys=keys, digests={key: digests[key] for key, _ in keys if key in digests})
 
 
 @dataclass(frozen=True)
@@ -136,6 +152,7 @@ class FeaturesEntry:
     space: str
     rows: Mapping[str, str]
     """Base64 of float32, by item."""
+    key: str | None = None
     kind: Literal["features"] = "features"
 
 
@@ -152,14 +169,14 @@ def apply_entry(state: DomainState, entry: RolesEntry | CatalogEntry | FeaturesE
         if not entry.roles.refs:
             return DomainState(has_roles=True, revision=entry.revision, catalog_revision=state.catalog_revision)
         return replace(state, roles=entry.roles, has_roles=True, revision=entry.revision)
-    catalog_revision = state.catalog_revision + 1
-    state = replace(state, revision=entry.revision, catalog_revision=catalog_revision)
+    state = replace(state, revision=entry.revision, catalog_revision=state.catalog_revision + 1).with_key(entry)
     if isinstance(entry, CatalogEntry):
-        keys = (
-            (*state.keys, (entry.key, catalog_revision))[-MAX_IDEMPOTENCY_KEYS:]
-            if entry.key is not None
-            else state.keys
-        )
-        return replace(state, changes=state.changes.then(entry.changes), keys=keys)
+        return replace(state, changes=state.changes.then(entry.changes))
     rows = {**state.features.get(entry.space, {}), **entry.rows}
     return replace(state, features={**state.features, entry.space: rows})
+
+
+def content_digest(entry: CatalogEntry | FeaturesEntry) -> str:
+    """Equal for entries that change the same, whatever their revisions and keys are."""
+    content = ENTRIES.dump_python(entry, mode="json", exclude={"domain", "revision", "key"})
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

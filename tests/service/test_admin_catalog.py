@@ -159,6 +159,24 @@ async def test_a_change_with_a_key_is_made_once(shop: Shop) -> None:
     assert (await item(shop, "item-1"))["is_active"]
 
 
+async def test_a_key_that_comes_back_with_another_change_is_refused(bundles: Path, tmp_path: Path) -> None:
+    settings = live_settings(bundles, journal=str(tmp_path / "journal"))
+    put = {"features": {"item-11": [1.0] * TINY_LAYOUT.feature_dim}, "idempotency_key": "b"}
+    async with shop_of(settings) as shop:
+        first = await shop.patch(deactivate=["item-1", "item-2"], idempotency_key="a")
+        assert await shop.admin("PUT", "/domains/toys/features", json=put) == {"domain": "toys", "catalog_revision": 2}
+    async with shop_of(settings) as shop:
+        problem = await shop.patch(409, deactivate=["item-3"], idempotency_key="a")
+        assert problem["code"] == "operation_conflict"
+        assert "the idempotency key 'a' belongs to another change of 'toys'" in problem["detail"]
+        await shop.patch(409, deactivate=["item-3"], idempotency_key="b")
+        await shop.admin("PUT", "/domains/toys/features", 409, json=put | {"idempotency_key": "a"})
+        assert (await item(shop, "item-3"))["is_active"]
+        assert await shop.patch(deactivate=["item-2", "item-1"], idempotency_key="a") == first
+        assert (await shop.admin("PUT", "/domains/toys/features", json=put))["catalog_revision"] == 2
+        assert shop.revision() == 2
+
+
 async def test_what_was_changed_holds_in_every_version(shop: Shop) -> None:
     best = ids_of(await shop.ask())[0]
     await shop.load("second")
