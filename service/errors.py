@@ -203,6 +203,12 @@ class JournalError(ServiceError):
     code = "journal_unavailable"
 
 
+class JournalBrokenError(JournalError):
+    """What Redis holds is not what this replica followed, or cannot be read, so the change is not made."""
+
+    code = "journal_broken"
+
+
 class LaneFailedError(ServiceError):
     """A lane failed outside of its batches; the service shuts down."""
 
@@ -284,6 +290,7 @@ STATUSES: dict[type[Exception], Status] = {
     TooManyConnectionsError: Status(503, "Too many connections are open", is_retryable=True),
     NotReadyError: Status(503, "The service is not ready", is_retryable=True),
     JournalError: Status(503, "Changes cannot be kept", is_retryable=True),
+    JournalBrokenError: Status(503, "The journal is another one or damaged", is_retryable=True),
     DrainingError: Status(503, "The service is draining", is_retryable=True),
     ChangeTimeoutError: Status(504, "The change waited too long", is_retryable=True),
     DeadlineError: Status(504, "The deadline passed", is_retryable=True),

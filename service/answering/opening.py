@@ -57,6 +57,7 @@ async def open_administration(
     slots = Slots(runtime.engine, taken, lambda: _fence(parts.lanes), parts.background)
     sources = Sources(runtime, settings.admin_options.bundles_root)
     loader = VersionLoader(sources, slots, parts.features, lambda version: warm_up_version(parts.recommender, version))
+    parts.metrics.watch_journal(lambda: journal.is_broken, lambda: journal.num_unread)
     replica = Replica(parts.domains, loader, journal, parts.metrics)
     await replica.start([await loader.adopt(domain) for domain in runtime.domains.values()])
     try:
@@ -76,13 +77,13 @@ async def open_administration(
         await journal.close()
 
 
-def open_journal(options: JournalOptions) -> Journal:
+def open_journal(options: JournalOptions, metrics: Metrics) -> Journal:
     """The journal of the settings; NoJournal if changes are disabled and none was ever recorded.
 
     Raises JournalError for a file that cannot be used.
     """
     if options.redis is not None:
-        return RedisJournal(connect(options.redis), options.service_id)
+        return RedisJournal(connect(options.redis), options.service_id, metrics)
     if not options.is_wanted and not os.path.lexists(options.path):
         return NoJournal()
     journal = FileJournal(options.path, is_written=options.is_written)

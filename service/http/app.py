@@ -90,7 +90,7 @@ def _new_state(settings: Settings) -> AppState:
 def _lifespan(settings: Settings, state: AppState, loader: Loader, traces: Traces) -> Lifespan:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        journal = open_journal(settings.journal_options)
+        journal = open_journal(settings.journal_options, state.metrics)
         async with open_service(settings, state.metrics, state.liveness, loader, journal) as service:
             state.running_service = service
             readiness = state.readiness

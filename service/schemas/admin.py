@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,6 +149,17 @@ class FeaturesRequest(ConditionalRequest):
             return {item_id: np.asarray(row, dtype=np.float32) for item_id, row in self.features.items()}
 
 
+class ResolveRequest(RequestBody):
+    """Which of two histories of the journal goes on."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"keep": "served"}]})
+
+    keep: Literal["served", "stored"] = Field(
+        description="`served`: what this replica serves is stored, and all replicas follow it; `stored`: all replicas "
+        "follow what Redis holds."
+    )
+
+
 class VersionBody(AnswerBody):
     """A loaded version."""
 
@@ -189,6 +200,10 @@ class JournalBody(AnswerBody):
 
     kind: str = Field(description="`file`, `redis` or `none`.")
     problems: list[str] = Field(description="Faults of the journal, and domains that are not served as it says.")
+    is_broken: bool = Field(
+        description="Whether changes are refused because the journal is another one, damaged or incomplete."
+    )
+    num_unread: int = Field(description="Entries that this release cannot read; they are kept and not served.")
 
 
 class AdminDomainsAnswer(AnswerBody):

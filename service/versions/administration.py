@@ -19,6 +19,7 @@ from model.errors import InputError, UnknownItemError
 from service.errors import ChangeTimeoutError, OperationConflictError, RevisionConflictError, UnknownVersionError
 from service.observability.metrics import Metrics
 from service.versions.domain_version import DomainVersion
+from service.versions.journal import Kept
 from service.versions.replica import Replica
 from service.versions.state import Canary, CatalogEntry, DomainState, FeaturesEntry, Roles, RolesEntry, VersionRef
 from service.versions.version_loader import VersionLoader, feature_to_base64, space_of
@@ -59,6 +60,13 @@ class Administration:
     def num_slots(self) -> int:
         """Allocated slots of the engine, including those that are about to be freed."""
         return self._loader.slots.num_allocated
+
+    async def resolve_journal(self, keep: Kept) -> None:
+        """Decide which of two histories of the journal all replicas follow.
+
+        Raises OperationConflictError, RevisionConflictError and JournalError.
+        """
+        await self.replica.resolve(keep)
 
     # Versions
 
@@ -231,8 +239,8 @@ class Administration:
                 entry = entry_after(state)
                 if state.is_taken(entry):
                     raise OperationConflictError(
-                        f"the idempotency key {precondition.idempotency_key!r} belongs to another change of {name!r}, so "
-                        "nothing was changed; use a new key for each change"
+                        f"the idempotency key {precondition.idempotency_key!r} belongs to another change of {name!r}, "
+                        "so nothing was changed; use a new key for each change"
                     )
                 revision = state.revision_of(precondition.idempotency_key)
                 if revision is not None:

@@ -10,6 +10,7 @@ from typing import Self
 
 from feature_cache.store import FeatureStore
 from model.bundle.bundle import OpenedDomain
+from model.bundle.changes import CatalogChanges, Row
 from model.planning.domain import ServedDomain
 from service.observability.metrics.metrics import Role
 from service.versions.state import VersionRef
@@ -57,7 +58,7 @@ class PlacedDomain:
     opened: OpenedDomain
     domain: ServedDomain
     """As it was when it was placed."""
-    num_added: int
+    added: tuple[Row, ...]
     """Items in the trie that are not in the bundle."""
     features: FeatureStore
     references: ReferenceCount = field(default_factory=ReferenceCount)
@@ -70,6 +71,8 @@ class DomainVersion:
     ref: VersionRef
     domain: ServedDomain
     catalog_revision: int
+    changes: CatalogChanges
+    """What differs from the bundle's catalog."""
     features: FeatureStore
     feature_rows: Mapping[str, str]
     """Embeddings put after the bundle was written, by item: base64 of float32."""

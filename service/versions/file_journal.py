@@ -10,14 +10,14 @@ import logging
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from service.errors import JournalError
 from service.versions.append_file import AppendFile
-from service.versions.journal import conflict, fold
-from service.versions.state import ENTRIES, STATES, CatalogEntry, DomainState, FeaturesEntry, RolesEntry, States
+from service.versions.formats import UnreadableError, decode_entry, decode_states, encode_entry, encode_states
+from service.versions.journal import Kept, Update, conflict, fold, nothing_to_resolve
+from service.versions.state import CatalogEntry, DomainState, FeaturesEntry, RolesEntry, States
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ class FileJournal:
     """Appends durably: an entry takes effect after fsync."""
 
     kind = "file"
+    is_broken = False
+    epoch = 0
 
     def __init__(
         self, path: Path, entries_between_snapshots: int = ENTRIES_BETWEEN_SNAPSHOTS, *, is_written: bool = True
@@ -43,7 +45,7 @@ class FileJournal:
         self._lock = threading.Lock()  # changes of different domains are appended by different threads
         self._states: States = {}
         self._num_entries = 0
-        self._damaged: list[int] = []  # line numbers
+        self._damaged: dict[int, str] = {}  # why, by line number
         self._is_terminated = True  # the last line ends in a newline
         self._failure = ""  # of the last append
         self._compaction_failure = ""
@@ -52,6 +54,10 @@ class FileJournal:
     def problems(self) -> list[str]:
         every = (self._damage(), self._file.problem or self._failure, self._compaction_failure)
         return [problem for problem in every if problem]
+
+    @property
+    def num_unread(self) -> int:
+        return len(self._damaged)
 
     def check(self) -> None:
         """Raises JournalError if the file cannot be read, or cannot be written although it will have to be."""
@@ -64,12 +70,15 @@ class FileJournal:
     async def append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> None:
         await asyncio.to_thread(self._append, entry)
 
-    async def catch_up(self) -> States:
-        return {}
+    async def catch_up(self) -> Update:
+        return Update()
 
-    async def changes(self) -> AsyncIterator[States]:
+    async def changes(self) -> AsyncIterator[Update]:
         await asyncio.Event().wait()  # no other process writes
-        yield {}
+        yield Update()
+
+    async def resolve(self, _: Kept) -> None:
+        raise nothing_to_resolve(self.kind)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._close)
@@ -85,7 +94,8 @@ class FileJournal:
             self._read_line(len(lines) + 1, last)
             self._is_terminated = False
         if self._damaged:
-            logger.error("journal_damaged", extra={"path": str(self._file.path), "reason": self._damage()})
+            reasons = {"reason": self._damage(), "lines": dict(islice(self._damaged.items(), MAX_NAMED_LINES))}
+            logger.error("journal_damaged", extra={"path": str(self._file.path), **reasons})
         return self._states
 
     def _read_line(self, number: int, line: bytes) -> None:
@@ -93,24 +103,24 @@ class FileJournal:
             return
         try:
             if line.startswith(SNAPSHOT):
-                self._states, self._num_entries = STATES.validate_json(line[len(SNAPSHOT) :]), 0
+                self._states, self._num_entries = decode_states(line[len(SNAPSHOT) :]), 0
             else:
-                self._states = _applied(self._states, ENTRIES.validate_json(line))
+                self._states = _applied(self._states, decode_entry(line))
                 self._num_entries += 1
-        except ValidationError as error:
+        except UnreadableError as error:
             is_first = not self._states and not self._damaged
             if line.startswith(SNAPSHOT) or (is_first and not line.startswith(ENTRY)):
                 raise JournalError(
                     f"line {number} of the journal {self._file.path} is damaged or not a journal's, and it may contain "
-                    "all earlier changes, such as which items are out of stock; restore the file from a copy, or move "
-                    "it away to start without its changes"
+                    f"all earlier changes, such as which items are out of stock ({error}); restore the file from a "
+                    "copy, start a release that reads it, or move it away to start without its changes"
                 ) from error
-            self._damaged.append(number)
+            self._damaged[number] = str(error)
 
     def _damage(self) -> str:
         if not self._damaged:
             return ""
-        named = ", ".join(map(str, self._damaged[:MAX_NAMED_LINES]))
+        named = ", ".join(map(str, list(self._damaged)[:MAX_NAMED_LINES]))
         more = f" and {len(self._damaged) - MAX_NAMED_LINES} more" if len(self._damaged) > MAX_NAMED_LINES else ""
         return (
             f"the journal {self._name} has lines that cannot be read, whose changes are not served: {named}{more}; "
@@ -122,7 +132,7 @@ class FileJournal:
             states = fold(self._states, entry)
             if states is self._states:
                 raise conflict(entry)
-            self._write((b"" if self._is_terminated else b"\n") + ENTRIES.dump_json(entry) + b"\n")
+            self._write((b"" if self._is_terminated else b"\n") + encode_entry(entry) + b"\n")
             self._states, self._is_terminated = states, True
             self._num_entries += 1
             # A damaged line stays in the file until somebody has looked at it.
@@ -146,7 +156,7 @@ class FileJournal:
     def _compact(self) -> None:
         """Replace all entries by a snapshot. On failure they stay, and the next append tries again."""
         try:
-            self._file.replace(SNAPSHOT + STATES.dump_json(dict(self._states)) + b"\n")
+            self._file.replace(SNAPSHOT + encode_states(self._states) + b"\n")
         except (OSError, JournalError) as error:
             self._compaction_failure = (
                 f"the journal {self._name} cannot be shortened ({error}), so it grows with every change; make its "

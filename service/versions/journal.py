@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
 
-from service.errors import RevisionConflictError
+from service.errors import OperationConflictError, RevisionConflictError
 from service.versions.state import CatalogEntry, DomainState, FeaturesEntry, RolesEntry, States, apply_entry
+
+Kept: TypeAlias = Literal["served", "stored"]
+"""Which of two histories goes on: the one that a replica serves, or the one that is stored."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """States that have changed. Those of a later epoch replace all states before, whatever their revisions are."""
+
+    epoch: int = 0
+    states: States = field(default_factory=dict)
 
 
 class Journal(Protocol):
@@ -23,6 +35,21 @@ class Journal(Protocol):
         """Faults for the operator: a damaged file, a Redis that does not answer."""
         ...
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether the journal is not the one that was followed, or lacks entries: `resolve` ends that."""
+        ...
+
+    @property
+    def num_unread(self) -> int:
+        """Number of entries that cannot be read, which are kept."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """How often the states were replaced by those of another history."""
+        ...
+
     async def open(self) -> States:
         """The stored states. Entries that cannot be read are reported in `problems`.
 
@@ -34,12 +61,16 @@ class Journal(Protocol):
         """Store an entry durably. Raises RevisionConflictError if another was first, JournalError if writing fails."""
         ...
 
-    async def catch_up(self) -> States:
-        """States that other replicas have changed since the last call."""
+    async def catch_up(self) -> Update:
+        """States that other replicas have changed since the last call. Raises JournalError."""
         ...
 
-    def changes(self) -> AsyncIterator[States]:
+    def changes(self) -> AsyncIterator[Update]:
         """States as other replicas change them, without end."""
+        ...
+
+    async def resolve(self, keep: Kept, /) -> None:
+        """Begin a new history, which all replicas follow. Raises OperationConflictError and JournalError."""
         ...
 
     async def close(self) -> None: ...
@@ -50,6 +81,9 @@ class NoJournal:
 
     kind = "none"
     problems: Sequence[str] = ()
+    is_broken = False
+    num_unread = 0
+    epoch = 0
 
     async def open(self) -> States:
         return {}
@@ -57,12 +91,15 @@ class NoJournal:
     async def append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> None:
         pass
 
-    async def catch_up(self) -> States:
-        return {}
+    async def catch_up(self) -> Update:
+        return Update()
 
-    async def changes(self) -> AsyncIterator[States]:
+    async def changes(self) -> AsyncIterator[Update]:
         await asyncio.Event().wait()
-        yield {}
+        yield Update()
+
+    async def resolve(self, _: Kept) -> None:
+        raise nothing_to_resolve(self.kind)
 
     async def close(self) -> None:
         pass
@@ -74,6 +111,13 @@ def fold(states: Mapping[str, DomainState], entry: RolesEntry | CatalogEntry | F
     if entry.revision <= state.revision:
         return states
     return {**states, entry.domain: apply_entry(state, entry)}
+
+
+def nothing_to_resolve(kind: str) -> OperationConflictError:
+    return OperationConflictError(
+        f"only replicas that share a journal in Redis can follow different histories, and this journal is of the kind "
+        f"{kind!r}; GET /admin/domains lists its problems"
+    )
 
 
 def conflict(entry: RolesEntry | CatalogEntry | FeaturesEntry) -> RevisionConflictError:

@@ -1,8 +1,8 @@
-"""The journal as a Redis stream that all replicas of a service follow.
+"""The journal in Redis that all replicas of a service follow (`stored_journal.py` describes its keys).
 
-Keys are `vip5:{ID}:journal` (a stream of entries as JSON), `vip5:{ID}:revisions` (a hash from each domain to the
-revision of its last entry, for compare-and-set) and `vip5:{ID}:snapshot` (a hash of the `id` of an entry and the
-`states` after it; older entries are trimmed).
+What this replica read or appended is never taken back by what it finds in Redis later. If Redis holds a beginning of it
+(an older backup, a lagging server after a fail-over, nothing at all), the rest is put back, by the replica that has
+the most. If Redis holds anything else, this replica serves its own state and refuses changes until `resolve`.
 """
 
 from __future__ import annotations
@@ -10,42 +10,38 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
-from pydantic import ValidationError
+from redis.exceptions import ResponseError
 
-from feature_cache.remote.link import FAULTS, Link, Reply
-from service.errors import JournalError
-from service.versions.journal import conflict, fold
-from service.versions.state import ENTRIES, STATES, CatalogEntry, DomainState, FeaturesEntry, RolesEntry, States
+from feature_cache.remote.link import FAULTS, Link
+from service.errors import JournalBrokenError, JournalError, OperationConflictError, RevisionConflictError
+from service.observability.metrics import JournalBreak, Metrics
+from service.versions.followed_journal import FollowedJournal
+from service.versions.formats import encode_entry, encode_states
+from service.versions.journal import Kept, Update, conflict
+from service.versions.state import CatalogEntry, DomainState, FeaturesEntry, RolesEntry, States
+from service.versions.stored_journal import Found, NewEntry, Position, Standing, StoredJournal
 
 logger = logging.getLogger(__name__)
 
 BLOCK_MS = 200
 TIMEOUT_S = 5.0
 RETRY_S = 0.5
+RECHECK_S = 5.0
+"""Between looks at a snapshot that could not be read."""
+MAX_TRIES = 10
 ENTRIES_BETWEEN_SNAPSHOTS = 1_000
-FIRST = "0-0"
-
-_APPEND = """
-local revision = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
-if revision ~= tonumber(ARGV[2]) - 1 then return 0 end
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-redis.call('XADD', KEYS[1], '*', 'entry', ARGV[3])
-return 1
-"""
-# Refuses to replace a newer snapshot: the stream is trimmed up to that one, so an older one would leave a gap.
-_SNAPSHOT = """
-local function parts(id) local a, b = string.match(id, '(%d+)-(%d+)') return tonumber(a), tonumber(b) end
-local old = redis.call('HGET', KEYS[1], 'id')
-if old then
-  local a, b = parts(old)
-  local c, d = parts(ARGV[1])
-  if a > c or (a == c and b >= d) then return 0 end
-end
-redis.call('HSET', KEYS[1], 'id', ARGV[1], 'states', ARGV[2])
-redis.call('XTRIM', KEYS[2], 'MINID', ARGV[1])
-return 1
-"""
+DAMAGES = ("WRONGTYPE", "exhausted the last possible ID")
+"""Errors of Redis that mean that a key holds something else than a journal's."""
+KINDS: Mapping[Standing, JournalBreak] = {
+    "empty": "lost",
+    "cut": "lost",
+    "apart": "forked",
+    "unnamed": "other",
+    "other": "other",
+}
+UNANSWERED = "Redis, which stores the journal, does not answer; changes by other replicas are missing"
 
 
 class RedisJournal:
@@ -53,114 +49,258 @@ class RedisJournal:
 
     kind = "redis"
 
-    def __init__(self, link: Link, service_id: str, entries_between_snapshots: int = ENTRIES_BETWEEN_SNAPSHOTS) -> None:
+    def __init__(
+        self,
+        link: Link,
+        service_id: str,
+        metrics: Metrics,
+        entries_between_snapshots: int = ENTRIES_BETWEEN_SNAPSHOTS,
+    ) -> None:
         self._link = link
-        self._stream, self._revisions, self._snapshot = (
-            f"vip5:{{{service_id}}}:{name}" for name in ("journal", "revisions", "snapshot")
-        )
+        self._service_id = service_id
+        self._metrics = metrics
         self._entries_between_snapshots = entries_between_snapshots
-        self._states: States = {}
-        self._last_id = self._snapshot_id = FIRST
-        self._num_entries = 0
+        self._stored = StoredJournal(link, service_id)
+        self._followed = FollowedJournal(self._stored.stream)
         self._lock = asyncio.Lock()
-        self._problem = ""
+        self._problem = ""  # of the connection
+        self._break = ""
+        self._recheck_at = 0.0
 
     @property
     def problems(self) -> list[str]:
-        return [self._problem] if self._problem else []
+        return [each for each in (self._problem, self._break, *self._followed.problems) if each]
+
+    @property
+    def is_broken(self) -> bool:
+        return bool(self._break) or self._followed.is_incomplete
+
+    @property
+    def num_unread(self) -> int:
+        return len(self._followed.unread)
+
+    @property
+    def epoch(self) -> int:
+        return self._followed.epoch
 
     async def open(self) -> States:
         try:
-            return await self.catch_up()
+            return (await self.catch_up()).states
         except JournalError:
             return {}
 
     async def append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> None:
-        text = ENTRIES.dump_json(entry)
-        keys = (self._stream, self._revisions)
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                is_first = await self._link.run("EVAL", _APPEND, 2, *keys, entry.domain, entry.revision, text)
-        except FAULTS as error:
-            raise JournalError(
-                "Redis, which stores the journal, did not confirm the change, so it may have been made or not; check "
-                "the domain's current state before you retry"
-            ) from error
-        if not is_first:
+        """What was appended is part of the position at once, so that its loss is noticed."""
+        async with self._lock:
+            with self._unconfirmed():
+                async with asyncio.timeout(TIMEOUT_S):
+                    is_appended = await self._append(entry)
+        if not is_appended:
             raise conflict(entry)
 
-    async def catch_up(self) -> States:
-        return await self._read(block_ms=None)
+    async def catch_up(self) -> Update:
+        await self._read()
+        return self._followed.take()
 
-    async def changes(self) -> AsyncIterator[States]:
+    async def changes(self) -> AsyncIterator[Update]:
         while True:
             try:
-                states = await self._read(BLOCK_MS)
+                await self._wait()
+                await self._read()
             except JournalError:
                 await asyncio.sleep(RETRY_S)
-            else:
-                if states:
-                    yield states
+            if self._followed.has_changed:
+                yield self._followed.take()
+
+    async def resolve(self, keep: Kept) -> None:
+        """Begin a new history, which the replicas on this one and on the stored one follow.
+
+        Raises OperationConflictError, RevisionConflictError if the journal changes meanwhile, and JournalError.
+        """
+        async with self._lock:
+            with self._faults():
+                async with asyncio.timeout(TIMEOUT_S):
+                    await (self._keep_served() if keep == "served" else self._keep_stored())
+        logger.warning("journal_resolved", extra={"keep": keep, "history": self._followed.position.history})
+        await self._read()
 
     async def close(self) -> None:
         await self._link.close()
 
-    async def _read(self, block_ms: int | None) -> States:
-        """Fold new entries; the states that changed. Raises JournalError while Redis does not answer."""
+    async def _wait(self) -> None:
+        """Wait for entries. What fails here fails again when they are read, which reports it."""
+        with suppress(*FAULTS):
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._stored.wait(self._followed.position.id, BLOCK_MS)
+
+    async def _append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> bool:
+        """False if the entry is not based on the domain's last one. Raises JournalBrokenError."""
+        followed, epoch = self._followed, self.epoch
+        for _ in range(MAX_TRIES):
+            followed.require_complete(entry.domain)
+            known = followed.states.get(entry.domain, DomainState()).revision
+            new = NewEntry(entry.domain, known, entry.revision, encode_entry(entry))
+            found = await self._stored.append(followed.position, new, followed.unread.ids)
+            if await self._settle(found):
+                return found.result == "appended"
+            if self.epoch != epoch:
+                return False
+        raise _unsettled()
+
+    async def _read(self) -> None:
+        """Fold new entries. Raises JournalError while Redis does not answer, or holds another history."""
+        async with self._lock:
+            with self._faults():
+                async with asyncio.timeout(TIMEOUT_S):
+                    self._look_again()
+                    found = None
+                    while found is None or not found.is_last:
+                        found = await self._found()
+                    await self._write_snapshot()
+
+    async def _found(self) -> Found:
+        for _ in range(MAX_TRIES):
+            found = await self._stored.read(self._followed.position, self._followed.unread.ids)
+            if await self._settle(found):
+                return found
+        raise _unsettled()
+
+    async def _settle(self, found: Found) -> bool:
+        """Take in what was found; false if the position had to be changed for it, so that it has to be read again.
+
+        Raises JournalBrokenError.
+        """
+        if found.standing == "same":
+            self._break = ""
+            self._followed.take_in(found)
+            return True
+        if found.standing == "empty" and not self._followed.position.history:
+            return True
+        if self._followed.position.history in found.replaces:
+            logger.warning(
+                "journal_followed", extra={"before": self._followed.position.history, "now": found.head.history}
+            )
+            self._followed.restart()
+            return False
+        if self._followed.extends(found) and await self._restore(found):
+            return False
+        told = self._followed.difference(found)
+        if told != self._break:
+            self._break = told
+            self._metrics.count_journal_break(KINDS[found.standing])
+            logger.error("journal_broken", extra={"reason": told})
+        raise JournalBrokenError(told)
+
+    async def _restore(self, found: Found) -> bool:
+        """Put back what Redis has lost of this replica's history; false if that cannot be done."""
+        followed = self._followed
+        if not followed.has_entries:
+            followed.restart()
+            return True
+        links = followed.links_after(found.head.id)
+        reply = await self._stored.restore(found.head, followed.position, followed.content, links, followed.replaces)
+        if reply > 0:
+            self._metrics.count_journal_break("behind")
+            logger.warning("journal_restored", extra={"before": found.head.id, "now": followed.position.id})
+        return reply >= 0
+
+    async def _keep_served(self) -> None:
+        followed = self._followed
         try:
-            async with self._lock, asyncio.timeout(TIMEOUT_S):
-                before = self._states
-                if self._last_id == FIRST:
-                    await self._read_snapshot()
-                await self._read_entries(block_ms)
-                await self._write_snapshot()
-        except FAULTS as error:
-            if not self._problem:
-                logger.warning("journal_lost", extra={"reason": f"{type(error).__name__}: {error}"})
-            self._problem = "Redis, which stores the journal, does not answer; changes by other replicas are missing"
-            raise JournalError(self._problem) from error
-        self._problem = ""
-        return {name: state for name, state in self._states.items() if before.get(name) is not state}
+            found = await self._stored.read(followed.position, ())
+        except ResponseError as error:
+            if not _is_damage(error):
+                raise
+            expected: Position | None = None
+            replaces: tuple[str, ...] = ()
+        else:
+            expected, replaces = found.head, (found.head.history, *found.replaces)
+            if found.standing == "same":
+                await self._found()
+                expected = followed.position
+        position = await self._stored.begin(
+            expected, followed.content, (followed.position.history, *replaces, *followed.replaces)
+        )
+        if position is None:
+            raise _moved()
+        followed.begin(position)
+        self._break = self._problem = ""
 
-    async def _read_snapshot(self) -> None:
-        found = await self._link.run("HGETALL", self._snapshot)
-        if found:
-            self._states = STATES.validate_json(found[b"states"])
-            self._last_id = self._snapshot_id = found[b"id"].decode()
+    async def _keep_stored(self) -> None:
+        if not self._break:
+            raise OperationConflictError(
+                "this replica follows what Redis holds, so there is nothing else to keep; to replace what Redis holds "
+                'by what this replica serves, send {"keep": "served"}'
+            )
+        probe = RedisJournal(self._link, self._service_id, self._metrics)
+        found = await probe._found()
+        if probe.is_broken:
+            raise JournalBrokenError(
+                "what Redis holds cannot be kept, because it is incomplete: "
+                f'{"; ".join(probe.problems)}; send {{"keep": "served"}} to a replica that serves the right state'
+            )
+        before = self._followed.position.history, *self._followed.replaces
+        if not await self._stored.rename(found.head, (found.head.history, *found.replaces, *before)):
+            raise _moved()
 
-    async def _read_entries(self, block_ms: int | None) -> None:
-        options = () if block_ms is None else ("BLOCK", block_ms)
-        found = await self._link.run("XREAD", *options, "STREAMS", self._stream, self._last_id)
-        for entry_id, fields in _entries(found):
-            try:
-                entry = ENTRIES.validate_json(fields[b"entry"])
-            except ValidationError:
-                logger.exception("journal_entry_refused", extra={"entry_id": entry_id.decode()})
-                continue
-            if self._is_gap(entry) and await self._has_newer_snapshot():
-                await self._read_snapshot()  # it includes the missing entries, which were trimmed
-                await self._read_entries(None)
-                return
-            self._states = fold(self._states, entry)
-            self._last_id = entry_id.decode()
-            self._num_entries += 1
-
-    def _is_gap(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> bool:
-        return entry.revision > self._states.get(entry.domain, DomainState()).revision + 1
-
-    async def _has_newer_snapshot(self) -> bool:
-        found = await self._link.run("HGET", self._snapshot, "id")
-        return found is not None and found.decode() != self._snapshot_id
+    def _look_again(self) -> None:
+        """Read everything again from time to time while the snapshot cannot be read: it may have been repaired."""
+        now = asyncio.get_running_loop().time()
+        if self._followed.snapshot_fault and now >= self._recheck_at:
+            self._recheck_at = now + RECHECK_S
+            self._followed.read_again()
 
     async def _write_snapshot(self) -> None:
-        if self._num_entries >= self._entries_between_snapshots:
-            states = STATES.dump_json(dict(self._states))
-            await self._link.run("EVAL", _SNAPSHOT, 2, self._snapshot, self._stream, self._last_id, states)
-            self._num_entries = 0
+        """Unread entries are never trimmed: a release that can read them needs those before them, too."""
+        followed = self._followed
+        is_due = followed.num_entries >= self._entries_between_snapshots
+        if is_due and not followed.unread and not followed.is_incomplete:
+            await self._stored.write_snapshot(followed.position, encode_states(followed.states))
+            followed.num_entries = 0
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Turn faults of Redis into a problem and a JournalError."""
+        try:
+            yield
+        except JournalError:
+            self._problem = ""
+            raise
+        except FAULTS as error:
+            problem = UNANSWERED
+            if isinstance(error, ResponseError) and _is_damage(error):
+                problem = (
+                    f"a key of the journal {self._stored.stream} in Redis is not a journal's ({error}); this replica "
+                    "serves its own state and refuses changes until POST /admin/journal/resolve with "
+                    '{"keep": "served"} stores that again; the keys are kept under other names'
+                )
+            if self._problem != problem:
+                logger.warning("journal_lost", extra={"reason": f"{type(error).__name__}: {error}"})
+            self._problem = problem
+            raise JournalError(problem) from error
+        self._problem = ""
+
+    @contextmanager
+    def _unconfirmed(self) -> Iterator[None]:
+        """Faults while something is written, which may have been done nevertheless."""
+        try:
+            yield
+        except FAULTS as error:
+            if isinstance(error, ResponseError):
+                raise JournalError(f"Redis, which stores the journal, refused the change: {error}") from error
+            raise JournalError(
+                "Redis, which stores the journal, did not confirm the change, so it may have been made or not; check "
+                "the domain's current state before you retry"
+            ) from error
 
 
-def _entries(found: Reply) -> Iterator[tuple[bytes, Mapping[bytes, bytes]]]:
-    """Ids and fields in XREAD's reply over RESP3."""
-    for pages in (found or {}).values():
-        for page in pages:
-            yield from page
+def _is_damage(error: ResponseError) -> bool:
+    return any(each in str(error) for each in DAMAGES)
+
+
+def _unsettled() -> JournalError:
+    return JournalError("the journal in Redis changes faster than this replica can follow; retry")
+
+
+def _moved() -> RevisionConflictError:
+    return RevisionConflictError("the journal in Redis has changed meanwhile; look at its problems again and retry")

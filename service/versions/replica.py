@@ -13,7 +13,7 @@ from model.errors import Vip5Error
 from service.observability.metrics import Metrics
 from service.versions.domain_version import DomainVersion
 from service.versions.domains import Domains, Serving
-from service.versions.journal import Journal
+from service.versions.journal import Journal, Kept, Update
 from service.versions.state import (
     OWN_BUNDLE,
     CatalogEntry,
@@ -21,7 +21,6 @@ from service.versions.state import (
     FeaturesEntry,
     Roles,
     RolesEntry,
-    States,
     VersionRef,
     apply_entry,
 )
@@ -39,6 +38,7 @@ class Replica:
         self._loader = loader
         self._metrics = metrics
         self._states: dict[str, DomainState] = {}
+        self._epochs: defaultdict[str, int] = defaultdict(int)  # of the states, as the journal counts them
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._superseded: defaultdict[str, set[DomainVersion]] = defaultdict(set)
         self._problems: dict[str, str] = {}
@@ -69,16 +69,23 @@ class Replica:
             name, ref = version.domain.name, version.ref
             self._states[name] = DomainState(roles=Roles(stable=ref))
             self._publish(name, Serving(Roles(stable=ref), {ref: version}))
-        await self._apply(await self.journal.open())
+        states = await self.journal.open()
+        await self._apply(Update(self.journal.epoch, states))
 
     async def follow(self) -> None:
         """Apply changes by other replicas until cancelled."""
-        async for states in self.journal.changes():
-            await self._apply(states)
+        async for update in self.journal.changes():
+            await self._apply(update)
 
     async def catch_up(self) -> None:
         """Apply the changes that other replicas have made so far. Raises JournalError."""
-        await self._apply(await self.journal.catch_up())
+        update = await self.journal.catch_up()
+        await asyncio.shield(self._apply(update))  # nobody else is told of it
+
+    async def resolve(self, keep: Kept) -> None:
+        """Begin a new history of the journal, and serve it. Raises OperationConflictError and JournalError."""
+        await self.journal.resolve(keep)
+        await self.catch_up()
 
     async def commit(
         self,
@@ -96,11 +103,12 @@ class Replica:
         try:
             for ref in state.roles.refs:
                 versions[ref] = await self._loader.revise(present[ref], state, name)
+            epoch = self.journal.epoch
             await self.journal.append(entry)
         except BaseException:
             await self._discard(versions.values(), kept=present.values())
             raise
-        self._states[name] = state
+        self._states[name], self._epochs[name] = state, epoch
         self._problems.pop(name, None)
         before = self.domains.serving(name)
         self._publish(name, Serving(state.roles, versions))
@@ -118,10 +126,11 @@ class Replica:
         """Ids of the requests that `wait_superseded` waits for."""
         return [holder for version in self._superseded[name] for holder in version.rankings.holders]
 
-    async def _apply(self, states: States) -> None:
-        for name, journaled in states.items():
+    async def _apply(self, update: Update) -> None:
+        for name, journaled in update.states.items():
             async with self.lock(name):
-                if journaled.revision > self.state(name).revision:
+                if (update.epoch, journaled.revision) > (self._epochs[name], self.state(name).revision):
+                    self._epochs[name] = update.epoch
                     await self._try_to_reconcile(name, self._with_own_bundle(name, journaled))
 
     def _with_own_bundle(self, name: str, state: DomainState) -> DomainState:

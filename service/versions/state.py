@@ -1,7 +1,7 @@
 """The state of a domain in the journal, and the entries that change it. Knows no engine and no files.
 
 Applying a domain's entries in order to an empty state, or the entries after a snapshot to the snapshot, gives the state
-to serve. Field names are part of the journal's format.
+to serve. Field names are part of the journal's format (`formats.py`).
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ class DomainState:
 
     def is_taken(self, entry: CatalogEntry | FeaturesEntry) -> bool:
         """Whether a recent change with the entry's idempotency key was another change."""
-        return entry.key in self.digests and self.digests[entry.key] != content_digest(entry)
+        digest = None if entry.key is None else self.digests.get(entry.key)
+        return digest is not None and digest != content_digest(entry)
 
     def with_key(self, entry: CatalogEntry | FeaturesEntry) -> DomainState:
         """The state that remembers the entry's idempotency key, if it has one."""

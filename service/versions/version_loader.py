@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from feature_cache.patched import PatchedStore
 from feature_cache.store import FeatureStore
 from model.bundle.bundle import Foundation, OpenedDomain, open_domain
-from model.bundle.changes import with_added, with_values
+from model.bundle.changes import CatalogChanges, with_added, with_values
 from model.bundle.layout import DomainSpec
 from model.bundle.tensors import check_finite
 from model.engine.protocol import Placement
@@ -77,8 +77,8 @@ class VersionLoader:
         files = self.sources.runtime.files[domain.name]
         store = await self._features.store_of(domain, files.features)
         opened = OpenedDomain(files, domain.bundle_hash)
-        placed = PlacedDomain(domain.slot, opened, domain, num_added=0, features=store)
-        return DomainVersion(self.sources.own(domain.name), domain, 0, store, {}, placed)
+        placed = PlacedDomain(domain.slot, opened, domain, added=(), features=store)
+        return DomainVersion(self.sources.own(domain.name), domain, 0, CatalogChanges(), store, {}, placed)
 
     async def load(self, ref: VersionRef, opened: OpenedDomain, name: str, state: DomainState) -> DomainVersion:
         """Place a version in a free slot and warm it up. Raises Vip5Error kinds, after freeing what it took."""
@@ -96,10 +96,13 @@ class VersionLoader:
         return version
 
     async def revise(self, version: DomainVersion, state: DomainState, name: str) -> DomainVersion:
-        """The version at the state's catalog revision; added items need a new trie, which takes a new slot."""
-        if version.catalog_revision == state.catalog_revision:
+        """The version at the state's catalog; added items need a new trie, which takes a new slot."""
+        rows = state.features.get(space_of(version.domain.spec), {})
+        # Equal revisions of two histories differ in content.
+        is_same = version.changes == state.changes and version.feature_rows == rows
+        if version.catalog_revision == state.catalog_revision and is_same:
             return version
-        if version.placed.num_added != len(state.changes.added):
+        if version.placed.added != state.changes.added:
             return await self.load(version.ref, version.placed.opened, name, state)
         return await asyncio.to_thread(self._at_state, version.ref, version.placed, state, version)
 
@@ -116,7 +119,7 @@ class VersionLoader:
         await self.slots.place(slot, Placement(files.spec.layout, files.adapter, domain.trie))
         store = await self._features.store_of(domain, files.features)
         try:
-            placed = PlacedDomain(slot, opened, domain, num_added=len(state.changes.added), features=store)
+            placed = PlacedDomain(slot, opened, domain, added=state.changes.added, features=store)
             return await asyncio.to_thread(self._at_state, ref, placed, state)
         except BaseException:
             self._features.drop(domain)
@@ -140,7 +143,7 @@ class VersionLoader:
             features = before.features
         else:
             features = _patched(placed.features, rows)
-        return DomainVersion(ref, domain, state.catalog_revision, features, rows, placed)
+        return DomainVersion(ref, domain, state.catalog_revision, state.changes, features, rows, placed)
 
 
 def space_of(spec: DomainSpec) -> str:

@@ -11,11 +11,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from feature_cache.remote.address import RedisAddress
-from feature_cache.remote.link import connect
 from service.errors import RevisionConflictError
-from service.versions.redis_journal import RedisJournal
-from service.versions.state import DomainState, States
+from tests.e2e.journals import journal_of, toys
 from tests.e2e.live import live_bundles
 from tests.redis_servers import RedisServer
 from tests.service.live import Shop, ids_of, live_settings, shop_of
@@ -33,16 +30,6 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def replica_of(bundles: Path, server: RedisServer) -> AsyncIterator[Shop]:
     async with shop_of(live_settings(bundles, journal="redis", redis_url=SecretStr(server.url))) as shop:
         yield shop
-
-
-@asynccontextmanager
-async def journal_of(server: RedisServer, entries_between_snapshots: int = 1000) -> AsyncIterator[RedisJournal]:
-    link = connect(RedisAddress.parse(server.url))
-    journal = RedisJournal(link, "shop", entries_between_snapshots)
-    try:
-        yield journal
-    finally:
-        await journal.close()
 
 
 async def until_same(one: Shop, other: Shop) -> None:
@@ -131,7 +118,7 @@ async def test_a_snapshot_stands_for_what_was_trimmed(server: RedisServer) -> No
         with server.client as client:
             assert client.xlen("vip5:{shop}:journal") < 12
 
-        states = toys(await follower.catch_up())
+        states = toys((await follower.catch_up()).states)
         assert states.revision == 12
         assert len(states.changes.active) == 12
         async with journal_of(server) as late:
@@ -145,7 +132,7 @@ async def test_only_the_first_of_two_entries_with_one_revision_is_kept(server: R
             await other.append(stock_entry(1, "b"))
         with pytest.raises(RevisionConflictError):
             await other.append(stock_entry(3, "b"))
-        assert set(toys(await other.catch_up()).changes.active) == {"a"}
+        assert set(toys((await other.catch_up()).states).changes.active) == {"a"}
 
 
 async def test_an_entry_that_cannot_be_read_is_passed_over(server: RedisServer) -> None:
@@ -155,7 +142,3 @@ async def test_an_entry_that_cannot_be_read_is_passed_over(server: RedisServer) 
             client.xadd("vip5:{shop}:journal", {"entry": "garbage"})
         await journal.append(stock_entry(2, "b"))
         assert toys(await journal.open()).revision == 2
-
-
-def toys(states: States) -> DomainState:
-    return states.get("toys", DomainState())

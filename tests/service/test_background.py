@@ -20,8 +20,7 @@ from service.http.app_state import state_of
 from service.http.descriptors import Descriptors
 from service.observability.metrics.metrics import BACKGROUND_TASKS
 from service.settings import Settings
-from service.versions.journal import NoJournal
-from service.versions.state import States
+from service.versions.journal import NoJournal, Update
 from tests.service.conftest import client_of
 from tests.service.live import bundle_of, live_settings, shop_of
 
@@ -91,12 +90,12 @@ async def test_a_journal_that_cannot_be_followed_shows_until_it_can(
     has_failed, may_work = asyncio.Event(), asyncio.Event()
 
     class Failing(NoJournal):
-        async def changes(self) -> AsyncIterator[States]:
+        async def changes(self) -> AsyncIterator[Update]:
             if not may_work.is_set():
                 has_failed.set()
                 raise ValueError("a snapshot that cannot be read")
             await asyncio.Event().wait()
-            yield {}
+            yield Update()
 
     monkeypatch.setattr("service.http.app.open_journal", lambda options: Failing())
     monkeypatch.setattr("feature_cache.background.SETTLED_S", 0.0)  # works again as soon as it runs

@@ -34,6 +34,7 @@ from service.schemas.admin import (
     FeaturesRequest,
     JournalBody,
     LoadRequest,
+    ResolveRequest,
     ShadowRequest,
     SwapRequest,
     VersionBody,
@@ -129,11 +130,9 @@ async def list_versions(request: Request) -> AdminDomainsAnswer:
     """All versions of all domains, with their roles."""
     service = service_of(request)
     administration = service.administration
-    journal = administration.replica.journal
-    hide = state_of(request.app).private_paths.hide
     return AdminDomainsAnswer(
         domains=[_domain_body(administration, name, serving) for name, serving in service.domains.items()],
-        journal=JournalBody(kind=journal.kind, problems=[hide(fault) for fault in administration.replica.problems]),
+        journal=_journal_body(administration, state_of(request.app).private_paths.hide),
         num_slots=administration.num_slots,
     )
 
@@ -232,11 +231,29 @@ async def put_features(
     return _catalog_answer(name, revision, response)
 
 
+@router.post("/journal/resolve", responses=CHANGE_ERRORS)
+async def resolve_journal(request: Request, body: ResolveRequest) -> JournalBody:
+    """Decide which history all replicas follow, after the journal in Redis was replaced or damaged."""
+    administration = service_of(request).administration
+    await administration.resolve_journal(body.keep)
+    return _journal_body(administration)
+
+
 @router.post("/drain")
 async def drain(request: Request) -> DrainAnswer:
     """Reject new requests and complete the running ones."""
     state_of(request.app).readiness.drain()
     return DrainAnswer(status="draining")
+
+
+def _journal_body(administration: Administration, hide: Callable[[str], str]) -> JournalBody:
+    journal = administration.replica.journal
+    return JournalBody(
+        kind=journal.kind,
+        problems=[hide(fault) for fault in administration.replica.problems],
+        is_broken=journal.is_broken,
+        num_unread=journal.num_unread,
+    )
 
 
 def _precondition(body: ConditionalRequest, if_match: int | None) -> Precondition:

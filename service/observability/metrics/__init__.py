@@ -1,5 +1,5 @@
 """Prometheus metrics."""
 
-from service.observability.metrics.metrics import Metrics, Role
+from service.observability.metrics.metrics import JournalBreak, Metrics, Role
 
-__all__ = ["Metrics", "Role"]
+__all__ = ["JournalBreak", "Metrics", "Role"]

@@ -178,3 +178,26 @@ class VersionFamilies:
             ["domain"],
             registry=registry,
         )
+
+
+class JournalFamilies:
+    """The journal of changes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.breaks = Counter(
+            "vip5_journal_breaks",
+            "Times that the journal in Redis was not the one that this replica had followed: behind (which was put "
+            "back), lost, forked or other (an operator decides).",
+            ["kind"],
+            registry=registry,
+        )
+        self.broken = Gauge(
+            "vip5_journal_broken",
+            "Whether changes are refused because the journal in Redis is another one, damaged or incomplete.",
+            registry=registry,
+        )
+        self.unread = Gauge(
+            "vip5_journal_unread_entries",
+            "Entries of the journal that this release cannot read; they are kept and not served.",
+            registry=registry,
+        )

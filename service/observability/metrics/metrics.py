@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
@@ -15,6 +15,7 @@ from service.observability.metrics.exposition import Exposition, expose
 from service.observability.metrics.families import (
     EngineFamilies,
     FeatureFamilies,
+    JournalFamilies,
     ProcessFamilies,
     RequestFamilies,
     VersionFamilies,
@@ -22,6 +23,7 @@ from service.observability.metrics.families import (
 from service.observability.metrics.gpu import GpuMemory
 
 Role = Literal["stable", "canary", "shadow"]
+JournalBreak = Literal["behind", "lost", "forked", "other"]
 
 LANES = ("ranking", "text")
 BACKGROUND_TASKS = (
@@ -29,6 +31,7 @@ BACKGROUND_TASKS = (
     "admin_port",
     "descriptors",
     "event_loop",
+    "files",
     "free_slot",
     "journal",
     "lane-ranking",
@@ -59,12 +62,15 @@ class Metrics:
         self._engine = EngineFamilies(self._registry)
         self._features = FeatureFamilies(self._registry)
         self._versions = VersionFamilies(self._registry)
+        self._journal = JournalFamilies(self._registry)
         self._bundles: dict[str, str] = {}
         ProcessCollector(registry=self._registry)
         for reason in REJECTION_REASONS:
             self._requests.rejected.labels(reason)
         for kind in DegradationKind:
             self._requests.degraded.labels(kind)
+        for kind_of_break in get_args(JournalBreak):
+            self._journal.breaks.labels(kind_of_break)
         for lane in LANES:
             self._engine.busy.labels(lane)
             self._engine.split_batches.labels(lane)
@@ -160,6 +166,15 @@ class Metrics:
         """Called only if Redis is configured."""
         self._features.redis_configured.set(1)
         self._features.redis_up.set_function(lambda: float(is_up()))
+
+    # The journal
+
+    def count_journal_break(self, kind: JournalBreak) -> None:
+        self._journal.breaks.labels(kind).inc()
+
+    def watch_journal(self, is_broken: Callable[[], bool], num_unread: Callable[[], int]) -> None:
+        self._journal.broken.set_function(lambda: float(is_broken()))
+        self._journal.unread.set_function(lambda: float(num_unread()))
 
     # Versions
 

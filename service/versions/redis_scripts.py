@@ -1,0 +1,244 @@
+"""Lua scripts over the journal's keys in Redis. Each is one atomic step; all begin with PREAMBLE.
+
+The first five keys are stream, links, history, snapshot and revisions. `links` is a stream with the entry ids of
+`stream`: each link is the SHA-1 of the link before, the entry's id and its content, so that an id and its link stand
+for everything up to that entry. A replica's position (history, id, link) is on the stored history if its link is found
+under its id.
+"""
+
+from __future__ import annotations
+
+MAX_LINKS = 100_000
+"""Links that are kept. A replica that missed more entries than that cannot tell whether it was on the same history."""
+
+PREAMBLE = """
+local stream, links, history, snapshot, revisions = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+
+local function split(id) return string.match(id, '^(%d+)%-(%d+)$') end
+
+local function is_after(one, other)
+  local a, b = split(one)
+  local c, d = split(other)
+  if #a ~= #c then return #a > #c end
+  if a ~= c then return a > c end
+  if #b ~= #d then return #b > #d end
+  return b > d
+end
+
+local function first(key) return redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1] end
+
+local function head()
+  local newest = redis.call('XREVRANGE', links, '+', '-', 'COUNT', 1)[1]
+  if newest then return newest[1], newest[2][2] end
+  return '0-0', ''
+end
+
+local function snapshot_id()
+  local id = redis.call('HGET', snapshot, 'id')
+  return id and split(id) and id
+end
+
+local function stored_history() return redis.call('HGET', history, 'id') or '' end
+
+local function has_data() return redis.call('EXISTS', stream, links, snapshot, revisions) > 0 end
+
+-- The highest id that the stream ever had.
+local function top()
+  if redis.call('EXISTS', stream) == 0 then return '0-0' end
+  local info = redis.call('XINFO', 'STREAM', stream)
+  for i = 1, #info, 2 do if info[i] == 'last-generated-id' then return info[i + 1] end end
+end
+
+-- Whether an entry has a revision that no append has given.
+local function is_stray(fields)
+  for i = 1, #fields, 2 do
+    if fields[i] == 'entry' then
+      local is_json, entry = pcall(cjson.decode, fields[i + 1])
+      if not is_json or type(entry) ~= 'table' or type(entry.domain) ~= 'string' then return false end
+      local given = tonumber(redis.call('HGET', revisions, entry.domain) or '')
+      return type(entry.revision) == 'number' and given ~= nil and entry.revision > given
+    end
+  end
+  return false
+end
+
+-- Links the entries that have no link yet: a new one, those of the release before, those of other programs.
+local function link_entries(new)
+  local id, link = head()
+  if id == '0-0' then
+    link = redis.sha1hex(stored_history())
+    local base, oldest = snapshot_id(), first(stream)
+    if base and base ~= '0-0' and (not oldest or is_after(oldest[1], base)) then
+      redis.call('XADD', links, base, 'link', link)
+    end
+  end
+  local num_linked = 0
+  repeat
+    local entries = redis.call('XRANGE', stream, '(' .. id, '+', 'COUNT', 1000)
+    for _, entry in ipairs(entries) do
+      id = entry[1]
+      link = redis.sha1hex(link .. id .. table.concat(entry[2], '\\0'))
+      redis.call('XADD', links, id, 'link', link, 'is_stray', id ~= new and is_stray(entry[2]) and 1 or 0)
+    end
+    num_linked = num_linked + #entries
+  until #entries < 1000
+  if num_linked > 0 then redis.call('XTRIM', links, 'MAXLEN', '~', MAX_LINKS) end
+end
+
+-- How a replica's position stands to what is stored. A replica without a history has read nothing yet.
+local function standing(mine, id, link, new)
+  if stored_history() == '' then
+    if not has_data() then return 'empty' end
+    if mine ~= '' then return 'unnamed' end
+    redis.call('HSET', history, 'id', new)
+  end
+  link_entries()
+  if mine == '' then return 'same' end
+  if stored_history() ~= mine then return 'other' end
+  if id ~= '0-0' then
+    local found = redis.call('XRANGE', links, id, id)[1]
+    if not found or found[2][2] ~= link then return 'apart' end
+  end
+  if is_after(head(), top()) then return 'cut' end
+  return 'same'
+end
+
+local function is_at(expected, expected_id, expected_link)
+  if expected == '' then return stored_history() == '' and not has_data() end
+  if stored_history() ~= expected then return false end
+  link_entries()
+  local id, link = head()
+  return id == expected_id and link == expected_link
+end
+
+local function answer(status, result)
+  local id, link = head()
+  return {status, result, stored_history(), redis.call('HGET', history, 'replaces') or '', id, link}
+end
+
+local function content(result, id, limit, unread)
+  local reply = answer('same', result)
+  local base, oldest, taken = snapshot_id(), first(stream), false
+  if base and is_after(base, id) and (not oldest or is_after(oldest[1], id)) then
+    taken = {base, redis.call('HGET', snapshot, 'states') or ''}
+    id = base
+  elseif not base and id == '0-0' and redis.call('EXISTS', snapshot) == 1 then
+    taken = {'', ''}
+  end
+  local entries = redis.call('XRANGE', stream, '(' .. id, '+', 'COUNT', limit)
+  local last = #entries > 0 and entries[#entries][1] or id
+  local present = {}
+  for _, each in ipairs(unread) do
+    if #redis.call('XRANGE', stream, each, each) > 0 then present[#present + 1] = each end
+  end
+  for _, each in ipairs({taken, entries, redis.call('XRANGE', links, id, last), redis.call('HGETALL', revisions),
+                         present, #entries < limit and 1 or 0}) do
+    reply[#reply + 1] = each
+  end
+  return reply
+end
+
+local function store(id, states, format, num_revisions, at)
+  redis.call('HSET', snapshot, 'id', id, 'states', states, 'format', format)
+  redis.call('DEL', revisions)
+  for i = at, at + 2 * num_revisions - 1, 2 do redis.call('HSET', revisions, ARGV[i], ARGV[i + 1]) end
+end
+
+local function is_newer(format)
+  return (tonumber(redis.call('HGET', snapshot, 'format') or '') or 0) > tonumber(format)
+end
+""".replace("MAX_LINKS", str(MAX_LINKS))
+
+# mine, id, link, new history, limit, unread ids …
+READ = (
+    PREAMBLE
+    + """
+local status = standing(ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+if status ~= 'same' then return answer(status, '') end
+return content('', ARGV[2], tonumber(ARGV[5]), {unpack(ARGV, 6)})
+"""
+)
+
+# mine, id, link, new history, limit, domain, revision before as the replica knows it, revision, entry, unread ids …
+APPEND = (
+    PREAMBLE
+    + """
+local status = standing(ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+if status == 'empty' and ARGV[1] == '' then
+  redis.call('HSET', history, 'id', ARGV[4])
+  status = 'same'
+end
+if status ~= 'same' then return answer(status, '') end
+local stored = tonumber(redis.call('HGET', revisions, ARGV[6]) or '') or 0
+local known, before = tonumber(ARGV[7]), tonumber(ARGV[8]) - 1
+local result = 'conflict'
+-- A lower revision than that of a replica that has read everything was lost from the hash.
+if stored == before or (stored < before and before == known and head() == ARGV[2]) then
+  local new = redis.call('XADD', stream, '*', 'entry', ARGV[9])
+  redis.call('HSET', revisions, ARGV[6], ARGV[8])
+  link_entries(new)
+  result = 'appended'
+end
+return content(result, ARGV[2], tonumber(ARGV[5]), {unpack(ARGV, 10)})
+"""
+)
+
+# mine, id, link, states, format. Refuses to replace a later snapshot: the stream is trimmed up to that one.
+SNAPSHOT = (
+    PREAMBLE
+    + """
+if standing(ARGV[1], ARGV[2], ARGV[3], '') ~= 'same' or is_newer(ARGV[5]) then return 0 end
+local old = snapshot_id()
+if old and not is_after(ARGV[2], old) then return 0 end
+redis.call('HSET', snapshot, 'id', ARGV[2], 'states', ARGV[4], 'format', ARGV[5])
+redis.call('XTRIM', stream, 'MINID', ARGV[2])
+return 1
+"""
+)
+
+# expected history, id, link; mine, replaces, id, states, format, number of revisions; revisions …, links …
+RESTORE = (
+    PREAMBLE
+    + """
+if not is_at(ARGV[1], ARGV[2], ARGV[3]) then return 0 end
+if is_newer(ARGV[8]) then return -1 end
+redis.call('HSET', history, 'id', ARGV[4], 'replaces', ARGV[5])
+local num_revisions = tonumber(ARGV[9])
+for i = 10 + 2 * num_revisions, #ARGV, 2 do redis.call('XADD', links, ARGV[i], 'link', ARGV[i + 1]) end
+local is_new = is_after(ARGV[6], top())
+if is_new then redis.call('XADD', stream, ARGV[6], 'entry', '') end  -- later ids must be higher
+redis.call('XTRIM', stream, 'MINID', ARGV[6])
+if is_new then redis.call('XDEL', stream, ARGV[6]) end
+store(ARGV[6], ARGV[7], ARGV[8], num_revisions, 10)
+return 1
+"""
+)
+
+# is checked, expected history, id, link; new history, replaces, states, format, number of revisions; revisions …
+# Five more keys take what was stored before.
+BEGIN = (
+    PREAMBLE
+    + """
+if ARGV[1] == '1' and not is_at(ARGV[2], ARGV[3], ARGV[4]) then return false end
+for i = 1, 5 do
+  if redis.call('EXISTS', KEYS[i]) == 1 then redis.call('RENAME', KEYS[i], KEYS[i + 5]) end
+end
+local id = redis.call('XADD', stream, '*', 'entry', '')
+redis.call('XDEL', stream, id)
+local link = redis.sha1hex(ARGV[5])
+redis.call('HSET', history, 'id', ARGV[5], 'replaces', ARGV[6])
+redis.call('XADD', links, id, 'link', link)
+store(id, ARGV[7], ARGV[8], tonumber(ARGV[9]), 10)
+return {id, link}
+"""
+)
+
+# expected history, id, link; new history, replaces
+RENAME = (
+    PREAMBLE
+    + """
+if not is_at(ARGV[1], ARGV[2], ARGV[3]) then return 0 end
+redis.call('HSET', history, 'id', ARGV[4], 'replaces', ARGV[5])
+return 1
+"""
+)

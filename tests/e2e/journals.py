@@ -1,0 +1,78 @@
+"""Journals in a real Redis, and what may happen to its data."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from feature_cache.remote.address import RedisAddress
+from feature_cache.remote.link import connect
+from service.observability.metrics import Metrics
+from service.versions.journal import Update
+from service.versions.redis_journal import RedisJournal
+from service.versions.state import DomainState, States
+from tests.redis_servers import RedisServer
+from tests.unit.versions.entries import stock_entry
+
+STREAM, LINKS, HISTORY, SNAPSHOT, REVISIONS = (
+    f"vip5:{{shop}}:{part}" for part in ("journal", "links", "history", "snapshot", "revisions")
+)
+FORMER_APPEND = """
+local revision = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
+if revision ~= tonumber(ARGV[2]) - 1 then return 0 end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+redis.call('XADD', KEYS[1], '*', 'entry', ARGV[3])
+return 1
+"""
+"""How releases append that know no histories."""
+
+
+@asynccontextmanager
+async def journal_of(
+    server: RedisServer, entries_between_snapshots: int = 1000, metrics: Metrics | None = None, url: str = ""
+) -> AsyncIterator[RedisJournal]:
+    link = connect(RedisAddress.parse(url or server.url))
+    journal = RedisJournal(link, "shop", metrics or Metrics(), entries_between_snapshots)
+    try:
+        yield journal
+    finally:
+        await journal.close()
+
+
+async def stock(journal: RedisJournal, first: int, last: int) -> None:
+    """Append entries with these revisions, each of which takes the item of its number out of stock."""
+    for revision in range(first, last + 1):
+        await journal.append(stock_entry(revision, f"item-{revision}"))
+
+
+def copied(server: RedisServer) -> dict[bytes, bytes]:
+    """All that a Redis holds."""
+    with server.client as client:
+        return {key: client.dump(key) for key in client.keys("*")}
+
+
+def put_back(server: RedisServer, copy: dict[bytes, bytes]) -> None:
+    """As a Redis does that starts from an older file, or a server that lags and takes over."""
+    with server.client as client:
+        client.flushall()
+        for key, content in copy.items():
+            client.restore(key, 0, content)
+
+
+def append_otherwise(server: RedisServer, content: bytes, revision: int, domain: str = "toys") -> None:
+    """As another release appends."""
+    with server.client as client:
+        assert client.eval(FORMER_APPEND, 2, STREAM, REVISIONS, domain, revision, content) == 1
+
+
+def toys(states: States | Update) -> DomainState:
+    return (states.states if isinstance(states, Update) else states).get("toys", DomainState())
+
+
+def served(journal: RedisJournal) -> set[str]:
+    """Items that are out of stock in what a journal gives."""
+    return {item_id for item_id, is_active in toys(journal._followed.states).changes.active.items() if not is_active}
+
+
+def items(*numbers: int) -> set[str]:
+    return {f"item-{number}" for number in numbers}
