@@ -146,6 +146,17 @@ BUNDLES = RowSpec(
             (Query('sum by (domain) (increase(vip5_reload_failures_total{domain=~"$domain"}[1h]))', "{{domain}}"),),
             Limit(1),
         ),
+        PanelSpec(
+            "Journal faults",
+            "Replicas that refuse changes because of the journal, entries that they cannot read, and breaks in an hour.",
+            "short",
+            (
+                Query("sum(vip5_journal_broken)", "replicas that refuse changes"),
+                Query("max(vip5_journal_unread_entries)", "unread entries"),
+                Query("sum by (kind) (increase(vip5_journal_breaks_total[1h]))", "{{kind}}"),
+            ),
+            Limit(1),
+        ),
     ),
 )
 

@@ -53,10 +53,11 @@ def copied(server: RedisServer) -> dict[bytes, bytes]:
 
 def put_back(server: RedisServer, copy: dict[bytes, bytes]) -> None:
     """As a Redis does that starts from an older file, or a server that lags and takes over."""
-    with server.client as client:
-        client.flushall()
+    with server.client as client, client.pipeline(transaction=True) as pipeline:
+        pipeline.flushall()
         for key, content in copy.items():
-            client.restore(key, 0, content)
+            pipeline.restore(key, 0, content)
+        pipeline.execute()
 
 
 def append_otherwise(server: RedisServer, content: bytes, revision: int, domain: str = "toys") -> None:

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from service.errors import RevisionConflictError
-from tests.e2e.journals import journal_of, toys
+from tests.e2e.journals import REVISIONS, STREAM, copied, journal_of, put_back, stock, toys
 from tests.e2e.live import live_bundles
 from tests.redis_servers import RedisServer
 from tests.service.live import Shop, ids_of, live_settings, shop_of
@@ -28,7 +28,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def replica_of(bundles: Path, server: RedisServer) -> AsyncIterator[Shop]:
-    async with shop_of(live_settings(bundles, journal="redis", redis_url=SecretStr(server.url))) as shop:
+    redis_url = SecretStr(server.url)
+    async with shop_of(live_settings(bundles, journal="redis", redis_url=redis_url, service_id="shop")) as shop:
         yield shop
 
 
@@ -105,6 +106,98 @@ async def test_without_redis_what_was_served_is_served_and_nothing_can_be_change
                 assert "stores the journal, does not answer" in str(ready.json()["degraded"])
         finally:
             server.start()
+
+
+async def until_degraded(shop: Shop, words: str) -> None:
+    """Wait until a probe says so, or, without words, until it has nothing to say."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            problems = str((await shop.client.get("/health/ready")).json()["degraded"])
+            if words in problems if words else problems == "[]":
+                return
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("way", ["empty", "older"])
+async def test_a_redis_that_goes_back_in_time_gets_back_what_the_replicas_have(
+    bundles: Path, server: RedisServer, way: str
+) -> None:
+    async with replica_of(bundles, server) as one, replica_of(bundles, server) as other:
+        best, _, second, *_ = ids_of(await one.ask())
+        await one.patch(deactivate=[best])
+        older = copied(server)
+        await other.patch(deactivate=[second])
+        put_back(server, older if way == "older" else {})
+        async with asyncio.timeout(PATIENCE_S):
+            with server.client as client:
+                while client.hget(REVISIONS, "toys") != b"2":  # noqa: ASYNC110  # Redis is asked as operators ask
+                    await asyncio.sleep(0.01)
+        await until_same(one, other)
+        for shop in (one, other):
+            await until_degraded(shop, "")
+            assert not {best, second} & set(ids_of(await shop.ask(k=30)))
+            await shop.patch(deactivate=["item-40"])
+        await until_same(one, other)
+        breaks = [await shop.metrics('vip5_journal_breaks_total{kind="behind"}') for shop in (one, other)]
+        assert sum(float(each.split()[-1]) for each in breaks) == 1
+        async with replica_of(bundles, server) as late:
+            await until_same(one, late)
+            assert not {best, second} & set(ids_of(await late.ask(k=30)))
+
+
+@pytest.mark.parametrize("keep", ["served", "stored"])
+async def test_of_two_histories_one_goes_on_when_an_operator_has_decided(
+    bundles: Path, server: RedisServer, keep: str
+) -> None:
+    async with journal_of(server) as journal:
+        await stock(journal, 1, 1)
+        theirs = copied(server)
+        put_back(server, {})
+    async with replica_of(bundles, server) as one, replica_of(bundles, server) as other:
+        best = ids_of(await one.ask())[0]
+        await one.patch(deactivate=[best])
+        await other.load("second", activate=True)
+        await until_same(one, other)
+        put_back(server, theirs)
+        for shop in (one, other):
+            await until_degraded(shop, "POST /admin/journal/resolve")
+            assert await shop.metrics("vip5_journal_broken") == "vip5_journal_broken 1.0"
+            problem = await shop.patch(503, deactivate=["item-2"])
+            assert problem["code"] == "journal_broken"
+            assert best not in ids_of(await shop.ask())
+            assert (await shop.admin("GET", "/domains"))["journal"]["is_broken"]
+
+        body = await one.admin("POST", "/journal/resolve", json={"keep": keep})
+        assert body == {"kind": "redis", "problems": [], "is_broken": False, "num_unread": 0}
+        await until_degraded(other, "")
+        await until_same(one, other)
+        gone = best if keep == "served" else "item-1"
+        async with replica_of(bundles, server) as late:
+            await until_same(one, late)
+            for shop in (one, other, late):
+                catalog = shop.catalog("toys")
+                assert [each for each in (best, "item-1") if not catalog.is_active[catalog.row_of(each)]] == [gone]
+                assert ("previous" in await shop.versions()) == (keep == "served")
+                assert await shop.metrics("vip5_journal_broken") == "vip5_journal_broken 0.0"
+            await other.patch(deactivate=["item-2"])
+            await until_same(one, other)
+
+
+async def test_what_others_write_to_redis_stops_no_replica(bundles: Path, server: RedisServer) -> None:
+    async with replica_of(bundles, server) as one, replica_of(bundles, server) as other:
+        with server.client as client:
+            junk = client.xadd(STREAM, {"wrong": "field"})
+        best = ids_of(await one.ask())[0]
+        await one.patch(deactivate=[best])
+        await until_same(one, other)
+        assert best not in ids_of(await other.ask())
+        for shop in (one, other):
+            await until_degraded(shop, "1 entries of the journal")
+            assert await shop.metrics("vip5_journal_unread") == "vip5_journal_unread_entries 1.0"
+        with server.client as client:
+            client.xdel(STREAM, junk)
+        for shop in (one, other):
+            await until_degraded(shop, "")
 
 
 async def test_a_snapshot_stands_for_what_was_trimmed(server: RedisServer) -> None:

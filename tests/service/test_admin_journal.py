@@ -51,6 +51,14 @@ async def test_a_journal_that_cannot_be_used_ends_the_start_before_a_bundle_is_l
                 pass
 
 
+async def test_a_journal_file_has_nothing_to_resolve(bundles: Path, tmp_path: Path) -> None:
+    async with shop_of(live_settings(bundles, journal=str(tmp_path / "journal"))) as shop:
+        problem = await shop.admin("POST", "/journal/resolve", 409, json={"keep": "served"})
+        assert problem["code"] == "operation_conflict"
+        assert "this journal is of the kind 'file'" in problem["detail"]
+        await shop.admin("POST", "/journal/resolve", 422, json={"keep": "both"})
+
+
 async def test_a_journal_whose_snapshot_is_damaged_ends_the_start(bundles: Path, tmp_path: Path) -> None:
     path = tmp_path / "journal"
     path.write_bytes(b"snapshot {garbage\n")
