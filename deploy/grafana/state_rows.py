@@ -148,7 +148,7 @@ BUNDLES = RowSpec(
         ),
         PanelSpec(
             "Journal faults",
-            "Replicas that refuse changes because of the journal, entries that they cannot read, and breaks in an hour.",
+            "Replicas that refuse changes because of the journal, entries that they cannot read, breaks in an hour.",
             "short",
             (
                 Query("sum(vip5_journal_broken)", "replicas that refuse changes"),

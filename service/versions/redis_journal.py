@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from redis.exceptions import ResponseError
 
@@ -109,8 +109,9 @@ class RedisJournal:
                 await self._read()
             except JournalError:
                 await asyncio.sleep(RETRY_S)
-            if self._followed.has_changed:
-                yield self._followed.take()
+            else:
+                if self._followed.has_changed:
+                    yield self._followed.take()
 
     async def resolve(self, keep: Kept) -> None:
         """Begin a new history, which the replicas on this one and on the stored one follow.
@@ -129,9 +130,11 @@ class RedisJournal:
 
     async def _wait(self) -> None:
         """Wait for entries. What fails here fails again when they are read, which reports it."""
-        with suppress(*FAULTS):
+        try:
             async with asyncio.timeout(TIMEOUT_S):
                 await self._stored.wait(self._followed.position.id, BLOCK_MS)
+        except FAULTS:
+            await asyncio.sleep(RETRY_S)
 
     async def _append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> bool:
         """False if the entry is not based on the domain's last one. Raises JournalBrokenError."""

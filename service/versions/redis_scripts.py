@@ -104,9 +104,8 @@ local function standing(mine, id, link, new)
 end
 
 local function is_at(expected, expected_id, expected_link)
-  if expected == '' then return stored_history() == '' and not has_data() end
   if stored_history() ~= expected then return false end
-  link_entries()
+  if expected ~= '' then link_entries() end
   local id, link = head()
   return id == expected_id and link == expected_link
 end
@@ -200,7 +199,7 @@ return 1
 RESTORE = (
     PREAMBLE
     + """
-if not is_at(ARGV[1], ARGV[2], ARGV[3]) then return 0 end
+if not is_at(ARGV[1], ARGV[2], ARGV[3]) or (ARGV[1] == '' and has_data()) then return 0 end
 if is_newer(ARGV[8]) then return -1 end
 redis.call('HSET', history, 'id', ARGV[4], 'replaces', ARGV[5])
 local num_revisions = tonumber(ARGV[9])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from contextlib import nullcontext
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from service.errors import JournalBrokenError, JournalError, OperationConflictError, RevisionConflictError
 from service.observability.metrics import Metrics
-from service.versions import followed_journal
+from service.versions import followed_journal, redis_journal
 from service.versions.journal import Kept
 from service.versions.redis_journal import RedisJournal
+from service.versions.stored_journal import Found, Position
 from tests.e2e.journals import (
     HISTORY,
     LINKS,
@@ -26,7 +31,7 @@ from tests.e2e.journals import (
     stock,
     toys,
 )
-from tests.redis_servers import RedisServer, sentinel_group
+from tests.redis_servers import HOST, RedisServer, redis_cluster, sentinel_group
 from tests.unit.versions.entries import stock_entry
 from tests.unit.versions.other_releases import FORMER_ENTRIES, FORMER_STATES
 
@@ -175,6 +180,51 @@ async def test_another_past_is_refused_until_an_operator_decides_once_for_all_re
             assert served(late) == served(one)
 
 
+async def test_a_replica_serves_its_state_until_it_has_read_the_history_that_it_is_to_follow(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with journal_of(server) as one, journal_of(server) as other:
+        await fork(server, one, other)
+        await one.resolve("served")
+        really_read = other._stored.read
+        failures = [RedisConnectionError()] * 3
+
+        async def read(position: Position, unread: Iterable[str]) -> Found:
+            if not position.history and failures:
+                raise failures.pop()
+            return await really_read(position, unread)
+
+        monkeypatch.setattr(other._stored, "read", read)
+        monkeypatch.setattr(redis_journal, "RETRY_S", 0.0)
+        other._followed.take()
+        assert toys(await anext(other.changes())).changes.active == toys(one._followed.states).changes.active
+        assert not failures
+
+
+async def test_waiting_for_entries_may_fail_without_haste(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user of Redis may be allowed the scripts and not XREAD, for example."""
+    async with journal_of(server) as one, journal_of(server) as other:
+        await other.open()
+        num_waits, slept = 0, []
+        sleep = asyncio.sleep
+
+        async def wait(after: str, timeout_ms: int) -> None:
+            nonlocal num_waits
+            num_waits += 1
+            if num_waits == 5:
+                await stock(one, 1, 1)
+            raise ResponseError("NOPERM")
+
+        async def count(duration_s: float) -> None:
+            slept.append(duration_s)
+            await sleep(0)
+
+        monkeypatch.setattr(other._stored, "wait", wait)
+        monkeypatch.setattr(asyncio, "sleep", count)
+        assert toys(await anext(other.changes())).revision == 1
+        assert slept == [redis_journal.RETRY_S] * 5
+
+
 async def test_what_an_operator_gives_up_is_kept_under_other_names(server: RedisServer) -> None:
     async with journal_of(server) as one, journal_of(server) as other:
         await fork(server, one, other)
@@ -249,11 +299,15 @@ async def test_history_links_and_revisions_that_are_gone_are_noticed_or_do_no_ha
         await one.resolve("stored")
         assert served(one) == items(1, 2, 3)
         with server.client as client:
-            client.delete(LINKS)
-        with pytest.raises(JournalBrokenError):
-            await one.append(stock_entry(4, "item-4"))
+            client.delete(HISTORY)
+        with pytest.raises(JournalBrokenError, match="it has no history, where this replica followed"):
+            await one.catch_up()
         await one.resolve("served")
+        assert served(one) == items(1, 2, 3)
+        with server.client as client:
+            client.delete(LINKS)  # which follow from the rest
         await stock(one, 4, 4)
+        assert one.problems == []
 
 
 async def test_an_empty_redis_is_no_break_for_a_replica_that_has_nothing(server: RedisServer) -> None:
@@ -339,3 +393,26 @@ async def test_a_fail_over_to_a_server_that_lags_loses_no_change(tmp_path_factor
             assert served(one) == served(other) == items(1, 2, 3, 4, 5)
             with replica.client as client:
                 assert client.hget(REVISIONS, "toys") == b"5"
+
+
+async def test_a_cluster_holds_a_journal_as_one_server_does(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as nodes:
+        url = f"redis+cluster://{HOST}:{nodes[0].port}"
+        async with journal_of(nodes[0], 2, url=url) as one, journal_of(nodes[0], url=url) as other:
+            await stock(one, 1, 3)
+            await one.catch_up()
+            await other.open()
+            await stock(other, 4, 4)
+            for node in nodes:
+                with node.client as client:
+                    client.flushall()
+            await one.catch_up()
+            await other.catch_up()
+            assert served(one) == items(1, 2, 3)
+            await one.catch_up()
+            assert served(one) == served(other) == items(1, 2, 3, 4)
+            await one.resolve("served")
+            await stock(one, 5, 5)
+            await other.catch_up()
+            assert served(other) == items(1, 2, 3, 4, 5)
+            assert one.problems == other.problems == []

@@ -15,6 +15,7 @@ from service.versions import redis_journal
 from service.versions.formats import encode_entry
 from service.versions.journal import Update
 from service.versions.redis_journal import RedisJournal
+from service.versions.state import DomainState
 from service.versions.unread_entries import MAX_TRACKED
 from tests.e2e.journals import (
     REVISIONS,
@@ -181,6 +182,24 @@ async def test_entries_of_the_next_release_are_not_lost_when_redis_goes_back_in_
         assert copied(server) == older
         await one.resolve("served")
         assert (served(one), one.problems) == (items(1, 2), [])
+
+
+async def test_an_operator_may_keep_a_redis_that_is_empty(server: RedisServer) -> None:
+    async with journal_of(server) as one, journal_of(server) as other:
+        await stock(one, 1, 1)
+        add(server, {b"wrong": b"field"})
+        await one.catch_up()
+        await other.catch_up()
+        put_back(server, {})
+        for journal in (one, other):
+            with pytest.raises(JournalBrokenError, match="it is gone"):
+                await journal.catch_up()
+        await one.resolve("stored")
+        for journal in (one, other):
+            update = await journal.catch_up()
+            assert (update.epoch, toys(update), journal.problems) == (1, DomainState(), [])
+            assert list(update.states) == ["toys"]
+        await stock(other, 1, 2)
 
 
 @pytest.mark.parametrize(
