@@ -27,6 +27,7 @@ EXPECTED = {
     "invalid_input": 422,
     "journal_unavailable": 503,
     "forbidden": 403,
+    "journal_broken": 503,
     "head_too_large": 431,
     "malformed_body": 400,
     "malformed_request": 400,
