@@ -54,10 +54,11 @@ class UnreadEntries:
         if not self:
             return ""
         named = "; ".join(f"{entry_id}: {reason}" for entry_id, reason in islice(self._reasons.items(), MAX_NAMED))
-        domains = f", changes of {', '.join(sorted(self.domains))} among them" if self.domains else ""
+        domains = f" (changes of {', '.join(sorted(self.domains))} among them)" if self.domains else ""
+        number = "1 entry" if len(self) == 1 else f"{len(self)} entries"
         more = "; …" if len(self) > MAX_NAMED else ""
         return (
-            f"{len(self)} entries of the journal {self._stream} in Redis cannot be read, so they are kept and not "
-            f"served{domains} ({named}{more}); start a release that reads them, or delete those that no release wrote "
-            f"with XDEL {self._stream} ID"
+            f"the journal {self._stream} in Redis has {number} that cannot be read, kept and not served"
+            f"{domains}: {named}{more}; start a release that reads them, or delete those that no release wrote with "
+            f"XDEL {self._stream} ID"
         )

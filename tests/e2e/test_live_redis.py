@@ -192,7 +192,7 @@ async def test_what_others_write_to_redis_stops_no_replica(bundles: Path, server
         await until_same(one, other)
         assert best not in ids_of(await other.ask())
         for shop in (one, other):
-            await until_degraded(shop, "1 entries of the journal")
+            await until_degraded(shop, "has 1 entry that cannot be read")
             assert await shop.metrics("vip5_journal_unread") == "vip5_journal_unread_entries 1.0"
         with server.client as client:
             client.xdel(STREAM, junk)
