@@ -22,7 +22,6 @@ from tests.e2e.journals import (
     REVISIONS,
     SNAPSHOT,
     STREAM,
-    append_otherwise,
     copied,
     items,
     journal_of,
@@ -33,7 +32,6 @@ from tests.e2e.journals import (
 )
 from tests.redis_servers import HOST, RedisServer, redis_cluster, sentinel_group
 from tests.unit.versions.entries import stock_entry
-from tests.unit.versions.other_releases import FORMER_ENTRIES, FORMER_STATES
 
 WAYS = ("empty", "older", "stream gone")
 
@@ -339,36 +337,6 @@ async def test_a_key_that_holds_something_else_is_reported_and_kept(server: Redi
             assert b"something else" in [
                 client.get(each) for each in client.keys("*before*") if client.type(each) == b"string"
             ]
-
-
-async def test_a_stream_of_the_release_before_is_adopted(server: RedisServer) -> None:
-    for revision, line in enumerate(FORMER_ENTRIES[:3], start=1):
-        append_otherwise(server, line, revision)
-    async with journal_of(server) as one, journal_of(server) as other:
-        assert toys(await one.open()).revision == 3
-        await one.append(stock_entry(4, "item-4"))
-        append_otherwise(server, FORMER_ENTRIES[4], 5)  # a replica of the release before, in a rolling upgrade
-        await other.open()
-        await other.append(stock_entry(6, "item-6"))
-        await one.catch_up()
-        assert one._followed.states == other._followed.states
-        assert (toys(one._followed.states).revision, one.problems, other.problems) == (6, [], [])
-
-
-async def test_a_snapshot_of_the_release_before_is_adopted(server: RedisServer) -> None:
-    with server.client as client:
-        client.hset(SNAPSHOT, mapping={"id": "5-0", "states": FORMER_STATES})
-        client.hset(REVISIONS, "toys", 6)
-    async with journal_of(server) as one:
-        assert toys(await one.open()).revision == 6
-        await one.append(stock_entry(7, "item-7"))
-        older = copied(server)
-        await one.append(stock_entry(8, "item-8"))
-        put_back(server, older)
-        await one.catch_up()
-        assert (toys(one._followed.states).revision, one.problems) == (8, [])
-        async with journal_of(server) as late:
-            assert toys(await late.open()).revision == 8
 
 
 async def test_a_fail_over_to_a_server_that_lags_loses_no_change(tmp_path_factory: pytest.TempPathFactory) -> None:

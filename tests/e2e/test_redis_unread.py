@@ -32,7 +32,7 @@ from tests.e2e.journals import (
 )
 from tests.redis_servers import RedisServer
 from tests.unit.versions.entries import stock_entry
-from tests.unit.versions.other_releases import FORMER_STATES, next_entry, next_states
+from tests.unit.versions.other_releases import next_entry, next_states
 
 PATIENCE_S = 30.0
 JUNK: dict[str, dict[bytes, bytes]] = {
@@ -128,45 +128,6 @@ async def test_a_flood_is_counted_and_most_of_it_not_named(
             client.xtrim(STREAM, maxlen=1)
         await one.catch_up()
         assert one.num_unread == 2_500 - MAX_TRACKED
-
-
-async def upgraded(server: RedisServer, journal: RedisJournal) -> None:
-    """Entries 3 and 5 are of the next release, which has other replicas already."""
-    await stock(journal, 1, 2)
-    append_otherwise(server, next_entry(3), 3)
-    append_otherwise(server, encode_entry(stock_entry(4, "item-4")), 4)
-    append_otherwise(server, encode_entry(stock_entry(5, "next")).replace(b'"format":1', b'"format":2'), 5)
-
-
-async def test_entries_of_the_next_release_are_kept_for_it_and_later_changes_go_on(server: RedisServer) -> None:
-    """A rolling upgrade: replicas of both releases run, and both are asked to change the domain."""
-    async with journal_of(server, 2) as one:
-        await upgraded(server, one)
-        await one.catch_up()
-        assert served(one) == items(1, 2, 4)
-        assert toys(one._followed.states).revision == 5
-        (problem,) = one.problems
-        assert "has 2 entries that cannot be read" in problem
-        assert "changes of toys among them" in problem
-        assert "its format is 2, and this release reads formats up to 1" in problem
-        await stock(one, 6, 8)
-        await one.catch_up()
-        assert served(one) == items(1, 2, 4, 6, 7, 8)
-        with server.client as client:
-            stored = [fields[b"entry"] for _, fields in client.xrange(STREAM)]
-            assert client.exists(SNAPSHOT) == 0
-        assert len(stored) == 8
-        assert next_entry(3) in stored
-
-
-async def test_a_replica_that_is_downgraded_goes_on_with_what_it_can_read(server: RedisServer) -> None:
-    async with journal_of(server) as before:
-        await upgraded(server, before)
-    async with journal_of(server) as one:
-        await one.open()
-        assert (served(one), one.num_unread, one.is_broken) == (items(1, 2, 4), 2, False)
-        await stock(one, 6, 6)
-        assert served(one) == items(1, 2, 4, 6)
 
 
 async def test_entries_of_the_next_release_are_not_lost_when_redis_goes_back_in_time(server: RedisServer) -> None:
@@ -322,17 +283,3 @@ async def test_a_lower_revision_in_redis_does_not_stop_changes(server: RedisServ
             revision = toys(one._followed.states).revision + 1
             await stock(one, revision, revision)
         assert served(one) == items(1, 2, 3, 4, 5, 6)
-
-
-async def test_the_states_of_the_release_before_and_its_format_are_read(server: RedisServer) -> None:
-    with server.client as client:
-        client.hset(SNAPSHOT, mapping={"id": "5-0", "states": FORMER_STATES})
-        client.hset(REVISIONS, "toys", 6)
-    async with journal_of(server, 1) as one:
-        await one.open()
-        await stock(one, 7, 7)
-        await one.catch_up()
-        with server.client as client:
-            assert client.hget(SNAPSHOT, "format") == b"1"
-        async with journal_of(server) as late:
-            assert toys(await late.open()).revision == 7
