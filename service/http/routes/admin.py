@@ -236,7 +236,7 @@ async def resolve_journal(request: Request, body: ResolveRequest) -> JournalBody
     """Decide which history all replicas follow, after the journal in Redis was replaced or damaged."""
     administration = service_of(request).administration
     await administration.resolve_journal(body.keep)
-    return _journal_body(administration)
+    return _journal_body(administration, state_of(request.app).private_paths.hide)
 
 
 @router.post("/drain")
