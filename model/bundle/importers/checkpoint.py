@@ -9,6 +9,7 @@ from pickle import UnpicklingError
 
 import torch
 
+from model.bundle.importers.archives import check_archive, check_tensors_fit
 from model.bundle.importers.tensor_names import (
     SHARED_ALIASES,
     require_same,
@@ -30,6 +31,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
 
     Raises UnsafeFileError for a pickle with anything else, BundleError for a file that is not a state dict.
     """
+    check_archive(path)
     try:
         with warnings.catch_warnings():
             # An unusual pickle protocol is not a problem: what cannot be read raises.
@@ -42,7 +44,9 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     except Exception as error:  # the library can raise anything for other files
         raise BundleError(f"{path.name} is not a checkpoint that torch can read: {_first_line(error)}") from error
-    tensors = without_wrappers(state_dict_in(content, path.name), path.name)
+    found = state_dict_in(content, path.name)
+    check_tensors_fit(found, path.name)
+    tensors = without_wrappers(found, path.name)
     check_finite(tensors, path.name)
     return tensors
 
