@@ -38,6 +38,7 @@ from feature_cache.encoding.encode import Destination, EncodingOptions, encode_b
 from feature_cache.encoding.journal import EncodedBatch
 from feature_cache.encoding.onnx_export import export_onnx
 from feature_cache.encoding.opening import OnnxSource, TorchSource
+from feature_cache.encoding.pictures import FORMATS
 from feature_cache.encoding.preparation import Batch, PictureReader, prepare_batches
 from feature_cache.encoding.sources import Listing, Picture
 from feature_cache.encoding.towers import Encoder
@@ -65,7 +66,7 @@ class PlainLoop:
         rows = []
         with torch.inference_mode():
             for path in self._pictures:
-                inputs = self._processor(images=Image.open(path), return_tensors="pt")
+                inputs = self._processor(images=Image.open(path, formats=FORMATS), return_tensors="pt")
                 rows.append(self._clip.get_image_features(**inputs).pooler_output[0].numpy())
         return time.perf_counter() - started, np.stack(rows)
 

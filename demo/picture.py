@@ -24,6 +24,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from demo.designs import RGB
 from demo.make import Places
+from feature_cache.encoding.pictures import decode, read_file
 from model.bundle.bundle import open_bundle
 
 CUSTOMERS = {"toys": "user-30001", "garments": "user-30088"}
@@ -153,8 +154,7 @@ def _draw_row(picture: Image.Image, top: int, row: Shown, places: Places) -> Non
 
 def _draw_item(picture: Image.Image, corner: tuple[int, int], path: Path, title: str) -> None:
     left, top = corner
-    with Image.open(path) as image:
-        photo = image.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    photo = decode(read_file(path)).resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     mask = Image.new("L", (_SIDE, _SIDE))
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, _SIDE - 1, _SIDE - 1), radius=14, fill=255)
     picture.paste(photo, corner, mask)

@@ -13,6 +13,7 @@ from demo.datasets import Shop
 from demo.designs import Design
 from demo.drawing import Pose, draw
 from demo.progress import progress_bar
+from feature_cache.encoding.pictures import decode, read_file
 from model.bundle.features import ItemFeatures
 
 _QUALITY = 85
@@ -39,8 +40,5 @@ def draw_catalog(shop: Shop, folder: Path, seed: int) -> None:
 
 def embed_catalog(shop: Shop, folder: Path, clip: TinyClip) -> ItemFeatures:
     """The embeddings of all items' pictures, read from their files."""
-    pictures = []
-    for item in shop.items:
-        with Image.open(folder / shop.image(item)) as picture:
-            pictures.append(picture.convert("RGB"))
+    pictures = [decode(read_file(folder / shop.image(item))) for item in shop.items]
     return ItemFeatures(tuple(item.item_id for item in shop.items), clip.embed_pictures(pictures))

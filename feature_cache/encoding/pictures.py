@@ -13,6 +13,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from feature_cache.encoding.sources import PictureError
 
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+"""Raster formats only: others of Pillow's would start Ghostscript (EPS) or are hardly ever tested."""
 MAX_BYTES = 64 << 20  # of a file
 MAX_PIXELS = 100_000_000  # of a decoded picture
 MAX_ASPECT = 100  # the shorter edge is scaled to the encoder's, so a thin picture would grow without bound
@@ -47,13 +49,13 @@ def decode(content: bytes) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about unusual metadata; real faults are raised below
         try:
-            image = Image.open(BytesIO(content))
+            image = Image.open(BytesIO(content), formats=FORMATS)
             _check_size(image.width, image.height)
             image.load()
         except PictureError:
             raise
         except UnidentifiedImageError:
-            raise PictureError("the file is not a picture of a known format") from None
+            raise PictureError(f"the file is not a picture in one of the formats {', '.join(FORMATS)}") from None
         except Image.DecompressionBombError:
             raise PictureError(f"it has more than {MAX_PIXELS // 1_000_000} megapixels") from None
         except Exception as error:  # decoders raise exceptions of all kinds

@@ -64,6 +64,14 @@ def encode(
             show_default="vip5/pictures in the user's cache",
         ),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A host of your own network, or host:port, that pictures may come from; private addresses and ports"
+            " other than 80 and 443 are refused otherwise. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
@@ -93,6 +101,7 @@ def encode(
     """
     if images is None and catalog is None:
         raise UsageError("give --images, --catalog or both")
+    from feature_cache.encoding.addresses import AllowedHosts
     from feature_cache.encoding.downloads import Downloads
     from feature_cache.encoding.encode import Destination, EncodingOptions, encode_catalog, encode_here
     from feature_cache.encoding.preparation import PictureReader
@@ -100,12 +109,13 @@ def encode(
 
     source = _source(model, onnx, encoder, image_size, device, num_threads)
     listing = _listing(images, catalog)
+    pictures = Downloads(downloads or _cache(), allowed_hosts=AllowedHosts.parse(allow_host or []))
     root = images if images is not None else (catalog or Path()).parent
     destination = Destination(out, report or out.with_suffix(".report.jsonl"), write_feature_pieces)
     with progress_bar() as progress:
         progress("loading the encoder", 0, None)
         loaded = source.load()
-        reader = PictureReader(root.resolve(), Downloads(downloads or _cache()), loaded.preprocessing)
+        reader = PictureReader(root.resolve(), pictures, loaded.preprocessing)
         if ray:
             from feature_cache.encoding.on_ray import encode_on_ray
 

@@ -43,7 +43,7 @@ def test_the_readmes_requests_have_the_readmes_answers(tmp_path: Path) -> None:
 
 
 def test_the_picture_shows_what_the_demonstration_answers() -> None:
-    with Image.open(PICTURE) as picture:
+    with Image.open(PICTURE, formats=["PNG"]) as picture:
         shown = json.loads(picture.info["answers"])
     rows = ask(Places(DEMONSTRATION))
     assert shown == json.loads(json.dumps([asdict(row) for row in rows]))

@@ -94,7 +94,7 @@ def test_the_encode_command_s_encoder_gives_the_shipped_embeddings() -> None:
     shipped = load_features(path)
     pixels = []
     for item in shipped.item_ids[:8]:
-        with Image.open(PLACES.pictures / "toys" / f"{item}.webp") as picture:
+        with Image.open(PLACES.pictures / "toys" / f"{item}.webp", formats=["WEBP"]) as picture:
             pixels.append(encoder.preprocessing.pixels(picture.convert("RGB")))
     np.testing.assert_allclose(encoder.tower.embed(np.stack(pixels)), shipped.features[:8], atol=0.05)
 
@@ -117,7 +117,7 @@ def test_the_shipped_catalogs_are_those_that_the_code_draws() -> None:
         assert catalog.titles == tuple(item.title for item in shop.items)
         for image in catalog.images:
             assert image is not None
-            with Image.open(PLACES.pictures / image) as picture:
+            with Image.open(PLACES.pictures / image, formats=["WEBP"]) as picture:
                 assert picture.size == (128, 128)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import struct
 import zlib
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from feature_cache.encoding.pictures import decode, read_file
 from feature_cache.encoding.sources import PictureError
 from feature_cache.encoding.towers import Encoder
 from tests.clips import IMAGE_SIZE, picture
+from tests.conftest import ROOT
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -246,3 +248,30 @@ def test_files_that_are_missing_folders_or_too_large_are_refused(
     (tmp_path / "large.png").write_bytes(b"x" * ((1 << 20) + 1))
     with pytest.raises(PictureError, match="larger than 1 MiB"):
         read_file(tmp_path / "large.png")
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "PCX", "TGA", "SGI", "ICO", "DDS", "JPEG2000"])
+def test_formats_that_are_not_named_are_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", None)  # starting it would fail
+    with pytest.raises(PictureError, match="is not a picture in one of the formats PNG, JPEG"):
+        decode(saved(picture(1), kind))
+
+
+def calls_of_image_open() -> dict[str, list[ast.Call]]:
+    found: dict[str, list[ast.Call]] = {}
+    for folder in ("service", "model", "feature_cache", "demo", "deploy", "benchmarks", "tests"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                is_open = isinstance(node, ast.Call) and ast.unparse(node.func) in {"Image.open", "PIL.Image.open"}
+                if is_open:
+                    found.setdefault(str(path.relative_to(ROOT)), []).append(cast("ast.Call", node))
+    return found
+
+
+def test_every_picture_is_opened_in_one_place_and_everywhere_with_named_formats() -> None:
+    calls = calls_of_image_open()
+    shipped = {path for path in calls if not path.startswith(("tests/", "benchmarks/"))}
+    assert shipped == {"feature_cache/encoding/pictures.py"}
+    for path, each in calls.items():
+        for call in each:
+            assert "formats" in {keyword.arg for keyword in call.keywords}, f"{path}:{call.lineno}"

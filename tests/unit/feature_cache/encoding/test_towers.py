@@ -36,7 +36,7 @@ def images(request: pytest.FixtureRequest) -> Images:
     if request.param == "drawn":
         return [picture(seed, (40 + seed, 64 - seed)) for seed in range(5)]
     folder: Path = request.getfixturevalue("shared") / "data" / "images"
-    return [Image.open(path) for path in sorted(folder.glob("*.jpg"))[:40]]
+    return [Image.open(path, formats=["JPEG"]) for path in sorted(folder.glob("*.jpg"))[:40]]
 
 
 def embed(encoder: Encoder, images: Images) -> NDArray[np.float32]:
