@@ -1,15 +1,13 @@
 # The service with the demonstration bundle, ready to run; mount your own bundle to replace it.
 #   docker build --target cpu  --tag vip5-serve:cpu .
 #   docker build --target cuda --tag vip5-serve:cuda .
-# Base images are tagged by full version. For reproducible builds pin the digest too: look it up with
-# `docker buildx imagetools inspect python:3.11.14-slim-bookworm` and build with
-# --build-arg PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:<digest>.
-ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+# The base image is pinned by digest; `make digests` looks it up again. Packages are installed by hash.
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 
-# Wheels of the packages in requirements.lock and of torch's dependencies.
+# Wheels of the packages in the lock files.
 FROM ${PYTHON_IMAGE} AS sources
 WORKDIR /build
-COPY requirements.lock pyproject.toml README.md LICENSE ./
+COPY requirements.lock requirements-torch.lock requirements-cuda.lock requirements-onnx-gpu.lock pyproject.toml README.md LICENSE ./
 COPY service ./service
 COPY model ./model
 COPY feature_cache ./feature_cache
@@ -17,19 +15,18 @@ COPY quiet_libraries ./quiet_libraries
 
 FROM sources AS wheels-cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip wheel --no-cache-dir --wheel-dir /wheels --extra-index-url "${TORCH_INDEX}" --requirement requirements.lock \
-    && cp requirements.lock /wheels/requirements.lock
+RUN pip wheel --no-cache-dir --no-deps --require-hashes --wheel-dir /wheels --extra-index-url "${TORCH_INDEX}" \
+        --requirement requirements.lock --requirement requirements-torch.lock
 RUN pip install --no-cache-dir --no-index /wheels/setuptools-*.whl \
     && pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 
-# PyPI's torch for Linux includes CUDA; onnxruntime-gpu replaces onnxruntime.
+# PyPI's torch for Linux needs CUDA's libraries; onnxruntime-gpu replaces onnxruntime.
 FROM sources AS wheels-cuda
 ARG TORCH_INDEX=https://pypi.org/simple
-ARG ONNXRUNTIME_GPU=1.31.1
-RUN mkdir /wheels \
-    && sed "s/^onnxruntime==.*/onnxruntime-gpu==${ONNXRUNTIME_GPU}/" requirements.lock > /wheels/requirements.lock \
-    && pip wheel --no-cache-dir --wheel-dir /wheels --extra-index-url "${TORCH_INDEX}" \
-        --requirement /wheels/requirements.lock
+RUN sed '/^onnxruntime==/,/[^\\]$/d' requirements.lock > served.lock \
+    && pip wheel --no-cache-dir --no-deps --require-hashes --wheel-dir /wheels --extra-index-url "${TORCH_INDEX}" \
+        --requirement served.lock --requirement requirements-torch.lock \
+        --requirement requirements-cuda.lock --requirement requirements-onnx-gpu.lock
 RUN pip install --no-cache-dir --no-index /wheels/setuptools-*.whl \
     && pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 
@@ -59,13 +56,11 @@ ENV VIP5_DEVICE=cuda \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN --mount=type=bind,from=wheels-cuda,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index --find-links /wheels --requirement /wheels/requirements.lock \
-    && pip install --no-cache-dir --no-index --no-deps /wheels/vip5_serve-*.whl
+    pip install --no-cache-dir --no-index --no-deps /wheels/*.whl
 USER 10001:10001
 
 # The last stage is the default target.
 FROM runtime AS cpu
 RUN --mount=type=bind,from=wheels-cpu,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index --find-links /wheels --requirement /wheels/requirements.lock \
-    && pip install --no-cache-dir --no-index --no-deps /wheels/vip5_serve-*.whl
+    pip install --no-cache-dir --no-index --no-deps /wheels/*.whl
 USER 10001:10001

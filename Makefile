@@ -6,17 +6,25 @@ INSTALLED := $(VENV)/.installed
 BUNDLE := demo/bundle
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test servers lint format bench lock audit
+.PHONY: help install run demo test servers lint format bench fuzz lock hashes torch digests audit sbom
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## install the pinned versions into .venv
 
-$(INSTALLED): requirements.lock requirements-dev.lock pyproject.toml
+# Everything is installed by hash. Which build of torch comes depends on the package index, so that its lock file lists the
+# hashes of all builds; only those for CUDA need NVIDIA's libraries.
+LOCKS := requirements-torch.lock requirements-cuda.lock requirements-dev.lock
+BY_HASH = $(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement
+NEEDS_CUDA = $(BIN)/python -c 'import sys, importlib.metadata as m; sys.exit(not any(r.startswith(("nvidia", "cuda")) for r in m.requires("torch")))'
+
+$(INSTALLED): $(LOCKS) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vip5-serve requires Python 3.11 or newer; choose one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements-dev.lock
+	$(BY_HASH) requirements-torch.lock
+	@if $(NEEDS_CUDA); then $(BY_HASH) requirements-cuda.lock; fi
+	$(BY_HASH) requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -53,10 +61,12 @@ format: $(INSTALLED) ## fix style and format the code
 bench: $(INSTALLED) ## compare the engines with transformers' generate
 	$(BIN)/python -m benchmarks.cpu_engine
 
-# Pins the newest versions that pyproject.toml allows, except for torch, whose newer builds add gigabytes. torch's
-# platform-specific dependencies are not pinned here, because torch pins them.
+fuzz: $(INSTALLED) ## read damaged files and send random bodies; takes hours
+	$(BIN)/python -m tests.fuzz
+
+# Pins the newest versions that pyproject.toml allows, except for torch, whose newer builds add gigabytes.
 TORCH ?= 2.13.0
-FREEZE = pip freeze --all --exclude vip5-serve | sed -E -e 's/\+[a-z0-9.]+$$//' -e '/^(pip|nvidia-.*|cuda-.*|triton)==/d'
+FREEZE = pip freeze --all --exclude vip5-serve | sed -E '/^(pip|torch|nvidia-.*|cuda-.*|triton)==/d'
 
 lock: ## update the pinned versions
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
@@ -66,10 +76,43 @@ lock: ## update the pinned versions
 	$(VENV)-lock/bin/python -m pip install --quiet .[dev]
 	$(VENV)-lock/bin/python -m $(FREEZE) > requirements-dev.lock
 	rm -rf $(VENV)-lock build
+	$(MAKE) hashes
+
+# Adds the hashes of all files of each pinned version, for every platform. A line without a hash may be added by hand before.
+UV ?= 0.13.9
+COMPILE = SSL_CERT_FILE=$${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} $(VENV)-uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+$(VENV)-uv/bin/uv:
+	$(PYTHON) -m venv $(VENV)-uv && $(VENV)-uv/bin/python -m pip install --quiet uv==$(UV)
+
+hashes: $(VENV)-uv/bin/uv ## write the hashes of the pinned versions into the lock files
+	for lock in requirements requirements-dev; do $(COMPILE) --no-deps $$lock.lock --output-file $$lock.lock || exit 1; done
+
+# PyPI's builds, PyTorch's builds for CPUs, and NVIDIA's libraries that the former need. Both indexes must be reachable.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+ONNXRUNTIME_GPU ?= 1.31.1
+torch: $(VENV)-uv/bin/uv ## write the lock files of torch, CUDA and ONNX Runtime for GPUs
+	set -e; all=$$(echo torch==$(TORCH) | $(COMPILE) -); \
+	cpu=$$(echo torch==$(TORCH)+cpu | $(COMPILE) --no-deps --default-index $(TORCH_INDEX) -); \
+	echo "$$all" | awk '/^[a-z]/ {kept = /^(nvidia-|cuda-|triton==)/} kept' > requirements-cuda.lock; \
+	{ echo "$$all" | awk '/^[a-z]/ {kept = /^torch==/} kept'; echo "$$cpu"; } | grep -oE 'sha256:[0-9a-f]{64}' | sort -u \
+		| awk 'BEGIN {printf "torch==$(TORCH)"} {printf " \\\n    --hash=%s", $$0} END {print ""}' > requirements-torch.lock; \
+	echo onnxruntime-gpu==$(ONNXRUNTIME_GPU) | $(COMPILE) --no-deps - > requirements-onnx-gpu.lock
+
+IMAGES = Dockerfile docker-compose.yml
+digests: ## look up the digests of the pinned images; needs docker
+	@for image in $$(grep -ohE '[a-z/]+:v?[0-9][a-z0-9.-]+@sha256:[0-9a-f]{64}' $(IMAGES) | sort -u); do \
+		tag=$${image%@*}; digest=$$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' $$tag) || exit 1; \
+		sed -i "s|$$image|$$tag@$$digest|" $(IMAGES); echo "$$tag@$$digest"; done
 
 # Not part of `lint` or `test`, because it queries a database on the network. Run it nightly and before each release.
 AUDIT ?= 2.10.1
 audit: ## check the pinned versions for known vulnerabilities
 	test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/python -m pip install --quiet pip-audit==$(AUDIT); }
-	$(VENV)-audit/bin/pip-audit --disable-pip --no-deps --requirement requirements.lock
-	$(VENV)-audit/bin/pip-audit --disable-pip --no-deps --requirement requirements-dev.lock
+	for lock in requirements.lock requirements-dev.lock requirements-torch.lock requirements-cuda.lock requirements-onnx-gpu.lock; do \
+		$(VENV)-audit/bin/pip-audit --disable-pip --no-deps --requirement $$lock || exit 1; done
+
+SBOM ?= 7.5.0
+sbom: ## write sbom.json, a CycloneDX document of what the service is made of
+	test -x $(VENV)-sbom/bin/cyclonedx-py || { $(PYTHON) -m venv $(VENV)-sbom && $(VENV)-sbom/bin/python -m pip install --quiet cyclonedx-bom==$(SBOM); }
+	cat requirements.lock requirements-torch.lock | $(VENV)-sbom/bin/cyclonedx-py requirements --pyproject pyproject.toml \
+		--output-reproducible --validate --output-format JSON --output-file sbom.json -

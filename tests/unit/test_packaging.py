@@ -31,7 +31,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
 }
 """Of modules that are not called as their distributions are."""
-BROUGHT_ALONG = {"starlette": "fastapi", "pandas": "RecTools", "pytorch_lightning": "RecTools"}
+BROUGHT_ALONG = {"pandas": "RecTools", "pytorch_lightning": "RecTools"}
 """Modules that belong to a dependency of another one, whose own types they are."""
 
 
@@ -66,7 +66,7 @@ def test_everything_that_is_imported_is_required() -> None:
 def test_everything_that_is_required_to_run_is_imported() -> None:
     used = {name for path in MODULES for name in imported(path)}
 
-    assert distributions(METADATA["dependencies"]) <= used | {"uvicorn", "redis"}
+    assert distributions(METADATA["dependencies"]) <= used | {"uvicorn", "redis", "h11"}
 
 
 @pytest.mark.parametrize(("name", "extra"), EXTRA_OF_MODULE.items())

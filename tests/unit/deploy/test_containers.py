@@ -46,7 +46,7 @@ OTHERS = {
     "PROMETHEUS_URL",
     "LOAD_API_KEY",
 }
-FULL_VERSION = re.compile(r"[a-z/]+:v?\d+\.\d+\.\d+(-[a-z]+)*")
+FULL_VERSION = re.compile(r"[a-z/]+:v?\d+\.\d+\.\d+(-[a-z]+)*@sha256:[0-9a-f]{64}")
 COMPOSE_FILES = [COMPOSE, *(file for file in OVERRIDES if "services" in yaml.safe_load(file.read_text()))]
 
 
@@ -127,11 +127,42 @@ def test_every_variable_of_the_images_is_one_that_something_reads() -> None:
 # Versions
 
 
+LOCKS = ("", "-dev", "-torch", "-cuda", "-onnx-gpu")
+_HASHES = r"(?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+"
+PIN = re.compile(rf"([A-Za-z0-9._-]+)==([A-Za-z0-9.!]+)(?: ; [^\\]+)? \\{_HASHES}\n")
+
+
 def pins(file: str) -> dict[str, str]:
-    lines = (ROOT / file).read_text().splitlines()
-    for line in lines:
-        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line), f"{file} does not pin {line!r} exactly"
-    return dict(line.split("==") for line in lines)
+    text = (ROOT / file).read_text()
+    assert PIN.sub("", text) == "", f"{file} has a line that is not pinned exactly, with hashes"
+    return {found[1]: found[2] for found in PIN.finditer(text)}
+
+
+def test_every_lock_file_has_hashes_and_the_torch_of_the_makefile() -> None:
+    for lock in LOCKS:
+        assert pins(f"requirements{lock}.lock")
+    (version,) = re.findall(r"^TORCH \?= (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert pins("requirements-torch.lock") == {"torch": version}
+    assert "torch" not in pins("requirements.lock") | pins("requirements-dev.lock")
+
+
+def test_a_range_of_a_lock_file_can_be_left_out_as_the_dockerfile_does() -> None:
+    """`sed` takes the line of onnxruntime and its hashes, and no other."""
+    (expression,) = re.findall(r"sed '([^']+)' requirements\.lock", (ROOT / "Dockerfile").read_text())
+    command = ["sed", expression, str(ROOT / "requirements.lock")]
+    kept = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = {each[1] for each in PIN.finditer(kept)}
+    assert PIN.sub("", kept) == ""
+    assert found == pins("requirements.lock").keys() - {"onnxruntime"}
+
+
+def test_what_is_installed_is_what_the_lock_files_say_by_hash() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    recipe = makefile[makefile.index("$(INSTALLED):") : makefile.index("touch $@")]
+    assert "BY_HASH = $(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement" in makefile
+    installs = re.findall(r"(\$\(BY_HASH\)|pip install) (.*)", recipe)
+    assert [how for how, _ in installs] == ["$(BY_HASH)"] * 3 + ["pip install"]
+    assert installs[-1][1] == "--quiet --no-deps --no-build-isolation --editable ."
 
 
 def test_every_version_is_pinned_and_those_of_the_service_are_those_of_the_tests() -> None:
@@ -148,13 +179,13 @@ def test_the_dockerfile_pins_all_that_it_names() -> None:
             stages = {"${PYTHON_IMAGE}", "sources", "runtime"}
             assert each.value.partition(" AS ")[0] in stages
         for wheel in re.findall(r"pip (?:wheel|install)[^&]*", each.value if each.name == "RUN" else ""):
-            assert re.search(r"--requirement \S*requirements\.lock|--no-index|--no-deps", wheel), wheel
+            assert re.search(r"--no-deps --require-hashes|--no-index|--no-build-isolation", wheel), wheel
 
 
 def test_the_gpus_runtime_is_one_that_the_project_admits() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     (admitted,) = re.findall(r'^onnx-gpu = \["(.*)"\]', project, re.MULTILINE)
-    version = next(each.value for each in dockerfile() if each.value.startswith("ONNXRUNTIME_GPU=")).partition("=")[2]
+    version = pins("requirements-onnx-gpu.lock")["onnxruntime-gpu"]
 
     assert Requirement(admitted).specifier.contains(version)
     assert "onnxruntime" in pins("requirements.lock"), "or else there is nothing that it could take the place of"

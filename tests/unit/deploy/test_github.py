@@ -53,6 +53,14 @@ def test_workflows_may_only_read() -> None:
     assert [_workflow(path.stem)["permissions"] for path in WORKFLOWS] == [{"contents": "read"}] * len(WORKFLOWS)
 
 
-def _workflow(name: str) -> dict[str, Any]:
-    workflow: dict[str, Any] = yaml.safe_load((FOLDER / "workflows" / f"{name}.yml").read_text(encoding="utf-8"))
+def test_every_night_the_pinned_versions_are_audited_and_listed() -> None:
+    workflow = _workflow("audit")
+    (job,) = workflow["jobs"].values()
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands == ["make audit", "make sbom"]
+    assert workflow[True]["schedule"], "YAML reads `on` as true"
+
+
+def _workflow(name: str) -> dict[Any, Any]:
+    workflow: dict[Any, Any] = yaml.safe_load((FOLDER / "workflows" / f"{name}.yml").read_text(encoding="utf-8"))
     return workflow
