@@ -61,7 +61,7 @@ format: $(INSTALLED) ## fix style and format the code
 bench: $(INSTALLED) ## compare the engines with transformers' generate
 	$(BIN)/python -m benchmarks.cpu_engine
 
-fuzz: $(INSTALLED) ## read damaged files and send random bodies; takes hours
+fuzz: $(INSTALLED) ## read damaged files of every kind; takes hours
 	$(BIN)/python -m tests.fuzz
 
 # Pins the newest versions that pyproject.toml allows, except for torch, whose newer builds add gigabytes.

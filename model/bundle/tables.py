@@ -47,8 +47,8 @@ def read_source(path: Path) -> pa.Table:
 def read_parquet(path: Path, where: str) -> pa.Table:
     """Read a Parquet file; raises CatalogError, naming `where`, for any other file."""
     try:
-        return pq.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
+        return _validated(pq.ParquetFile(path).read())
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CatalogError(f"{where} is not a readable Parquet file: {error}") from error
 
 
@@ -72,10 +72,10 @@ def parse_bundled_parquet(content: Content, where: str) -> pa.Table:
         _check_unpacked(where, _declared_bytes(file.metadata))
         leaves = [file.schema.column(place) for place in range(len(file.schema))]
         texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-        packed = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts).read()
+        packed = _validated(pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts).read())
         _check_unpacked(where, sum(_unpacked_bytes(column) for column in packed.columns))
-        return packed.cast(file.schema_arrow)
-    except (pa.ArrowException, OSError) as error:
+        return _validated(packed.cast(file.schema_arrow))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CatalogError(f"{where} is not a readable Parquet file: {error}") from error
 
 
@@ -96,6 +96,16 @@ def matching_rows(table: pa.Table, columns: Sequence[str], text: str, offset: in
         is_match |= np.asarray(pc.match_substring(texts, pattern, ignore_case=True))
     rows = np.flatnonzero(is_match)
     return rows[offset : offset + limit].tolist(), len(rows)
+
+
+def _validated(table: pa.Table) -> pa.Table:
+    """The table, whose places in dictionaries and texts Arrow does not check when it reads them.
+
+    Raises ArrowInvalid, and UnicodeDecodeError for a column's name that is not UTF-8.
+    """
+    table.validate(full=True)
+    assert len(table.column_names) == table.num_columns
+    return table
 
 
 def _check_unpacked(where: str, num_bytes: int) -> None:
@@ -131,8 +141,8 @@ def _read_json_lines(path: Path) -> pa.Table:
         # Arrow reads strings that look like dates as timestamps; keep them as strings.
         texts = [(field.name, _with_texts_for_times(field.type)) for field in table.schema]
         dated = [(name, kind) for name, kind in texts if kind != table.schema.field(name).type]
-        return _parse_json(path, pa.schema(dated)).select(table.column_names) if dated else table
-    except (pa.ArrowException, OSError) as error:
+        return _parse_json(path, pa.schema(dated)).select(table.column_names) if dated else _validated(table)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CatalogError(f"{path.name} is not readable JSON lines: {error}; correct the file") from error
 
 

@@ -130,6 +130,8 @@ def put(
     encoder: Encoder = None,
 ) -> None:
     """Add or replace the embedding of one item; services use it within their refresh time."""
+    from tokenize import TokenError
+
     import numpy as np
 
     from feature_cache.errors import FeatureValueError
@@ -138,7 +140,7 @@ def put(
     target = target_of(domain, bundle, encoder)
     try:
         row = np.load(features, allow_pickle=False).astype(np.float32).reshape(1, -1)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError) as error:  # headers are Python
         raise FeatureValueError(f"{features} is not a .npy file of numbers that can be read: {error}") from error
 
     async def work(link: Link) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import logging
 import os
 import resource
 import sys
@@ -21,7 +22,7 @@ import warnings
 from pathlib import Path
 from random import Random
 
-from tests.fuzz.targets import ADMITTED, TARGETS
+from tests.fuzz.targets import TARGETS, admitted
 
 MAX_SECONDS = 2.0
 """Of the process's own time: other processes may hold the machine."""
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, required=True)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    logging.disable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory() as folder:
         outcome = run(options.kind, options.seed, range(options.first, options.first + options.count), Path(folder))
@@ -46,6 +48,7 @@ def main() -> int:
 
 def run(kind: str, seed: int, numbers: range, folder: Path) -> dict[str, object]:
     target = TARGETS[kind](folder)
+    refusals = admitted()
     counts = {"read": 0, "refused": 0}
     failures: list[str] = []
     hangs: list[int] = []
@@ -56,9 +59,11 @@ def run(kind: str, seed: int, numbers: range, folder: Path) -> dict[str, object]
         try:
             target(Random(f"{kind} {seed} {number}"))
             counts["read"] += 1
-        except ADMITTED:
+        except refusals:
             counts["refused"] += 1
-        except Exception:  # noqa: BLE001 - what is looked for
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - what is looked for; a panic of Rust is no Exception
             failures.append(f"{kind} {seed} {number}: {traceback.format_exc()}")
             sys.stderr.write(failures[-1])
         seconds = time.process_time() - before

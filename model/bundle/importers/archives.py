@@ -70,7 +70,7 @@ def _pickles(path: Path) -> Iterator[bytes]:
                             f"{MAX_PICKLE_BYTES}; save only the model's state_dict()"
                         )
                     yield archive.read(record)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError, EOFError) as error:
         raise BundleError(f"{path.name} is not an archive that can be read ({error}); save it again") from error
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +128,7 @@ def _read(path: Path, place: str) -> NDArray[np.floating] | Rejected:
     """One embedding, [D]."""
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError):  # numpy parses headers as Python
         return Rejected(place, "the file is not a readable array")
     is_vector = isinstance(array, np.ndarray) and array.ndim > 0 and array.size == array.shape[-1] > 0
     if not is_vector or array.dtype.kind != "f":

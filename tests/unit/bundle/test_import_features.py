@@ -222,3 +222,11 @@ def test_a_file_of_features_that_breaks_a_rule_is_refused(
         (tmp_path / "all.ids.txt").write_text(ids)
     with refused("invalid_bundle", message):
         read_features(tmp_path / "all.safetensors", CATALOG)
+
+
+@pytest.mark.parametrize("header", [b"{'descr': '<f4', (", b"{'descr': '<f4\x00'}", b"['", b"{'shape': (1 << 60,)"])
+def test_an_array_whose_header_is_no_python_is_refused(folder: Path, header: bytes) -> None:
+    """numpy parses headers as Python, and raises what Python's parser raises."""
+    (folder / "item-3.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with refused("invalid_bundle", "item-3.npy"):
+        read_features(folder, tiny_catalog(3))

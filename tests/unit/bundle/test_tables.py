@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from model.bundle.catalog import Catalog
-from model.bundle.tables import read_source
+from model.bundle.tables import read_bundled_parquet, read_source
+from model.errors import CatalogError
 from tests.unit.bundle.refusals import refused
 
 ROWS = [
@@ -71,3 +72,27 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, conten
     (tmp_path / name).write_bytes(content)
     with refused("invalid_catalog", message):
         read_source(tmp_path / name)
+
+
+def test_a_name_of_a_column_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_bytes(b'{"item_id": "a", "\xff": "1"}\n')
+    with refused("invalid_catalog", "items.jsonl is not readable JSON lines"):
+        read_source(path)
+
+
+def test_every_changed_byte_of_a_parquet_files_pages_gives_a_table_or_a_refusal(tmp_path: Path) -> None:
+    """Among them are places outside a dictionary, which Arrow does not check when it reads them."""
+    path = tmp_path / "catalog.parquet"
+    pq.write_table(pa.table({"item_id": ["a", "b", "c", "a"]}), path, compression="none", store_schema=False)
+    content = path.read_bytes()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    outcomes = set()
+    for place in range(4, footer):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x7F]) + content[place + 1 :])
+        try:
+            read_bundled_parquet(path, "catalog.parquet").to_pylist()
+            outcomes.add("read")
+        except CatalogError as error:
+            outcomes.add("out of bounds" if "bounds" in str(error) else "refused")
+    assert outcomes == {"read", "refused", "out of bounds"}
