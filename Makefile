@@ -14,15 +14,15 @@ help: ## list the targets
 install: $(INSTALLED) ## install the pinned versions into .venv
 
 # Everything is installed by hash. Which build of torch comes depends on the package index, so that its lock file lists the
-# hashes of all builds; only those for CUDA need NVIDIA's libraries.
-LOCKS := requirements-torch.lock requirements-cuda.lock requirements-dev.lock
+# hashes of all builds. That for CPUs comes first, if an index has it; pip alone would prefer PyPI's. Only those for CUDA need NVIDIA's libraries.
+LOCKS := requirements-torch-cpu.lock requirements-torch.lock requirements-cuda.lock requirements-dev.lock
 BY_HASH = $(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement
 NEEDS_CUDA = $(BIN)/python -c 'import sys, importlib.metadata as m; sys.exit(not any(r.startswith(("nvidia", "cuda")) for r in m.requires("torch")))'
 
 $(INSTALLED): $(LOCKS) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "vip5-serve requires Python 3.11 or newer; choose one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BY_HASH) requirements-torch.lock
+	$(BY_HASH) requirements-torch-cpu.lock 2>/dev/null || $(BY_HASH) requirements-torch.lock
 	@if $(NEEDS_CUDA); then $(BY_HASH) requirements-cuda.lock; fi
 	$(BY_HASH) requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
@@ -96,6 +96,7 @@ torch: $(VENV)-uv/bin/uv ## write the lock files of torch, CUDA and ONNX Runtime
 	echo "$$all" | awk '/^[a-z]/ {kept = /^(nvidia-|cuda-|triton==)/} kept' > requirements-cuda.lock; \
 	{ echo "$$all" | awk '/^[a-z]/ {kept = /^torch==/} kept'; echo "$$cpu"; } | grep -oE 'sha256:[0-9a-f]{64}' | sort -u \
 		| awk 'BEGIN {printf "torch==$(TORCH)"} {printf " \\\n    --hash=%s", $$0} END {print ""}' > requirements-torch.lock; \
+	echo "$$cpu" > requirements-torch-cpu.lock; \
 	echo onnxruntime-gpu==$(ONNXRUNTIME_GPU) | $(COMPILE) --no-deps - > requirements-onnx-gpu.lock
 
 IMAGES = Dockerfile docker-compose.yml

@@ -127,9 +127,9 @@ def test_every_variable_of_the_images_is_one_that_something_reads() -> None:
 # Versions
 
 
-LOCKS = ("", "-dev", "-torch", "-cuda", "-onnx-gpu")
+LOCKS = ("", "-dev", "-torch", "-torch-cpu", "-cuda", "-onnx-gpu")
 _HASHES = r"(?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+"
-PIN = re.compile(rf"([A-Za-z0-9._-]+)==([A-Za-z0-9.!]+)(?: ; [^\\]+)? \\{_HASHES}\n")
+PIN = re.compile(rf"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+]+)(?: ; [^\\]+)? \\{_HASHES}\n")
 
 
 def pins(file: str) -> dict[str, str]:
@@ -143,6 +143,7 @@ def test_every_lock_file_has_hashes_and_the_torch_of_the_makefile() -> None:
         assert pins(f"requirements{lock}.lock")
     (version,) = re.findall(r"^TORCH \?= (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert pins("requirements-torch.lock") == {"torch": version}
+    assert pins("requirements-torch-cpu.lock") == {"torch": f"{version}+cpu"}
     assert "torch" not in pins("requirements.lock") | pins("requirements-dev.lock")
 
 
@@ -160,8 +161,8 @@ def test_what_is_installed_is_what_the_lock_files_say_by_hash() -> None:
     makefile = (ROOT / "Makefile").read_text()
     recipe = makefile[makefile.index("$(INSTALLED):") : makefile.index("touch $@")]
     assert "BY_HASH = $(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement" in makefile
-    installs = re.findall(r"(\$\(BY_HASH\)|pip install) (.*)", recipe)
-    assert [how for how, _ in installs] == ["$(BY_HASH)"] * 3 + ["pip install"]
+    installs = re.findall(r"(\$\(BY_HASH\)|pip install) (requirements\S+|--\S.*)", recipe)
+    assert [how for how, _ in installs] == ["$(BY_HASH)"] * 4 + ["pip install"]
     assert installs[-1][1] == "--quiet --no-deps --no-build-isolation --editable ."
 
 
