@@ -128,7 +128,7 @@ class Journal:
         if restart:
             for name in ("run.json", "journal.jsonl", "rows.f16"):
                 (self._folder / name).unlink(missing_ok=True)
-        if not path.exists():
+        if not path.exists() or not self._has_entries():
             path.write_text(json.dumps(dict(run)), encoding="utf-8")
             return
         try:
@@ -141,6 +141,11 @@ class Journal:
                 f"{self._folder} holds an unfinished run with another {' and '.join(changed)}; finish it with its own"
                 " options, or discard it with --restart"
             )
+
+    def _has_entries(self) -> bool:
+        """Whether a batch was finished; until then, nothing is lost if another run begins here."""
+        path = self._folder / "journal.jsonl"
+        return path.exists() and any(_parse(line) is not None for line in path.read_bytes().splitlines())
 
     def _read(self) -> dict[int, _Entry]:
         """Entries whose rows match their checksum."""

@@ -76,12 +76,12 @@ class Journal:
     """Answers on disk, or only in memory without a path."""
 
     def __init__(self, path: Path | None, header: Header) -> None:
-        """Read an existing file. Raises DatasetError if it belongs to another evaluation."""
+        """Read an existing file. Raises DatasetError if it has the answers of another evaluation."""
         self._path = path
         self.answers: list[Answer] = []
         if path is None:
             return
-        if path.exists():
+        if path.exists() and not _has_no_answers(path):
             with path.open("r+b") as file:
                 file.truncate(self._read(file, header))
         else:
@@ -135,6 +135,17 @@ class Journal:
                     f"{self._path} has the answers of another evaluation: its {name} is {before.get(name)}, now it is "
                     f"{now.get(name)}; delete the file to start over, or write the result elsewhere"
                 )
+
+
+def _has_no_answers(path: Path) -> bool:
+    """Whether an evaluation ended before its first answer, of which nothing is lost if another begins here."""
+    with path.open("rb") as file:
+        header, answer = file.readline(), file.readline()
+    try:
+        msgspec.json.decode(header, type=Header)
+    except msgspec.MsgspecError:
+        return False  # another file, which is not overwritten
+    return not answer
 
 
 def _flat(header: Header) -> dict[str, object]:

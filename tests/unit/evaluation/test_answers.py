@@ -71,6 +71,14 @@ def test_answers_of_another_evaluation_are_refused_and_kept(
     assert path.read_bytes() == before
 
 
+def test_an_evaluation_that_ended_before_its_first_answer_does_not_block_another(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    Journal(path, HEADER)
+    other = msgspec.structs.replace(HEADER, bundle="another")
+    Journal(path, other).append([RANKED])
+    assert Journal(path, other).answers == [RANKED]
+
+
 @pytest.mark.parametrize("content", [b"", b"a diary", b'{"some": "json"}\n', b"\xff\n"])
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "diary.txt"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model.errors import TrainingError
+from model.errors import ExistsError, TrainingError
 from model.training.config import read_run
 from model.training.sweep import read_sweep, run_sweep
 from model.training.tuning import tune
@@ -64,8 +64,12 @@ def test_a_sweep_ends_in_one_table_and_one_plot_and_is_not_done_twice(folder: Pa
     assert (sweep.runs[0].out / "manifest.json").stat().st_mtime_ns == before
 
     (folder / "sweep.toml").write_text(SWEEP.replace("reduction_factor = 8", "reduction_factor = 2"), encoding="utf-8")
-    with pytest.raises(TrainingError, match="trained with other settings than narrow has now"):
+    with pytest.raises(ExistsError, match=r"has narrow, trained with other settings than now; .* --replace"):
         run_sweep(read_sweep(folder / "sweep.toml"), num_threads=1)
+    text = (sweep.runs[1].out / "manifest.json").stat().st_mtime_ns
+    run_sweep(read_sweep(folder / "sweep.toml"), num_threads=1, replace=True)
+    assert (sweep.runs[0].out / "manifest.json").stat().st_mtime_ns != before
+    assert (sweep.runs[1].out / "manifest.json").stat().st_mtime_ns == text
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,16 @@ def test_another_run_is_refused_unless_it_starts_anew(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run.json").read_text()) == other
 
 
+def test_a_run_that_finished_no_batch_does_not_block_another(tmp_path: Path) -> None:
+    with Journal(tmp_path, RUN, DIM):
+        pass
+    (tmp_path / "rows.f16").write_bytes(b"\0\0\0")
+    other = RUN | {"encoder": "another"}
+    with Journal(tmp_path, other, DIM) as journal:
+        assert journal.done == frozenset()
+    assert json.loads((tmp_path / "run.json").read_text()) == other
+
+
 def test_two_runs_at_a_time_are_refused(tmp_path: Path) -> None:
     with Journal(tmp_path, RUN, DIM), pytest.raises(EncodingError, match="another run is using"):
         Journal(tmp_path, RUN, DIM)
