@@ -35,6 +35,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def is_free(target: Path) -> bool:
+    """Whether nothing is at the target, or only an empty folder."""
+    return not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir()))
+
+
 def temporary_sibling(target: Path) -> Path:
     """A new empty folder next to the target, hidden from listings of bundles."""
     target.parent.mkdir(parents=True, exist_ok=True)

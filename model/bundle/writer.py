@@ -32,7 +32,7 @@ from model.bundle.bundle import check_domain
 from model.bundle.catalog import Catalog
 from model.bundle.documents import write_domain_spec, write_json
 from model.bundle.features import ItemFeatures, write_features
-from model.bundle.folders import link_tree, publish, temporary_sibling
+from model.bundle.folders import is_free, link_tree, publish, temporary_sibling
 from model.bundle.identifiers import tokenise_identifiers
 from model.bundle.layout import (
     ADAPTER_WEIGHTS,
@@ -56,16 +56,20 @@ from model.prompts.tokenizer import TextTokenizer
 
 
 class BundleWriter:
-    """Writes a new bundle, or adds to the bundle at `root`, which is verified first."""
+    """Writes a new bundle, or adds to the bundle at `root`, which is verified first.
 
-    def __init__(self, root: Path) -> None:
+    Without `keeps_domains`, the bundle at `root` is replaced as a whole when the new one is sealed.
+    """
+
+    def __init__(self, root: Path, *, keeps_domains: bool = True) -> None:
         self._root = root.resolve()
         self._hash: str | None = None
         self._backbone: Backbone | None = None
         self._tokenizer: TextTokenizer | None = None
         self._tokenizer_json = b""
-        is_empty = not root.exists() or (root.is_dir() and not any(root.iterdir()))
-        files = None if is_empty else VerifiedFiles(root)
+        files = VerifiedFiles(root) if keeps_domains and not is_free(root) else None
+        if not keeps_domains and not is_free(root):
+            self._hash = read_manifest(root).hash  # what is no bundle is not replaced
         self._kept: dict[PurePosixPath, FileRecord] = {}
         self._folder = temporary_sibling(root)
         try:

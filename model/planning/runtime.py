@@ -9,11 +9,11 @@ import torch
 
 from model.bundle.bundle import DomainFiles, Foundation, open_bundle
 from model.decoding.trie import TrieArena
+from model.devices import require_device
 from model.engine.captured.options import read_buckets
 from model.engine.choice import make_engine
 from model.engine.names import EngineName
 from model.engine.protocol import Engine
-from model.errors import EngineError
 from model.planning.domain import ServedDomain
 
 
@@ -47,7 +47,7 @@ def load_runtime(
     `vip5 bench --out`, for searches captured on a GPU. Raises BundleError kinds for an invalid bundle, and
     EngineError for a device or engine that is not available.
     """
-    target = _device(device)
+    target = require_device(device)
     shapes = None if buckets is None else read_buckets(buckets)
     if num_threads is not None:
         torch.set_num_threads(num_threads)
@@ -65,13 +65,3 @@ def load_runtime(
         foundation=bundle.foundation,
         files=bundle.domains,
     )
-
-
-def _device(name: str) -> torch.device:
-    try:
-        return torch.zeros(0, device=name).device
-    except (AssertionError, RuntimeError, NotImplementedError) as error:  # torch raises a different one for each reason
-        raise EngineError(
-            f"device {name!r} is not available ({str(error).splitlines()[0]}); choose cpu, or install a torch build "
-            "and a driver for it"
-        ) from error

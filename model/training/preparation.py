@@ -10,13 +10,14 @@ from tokenizers import Tokenizer
 
 from model.bundle.bundle import Bundle, open_bundle
 from model.bundle.features import ItemFeatures
+from model.bundle.folders import is_free
 from model.bundle.importers.features import read_features
 from model.bundle.joins import Notice
 from model.bundle.layout import MANIFEST, TOKENIZER, DomainSpec, ImageEncoder, PromptDefaults
-from model.bundle.manifest import check_domain_name
+from model.bundle.manifest import check_domain_name, read_manifest
 from model.bundle.shapes import expected_shapes
 from model.datasets.dataset import Dataset
-from model.errors import TrainingError
+from model.errors import ExistsError, TrainingError
 from model.network.config import BackboneConfig, DomainLayout
 from model.network.network import Vip5Network
 from model.network.weights import load_backbone, load_domain
@@ -54,8 +55,13 @@ class Preparation:
     start: Bundle | None
 
 
-def prepare(run: Run) -> Preparation:
-    """Read the starting bundle and the datasets; raises TrainingError, DatasetError or BundleError before any work."""
+def prepare(run: Run, *, replace: bool = False) -> Preparation:
+    """Read the starting bundle and the datasets.
+
+    Before any work, raises ExistsError for a result that would replace another without `replace`, and TrainingError,
+    DatasetError or BundleError for a run that cannot be done.
+    """
+    require_free(run, replace=replace)
     start = None if run.file.backbone is not None else open_bundle(run.start)
     _check_out(run, start)
     config, tokenizer = _from_scratch(run) if start is None else (start.backbone.config, _tokenizer_of(start))
@@ -77,18 +83,37 @@ def _network(run: Run, config: BackboneConfig, domains: Sequence[TunedDomain], s
     return network
 
 
-def _check_out(run: Run, start: Bundle | None) -> None:
-    """Refuse a run whose result could not be written, before hours of work rather than after."""
+def replaced_by(run: Run) -> str | None:
+    """What the run's result would replace, in words; None if nothing.
+
+    Raises BundleError for a bundle that cannot be read, and TrainingError if `out` is something else.
+    """
     for domain in run.file.domains:
         check_domain_name(domain.name)
     if not (run.out / MANIFEST).exists():
-        return
+        if not is_free(run.out):
+            raise TrainingError(f"out is {run.out}, which holds something other than a bundle; name another folder")
+        return None
+    present = read_manifest(run.out).domains
     if run.tunes_backbone:
-        raise TrainingError(
-            f"{run.out} exists already, and a run that changes the backbone writes a new bundle; remove it, or name "
-            "another folder as out"
-        )
-    if start is not None and run.out.resolve() != start.root.resolve():
+        named = f"the domains {', '.join(present)}" if present else "no domains"
+        return f"{run.out} exists already, and a run that changes the backbone replaces the whole bundle, with {named}"
+    known = [domain.name for domain in run.file.domains if domain.name in present]
+    return f"{run.out} has the domain {', '.join(known)} already" if known else None
+
+
+def require_free(run: Run, *, replace: bool) -> None:
+    """Raise ExistsError for a result that would replace another without `replace`, and what `replaced_by` raises."""
+    present = replaced_by(run)
+    if present is not None and not replace:
+        raise ExistsError(f"{present}; name another bundle as out, or give --replace")
+
+
+def _check_out(run: Run, start: Bundle | None) -> None:
+    """Refuse a run whose result could not be written, before hours of work rather than after."""
+    if run.tunes_backbone or start is None or not (run.out / MANIFEST).exists():
+        return
+    if run.out.resolve() != start.root.resolve():
         present = open_bundle(run.out).backbone.sha256
         if present != start.backbone.sha256:
             raise TrainingError(

@@ -20,14 +20,14 @@ from msgspec import Struct
 
 from model.bundle.layout import MANIFEST, TRAINING_RECORD, domain_file
 from model.datasets.dataset import Dataset
-from model.errors import TrainingError
+from model.errors import ExistsError, TrainingError
 from model.evaluation.comparison import write_comparison
 from model.evaluation.evaluation import evaluate
 from model.evaluation.options import EvaluationOptions
 from model.planning.runtime import load_runtime
 from model.progress import Progress, no_progress
 from model.prompts.templates import DEFAULT_SEQUENTIAL
-from model.training.config import Run, check_run, read_document, run_of
+from model.training.config import DomainData, Run, check_run, read_document, run_of
 from model.training.tuning import tune
 
 
@@ -84,19 +84,40 @@ def read_sweep(path: Path) -> Sweep:
     return Sweep(out, options, runs)
 
 
+def changed_variants(sweep: Sweep) -> list[str]:
+    """Names of the variants that were trained with other settings than they have now."""
+    return [run.name for run in sweep.runs if (run.out / MANIFEST).exists() and not _has_own_settings(run)]
+
+
 def run_sweep(
-    sweep: Sweep, *, device: str = "cpu", num_threads: int | None = None, progress: Progress = no_progress
+    sweep: Sweep,
+    *,
+    device: str = "cpu",
+    num_threads: int | None = None,
+    restart: bool = False,
+    replace: bool = False,
+    progress: Progress = no_progress,
 ) -> None:
     """Train and evaluate the variants that are not finished yet, then write the table and the plot.
 
-    Each variant is trained in a separate process, so that its peak memory can be measured.
+    Each variant is trained in a separate process, so that its peak memory can be measured. `restart` discards the
+    checkpoints of interrupted ones. Raises ExistsError for variants that were trained with other settings, unless
+    `replace` is set, which trains them again.
     """
+    changed = changed_variants(sweep)
+    if changed and not replace:
+        raise ExistsError(
+            f"{sweep.out} has {', '.join(changed)}, trained with other settings than now; name another folder as out, "
+            "or give --replace"
+        )
     results = []
     for number, run in enumerate(sweep.runs):
         progress(f"training {run.name}", number, len(sweep.runs))
-        if not _is_trained(run):
+        if run.name in changed or not (run.out / MANIFEST).exists():
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                process.submit(_train, run, device, num_threads).result()
+                process.submit(_train, run, device, num_threads, restart=restart, replace=replace).result()
+            for _, result in _results_of(run):  # of the bundle that was replaced
+                _answers_of(result).unlink(missing_ok=True)
         progress(f"evaluating {run.name}", number, len(sweep.runs))
         results += _evaluate(sweep, run, device, num_threads)
     write_comparison(results, sweep.table, sweep.plot)
@@ -126,35 +147,36 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _is_trained(run: Run) -> bool:
-    """Whether the run's bundle exists; raises TrainingError if it was trained with other settings."""
-    if not (run.out / MANIFEST).exists():
-        return False
-    if _record(run)["run"] != json.loads(msgspec.json.encode(run.file)):
-        raise TrainingError(
-            f"{run.out} was trained with other settings than {run.name} has now; delete its folder to train it again"
-        )
-    return True
+def _has_own_settings(run: Run) -> bool:
+    return bool(_record(run)["run"] == json.loads(msgspec.json.encode(run.file)))
 
 
-def _train(run: Run, device: str, num_threads: int | None) -> None:
+def _train(run: Run, device: str, num_threads: int | None, *, restart: bool, replace: bool) -> None:
     if num_threads is not None:
         torch.set_num_threads(num_threads)
-    tune(run, device=device)
+    tune(run, device=device, restart=restart, replace=replace)
 
 
 def _evaluate(sweep: Sweep, run: Run, device: str, num_threads: int | None) -> list[Path]:
     """Evaluate each domain of a run; returns the paths of the results."""
     runtime = load_runtime(run.out, device=device, num_threads=num_threads)
     results = []
-    for domain in run.file.domains:
-        name = run.name if len(run.file.domains) == 1 else f"{run.name}-{domain.name}"
-        result = run.out.parent / f"{name}.json"
+    for domain, result in _results_of(run):
         dataset = Dataset.read(run.path(domain.data))
-        journal = result.with_suffix(".answers.jsonl")
-        evaluate(runtime, domain.name, dataset, sweep.options, journal=journal).write(result)
+        evaluate(runtime, domain.name, dataset, sweep.options, journal=_answers_of(result)).write(result)
         results.append(result)
     return results
+
+
+def _results_of(run: Run) -> list[tuple[DomainData, Path]]:
+    """Each domain of a run, and the file of its result."""
+    domains = run.file.domains
+    names = [run.name if len(domains) == 1 else f"{run.name}-{domain.name}" for domain in domains]
+    return [(domain, run.out.parent / f"{name}.json") for domain, name in zip(domains, names, strict=True)]
+
+
+def _answers_of(result: Path) -> Path:
+    return result.with_suffix(".answers.jsonl")
 
 
 def _costs(runs: tuple[Run, ...]) -> str:

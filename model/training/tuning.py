@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import msgspec
-import torch
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
-from model.errors import TrainingError
+from model.devices import require_device
 from model.progress import Progress, no_progress
 from model.training.batches import Collator, Examples
 from model.training.config import Run
@@ -24,10 +18,9 @@ from model.training.preparation import Preparation, prepare
 from model.training.result import write_result
 from model.training.sampling import SampledSplit
 from model.training.tuned_model import ParameterCounts, TunedModel
+from model.training.work_folder import close_work_folder, open_work_folder
 
 logger = logging.getLogger(__name__)
-
-_RUN_RECORD = "run.json"
 
 
 @dataclass(frozen=True)
@@ -43,14 +36,19 @@ class TunedBundle:
     notices: tuple[str, ...]
 
 
-def tune(run: Run, *, device: str = "cpu", restart: bool = False, progress: Progress = no_progress) -> TunedBundle:
+def tune(
+    run: Run, *, device: str = "cpu", restart: bool = False, replace: bool = False, progress: Progress = no_progress
+) -> TunedBundle:
     """Train and write the result. An interrupted run resumes from its last checkpoint, unless `restart`.
 
-    Raises TrainingError, DatasetError or BundleError if the run cannot start.
+    `device` is cpu or cuda, as `training_device` gives it. What `run.out` has is kept until the new result is complete,
+    and replaced only if `replace` is set. Raises ExistsError otherwise, and TrainingError, DatasetError, BundleError or
+    EngineError if the run cannot start.
     """
-    checkpoint = _open_work_folder(run, restart=restart)
+    require_device(device)
     set_seed(run.file.seed)
-    preparation = prepare(run)
+    preparation = prepare(run, replace=replace)
+    checkpoint = open_work_folder(run, restart=restart)
     model = TunedModel(preparation.network, run.file)
     counts = model.counts()
     progress(_headline(counts), 0, run.file.optimiser.steps)
@@ -60,35 +58,10 @@ def tune(run: Run, *, device: str = "cpu", restart: bool = False, progress: Prog
     measures = clock.measures(trainer.state.log_history)
     digest = None
     if trainer.is_world_process_zero():
-        digest = write_result(preparation, model.network.cpu(), counts, measures)
-        (run.work / _RUN_RECORD).unlink()
+        digest = write_result(preparation, model.network.cpu(), counts, measures, replace=replace)
+        close_work_folder(run)
     notices = tuple(line for domain in preparation.domains for line in domain.notices)
     return TunedBundle(digest, counts, measures, notices)
-
-
-def _open_work_folder(run: Run, *, restart: bool) -> str | None:
-    """The checkpoint to resume from, if any. Raises TrainingError if the folder belongs to another run."""
-    record = run.work / _RUN_RECORD
-    settings = msgspec.to_builtins(run.file)
-    if record.exists() and not restart:
-        if json.loads(record.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
-            raise TrainingError(
-                f"{run.work} holds checkpoints of an unfinished run with other settings; finish that run with its own "
-                "run file, set work to another folder, or discard the checkpoints with --restart"
-            )
-        checkpoint: str | None = get_last_checkpoint(str(run.work))
-        return checkpoint
-    if int(os.environ.get("RANK", "0")) == 0:
-        _clear(run.work)
-        run.work.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(settings, indent=2), encoding="utf-8")
-    return None
-
-
-def _clear(work: Path) -> None:
-    """Delete the checkpoints of an earlier run, and keep its logs."""
-    for checkpoint in work.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
 
 
 def _trainer(preparation: Preparation, model: TunedModel, device: str, callbacks: list[TrainerCallback]) -> Trainer:
@@ -169,8 +142,3 @@ class _Reporter(TrainerCallback):
 
 def _headline(counts: ParameterCounts) -> str:
     return f"{counts.trainable:,} of {counts.total:,} parameters are trainable ({counts.share:.2%})"
-
-
-def device_of(name: str | None) -> str:
-    """The named device, or the default: a GPU if there is one."""
-    return name or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.filesize import decimal
 
-from service.cli.options import AsJson, Bundle, Data, Domain
+from service.cli.options import AsJson, Bundle, Data, Domain, Replace
+from service.cli.replacing import may_replace
 from service.cli.terminal import fact_table, print_json
 
 if TYPE_CHECKING:
@@ -72,14 +73,18 @@ def export_onnx(
         Literal["float32", "int8"],
         typer.Option(help="int8 rounds the backbone to 7 bits, which changes rankings a little."),
     ] = "float32",
+    replace: Replace = False,
 ) -> None:
     """Write the network as ONNX models: the encoder and a decode step, whose inputs include a domain's weights.
 
     `vip5 serve` needs no export: it builds the same models in memory.
     """
+    from model.bundle.folders import is_free
     from model.engine.onnx.export import export_onnx as export
 
-    export(bundle, out, precision)
+    present = None if is_free(out) else f"{out} exists already"
+    replace = may_replace(present, "choose another folder", replace=replace)
+    export(bundle, out, precision, replace=replace)
     typer.echo(f"{out} holds encoder.onnx, step.onnx and the inputs of the domains")
 
 

@@ -12,6 +12,7 @@ import typer
 from model.progress import Progress
 from service.cli.failures import UsageError
 from service.cli.options import Catalog, Domain, FeatureSource, Replace, input_file, input_folder, input_path
+from service.cli.replacing import may_replace
 from service.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -85,12 +86,19 @@ def t5(
         input_folder("Folder of a Hugging Face T5: config.json, model.safetensors (also sharded), tokenizer.json."),
     ],
     out: Annotated[Path, typer.Option(help="The bundle to make.")],
+    replace: Replace = False,
 ) -> None:
     """Import a plain T5 as the backbone of a new bundle without domains, to be tuned."""
     from model.bundle.importers.t5 import import_t5
 
+    domains = _domains_of(out)
+    present = None
+    if domains is not None:
+        named = f"the domains {', '.join(domains)}" if domains else "no domains"
+        present = f"{out} is a bundle with a backbone already, and {named}"
+    replace = may_replace(present, "choose another folder", replace=replace)
     with progress_bar() as progress:
-        digest = import_t5(model, out, progress)
+        digest = import_t5(model, out, progress, replace=replace)
     typer.echo(f"imported {model.name} into {out}, bundle {digest}")
 
 
@@ -109,9 +117,20 @@ def _add_domain(
         raise UsageError(f"--domain {error}") from error
     if checkpoint.tokenizer is None and not (out / "manifest.json").is_file():
         raise UsageError(f"{out} is not a bundle yet, and a new one needs the model's tokenizer; give --tokenizer")
+    present = f"{out} has a domain {domain.name!r} already" if domain.name in (_domains_of(out) or ()) else None
+    allowed = may_replace(present, "choose another name", replace=domain.replace)
     notices: list[str] = []
     with progress_bar() as progress:
-        digest = read(checkpoint, dataclasses.replace(domain, notice=notices.append), out, progress)
+        options = dataclasses.replace(domain, replace=allowed, notice=notices.append)
+        digest = read(checkpoint, options, out, progress)
     for line in notices:
         typer.echo(line, err=True)
     typer.echo(f"imported {domain.name} into {out}, bundle {digest}")
+
+
+def _domains_of(out: Path) -> tuple[str, ...] | None:
+    """Names of the domains of a bundle; None if there is no bundle yet."""
+    from model.bundle.layout import MANIFEST
+    from model.bundle.manifest import read_manifest
+
+    return read_manifest(out).domains if (out / MANIFEST).is_file() else None

@@ -76,5 +76,5 @@ FeatureSource = Annotated[
 # How commands write
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Replace the domain or dataset that exists already.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace what exists already; without this, a terminal asks.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Discard what an interrupted run left, and start anew.")]

@@ -11,6 +11,7 @@ import typer
 
 from service.cli.failures import UsageError
 from service.cli.options import FeatureSource, Replace, input_file, input_folder
+from service.cli.replacing import may_replace
 from service.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -154,13 +155,12 @@ def amazon_raw(
 
 
 def check_free(out: Path, *, replace: bool) -> None:
-    """Raise UsageError for a folder that is not empty, unless it holds a dataset and `replace` is given."""
+    """Raise UsageError for a folder that is not empty, unless it holds a dataset that may be replaced."""
     if not out.exists() or not any(out.iterdir()):
         return
     if not (out / "dataset.json").is_file():
         raise UsageError(f"--out {out} holds something other than a dataset; choose another folder")
-    if not replace:
-        raise UsageError(f"--out {out} holds a dataset; choose another folder, or give --replace")
+    may_replace(f"--out {out} holds a dataset", "choose another folder", replace=replace)
 
 
 def write_dataset(dataset: Dataset, out: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from service.cli.options import NumThreads, Restart, TrainingDevice, input_file
+from service.cli.options import NumThreads, Replace, Restart, TrainingDevice, input_file
+from service.cli.replacing import may_replace
 from service.cli.terminal import progress_bar
 
 EXAMPLE = "Example: vip5 train --config runs/toys.toml"
@@ -17,24 +18,29 @@ SWEEP_EXAMPLE = "Example: vip5 sweep --config runs/reduction.toml"
 def train(
     config: Annotated[Path, input_file("The run file (TOML).")],
     restart: Restart = False,
+    replace: Replace = False,
     device: TrainingDevice = None,
     num_threads: NumThreads = None,
 ) -> None:
     """Tune domains as a run file says, and write them into a bundle.
 
-    An interrupted run continues from its last checkpoint when it is started again. Start it with torchrun to use
-    several GPUs.
+    An interrupted run continues from its last checkpoint when it is started again. What is replaced stays in place
+    until the run has finished. Start it with torchrun to use several GPUs.
     """
     import torch
 
+    from model.devices import training_device
     from model.training.config import read_run
-    from model.training.tuning import device_of, tune
+    from model.training.preparation import replaced_by
+    from model.training.tuning import tune
 
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     run = read_run(config)
+    place = training_device(device)
+    replace = may_replace(replaced_by(run), "name another bundle as out", replace=replace)
     with progress_bar() as progress:
-        result = tune(run, device=device_of(device), restart=restart, progress=progress)
+        result = tune(run, device=place, restart=restart, replace=replace, progress=progress)
     counts, measures = result.counts, result.measures
     typer.echo(
         f"{counts.trainable:,} of {counts.total:,} parameters were trained ({counts.share:.2%}); "
@@ -54,18 +60,25 @@ def train(
 
 def sweep(
     config: Annotated[Path, input_file("The sweep file (TOML).")],
+    restart: Restart = False,
+    replace: Replace = False,
     device: TrainingDevice = None,
     num_threads: NumThreads = None,
 ) -> None:
     """Train and evaluate variants of a run, and put them into one table and one plot.
 
-    What an earlier, interrupted sweep has trained or answered is kept and not repeated.
+    What an earlier, interrupted sweep has trained or answered is kept and not repeated. A variant whose settings have
+    changed since then is trained again with --replace, or with --restart if its training was interrupted.
     """
-    from model.training.sweep import read_sweep, run_sweep
-    from model.training.tuning import device_of
+    from model.devices import training_device
+    from model.training.sweep import changed_variants, read_sweep, run_sweep
 
     runs = read_sweep(config)
+    place = training_device(device)
+    changed = changed_variants(runs)
+    present = f"{runs.out} has {', '.join(changed)}, trained with other settings than now" if changed else None
+    replace = may_replace(present, "name another folder as out", replace=replace)
     with progress_bar() as progress:
-        run_sweep(runs, device=device_of(device), num_threads=num_threads, progress=progress)
+        run_sweep(runs, device=place, num_threads=num_threads, restart=restart, replace=replace, progress=progress)
     typer.echo(runs.table.read_text(encoding="utf-8"), nl=False)
     typer.echo(f"wrote {runs.table} and {runs.plot}")

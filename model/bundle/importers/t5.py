@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -23,8 +23,10 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 
-def import_t5(folder: Path, out: Path, progress: Progress) -> str:
+def import_t5(folder: Path, out: Path, progress: Progress, *, replace: bool = False) -> str:
     """Create a bundle with a T5's backbone, including layer norms; returns its hash.
+
+    A bundle that is there already is replaced as a whole if `replace` is set. Raises ExistsError otherwise.
 
     `folder` has config.json, tokenizer.json and model.safetensors, which may be sharded. Raises BundleError or a
     subclass for files that break a rule.
@@ -35,13 +37,13 @@ def import_t5(folder: Path, out: Path, progress: Progress) -> str:
     tensors = without_wrappers(_read_weights(folder), folder.name)
     tensors = with_shared(tensors, tied_head=is_scaled, where=folder.name)
     check_finite(tensors, folder.name)
-    backbone = replace(backbone_config(config, tensors), tie_word_embeddings=is_scaled)
+    backbone = dataclasses.replace(backbone_config(config, tensors), tie_word_embeddings=is_scaled)
     tensors = _with_head(tensors, is_scaled=is_scaled, where=folder.name)
     check_backbone(backbone, tensors, folder.name)
     tokenizer = read_tokenizer(folder)
     check_size(tokenizer, backbone.vocab_size, folder.name)
     progress("writing the bundle", 0, None)
-    with BundleWriter(out) as writer:
+    with BundleWriter(out, keeps_domains=not replace) as writer:
         if writer.backbone is not None:
             raise ExistsError(f"{out.name} is a bundle with a backbone already; choose another folder")
         writer.share_backbone(backbone, tensors, tokenizer)

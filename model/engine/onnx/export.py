@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from model.bundle.bundle import open_bundle
+from model.bundle.bundle import Bundle, open_bundle
+from model.bundle.folders import is_free, publish, temporary_sibling
 from model.engine.onnx.domains import DomainInputBank
 from model.engine.onnx.models import Precision, encoder_model, step_model
 from model.engine.onnx.session import to_tensor
@@ -15,24 +17,39 @@ from model.errors import ExistsError
 from model.network.banks import RowIndex
 from model.network.config import TASKS
 
+_ENCODER = "encoder.onnx"
 
-def export_onnx(root: Path, out: Path, precision: Precision = "float32") -> None:
+
+def export_onnx(root: Path, out: Path, precision: Precision = "float32", *, replace: bool = False) -> None:
     """Write `encoder.onnx`, `step.onnx`, their weights, and `domains/<name>.<task>.safetensors` into a new folder.
+
+    The folder is complete or does not exist. An export that is there already is replaced if `replace` is set.
 
     The tensors of a domain are named like the models' inputs. Embedding tables and the visual mapper are not exported:
     the models take embedded prompts. Raises BundleError kinds for an invalid bundle and for an existing folder.
     """
-    if out.exists():
+    if not is_free(out) and not replace:
         raise ExistsError(f"{out} exists; choose a new folder or remove it")
+    if not is_free(out) and not (out / _ENCODER).is_file():
+        raise ExistsError(f"{out} holds something other than an export; choose another folder")
     bundle = open_bundle(root)
+    folder = temporary_sibling(out)
+    try:
+        _write(bundle, folder, precision)
+        publish(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(bundle: Bundle, folder: Path, precision: Precision) -> None:
     network = bundle.network()
-    (out / "domains").mkdir(parents=True)
-    encoder_model(network, precision).save(out / "encoder.onnx")
-    step_model(network, precision).save(out / "step.onnx")
+    encoder_model(network, precision).save(folder / _ENCODER)
+    step_model(network, precision).save(folder / "step.onnx")
+    (folder / "domains").mkdir()
     bank = DomainInputBank(network)
     for slot, name in enumerate(sorted(bundle.domains)):
         for task in TASKS:
             inputs = bank.of(RowIndex(domain=slot, adapter=network.adapter_row(slot, task)))
             values = {**inputs.encoder, **inputs.step}
             tensors: dict[str, torch.Tensor] = {key: to_tensor(value).clone() for key, value in values.items()}
-            save_file(tensors, out / "domains" / f"{name}.{task}.safetensors")
+            save_file(tensors, folder / "domains" / f"{name}.{task}.safetensors")
