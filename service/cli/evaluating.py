@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.evaluation.options import DEFAULT_TEMPLATES
+from service.cli.failures import require
 from service.cli.options import Bundle, Data, Device, Domain, NumThreads, output_file
 from service.cli.terminal import fact_table, make_folder_of, progress_bar
 
@@ -76,6 +77,7 @@ def evaluate(
 
     Metrics come with 95 % confidence intervals from resampled users.
     """
+    require("rouge_score", "sacrebleu", "scipy")
     from model.datasets.dataset import Dataset
     from model.evaluation.evaluation import evaluate as measure
     from model.evaluation.options import EvaluationOptions

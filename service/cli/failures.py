@@ -12,7 +12,9 @@ Each failure is one line on standard error.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 import typer
 
@@ -22,21 +24,43 @@ from model.errors import ExistsError, InputError, Vip5Error
 WRONG_USAGE, FAILURE = 2, 1
 
 _USAGE_ERRORS = (InputError, ExistsError, RedisAddressError)
-_OF_TRAINING = (
-    "accelerate",
-    "matplotlib",
-    "msgspec",
-    "rouge_score",
-    "sacrebleu",
-    "scipy",
-    "sklearn",
-    "tensorboard",
-    "threadpoolctl",
-    "transformers",
-)
-_OF_ENCODING = ("PIL", "filelock", "onnxscript", "urllib3")
-EXTRAS: Mapping[str, str] = dict.fromkeys(_OF_TRAINING, "train") | dict.fromkeys(_OF_ENCODING, "encode")
-"""Modules that offline commands import, and the extra that installs them."""
+_PROVIDED: Mapping[str, tuple[str, ...]] = {
+    "train": (
+        "accelerate",
+        "matplotlib",
+        "msgspec",
+        "rouge_score",
+        "sacrebleu",
+        "scipy",
+        "sklearn",
+        "tensorboard",
+        "threadpoolctl",
+        "transformers",
+    ),
+    "encode": ("PIL", "filelock", "onnxscript", "urllib3"),
+    "open-clip": ("open_clip", "torchvision"),
+    "otel": ("opentelemetry",),
+    "ray": ("ray",),
+    "sasrec": ("pandas", "pytorch_lightning", "rectools"),
+}
+EXTRAS: Mapping[str, str] = {module: extra for extra, modules in _PROVIDED.items() for module in modules}
+"""Modules that only some commands import, and the extra that installs them."""
+
+_OWN = ("service", "model", "feature_cache")
+
+
+def require(*modules: str) -> None:
+    """Raise ModuleNotFoundError, as an import would, for the first module that is not installed.
+
+    For libraries that a command needs late, or that another library reports in its own words. It imports nothing.
+    """
+    for module in modules:
+        try:
+            is_installed = sys.modules.get(module, module) is not None and find_spec(module) is not None
+        except (ImportError, ValueError):
+            is_installed = False
+        if not is_installed:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
 
 class UsageError(typer.BadParameter):
@@ -50,13 +74,34 @@ def failure_of(error: Exception) -> tuple[int, str] | None:
     """The exit status and the line to print; None for an error that is a bug."""
     if isinstance(error, typer.TyperException):
         return error.exit_code, _usage(error)
-    if isinstance(error, ModuleNotFoundError):
-        extra = EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
-            return None
-        return FAILURE, f"{error}; this command needs the extra {extra}: pip install 'vip5-serve[{extra}]'"
+    missing = _missing_library(error)
+    if missing is not None:
+        return FAILURE, missing
     if isinstance(error, (Vip5Error, FeatureCacheError, OSError)):
         return WRONG_USAGE if isinstance(error, _USAGE_ERRORS) else FAILURE, _one_line(str(error))
+    return None
+
+
+def _missing_library(error: BaseException) -> str | None:
+    """The line for a library that cannot be imported; None for any other error, such as a module of our own.
+
+    The cause counts, because libraries report the failed import of another library as an error of their own.
+    """
+    if isinstance(error, (Vip5Error, FeatureCacheError)):
+        return None  # it says so itself
+    causes: list[BaseException] = []
+    while error not in causes:
+        causes.append(error)
+        error = error.__cause__ or error.__context__ or error
+    for cause in causes:
+        if not isinstance(cause, ImportError):
+            continue
+        library = (cause.name or "").partition(".")[0]
+        if library in EXTRAS:
+            extra = EXTRAS[library]
+            return f"{_one_line(str(cause))}; this command needs the extra {extra}: pip install 'vip5-serve[{extra}]'"
+        if isinstance(cause, ModuleNotFoundError) and library and library not in _OWN:
+            return f"{_one_line(str(cause))}; install what vip5-serve needs: pip install --force-reinstall vip5-serve"
     return None
 
 

@@ -8,13 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from service.cli.failures import FAILURE, WRONG_USAGE
+from tests.clips import draw_folder
 from tests.commands import run
 from tests.e2e.processes import environment
 from tests.tiny import tiny_bundle, tiny_checkpoint, tiny_tokenizer
 from tests.unit.cli.command_tree import COMMANDS, Command
 from tests.unit.evaluation.datasets import toys_dataset
+from tests.unit.training.tiny_data import FROM_SCRATCH, write_run
 
 REDIS = ("--redis-url", "redis://127.0.0.1:1")
 
@@ -116,6 +119,38 @@ def of_bundle(bundle: Path, place: Path) -> dict[str, list[object]]:
         "features versions": of_redis,
         "features drop": [*of_redis, "--version", "x"],
     }
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there_is_refused_by_every_command(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_file = write_run(place, FROM_SCRATCH)
+    draw_folder(place / "pictures", 1)
+    (place / "sweep.toml").write_text('base = "run.toml"\nout = "sweep"\n[[variants]]\nname = "one"\n')
+    asked = of_bundle(place / "bundle", place) | {
+        "serve": ["--bundle", place / "bundle", "--port", "0"],
+        "train": ["--config", run_file],
+        "sweep": ["--config", place / "sweep.toml"],
+        "features encode": [
+            "--model",
+            place / "empty",
+            "--encoder",
+            "x",
+            "--images",
+            place / "pictures",
+            "--out",
+            place / "f",
+        ],
+    }
+    with_device = {str(each) for each in COMMANDS if any(option.name == "--device" for option in each.options)}
+    for words in with_device:
+        status = run(*words.split(), *asked[words], "--device", "cuda:7")
+        (line,) = [each for each in capsys.readouterr().err.splitlines() if "error: " in each]
+
+        assert (words, status) == (words, FAILURE)
+        assert "cuda:7" in line
+    assert not (place / "sweep").exists()
 
 
 def test_what_is_no_bundle_is_a_failure(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
