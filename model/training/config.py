@@ -1,12 +1,12 @@
 """The run file of a training run, in TOML: it holds everything that the run depends on.
 
-Paths are relative to the run file's folder. An unknown key or a value out of range is an error that names the key.
+Paths are relative to the run file's folder. An unknown key or a value out of range is an error that names
+the file, the line and the key.
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -15,12 +15,17 @@ from msgspec import Meta, Struct
 
 from model.errors import TrainingError
 from model.network.config import TASKS, FeedForward, Task
-from model.prompts.templates import DEFAULT_DIRECT, DEFAULT_SEQUENTIAL, TEMPLATES
+from model.prompts.templates import DEFAULT_DIRECT, DEFAULT_SEQUENTIAL, TEMPLATES, templates_of
+from model.training.run_documents import Places, convert
+from model.training.toml_lines import TomlFile
 
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]
 NotNegative: TypeAlias = Annotated[float, Meta(ge=0)]
+
+Shares: TypeAlias = Annotated[dict[Task, NotNegative], Meta(extra_json_schema={"propertyNames": {"enum": list(TASKS)}})]
+TemplateName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(TEMPLATES)})]
 
 Tune: TypeAlias = Literal["adapters", "everything", "from_scratch"]
 """What is trained: a domain's additions only, all of an existing model, or all of a model with random weights."""
@@ -75,14 +80,14 @@ class Prompts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     predicted: the last three before the held-out items, as in VIP5, or all.
     """
 
-    tasks: dict[Task, NotNegative] = msgspec.field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))
-    templates: tuple[str, ...] = ()
+    tasks: Shares = msgspec.field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))
+    templates: tuple[TemplateName, ...] = ()
     targets: Literal["last", "all"] = "last"
     max_history: Count | None = None
     num_candidates: Annotated[int, Meta(ge=2)] = 100
     max_tokens: Annotated[int, Meta(ge=8)] = 512
-    default_sequential: str = DEFAULT_SEQUENTIAL
-    default_direct: str = DEFAULT_DIRECT
+    default_sequential: TemplateName = DEFAULT_SEQUENTIAL
+    default_direct: TemplateName = DEFAULT_DIRECT
 
 
 class Optimiser(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -129,11 +134,12 @@ class RunFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Run(Struct, frozen=True):
-    """A valid run file, and the folder that it is in."""
+    """A valid run file, the folder that it is in, and where its keys stand."""
 
     name: str
     folder: Path
     file: RunFile
+    places: Places
 
     def path(self, text: str) -> Path:
         """Resolve a path of the run file."""
@@ -159,55 +165,74 @@ class Run(Struct, frozen=True):
 
 
 def read_run(path: Path) -> Run:
-    """Read and check a run file; raises TrainingError naming the file, the key and the rule."""
-    run = run_of(path, read_document(path))
-    check_run(path, run.file)
-    return run
+    """Read and check a run file; raises TrainingError naming the file, the line, the key and the rule."""
+    document = TomlFile.read(path)
+    return run_of(path.stem, document.document, Places(document))
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """Parse a TOML file."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be read: {error.strerror}; check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path} is not TOML: {error}; correct the file") from error
+def run_of(name: str, document: Mapping[str, Any], places: Places) -> Run:
+    """The run that a document describes. Its paths are relative to the folder of the file that `places` is based on."""
+    file = convert(document, RunFile, places)
+    check_run(file, places)
+    return Run(name=name, folder=places.base.path.resolve().parent, file=file, places=places)
 
 
-def run_of(path: Path, document: Mapping[str, Any]) -> Run:
-    """The run that a document describes, taken as the content of the file at `path`."""
-    try:
-        file = msgspec.convert(document, RunFile)
-    except msgspec.ValidationError as error:
-        raise TrainingError(f"{path}: {error}; see docs/training.md for the keys of a run file") from error
-    return Run(name=path.stem, folder=path.resolve().parent, file=file)
-
-
-def check_run(path: Path, file: RunFile) -> None:
+def check_run(file: RunFile, places: Places) -> None:
     """Raise TrainingError if the parts of a run file contradict each other."""
+    _check_domains(file, places)
+    _check_tune(file, places)
+    _check_prompts(file, places)
+
+
+def _check_domains(file: RunFile, places: Places) -> None:
     names = [domain.name for domain in file.domains]
-    if not names or len(set(names)) != len(names):
-        raise TrainingError(f"{path}: [[domains]] are {names}; name at least one, each once")
+    if not names:
+        raise TrainingError(f"{places.of('domains')}: domains is empty; name at least one")
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise TrainingError(
+                f"{places.of('domains', place, 'name')}: [[domains]] are {names}; name at least one, each once"
+            )
+
+
+def _check_tune(file: RunFile, places: Places) -> None:
     if (file.tune == "from_scratch") != (file.backbone is not None):
         raise TrainingError(
-            f"{path}: tune is {file.tune!r}; only 'from_scratch' has a [backbone], and it must: add or remove it"
+            f"{places.of('tune' if file.backbone is None else 'backbone')}: tune is {file.tune!r}; only 'from_scratch' "
+            "has a [backbone], and it must: add or remove it"
         )
     if file.tune == "from_scratch" and file.start is not None:
-        raise TrainingError(f"{path}: tune is 'from_scratch', which starts from no bundle; remove start")
+        raise TrainingError(f"{places.of('start')}: tune is 'from_scratch', which starts from no bundle; remove start")
     if file.tune == "everything" and (file.start is None or file.start == file.out):
         raise TrainingError(
-            f"{path}: tune is 'everything', which changes the backbone that the domains of a bundle share; set start "
-            "to the bundle to start from, and another bundle as out"
+            f"{places.of('start' if file.start else 'tune')}: tune is 'everything', which changes the backbone that "
+            "the domains of a bundle share; set start to the bundle to start from, and another bundle as out"
         )
     if file.tune == "adapters" and not file.adapters.reduction_factor:
-        raise TrainingError(f"{path}: adapters.reduction_factor is 0, so there are no adapters to tune; set 1 or more")
-    unknown = [name for name in (*file.prompts.templates, *_defaults(file)) if name not in TEMPLATES]
-    if unknown:
-        raise TrainingError(f"{path}: prompts names the template {unknown[0]!r}; choose from {', '.join(TEMPLATES)}")
-    if not any(file.prompts.tasks.values()):
-        raise TrainingError(f"{path}: all shares in prompts.tasks are 0; give at least one task a share above 0")
+        raise TrainingError(
+            f"{places.of('adapters', 'reduction_factor')}: adapters.reduction_factor is 0, so there are no adapters to "
+            "tune; set 1 or more"
+        )
 
 
-def _defaults(file: RunFile) -> tuple[str, str]:
-    return file.prompts.default_sequential, file.prompts.default_direct
+def _check_prompts(file: RunFile, places: Places) -> None:
+    prompts = file.prompts
+    for place, name in enumerate(prompts.templates):
+        _check_template(f"prompts.templates[{place}]", name, list(TEMPLATES), places.of("prompts", "templates", place))
+    generating = [each.template_id for each in templates_of("sequential") if each.target == "item"]
+    direct = [each.template_id for each in templates_of("direct")]
+    for key, name, allowed in (
+        ("default_sequential", prompts.default_sequential, generating),
+        ("default_direct", prompts.default_direct, direct),
+    ):
+        _check_template(f"prompts.{key}", name, allowed, places.of("prompts", key))
+    if not any(prompts.tasks.values()):
+        raise TrainingError(
+            f"{places.of('prompts', 'tasks')}: all shares in prompts.tasks are 0; give one a share above 0"
+        )
+
+
+def _check_template(key: str, name: str, allowed: Sequence[str], place: str) -> None:
+    if name not in allowed:
+        known = f"the template {name!r}" if name not in TEMPLATES else f"{name!r}, a template of another kind"
+        raise TrainingError(f"{place}: {key} names {known}; choose from {', '.join(allowed)}")

@@ -16,7 +16,7 @@ from model.bundle.joins import Notice
 from model.bundle.layout import MANIFEST, TOKENIZER, DomainSpec, ImageEncoder, PromptDefaults
 from model.bundle.manifest import check_domain_name, read_manifest
 from model.bundle.shapes import expected_shapes
-from model.datasets.dataset import Dataset
+from model.datasets.dataset import DATASET, Dataset
 from model.errors import ExistsError, TrainingError
 from model.network.config import BackboneConfig, DomainLayout
 from model.network.network import Vip5Network
@@ -62,6 +62,7 @@ def prepare(run: Run, *, replace: bool = False) -> Preparation:
     DatasetError or BundleError for a run that cannot be done.
     """
     require_free(run, replace=replace)
+    _check_inputs(run)
     start = None if run.file.backbone is not None else open_bundle(run.start)
     _check_out(run, start)
     config, tokenizer = _from_scratch(run) if start is None else (start.backbone.config, _tokenizer_of(start))
@@ -92,7 +93,10 @@ def replaced_by(run: Run) -> str | None:
         check_domain_name(domain.name)
     if not (run.out / MANIFEST).exists():
         if not is_free(run.out):
-            raise TrainingError(f"out is {run.out}, which holds something other than a bundle; name another folder")
+            place = run.places.of("out")
+            raise TrainingError(
+                f"{place}: out is {run.out}, which holds something other than a bundle; name another folder"
+            )
         return None
     present = read_manifest(run.out).domains
     if run.tunes_backbone:
@@ -109,6 +113,21 @@ def require_free(run: Run, *, replace: bool) -> None:
         raise ExistsError(f"{present}; name another bundle as out, or give --replace")
 
 
+def _check_inputs(run: Run) -> None:
+    """Raise TrainingError, naming the key, for a folder that is not what its key should name."""
+    for number, domain in enumerate(run.file.domains):
+        folder = run.path(domain.data)
+        if not (folder / DATASET).is_file():
+            raise TrainingError(
+                f"{run.places.of('domains', number, 'data')}: data of {domain.name}: {folder} has no {DATASET}; create "
+                "a dataset with vip5 data prepare, or correct the path"
+            )
+    if run.file.backbone is None and not (run.start / MANIFEST).is_file():
+        key = "out" if run.file.start is None else "start"
+        hint = "set start to the bundle to start from" if run.file.start is None else "correct the path"
+        raise TrainingError(f"{run.places.of(key)}: {key} is {run.start}, which is no bundle to start from; {hint}")
+
+
 def _check_out(run: Run, start: Bundle | None) -> None:
     """Refuse a run whose result could not be written, before hours of work rather than after."""
     if run.tunes_backbone or start is None or not (run.out / MANIFEST).exists():
@@ -117,7 +136,8 @@ def _check_out(run: Run, start: Bundle | None) -> None:
         present = open_bundle(run.out).backbone.sha256
         if present != start.backbone.sha256:
             raise TrainingError(
-                f"{run.out} has a different backbone than {run.start}; set start to the bundle that out adds to"
+                f"{run.places.of('out')}: {run.out} has a different backbone than {run.start}; set start to the bundle "
+                "that out adds to"
             )
 
 
@@ -127,7 +147,8 @@ def _from_scratch(run: Run) -> tuple[BackboneConfig, Tokenizer]:
     path = run.path(shape.tokenizer)
     path = path / TOKENIZER.name if path.is_dir() else path
     if not path.is_file():
-        raise TrainingError(f"backbone.tokenizer is {path}, which does not exist; name a tokenizer.json")
+        place = run.places.of("backbone", "tokenizer")
+        raise TrainingError(f"{place}: backbone.tokenizer is {path}, which does not exist; name a tokenizer.json")
     tokenizer = Tokenizer.from_file(str(path))
     config = BackboneConfig(
         vocab_size=tokenizer.get_vocab_size(with_added_tokens=True),
@@ -199,8 +220,8 @@ def _bottleneck(run: Run, config: BackboneConfig) -> int:
     factor = run.file.adapters.reduction_factor
     if factor > config.d_model:
         raise TrainingError(
-            f"{run.name}: adapters.reduction_factor is {factor}, more than the {config.d_model} of the backbone's "
-            f"d_model, which leaves adapters no width; set it to {config.d_model} at most"
+            f"{run.places.of('adapters', 'reduction_factor')}: adapters.reduction_factor is {factor}, more than the "
+            f"{config.d_model} of the backbone's d_model, which leaves adapters no width; set {config.d_model} at most"
         )
     return config.d_model // factor if factor else 0
 
@@ -213,7 +234,7 @@ def _features(run: Run, name: str, dataset: Dataset, notice: Notice) -> ItemFeat
         return read_features(run.path(images.features[name]), dataset.catalog, notice=notice)
     if dataset.features is None:
         raise TrainingError(
-            f"{run.name}: the dataset of {name} has no image embeddings, which [images] needs; give "
+            f"{run.places.of('images')}: the dataset of {name} has no image embeddings, which [images] needs; give "
             f"images.features.{name}, or leave [images] out to train on text alone"
         )
     return dataset.features

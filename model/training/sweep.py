@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 import torch
-from msgspec import Struct
 
 from model.bundle.layout import MANIFEST, TRAINING_RECORD, domain_file
 from model.datasets.dataset import Dataset
@@ -26,28 +25,11 @@ from model.evaluation.evaluation import evaluate
 from model.evaluation.options import EvaluationOptions
 from model.planning.runtime import load_runtime
 from model.progress import Progress, no_progress
-from model.prompts.templates import DEFAULT_SEQUENTIAL
-from model.training.config import DomainData, Run, check_run, read_document, run_of
+from model.training.config import DomainData, Run, run_of
+from model.training.run_documents import Places, convert
+from model.training.sweep_file import SweepFile, Variant
+from model.training.toml_lines import TomlFile
 from model.training.tuning import tune
-
-
-class Variant(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A name, the keys that differ from the base run, and the base run's tables that are left out."""
-
-    name: str
-    set: dict[str, Any] = msgspec.field(default_factory=dict)
-    without: tuple[str, ...] = ()
-
-
-class SweepFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All keys of a sweep file."""
-
-    base: str
-    out: str
-    variants: tuple[Variant, ...]
-    templates: tuple[str, ...] = (DEFAULT_SEQUENTIAL,)
-    num_users: int | None = None
-    baselines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,17 +51,17 @@ class Sweep:
 
 def read_sweep(path: Path) -> Sweep:
     """Read a sweep file and check its runs; raises TrainingError naming the file and the rule."""
-    try:
-        file = msgspec.convert(read_document(path), SweepFile)
-    except msgspec.ValidationError as error:
-        raise TrainingError(f"{path}: {error}; see docs/training.md for the keys of a sweep file") from error
+    sweep = TomlFile.read(path)
+    file = convert(sweep.document, SweepFile, Places(sweep))
     names = [variant.name for variant in file.variants]
     if not names or len(set(names)) != len(names):
-        raise TrainingError(f"{path}: [[variants]] are {names}; name at least one, each once")
-    base = path.resolve().parent / file.base
+        raise TrainingError(f"{sweep.place(['variants'])}: [[variants]] are {names}; name at least one, each once")
+    base = TomlFile.read(path.resolve().parent / file.base)
     out = path.resolve().parent / file.out
-    document = read_document(base)
-    runs = tuple(_run(base, document, variant, out / variant.name) for variant in file.variants)
+    runs = tuple(
+        _run(base, Places(base, sweep, ("variants", number, "set")), variant, out / variant.name)
+        for number, variant in enumerate(file.variants)
+    )
     options = EvaluationOptions(templates=file.templates, num_users=file.num_users, baselines=file.baselines)
     return Sweep(out, options, runs)
 
@@ -125,15 +107,14 @@ def run_sweep(
         table.write("\n" + _costs(sweep.runs))
 
 
-def _run(base: Path, document: Mapping[str, Any], variant: Variant, folder: Path) -> Run:
+def _run(base: TomlFile, places: Places, variant: Variant, folder: Path) -> Run:
     """A variant's run. It starts from the base run's `start`, or if that has none, from its `out`."""
-    merged = _merged({key: value for key, value in document.items() if key not in variant.without}, variant.set)
+    kept = {key: value for key, value in base.document.items() if key not in variant.without}
+    merged = _merged(kept, variant.set)
     if merged.get("tune", "adapters") != "from_scratch":
         merged.setdefault("start", merged.get("out"))
     merged["out"], merged["work"] = str(folder / "bundle"), str(folder / "work")
-    run = run_of(base, merged)
-    check_run(base, run.file)
-    return Run(name=variant.name, folder=run.folder, file=run.file)
+    return run_of(variant.name, merged, places)
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

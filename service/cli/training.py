@@ -7,12 +7,37 @@ from typing import Annotated
 
 import typer
 
+from service.cli.failures import require
 from service.cli.options import NumThreads, Replace, Restart, TrainingDevice, input_file
 from service.cli.replacing import may_replace
 from service.cli.terminal import progress_bar
 
 EXAMPLE = "Example: vip5 train --config runs/toys.toml"
 SWEEP_EXAMPLE = "Example: vip5 sweep --config runs/reduction.toml"
+
+_OF_TRAINING = ("transformers", "accelerate", "tensorboard")
+_OF_SWEEPS = ("matplotlib", "rouge_score", "sacrebleu", "scipy")
+
+
+def _print_schema(context: typer.Context, is_wanted: bool) -> None:  # noqa: FBT001  # typer calls back with the flag's value
+    """Print the schema of the command's file, and exit."""
+    if not is_wanted:
+        return
+    require("msgspec")
+    from model.training.config import RunFile
+    from model.training.run_documents import json_schema
+    from model.training.sweep_file import SweepFile
+
+    typer.echo(json_schema(SweepFile if context.info_name == "sweep" else RunFile), nl=False)
+    raise typer.Exit
+
+
+Schema = Annotated[
+    bool,
+    typer.Option(
+        "--schema", help="Print the file's JSON schema, for editors, and exit.", callback=_print_schema, is_eager=True
+    ),
+]
 
 
 def train(
@@ -21,12 +46,14 @@ def train(
     replace: Replace = False,
     device: TrainingDevice = None,
     num_threads: NumThreads = None,
+    _schema: Schema = False,
 ) -> None:
     """Tune domains as a run file says, and write them into a bundle.
 
     An interrupted run continues from its last checkpoint when it is started again. What is replaced stays in place
     until the run has finished. Start it with torchrun to use several GPUs.
     """
+    require(*_OF_TRAINING)
     import torch
 
     from model.devices import training_device
@@ -64,12 +91,14 @@ def sweep(
     replace: Replace = False,
     device: TrainingDevice = None,
     num_threads: NumThreads = None,
+    _schema: Schema = False,
 ) -> None:
     """Train and evaluate variants of a run, and put them into one table and one plot.
 
     What an earlier, interrupted sweep has trained or answered is kept and not repeated. A variant whose settings have
     changed since then is trained again with --replace, or with --restart if its training was interrupted.
     """
+    require(*_OF_TRAINING, *_OF_SWEEPS)
     from model.devices import training_device
     from model.training.sweep import changed_variants, read_sweep, run_sweep
 

@@ -16,9 +16,9 @@ from tests.unit.training.tiny_data import ADAPTERS, FROM_SCRATCH, write_run
     ("old", "new", "message"),
     [
         ('out = "bundle"', "", r"`out`"),
-        ("steps = 6", "steps = 0", r"\$\.optimiser\.steps"),
+        ("steps = 6", "steps = 0", r"optimiser\.steps is 0; expected `int` >= 1"),
         ("steps = 6", "steps = 6\nstep = 7", r"unknown field `step`"),
-        ("tokens = 2", 'tokens = "2"', r"Expected `int`, got `str` - at `\$\.images\.tokens`"),
+        ("tokens = 2", 'tokens = "2"', r"images\.tokens is '2'; expected `int`, got `str`"),
         ("[images]", "[prompts.tasks]\nranking = 1\n\n[images]", r"ranking"),
         ("max_tokens = 128", 'max_tokens = 128\ntemplates = ["A-10"]', r"template 'A-10'; choose from A-1"),
         ("max_tokens = 128", "max_tokens = 128\ntasks = {sequential = 0}", r"shares in prompts\.tasks are 0"),
