@@ -17,6 +17,7 @@ from model.bundle.layout import MANIFEST, TOKENIZER, DomainSpec, ImageEncoder, P
 from model.bundle.manifest import check_domain_name, read_manifest
 from model.bundle.shapes import expected_shapes
 from model.datasets.dataset import DATASET, Dataset
+from model.datasets.raw_ids import raw_id_warning
 from model.errors import ExistsError, TrainingError
 from model.network.config import BackboneConfig, DomainLayout
 from model.network.network import Vip5Network
@@ -190,6 +191,9 @@ def _domain(
         notices.append(
             f"{sampler.num_without_negatives:,} users had every item, and are not asked about candidates or one item"
         )
+    warning = raw_id_warning(dataset.catalog)
+    if warning is not None:
+        notices.append(warning)
     missing_share = 0.0 if images is None else images.missing_share
     return TunedDomain(
         spec=spec,

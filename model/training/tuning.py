@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from model.bundle.joins import Notice, no_notice
 from model.devices import require_device
 from model.progress import Progress, no_progress
 from model.training.batches import Collator, Examples
@@ -37,9 +38,17 @@ class TunedBundle:
 
 
 def tune(
-    run: Run, *, device: str = "cpu", restart: bool = False, replace: bool = False, progress: Progress = no_progress
+    run: Run,
+    *,
+    device: str = "cpu",
+    restart: bool = False,
+    replace: bool = False,
+    progress: Progress = no_progress,
+    notice: Notice = no_notice,
 ) -> TunedBundle:
     """Train and write the result. An interrupted run resumes from its last checkpoint, unless `restart`.
+
+    `notice` is told before the training which data is not used, and what the model had better not learn.
 
     `device` is cpu or cuda, as `training_device` gives it. What `run.out` has is kept until the new result is complete,
     and replaced only if `replace` is set. Raises ExistsError otherwise, and TrainingError, DatasetError, BundleError or
@@ -48,6 +57,9 @@ def tune(
     require_device(device)
     set_seed(run.file.seed)
     preparation = prepare(run, replace=replace)
+    notices = tuple(line for domain in preparation.domains for line in domain.notices)
+    for line in notices:
+        notice(line)
     checkpoint = open_work_folder(run, restart=restart)
     model = TunedModel(preparation.network, run.file)
     counts = model.counts()
@@ -60,7 +72,6 @@ def tune(
     if trainer.is_world_process_zero():
         digest = write_result(preparation, model.network.cpu(), counts, measures, replace=replace)
         close_work_folder(run)
-    notices = tuple(line for domain in preparation.domains for line in domain.notices)
     return TunedBundle(digest, counts, measures, notices)
 
 

@@ -41,6 +41,7 @@ def index(
     from model.datasets.clustering import Tree
     from model.datasets.dataset import Dataset
     from model.datasets.indexing import give_indices, index_items
+    from model.datasets.raw_ids import raw_id_warning
 
     if (method == "given") != (file is not None):
         raise UsageError("--method given needs --file, and the other methods take none")
@@ -55,6 +56,9 @@ def index(
             indexed = index_items(dataset, method, Tree(branching, seed), report)
         report("writing the dataset", 0, None)
         write_dataset(indexed, out)
+    warning = raw_id_warning(indexed.catalog)
+    if warning is not None:
+        typer.echo(warning, err=True)
     typer.echo(f"indexed {out}: {len(indexed.catalog):,} items, {method}, such as {indexed.catalog.indices[0]!r}")
 
 

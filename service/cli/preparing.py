@@ -179,6 +179,7 @@ def write_dataset(dataset: Dataset, out: Path) -> None:
 def _prepare(read: Callable[[Faults, Progress], Dataset], out: Path, *, replace: bool) -> None:
     """Read a dataset, write it, and report what was skipped."""
     from model.datasets.faults import Faults
+    from model.datasets.raw_ids import raw_id_warning
 
     check_free(out, replace=replace)
     faults = Faults()
@@ -186,7 +187,8 @@ def _prepare(read: Callable[[Faults, Progress], Dataset], out: Path, *, replace:
         dataset = read(faults, report)
         report("writing the dataset", 0, None)
         write_dataset(dataset, out)
-    for description in (*faults.descriptions(), *faults.notices):
+    warning = raw_id_warning(dataset.catalog)
+    for description in (*faults.descriptions(), *faults.notices, *([warning] if warning else [])):
         typer.echo(description, err=True)
     typer.echo(
         f"prepared {out}: {len(dataset.users):,} users, {len(dataset.catalog):,} items, "

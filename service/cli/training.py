@@ -67,15 +67,20 @@ def train(
     place = training_device(device)
     replace = may_replace(replaced_by(run), "name another bundle as out", replace=replace)
     with progress_bar() as progress:
-        result = tune(run, device=place, restart=restart, replace=replace, progress=progress)
+        result = tune(
+            run,
+            device=place,
+            restart=restart,
+            replace=replace,
+            progress=progress,
+            notice=lambda line: typer.echo(line, err=True),
+        )
     counts, measures = result.counts, result.measures
     typer.echo(
         f"{counts.trainable:,} of {counts.total:,} parameters were trained ({counts.share:.2%}); "
         f"{measures.steps} steps in {measures.seconds:.0f} s, {measures.median_step_s * 1000:.1f} ms each (median);"
         f" peak memory {measures.peak_memory_bytes / 2**20:.0f} MiB"
     )
-    for line in result.notices:
-        typer.echo(line, err=True)
     if measures.validation_loss:
         typer.echo(
             f"validation loss {measures.validation_loss[-1][1]:.4f} after {measures.validation_loss[-1][0]} steps"

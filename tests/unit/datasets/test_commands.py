@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.datasets.dataset import Dataset
+from model.datasets.raw_ids import raw_id_warning
 from tests.commands import run
 from tests.tiny import tiny_bundle
 from tests.unit.datasets.sources import vip5_folder, write_feature, write_json_lines, write_lines
@@ -64,6 +65,7 @@ def test_preparing_says_what_did_not_meet_on_both_sides(tmp_path: Path, capsys: 
     assert capsys.readouterr().err.splitlines() == [
         "3 of 4 items have a line in i.jsonl, 1 does not: 'd'; 1 line matches no sequence: 'x'",
         "3 of 5 items have an embedding, 2 do not: 'd', 'x'; 1 file matches no item: 'other.npy'",
+        raw_id_warning(Dataset.read(tmp_path / "out").catalog),
     ]
     dataset = Dataset.read(tmp_path / "out")
     assert dataset.catalog.indices == ("a", "b", "caf\u00e9", "d", "x")

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 
 from model.training.config import RunFile, read_run
@@ -73,6 +73,11 @@ def test_the_schemas_accept_the_examples_and_the_demonstration_s_files_and_refus
     for text in [*RUNS, *own]:
         jsonschema.validate(tomllib.loads(text), schema)
     jsonschema.validate(tomllib.loads(SWEEPS[0]), json.loads(json_schema(SweepFile)))
-    for wrong in ({"optimizer": {}}, {"prompts": {"tasks": {"ranking": 1}}}, {"prompts": {"templates": ["A-10"]}}):
+    faults: list[dict[str, object]] = [
+        {"optimizer": {}},
+        {"prompts": {"tasks": {"ranking": 1}}},
+        {"prompts": {"templates": ["A-10"]}},
+    ]
+    for wrong in faults:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(tomllib.loads(RUNS[0]) | wrong, schema)
