@@ -20,10 +20,13 @@ SETTINGS = ("--save", "", "--appendonly", "no", "--hash-max-listpack-value", "81
 class OwnRedis:
     """A redis-server process that can be killed and restarted."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        """With `durable`, the data outlives a kill."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port: int = listener.getsockname()[1]
         self._command = ["redis-server", "--port", str(self.port), "--dir", str(folder), *SETTINGS]
+        if durable:
+            self._command += ["--appendonly", "yes", "--appendfsync", "always"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
