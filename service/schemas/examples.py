@@ -195,7 +195,7 @@ ADMIN_DOMAIN_ANSWER: dict[str, Any] = _admin_domain(
 )
 ADMIN_DOMAINS_ANSWER: dict[str, Any] = {
     "domains": [_admin_domain("garments", _version("garments", "stable", DEMONSTRATION, None, 0)), ADMIN_DOMAIN_ANSWER],
-    "journal": {"kind": "file", "problems": []},
+    "journal": {"kind": "file", "problems": [], "is_broken": False, "num_unread": 0},
     "num_slots": 3,
 }
 CATALOG_ANSWER: dict[str, Any] = {"domain": "toys", "catalog_revision": 1}

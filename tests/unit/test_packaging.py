@@ -31,7 +31,12 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
 }
 """Of modules that are not called as their distributions are."""
-BROUGHT_ALONG = {"pandas": "RecTools", "pytorch_lightning": "RecTools"}
+BROUGHT_ALONG = {
+    "pandas": "RecTools",
+    "pydantic_core": "pydantic",
+    "pytorch_lightning": "RecTools",
+    "torchvision": "open-clip-torch",
+}
 """Modules that belong to a dependency of another one, whose own types they are."""
 
 
@@ -71,7 +76,8 @@ def test_everything_that_is_required_to_run_is_imported() -> None:
 
 @pytest.mark.parametrize(("name", "extra"), EXTRA_OF_MODULE.items())
 def test_what_a_command_says_to_install_is_in_the_extra(name: str, extra: str) -> None:
-    assert canonicalize_name(DISTRIBUTIONS.get(name, name)) in distributions(EXTRAS[extra])
+    distribution = BROUGHT_ALONG.get(name) or DISTRIBUTIONS.get(name, name)
+    assert canonicalize_name(distribution) in distributions(EXTRAS[extra])
 
 
 def test_every_extra_that_is_named_exists() -> None:
