@@ -5,6 +5,7 @@ A server writes them from a thread (log_writer.py), and sends what Python would 
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -64,11 +65,19 @@ def configure_logging(level: str, handler: logging.Handler | None = None) -> Non
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
+def _descriptor_of_stdout() -> int:
+    if sys.stdout is None:  # closed, and its descriptor may be another file's by now
+        return os.open(os.devnull, os.O_WRONLY)
+    try:
+        return sys.stdout.fileno()
+    except io.UnsupportedOperation:  # replaced by an object in memory
+        return sys.__stdout__.fileno() if sys.__stdout__ is not None else os.open(os.devnull, os.O_WRONLY)
+
+
 @contextmanager
 def logging_in_background(level: str) -> Iterator[LogWriter]:
     """Log without waiting for the log's reader, in a process that serves; the last lines are written at the end."""
-    has_stdout = sys.stdout is not None  # else its descriptor may be another file's by now
-    handler = QueueingHandler(sys.stdout.fileno() if has_stdout else os.open(os.devnull, os.O_WRONLY))
+    handler = QueueingHandler(_descriptor_of_stdout())
     configure_logging(level, handler)
     logging.captureWarnings(capture=True)
     threading.excepthook = _log_failed_thread

@@ -178,8 +178,9 @@ async def test_a_request_whose_deadline_passes_in_the_queue_fails_and_is_not_run
 async def test_a_deadline_that_passes_in_the_engine_fails_the_request_only(
     lane: BatchLane, engine: GatedEngine
 ) -> None:
-    late = lane.submit(search_named(1), deadline=time.monotonic() + 0.01)
+    late = lane.submit(search_named(1), deadline=FAR)
     await engine.wait_entered()
+    late.deadline = time.monotonic() + 0.01
 
     with pytest.raises(DeadlineError):
         await late.result()

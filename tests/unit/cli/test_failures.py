@@ -285,10 +285,10 @@ def test_where_an_extra_is_missing_each_command_names_it(place: Path) -> None:
 def test_an_interrupt_is_130_and_a_bug_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(_: str) -> None:
+    def interrupt(_: str, **__: object) -> None:
         raise KeyboardInterrupt
 
-    def fail(_: str) -> None:
+    def fail(_: str, **__: object) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr("service.http.api_keys.new_key", interrupt)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.grafana.dashboard import ROWS
-from service.settings import PREFIX, Settings
+from service.settings import PREFIX, SECRETS, Settings
 from tests.unit.deploy.test_rules import ALERTS
 
 ROOT = Path(__file__).parents[3]
@@ -61,7 +61,8 @@ def test_every_panel_that_is_spoken_of_exists() -> None:
 def test_every_variable_that_is_named_is_a_setting() -> None:
     named = set(re.findall(r"VIP5_[A-Z_]+", TEXT))
 
-    assert named <= {PREFIX + name.upper() for name in Settings.model_fields} | OF_COMPOSE
+    secrets = {f"{PREFIX}{name.upper()}_FILE" for name in SECRETS}
+    assert named <= {PREFIX + name.upper() for name in Settings.model_fields} | secrets | OF_COMPOSE
 
 
 @pytest.mark.parametrize("page", PAGES)
