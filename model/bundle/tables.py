@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from model.bundle.columns import Column, Values, filled
 from model.bundle.folders import replacing
 from model.bundle.opened_file import Content, OpenedFile
+from model.bundle.parquet_footer import FooterError, declared_bytes
 from model.errors import CatalogError
 
 _BLOCK_BYTES = 16 << 20  # a JSON line must fit into one block
@@ -68,14 +69,14 @@ def parse_bundled_parquet(content: Content, where: str) -> pa.Table:
     repeated a billion times hardly takes space in the file. Raises CatalogError, naming `where`.
     """
     try:
+        _check_unpacked(where, declared_bytes(content))
         file = pq.ParquetFile(pa.BufferReader(content))
-        _check_unpacked(where, _declared_bytes(file.metadata))
         leaves = [file.schema.column(place) for place in range(len(file.schema))]
         texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
         packed = _validated(pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts).read())
         _check_unpacked(where, sum(_unpacked_bytes(column) for column in packed.columns))
         return _validated(packed.cast(file.schema_arrow))
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, FooterError) as error:
         raise CatalogError(f"{where} is not a readable Parquet file: {error}") from error
 
 
@@ -113,13 +114,6 @@ def _check_unpacked(where: str, num_bytes: int) -> None:
         raise CatalogError(
             f"{where} unpacks to {num_bytes} bytes, the limit is {MOST_TABLE_BYTES}; remove columns or rows"
         )
-
-
-def _declared_bytes(metadata: pq.FileMetaData) -> int:
-    """The size of the pages before dictionaries are unpacked, as declared in the file."""
-    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
-    chunks = [group.column(place) for group in groups for place in range(group.num_columns)]
-    return sum(max(chunk.total_uncompressed_size, 8 * chunk.num_values) for chunk in chunks)
 
 
 def _unpacked_bytes(column: Column) -> int:
