@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from tests.fuzz import __main__ as watcher
 from tests.fuzz import worker
 from tests.fuzz.mutation import mutated
 from tests.fuzz.targets import TARGETS
@@ -31,3 +32,14 @@ def test_an_exception_that_is_no_refusal_is_a_failure(tmp_path: Path, monkeypatc
 def test_an_example_depends_on_its_number_alone() -> None:
     assert mutated(b"some content", Random("a 1 2")) == mutated(b"some content", Random("a 1 2"))
     assert len({mutated(b"some content", Random(seed)) for seed in range(50)}) > 25
+
+
+def test_imports_and_the_first_example_do_not_count_as_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher, "SILENCE_S", 0.0)
+    outcome = watcher.fuzz("keys", 1, 1)
+    assert (outcome.signals, outcome.examples) == ([], 1)
+
+
+def test_a_process_that_shows_no_progress_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher, "START_S", 0.0)
+    assert watcher.fuzz("keys", 1, 1).signals == ["no progress at 0"]
