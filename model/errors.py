@@ -11,8 +11,10 @@ Vip5Error
 │   ├── BackboneMismatchError
 │   ├── CatalogError         empty, duplicate or untokenisable identifiers, or a missing column
 │   ├── UnsafeFileError      a pickle that could execute code
+│   ├── UntrustedBundleError no signature by a trusted key
 │   └── ExistsError          an output that exists already
 ├── DatasetError             an invalid dataset, or an invalid file to prepare one from
+├── SigningKeyError          a file of keys for signatures that cannot be used
 ├── TrainingError            an invalid training configuration
 └── EngineError              a failure of the engine
 
@@ -90,6 +92,12 @@ class UnsafeFileError(BundleError):
     code = "unsafe_file"
 
 
+class UntrustedBundleError(BundleError):
+    """The bundle is not signed by a trusted key."""
+
+    code = "untrusted_bundle"
+
+
 class ExistsError(BundleError):
     """What is to be written exists already, and nobody asked for its replacement."""
 
@@ -98,6 +106,12 @@ class DatasetError(Vip5Error):
     """A dataset, or a file to prepare one from, is invalid."""
 
     code = "invalid_dataset"
+
+
+class SigningKeyError(Vip5Error):
+    """A file of keys for signatures cannot be used."""
+
+    code = "invalid_signing_key"
 
 
 class TrainingError(Vip5Error):

@@ -23,6 +23,7 @@ from model.errors import (
     UnknownItemError,
     UnknownTemplateError,
     UnsafeFileError,
+    UntrustedBundleError,
     Vip5Error,
 )
 from service.schemas.problem import FieldError, Problem
@@ -277,6 +278,7 @@ STATUSES: dict[type[Exception], Status] = {
     BackboneMismatchError: Status(422, "The bundle has another backbone"),
     CatalogError: Status(422, "The catalog breaks a rule"),
     UnsafeFileError: Status(422, "The file would execute code"),
+    UntrustedBundleError: Status(422, "No trusted key signed the bundle"),
     BodyTooLargeError: Status(413, "The body is too large"),
     BodyTimeoutError: Status(408, "The request came too slowly"),
     MalformedRequestError: Status(400, "The request is not HTTP as it must be"),

@@ -271,6 +271,9 @@ class Settings(BaseSettings):
         default=45.0, description="Longest wait of a change for another one, and for requests that began before it."
     )
     bundles_root: Path | None = Field(default=None, description="Folder of the bundles that /admin may load.")
+    trusted_keys: Path | None = Field(
+        default=None, description="File of public keys; only bundles that one of them signed are served (default: any)."
+    )
     files_check_s: Seconds = Field(
         default=60.0, description="Interval at which the files of served bundles are checked for changes."
     )
@@ -357,7 +360,7 @@ class Settings(BaseSettings):
     def private_folders(self) -> tuple[Path, ...]:
         """Folders of files that messages name, none of which is a client's business."""
         files = (self.bundle, self.api_keys_file, self.journal_options.path, self.beam_table, self.graph_buckets)
-        folders = [file.parent for file in files if file is not None]
+        folders = [file.parent for file in (*files, self.trusted_keys) if file is not None]
         return (*folders, self.bundle, *(() if self.bundles_root is None else (self.bundles_root,)))
 
     @property

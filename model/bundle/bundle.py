@@ -26,6 +26,7 @@ from model.bundle.layout import (
 )
 from model.bundle.manifest import Manifest
 from model.bundle.shapes import expected_domain_shapes
+from model.bundle.signatures import TrustedKeys
 from model.bundle.tensors import check_tensors, parse_tensors
 from model.bundle.users import Users
 from model.bundle.verified_files import FileSeal, VerifiedFiles
@@ -97,9 +98,12 @@ class Bundle:
         return build_network(self.backbone.config, layouts, self.backbone.weights, adapters)
 
 
-def open_bundle(root: Path) -> Bundle:
-    """Verify and load a bundle. Raises BundleError or a subclass, naming the file and the rule."""
-    files = VerifiedFiles(root)
+def open_bundle(root: Path, trusted: TrustedKeys | None = None) -> Bundle:
+    """Verify and load a bundle, which one of the trusted keys must have signed if they are given.
+
+    Raises BundleError or a subclass, naming the file and the rule.
+    """
+    files = VerifiedFiles(root, trusted)
     backbone = read_backbone(files)
     tokenizer_json = bytes(files.read(TOKENIZER))
     tokenizer = TextTokenizer.parse(tokenizer_json, TOKENIZER.name)
@@ -111,12 +115,13 @@ def open_bundle(root: Path) -> Bundle:
     return Bundle(root, manifest, backbone, tokenizer, tokenizer_json, foundation, domains)
 
 
-def open_domain(root: Path, name: str, foundation: Foundation) -> OpenedDomain:
+def open_domain(root: Path, name: str, foundation: Foundation, trusted: TrustedKeys | None = None) -> OpenedDomain:
     """Verify and load one domain of a bundle whose backbone is loaded already, without reading the backbone again.
 
-    Raises BackboneMismatchError for another backbone or tokenizer, BundleError or a subclass for any other broken rule.
+    One of the trusted keys must have signed the bundle if they are given. Raises BackboneMismatchError for another
+    backbone or tokenizer, BundleError or a subclass for any other broken rule.
     """
-    files = VerifiedFiles(root)
+    files = VerifiedFiles(root, trusted)
     manifest = files.manifest
     if name not in manifest.domains:
         raise BundleError(f"{root.name} has no domain {name!r}; it has {', '.join(manifest.domains) or 'none'}")

@@ -11,6 +11,8 @@ from model.prompts.templates import DEFAULT_DIRECT, DEFAULT_SEQUENTIAL
 FORMAT_VERSION = 1
 
 MANIFEST = PurePosixPath("manifest.json")
+SIGNATURES = PurePosixPath("manifest.json.sig")
+"""Of the manifest, which does not list them."""
 BACKBONE_CONFIG = PurePosixPath("backbone/config.json")
 BACKBONE_WEIGHTS = PurePosixPath("backbone/model.safetensors")
 TOKENIZER = PurePosixPath("backbone/tokenizer.json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
 from model.bundle.documents import dataclass_from, parse_json_object, write_json
@@ -18,6 +18,7 @@ from model.bundle.layout import (
     FEATURES,
     FORMAT_VERSION,
     MANIFEST,
+    SIGNATURES,
     TOKENIZER,
     TRAINING_RECORD,
     USERS,
@@ -61,6 +62,8 @@ class Manifest:
     files: dict[PurePosixPath, FileRecord]
     record: FileRecord
     """Of manifest.json itself."""
+    document: bytes = field(repr=False)
+    """The bytes of manifest.json, which signatures are of."""
 
     @property
     def hash(self) -> str:
@@ -87,7 +90,8 @@ def file_record(path: Path) -> FileRecord:
 
 
 def write_manifest(root: Path) -> str:
-    """Record every file below `root`; returns the bundle's hash."""
+    """Record every file below `root`; returns the bundle's hash. Signatures of an earlier manifest are removed."""
+    (root / SIGNATURES).unlink(missing_ok=True)
     paths = sorted(_files_below(root) - {MANIFEST})
     for path in paths:
         _check_place(str(path))
@@ -118,7 +122,7 @@ def read_complete_manifest(root: Path) -> Manifest:
 
 def check_only_listed(root: Path, manifest: Manifest) -> None:
     """Raise IntegrityError for a file that the manifest does not list."""
-    extra = sorted(_files_below(root) - manifest.files.keys() - {MANIFEST})
+    extra = sorted(_files_below(root) - manifest.files.keys() - {MANIFEST, SIGNATURES})
     if extra:
         raise IntegrityError(f"{extra[0]} is not in manifest.json; remove it, or import the bundle again")
 
@@ -178,7 +182,7 @@ def read_manifest(root: Path) -> Manifest:
         path = PurePosixPath(name)
         records[path] = dataclass_from(FileRecord, record, f"manifest.json: {name}")
         _check_size(path, records[path].size)
-    return Manifest(records, FileRecord(hashlib.sha256(document).hexdigest(), len(document)))
+    return Manifest(records, FileRecord(hashlib.sha256(document).hexdigest(), len(document)), bytes(document))
 
 
 def _manifest_bytes(root: Path) -> memoryview:

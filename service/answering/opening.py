@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from feature_cache.background import Background
 from feature_cache.remote.link import connect
+from model.bundle.signatures import trusted_keys
 from model.planning.runtime import Runtime
 from service.answering.readiness import warm_up_version
 from service.answering.recommender import Recommender
@@ -55,7 +56,7 @@ async def open_administration(
     runtime = parts.runtime
     taken = (domain.slot for domain in runtime.domains.values())
     slots = Slots(runtime.engine, taken, lambda: _fence(parts.lanes), parts.background)
-    sources = Sources(runtime, settings.admin_options.bundles_root)
+    sources = Sources(runtime, settings.admin_options.bundles_root, trusted_keys(settings.trusted_keys))
     loader = VersionLoader(sources, slots, parts.features, lambda version: warm_up_version(parts.recommender, version))
     parts.metrics.watch_journal(lambda: journal.is_broken, lambda: journal.num_unread)
     replica = Replica(parts.domains, loader, journal, parts.metrics)

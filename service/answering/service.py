@@ -8,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from feature_cache.background import Background
+from model.bundle.signatures import trusted_keys
 from model.planning.runtime import Runtime, load_runtime
 from service.answering.beam_reduction import open_reduction
 from service.answering.explainer import Explainer
@@ -36,6 +37,7 @@ def load(settings: Settings) -> Runtime:
         num_threads=settings.num_threads,
         engine=settings.engine,
         buckets=settings.graph_buckets,
+        trusted=trusted_keys(settings.trusted_keys),
     )
 
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.filesize import decimal
 
-from service.cli.options import AsJson, Bundle, Data, Domain, Replace
+from service.cli.options import AsJson, Bundle, Data, Domain, Replace, input_file, output_file
 from service.cli.replacing import may_replace
 from service.cli.terminal import fact_table, print_json
 
@@ -18,18 +18,44 @@ if TYPE_CHECKING:
     # Imported for real when a command runs: torch takes its time to load.
     from model.bundle.summary import BackboneSummary, BundleSummary, DomainSummary
 
-app = typer.Typer(help="Verify, show, audit and export bundles.", no_args_is_help=True)
+app = typer.Typer(help="Verify, sign, show, audit and export bundles.", no_args_is_help=True)
 
 
-@app.command(epilog="Example: vip5 bundle verify --bundle bundles/shop")
-def verify(bundle: Bundle) -> None:
+@app.command(epilog="Example: vip5 bundle verify --bundle bundles/shop --key public.pem")
+def verify(
+    bundle: Bundle,
+    key: Annotated[
+        Path | None, input_file("Public keys, one of which must have signed the bundle.", default="no check")
+    ] = None,
+) -> None:
     """Check digests, shapes, tokenizer and identifiers; exits 1 and names the first fault if there is one."""
-    summary = _summary(bundle)
+    summary = _summary(bundle, key)
     num_items = sum(domain.num_items for domain in summary.domains)
     typer.echo(
         f"ok: {bundle} holds {len(summary.domains)} domains with {num_items} items in {decimal(summary.size)}, "
-        f"bundle {summary.hash}"
+        f"bundle {summary.hash}{'' if key is None else ', signed by a key of ' + key.name}"
     )
+
+
+@app.command(epilog="Example: vip5 bundle new-key --out key.pem > public.pem")
+def new_key(
+    out: Annotated[Path, output_file("The file to make of the private key; only its owner may read it.")],
+) -> None:
+    """Make an Ed25519 key to sign bundles with, and print its public key for VIP5_TRUSTED_KEYS."""
+    from model.bundle.signing_keys import make_key
+
+    typer.echo(make_key(out), nl=False)
+
+
+@app.command(epilog="Example: vip5 bundle sign --bundle bundles/shop --key key.pem")
+def sign(
+    bundle: Bundle,
+    key: Annotated[Path, input_file("The private key in PEM, as vip5 bundle new-key makes it.")],
+) -> None:
+    """Verify a bundle's files and sign its manifest; signatures by other keys stay."""
+    from model.bundle.signatures import sign_bundle
+
+    typer.echo(f"{bundle / 'manifest.json.sig'} has the signature by key {sign_bundle(bundle, key)}")
 
 
 @app.command(epilog="Example: vip5 bundle show --bundle bundles/shop --json")
@@ -88,11 +114,12 @@ def export_onnx(
     typer.echo(f"{out} holds encoder.onnx, step.onnx and the inputs of the domains")
 
 
-def _summary(root: Path) -> BundleSummary:
+def _summary(root: Path, key: Path | None = None) -> BundleSummary:
     from model.bundle.bundle import open_bundle
+    from model.bundle.signatures import trusted_keys
     from model.bundle.summary import summarise
 
-    return summarise(open_bundle(root))
+    return summarise(open_bundle(root, trusted_keys(key)))
 
 
 def _backbone_facts(backbone: BackboneSummary) -> dict[str, str]:

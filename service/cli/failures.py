@@ -42,6 +42,7 @@ _PROVIDED: Mapping[str, tuple[str, ...]] = {
     "otel": ("opentelemetry",),
     "ray": ("ray",),
     "sasrec": ("pandas", "pytorch_lightning", "rectools"),
+    "signing": ("cryptography",),
 }
 EXTRAS: Mapping[str, str] = {module: extra for extra, modules in _PROVIDED.items() for module in modules}
 """Modules that only some commands import, and the extra that installs them."""

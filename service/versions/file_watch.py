@@ -79,10 +79,10 @@ class FileWatch:
 
     def _fault(self, seal: FileSeal, file: OpenedFile, *, is_thorough: bool) -> str:
         signature, fault = self._seen.get((seal.root, seal.path, seal.record.sha256), (seal.signature, ""))
-        if signature == file.signature and not is_thorough:
+        if signature == file.signature and seal.is_by_file_alone and not is_thorough:
             return fault
         try:
-            return "" if file.size == seal.record.size and file.sha256() == seal.record.sha256 else "was changed"
+            return seal.fault_of(file)
         except OSError as error:
             return f"cannot be read ({error.strerror})"
 

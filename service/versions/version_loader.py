@@ -16,6 +16,7 @@ from feature_cache.store import FeatureStore
 from model.bundle.bundle import Foundation, OpenedDomain, open_domain
 from model.bundle.changes import CatalogChanges, with_added, with_values
 from model.bundle.layout import DomainSpec
+from model.bundle.signatures import TrustedKeys
 from model.bundle.tensors import check_finite
 from model.engine.protocol import Placement
 from model.errors import UnknownDomainError
@@ -38,6 +39,8 @@ class Sources:
 
     runtime: Runtime
     bundles_root: Path | None
+    trusted: TrustedKeys | None = None
+    """Keys, one of which must have signed a bundle; None admits any bundle."""
 
     @property
     def foundation(self) -> Foundation:
@@ -55,7 +58,7 @@ class Sources:
             if domain not in self.runtime.files:
                 raise UnknownDomainError(f"the service's own bundle has no domain {domain!r}")
             return self.own(domain), OpenedDomain(self.runtime.files[domain], self.runtime.bundle_hash)
-        opened = open_domain(find_bundle(self.bundles_root, bundle), domain, self.foundation)
+        opened = open_domain(find_bundle(self.bundles_root, bundle), domain, self.foundation, self.trusted)
         if bundle_hash not in (None, opened.bundle_hash):
             raise UnknownBundleError(
                 f"the bundle {bundle!r} now has the hash {opened.bundle_hash}, not {bundle_hash}; restore its old files"

@@ -50,6 +50,7 @@ EXPECTED = {
     "unknown_version": 404,
     "unsafe_file": 422,
     "unsupported_media_type": 415,
+    "untrusted_bundle": 422,
 }
 STARTUP_ONLY = {
     "no_traces",
@@ -57,6 +58,7 @@ STARTUP_ONLY = {
     "invalid_dataset",
     "invalid_api_keys",
     "invalid_audit_log",
+    "invalid_signing_key",
     "invalid_beam_table",
     "lane_failed",
     "invalid_training",

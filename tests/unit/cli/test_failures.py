@@ -268,6 +268,7 @@ def test_where_an_extra_is_missing_each_command_names_it(place: Path) -> None:
         "data index": ["--data", place / "data", "--method", "random", "--out", place / "out"],
         "features encode": [*encoded, "--images", place],
         "features export-onnx": encoded,
+        "bundle new-key": ["--out", place / "out"],
     }
     run_all = json.dumps([[*words.split(), *map(str, options)] for words, options in needed.items()])
     done = subprocess.run(
@@ -277,7 +278,7 @@ def test_where_an_extra_is_missing_each_command_names_it(place: Path) -> None:
     lines = done.stderr.splitlines()
     assert lines[1::2] == ["exits 1"] * len(needed)
     for words, line in zip(needed, lines[::2], strict=True):
-        extra = "encode" if words.startswith("features") else "train"
+        extra = {"features": "encode", "bundle": "signing"}.get(words.split()[0], "train")
         assert line.startswith("error: "), line
         assert f"pip install 'vip5-serve[{extra}]'" in line
 
