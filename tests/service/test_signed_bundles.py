@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from model.bundle.layout import SIGNATURES
 from model.errors import UntrustedBundleError
 from service.http.app_state import state_of
 from service.settings import Settings
+from service.versions.file_watch import FileWatch
 from tests.commands import run
+from tests.e2e.processes import environment
 from tests.service.live import Shop, bundle_of, live_settings, shop_of
 from tests.signing import key_pair, signed
 
@@ -106,8 +110,7 @@ async def test_a_restart_does_not_serve_what_lost_its_signature(settings: Settin
 async def test_a_key_that_is_revoked_is_reported_and_the_next_load_refused(
     shop: Shop, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service = state_of(shop.app).service
-    watch = service.file_watch
+    watch = FileWatch(state_of(shop.app).service.domains)
     await watch.check()
     assert watch.problems == []
     _, other = key_pair(folder, "other")
@@ -121,7 +124,7 @@ async def test_a_key_that_is_revoked_is_reported_and_the_next_load_refused(
 
 
 async def test_a_further_signature_is_no_change(shop: Shop, folder: Path) -> None:
-    watch = state_of(shop.app).service.file_watch
+    watch = FileWatch(state_of(shop.app).service.domains)
     signed(folder / "first", key_pair(folder, "new")[0])
     await watch.check(is_thorough=True)
     assert watch.problems == []
@@ -136,17 +139,14 @@ async def test_without_trusted_keys_signatures_do_not_matter(folder: Path) -> No
         await shop.load("second")
 
 
-def test_the_start_ends_with_one_line(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_start_ends_with_one_line(folder: Path) -> None:
     unsigned(folder)
-    monkeypatch.setenv("VIP5_TRUSTED_KEYS", str(folder / "key.pub.pem"))
-    assert run("serve", "--bundle", folder / "second", "--port", "0") == 1
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("{")]
-    assert lines == [
-        "error: second is not signed: it has no manifest.json.sig; do not trust its source, or sign it with vip5 "
-        "bundle sign"
-    ]
+    variables = environment() | {"VIP5_TRUSTED_KEYS": str(folder / "key.pub.pem")}
+    command = [sys.executable, "-c", "from service.cli import main; main()", "serve", "--port", "0", "--bundle"]
+    done = subprocess.run([*command, folder / "second"], env=variables, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert (done.returncode, len(lines)) == (1, 1)
+    assert lines[0].startswith("error: second is not signed: it has no manifest.json.sig; do not trust its source")
 
 
 def test_commands_make_a_key_sign_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
