@@ -71,7 +71,7 @@ FREEZE = pip freeze --all --exclude vip5-serve | sed -E '/^(pip|torch|nvidia-.*|
 lock: ## update the pinned versions
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet --upgrade pip setuptools torch==$(TORCH)
-	$(VENV)-lock/bin/python -m pip install --quiet .
+	$(VENV)-lock/bin/python -m pip install --quiet .[signing]
 	$(VENV)-lock/bin/python -m $(FREEZE) > requirements.lock
 	$(VENV)-lock/bin/python -m pip install --quiet .[dev]
 	$(VENV)-lock/bin/python -m $(FREEZE) > requirements-dev.lock
