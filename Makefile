@@ -61,8 +61,9 @@ format: $(INSTALLED) ## fix style and format the code
 bench: $(INSTALLED) ## compare the engines with transformers' generate
 	$(BIN)/python -m benchmarks.cpu_engine
 
-fuzz: $(INSTALLED) ## read damaged files of every kind; takes hours
+fuzz: $(INSTALLED) ## read damaged files of every kind, and send random requests; takes hours
 	$(BIN)/python -m tests.fuzz
+	$(BIN)/python -m tests.fuzz.bodies
 
 # Pins the newest versions that pyproject.toml allows, except for torch, whose newer builds add gigabytes.
 TORCH ?= 2.13.0

@@ -6,7 +6,7 @@ import keyword
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 import httpx
 import hypothesis
@@ -14,37 +14,22 @@ import pytest
 import schemathesis
 from fastapi import FastAPI
 from pydantic import SecretStr
-from schemathesis import Case as AnyCase
 from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.core.result import Ok
-from schemathesis.python import asgi
-from schemathesis.schemas import APIOperation
-from schemathesis.specs.openapi.checks import (
-    allow_header_conformance,
-    content_type_conformance,
-    negative_data_rejection,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from model.bundle.catalog import Catalog
 from model.bundle.layout import DomainSpec, ImageEncoder
 from model.bundle.shapes import expected_domain_shapes, expected_shapes
 from model.bundle.users import Users
 from model.bundle.writer import BundleWriter
-from model.prompts.templates import TEMPLATES
 from service.http.app import create_app
 from service.http.app_state import state_of
 from service.settings import Settings
 from tests.answers import answer_like
+from tests.fuzz.bodies import CHECKS, Case, name_what_is_known
+from tests.fuzz.bodies import operations_of as operations_of_app
 from tests.service.conftest import client_of
 from tests.summer import DEMONSTRATION, add_summer
 from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, random_tensors, tiny_tokenizer
-
-Case: TypeAlias = AnyCase[Any]
-Operation: TypeAlias = APIOperation[Any, Any, Any, Any]
 
 TOKEN = "open-sesame-open-sesame"
 READERS = ("recommend_sequential", "recommend_direct", "explain")
@@ -66,16 +51,6 @@ ASKED = [
 ]
 ASKED_LAST = [("load_version", ""), ("list_versions", ""), ("change_catalog", ""), ("drain", "")]
 """Each operation whose answer is shown, with its query."""
-
-CHECKS = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    negative_data_rejection,
-    allow_header_conformance,
-]
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +215,7 @@ async def test_every_error_is_a_problem_document(demo_client: httpx.AsyncClient)
 
 
 def test_fuzzing_finds_no_server_error_and_no_answer_off_the_schema(demo_app: FastAPI) -> None:
-    operations = _operations(demo_app)
+    operations = operations_of_app(demo_app)
     assert len(operations) >= 10
 
     for operation in operations:
@@ -256,26 +231,18 @@ def test_fuzzing_finds_no_server_error_and_no_answer_off_the_schema(demo_app: Fa
 @pytest.mark.parametrize("path", ["/recommend/sequential", "/recommend/direct", "/explain"])
 def test_fuzzing_what_the_bundle_knows_finds_no_fault_either(demo_app: FastAPI, path: str) -> None:
     """Random names are unknown to any bundle; here they stand beside known ones, so that requests reach the engine."""
-    (operation,) = [each for each in _operations(demo_app) if each.path == path]
+    (operation,) = [each for each in operations_of_app(demo_app) if each.path == path]
     statuses: set[int] = set()
 
     @_fuzzed(num_examples=40)
     @hypothesis.given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
     def check(case: Case) -> None:
         assert isinstance(case.body, dict)
-        _name_what_is_known(case.body)
+        name_what_is_known(case.body, "toys", ["toy-0001", "toy-0002", "toy-0003"])
         statuses.add(case.call_and_validate(checks=CHECKS).status_code)
 
     check()
     assert 200 in statuses
-
-
-def _operations(app: FastAPI) -> list[Operation]:
-    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
-    with asgi.get_client(cast("asgi.ASGIApp", app)) as client:
-        while client.get("http://testserver/health/ready").status_code != 200:
-            pass
-    return [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
 
 
 def _fuzzed(num_examples: int) -> hypothesis.settings:
@@ -286,18 +253,3 @@ def _fuzzed(num_examples: int) -> hypothesis.settings:
         database=None,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-
-
-def _name_what_is_known(body: dict[str, Any]) -> None:
-    body["domain"] = "toys"
-    for name in ("history", "candidates", "include_items"):
-        if isinstance(body.get(name), list):
-            body[name] = [*body[name][:50], "toy-0001", "toy-0002"]
-    if "item_id" in body:
-        body["item_id"] = "toy-0003"
-    if "template" in body and body["template"] not in TEMPLATES:
-        del body["template"]
-    if body.get("deadline_ms") is not None:
-        body["deadline_ms"] = 60_000  # a short one may rightly pass
-    if isinstance(body.get("where"), dict):
-        body["where"] = {"category": "games"}
