@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Import foreign checkpoints into a bundle.", no_args_is_help=True)
 
-Checkpoint = Annotated[Path, input_file("A state dict saved by torch (.pth).")]
+Checkpoint = Annotated[Path, input_file("A state dict saved by torch (.pth) or safetensors.")]
 Config = Annotated[Path, input_file("The trainer's config.json.")]
 TokenizerPath = Annotated[
     Path | None,

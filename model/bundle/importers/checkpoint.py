@@ -17,8 +17,9 @@ from model.bundle.importers.tensor_names import (
     with_first_task,
     without_wrappers,
 )
+from model.bundle.safetensors_format import LENGTH_BYTES
 from model.bundle.shapes import HEAD, SHARED
-from model.bundle.tensors import check_finite
+from model.bundle.tensors import check_finite, read_tensors
 from model.errors import BundleError, UnsafeFileError
 from model.network.config import TASKS
 
@@ -27,10 +28,19 @@ _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weigh
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """Read a state dict saved by torch, by the model's own names; only tensors and plain containers are built.
+    """Read a state dict that torch or safetensors saved, by the model's own names.
 
-    Raises UnsafeFileError for a pickle with anything else, BundleError for a file that is not a state dict.
+    Only tensors and plain containers are built. Raises UnsafeFileError for a pickle with anything else, BundleError for
+    a file that is not a state dict.
     """
+    tensors = without_wrappers(_saved_state_dict(path), path.name)
+    check_finite(tensors, path.name)
+    return tensors
+
+
+def _saved_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    if _is_safetensors(path):
+        return read_tensors(path)
     check_archive(path)
     try:
         with warnings.catch_warnings():
@@ -46,9 +56,13 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         raise BundleError(f"{path.name} is not a checkpoint that torch can read: {_first_line(error)}") from error
     found = state_dict_in(content, path.name)
     check_tensors_fit(found, path.name)
-    tensors = without_wrappers(found, path.name)
-    check_finite(tensors, path.name)
-    return tensors
+    return found
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By the content, which begins with the length of a JSON header: whatever the file is called."""
+    with path.open("rb") as file:
+        return file.read(LENGTH_BYTES + 1)[LENGTH_BYTES:] == b"{"
 
 
 def drop_aliases(tensors: dict[str, torch.Tensor], *, tied_head: bool, where: str) -> dict[str, torch.Tensor]:

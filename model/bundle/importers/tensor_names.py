@@ -18,6 +18,10 @@ from model.network.config import TASKS
 SHARED_ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # Parts of names that torch.compile, FSDP, activation checkpoints and Lightning insert anywhere.
 _INSERTED = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
+# The counter of torch's AveragedModel, whose other tensors are those of the averaged model.
+_COUNTER = "n_averaged"
+# Parts of names that PEFT gives to weights beside those of the model.
+_UNMERGED = frozenset({"base_layer", "lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "modules_to_save"})
 _MOST_LEVELS = 3  # of documents around a state dict
 
 
@@ -46,11 +50,20 @@ def state_dict_in(content: object, where: str) -> dict[str, torch.Tensor]:
 def without_wrappers(tensors: Mapping[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
     """The tensors under the model's own names: without inserted parts, and without a prefix that all have.
 
-    Raises BundleError if two names become one, and for a prefix that only some names have.
+    Raises BundleError if two names become one, for a prefix that only some names have, and for adapters of PEFT that
+    are not merged.
     """
+    unmerged = [name for name in tensors if not _UNMERGED.isdisjoint(name.split("."))]
+    if unmerged:
+        raise BundleError(
+            f"{where} has weights of PEFT that are not merged into the model, {named(unmerged)}; merge them with "
+            "merge_and_unload() and save that model's state dict"
+        )
     plain: dict[str, torch.Tensor] = {}
     origin: dict[str, str] = {}
     for name, tensor in tensors.items():
+        if name == _COUNTER:
+            continue
         bare = ".".join(part for part in name.split(".") if part not in _INSERTED)
         if bare in plain:
             raise BundleError(

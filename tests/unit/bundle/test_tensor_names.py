@@ -35,7 +35,10 @@ def silent(what: str, done: int, total: int | None) -> None:
 def imported(folder: Path, checkpoint: TinyCheckpoint, content: object) -> Path:
     """The bundle made of a file with this content, beside the checkpoint's configuration."""
     path, config = checkpoint.save(folder)
-    torch.save(content, path)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
     tiny_tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "items.jsonl").write_text('{"item_id": "a", "index": "1"}')
     source = CheckpointSource(path, config, folder / "tokenizer.json")
@@ -150,6 +153,10 @@ Change = Callable[[State], object]
             lambda s: {"model": s, "ema": dict(s)},
             "tiny.pth has several state dicts, ema, model; save only that of the model to import",
         ),
+        (
+            lambda s: {**prefixed(s, "base_model.model."), "base_model.model.q.lora_A.default.weight": torch.ones(1)},
+            "tiny.pth has weights of PEFT that are not merged into the model, base_model.model.q.lora_A.default.weight",
+        ),
         (lambda s: {"model": {"epoch": 3}}, "tiny.pth: model is not a tensor; save only the model's state_dict()"),
         (lambda s: {"state_dict": {}}, "tiny.pth: state_dict is not a tensor; save only the model's state_dict()"),
         (
@@ -223,3 +230,20 @@ def test_a_compiled_t5_is_the_same(tmp_path: Path, prefix: str) -> None:
 def test_layouts_without_adapters_need_none(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint(layout=replace(TINY_LAYOUT, bottleneck=0, cross_attention_adapter=False))
     require_same_weights(imported(tmp_path, checkpoint, checkpoint.state_dict), checkpoint.state_dict)
+
+
+@pytest.mark.parametrize("kept", [SHARED, DECODER])
+def test_a_checkpoint_that_safetensors_saved_is_the_same(tmp_path: Path, kept: str) -> None:
+    checkpoint = tiny_checkpoint()
+    state = {
+        n: t.clone() for n, t in checkpoint.state_dict.items() if n not in {SHARED, ENCODER, DECODER, HEAD} - {kept}
+    }
+    save_file({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "any name")
+    root = imported(tmp_path, checkpoint, (tmp_path / "any name").read_bytes())
+    require_same_weights(root, checkpoint.state_dict)
+
+
+def test_the_counter_of_an_averaged_model_is_no_weight(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    content = {"n_averaged": torch.tensor(3), **prefixed(checkpoint.state_dict, "module.")}
+    require_same_weights(imported(tmp_path, checkpoint, content), checkpoint.state_dict)
