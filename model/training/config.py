@@ -22,6 +22,7 @@ from model.training.toml_lines import TomlFile
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 Positive: TypeAlias = Annotated[float, Meta(gt=0)]
+Seed: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 32)]  # numpy's
 NotNegative: TypeAlias = Annotated[float, Meta(ge=0)]
 
 Shares: TypeAlias = Annotated[dict[Task, NotNegative], Meta(extra_json_schema={"propertyNames": {"enum": list(TASKS)}})]
@@ -124,7 +125,7 @@ class RunFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tune: Tune = "adapters"
     start: str | None = None
     work: str | None = None
-    seed: int = 0
+    seed: Seed = 0
     tune_tables: bool = False
     backbone: Backbone | None = None
     adapters: Adapters = Adapters()

@@ -6,8 +6,10 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 import msgspec
+import torch
 
 from model.bundle.writer import BundleWriter
+from model.errors import TrainingError
 from model.network.network import Vip5Network
 from model.network.weights import backbone_weights, domain_weights
 from model.training.measures import Measures
@@ -22,10 +24,12 @@ def write_result(
 ) -> str:
     """Write the run's domains, and the backbone if it was trained or is new; returns the bundle's hash.
 
-    Raises ExistsError for what somebody else has written since the run began, unless `replace`.
+    Raises TrainingError if the training has diverged, and ExistsError for what somebody else has written since the run
+    began, unless `replace`.
     """
     run, start = preparation.run, preparation.start
     require_free(run, replace=replace)
+    _require_finite(network)
     keeps_backbone = start is not None and not run.tunes_backbone
     weights = start.backbone.weights if start is not None and keeps_backbone else backbone_weights(network)
     record = {
@@ -46,3 +50,13 @@ def write_result(
                 training_record={**record, "dataset": asdict(domain.dataset.provenance)},
             )
         return writer.seal()
+
+
+def _require_finite(network: Vip5Network) -> None:
+    """Raise TrainingError for weights that are NaN or infinite, which would answer nothing."""
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise TrainingError(
+                f"the training diverged: {name} has values that are NaN or infinite; train with a smaller "
+                "optimiser.learning_rate and --restart"
+            )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -40,6 +41,9 @@ class Places:
 
 def convert(document: Mapping[str, Any], kind: type[T], places: Places) -> T:
     """Raises TrainingError, naming file, line, key and rule, for the first key that breaks one."""
+    for path, number in _numbers(document, ()):
+        if not math.isfinite(number):
+            raise TrainingError(f"{places.of(*path)}: {named(path)} is {number}; give a finite number; {PAGE}")
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
@@ -51,6 +55,15 @@ def json_schema(kind: type[Any]) -> str:
     """The JSON schema of a file, for editors."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return json.dumps(head | msgspec.json.schema(kind), indent=2) + "\n"
+
+
+def _numbers(part: object, path: KeyPath) -> Iterator[tuple[KeyPath, float]]:
+    """The floats of a document; TOML has inf and nan, which pass the bounds of some keys."""
+    if isinstance(part, float):
+        yield path, part
+    elif isinstance(part, Mapping | list):
+        for key, value in part.items() if isinstance(part, Mapping) else enumerate(part):
+            yield from _numbers(value, (*path, key))
 
 
 def _fault(document: Mapping[str, Any], kind: type[Any], message: str) -> tuple[KeyPath, str]:

@@ -17,6 +17,14 @@ from tests.unit.training.tiny_data import ADAPTERS, FROM_SCRATCH, write_run
     [
         ('out = "bundle"', "", r"`out`"),
         ("steps = 6", "steps = 0", r"optimiser\.steps is 0; expected `int` >= 1"),
+        (
+            "steps = 6",
+            "steps = 6\nlearning_rate = inf",
+            r":\d+: optimiser\.learning_rate is inf; give a finite",
+        ),
+        ("steps = 6", "steps = 6\nweight_decay = nan", r"optimiser\.weight_decay is nan; give a finite number"),
+        ('out = "bundle"', 'seed = -1\nout = "bundle"', r"seed is -1; expected `int` >= 0"),
+        ('out = "bundle"', 'seed = 4294967296\nout = "bundle"', r"seed is 4294967296; expected `int`"),
         ("steps = 6", "steps = 6\nstep = 7", r"unknown field `step`"),
         ("tokens = 2", 'tokens = "2"', r"images\.tokens is '2'; expected `int`, got `str`"),
         ("[images]", "[prompts.tasks]\nranking = 1\n\n[images]", r"ranking"),

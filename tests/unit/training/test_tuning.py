@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from model.bundle.bundle import open_bundle
 from model.engine.plans import RankingPlan
-from model.errors import BackboneMismatchError, Vip5Error
+from model.errors import BackboneMismatchError, TrainingError, Vip5Error
 from model.network.weights import backbone_weights
 from model.planning.queries import OfflineSequential
 from model.planning.rankings import plan_sequential
@@ -70,6 +70,15 @@ def test_data_that_is_not_used_is_named(tmp_path: Path) -> None:
         "toys: 7 of 9 items have an embedding, 2 do not: 'item-1', 'item-2'; 1 file matches no item: 'other.npy'",
         f"toys: {num_full} users had every item, and are not asked about candidates or one item",
     )
+
+
+def test_a_training_that_diverges_writes_no_bundle(tmp_path: Path) -> None:
+    tiny_dataset(num_items=9).write(tmp_path / "data")
+    tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    path = write_run(tmp_path, FROM_SCRATCH.replace("steps = 6", "steps = 6\nlearning_rate = 1e38"))
+    with pytest.raises(TrainingError, match=r"the training diverged: .* train with a smaller optimiser\.learning_rate"):
+        tune(read_run(path))
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
