@@ -61,8 +61,10 @@ class ReviewRows:
 
     def review_of(self, fields: Fields, split: Split | None) -> Review | str:
         """The review in a record, or the rule that the record breaks."""
-        user = self.users.find(_name(fields.record, *_USER))
-        item = self.items.find(_name(fields.record, *_ITEM))
+        names = [_name(fields.record, *each) for each in (_USER, _ITEM)]
+        if not all(names):
+            return "the review has no user, or no item"
+        user, item = self.users.find(names[0]), self.items.find(names[1])
         if user is None:
             return "the user of the review has no interactions"
         if item is None:

@@ -9,19 +9,22 @@ import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
-from model.datasets.values import plain
+from model.datasets.values import has_whole_letters, plain
 from model.errors import DatasetError
 
 SHORTENED = "an id was shortened to a form such as 1.08775E+08; format the column as text, and export it again"
-_SHORTENED = re.compile(r"\d[.,]\d+[eE]\+\d+")
+_SHORTENED = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d+")
+_MISSING = ("nan", "NaN", "NaT", "None", "null", "NULL", "<NA>", "N/A", "#N/A", "\\N", "undefined")
 _EXACT = 1 << 53  # floats are exact integers below
 
 
 def id_text(value: object) -> str | None:
     """The id as text, without blanks around it; None if the value is no id: empty, a boolean, 7.5, a list."""
     value = plain(value)
-    if value is None or isinstance(value, str):
-        return value
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return value if has_whole_letters(value) else None
     if isinstance(value, bool):
         return None
     if isinstance(value, Decimal):
@@ -29,6 +32,16 @@ def id_text(value: object) -> str | None:
     if isinstance(value, float):
         value = int(value) if value.is_integer() and abs(value) < _EXACT else None
     return str(value) if isinstance(value, int) and abs(value) < 1 << 64 else None
+
+
+def missing_id_notices(lines_of: Mapping[str, int], field: str, where: str) -> list[str]:
+    """A line for each id that programs write where there is none, such as pandas' `nan`; `lines_of` counts lines."""
+    return [
+        f"{where}: {own!r} is the {field} of {lines_of[own]:,} {'line' if lines_of[own] == 1 else 'lines'}, and read "
+        "as any other; if it stands for a missing value, remove it there"
+        for own in _MISSING
+        if own in lines_of
+    ]
 
 
 def require_own_numbers(numbers: Mapping[str, str], texts: Iterable[str]) -> None:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from model.bundle.users import Users
 from model.datasets.dataset import Review, Sequences, Split
 from model.datasets.field_names import FieldNames
-from model.datasets.ids import SHORTENED, id_text, is_shortened, require_own_numbers
+from model.datasets.ids import SHORTENED, id_text, is_shortened, missing_id_notices, require_own_numbers
 from model.datasets.records import numbered_records, require_good
 from model.datasets.text_lines import Source
 from model.datasets.times import Times
-from model.datasets.values import Fields, UnreadableError, shown
+from model.datasets.values import Fields, UnreadableError, plain, shown
 from model.errors import DatasetError
 
 _HELD_OUT: tuple[Split, ...] = ("val", "test")  # a user's last reviews
@@ -101,7 +101,13 @@ class _Lines:
         user_id, item_id = _id(user_value, form), _id(item_value, form)
         place = source.place(number)
         if user_id is None or item_id is None:
-            source.fault(form.no_ids, number)
+            absent = [value for value in (user_value, item_value) if plain(value) is None]
+            if absent:
+                source.fault(form.no_ids, number)
+            else:
+                name = form.user if user_id is None else form.item
+                kind = "a text, which keeps leading zeros" if form.only_text_ids else "an id"
+                Fields(record, source.faults, place).unread(name, kind)
             return
         if is_shortened(user_id) or is_shortened(item_id):
             source.fault(SHORTENED, number)
@@ -131,8 +137,14 @@ def read_interactions(source: Source, form: InteractionForm) -> Interactions:
     lines = _Lines()
     for number, record in numbered_records(source, names):
         lines.add(record, form, source, number)
-    for ids in (lines.user_ids, lines.item_ids):
+    for ids, places, field_name in (
+        (lines.user_ids, lines.users, form.user),
+        (lines.item_ids, lines.items, form.item),
+    ):
         require_own_numbers(ids.numbers, ids.rows)
+        lines_of = dict(zip(ids.rows, np.bincount(places, minlength=len(ids.rows)).tolist(), strict=True))
+        for notice in missing_id_notices(lines_of, field_name, source.path.name):
+            source.faults.notice(notice)
     due = f"{form.of} with {form.user}, {form.item} and {form.time}"
     require_good(source, len(lines.users), due, names)
     seconds = lines.times.seconds(lines.numbers, source, form.time)

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.bundle.importers.features import read_features
-from model.bundle.joins import Join
+from model.bundle.joins import Join, match
 from model.bundle.users import Users
 from model.datasets.dataset import Dataset, Provenance
 from model.datasets.explanations import ReviewRows, read_explanations
 from model.datasets.faults import Faults
 from model.datasets.ids import id_text
 from model.datasets.item_facts import catalog_of
-from model.datasets.item_lines import in_catalog_order, indexing_of, read_item_lines
+from model.datasets.item_lines import ItemLines, in_catalog_order, indexing_of, read_item_lines
 from model.datasets.named_items import UNNAMED, NamedItem, read_named_items
 from model.datasets.text_lines import Source, read_json_object
+from model.datasets.values import shown
 from model.errors import DatasetError
 from model.progress import Progress, no_progress
 
@@ -45,9 +46,7 @@ def read_lines(files: LinesSource, name: str, faults: Faults, progress: Progress
     known: dict[str, NamedItem] = {}
     if files.items is not None:
         known = read_named_items(Source(files.items, faults, progress), lines.item_names(), "no sequence")
-    id_of_item, id_of_user = ({}, {}) if files.datamaps is None else read_datamaps(files.datamaps)
-    if id_of_item and files.datamaps is not None:
-        report_unmapped(lines.item_names(), id_of_item, files.datamaps, faults)
+    id_of_item, id_of_user = mapped_ids(files.datamaps, lines, faults)
     names = in_catalog_order([*lines.item_names(), *known, *id_of_item])
     items = [known.get(item, UNNAMED) for item in names]
     item_ids = [item.item_id or id_of_item.get(name, name) for name, item in zip(names, items, strict=True)]
@@ -94,6 +93,9 @@ def read_datamaps(path: Path) -> tuple[dict[str, str], dict[str, str]]:
             f"{path.name} has no map {' or '.join(_MAPS)}; its keys are "
             f"{', '.join(map(repr, list(document)[:8])) or 'none'}. Give at least one, from numbers to ids or back"
         )
+    wrong = next((name for name in _MAPS if not isinstance(document.get(name, {}), Mapping)), None)
+    if wrong is not None:
+        raise DatasetError(f"{path.name}: {wrong} is {shown(document[wrong])}; it must map numbers to ids, or back")
     maps = []
     for forward, backward in (("id2item", "item2id"), ("id2user", "user2id")):
         numbered, named = document.get(forward), document.get(backward)
@@ -106,11 +108,38 @@ def read_datamaps(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     return maps[0], maps[1]
 
 
-def report_unmapped(names: Sequence[str], id_of_item: Mapping[str, str], path: Path, faults: Faults) -> None:
-    """Tell of items of the lines that the map lacks; they are called by their number."""
-    without = [name for name in names if name not in id_of_item]
-    if without:
-        faults.notice(str(Join(len(names), f"an id in {path.name}", "id", without)))
+def mapped_ids(path: Path | None, lines: ItemLines, faults: Faults) -> tuple[dict[str, str], dict[str, str]]:
+    """The ids of items and of users by their spelling in the lines, from a file of maps, if there is one.
+
+    `faults` is told what did not meet. Items of no sequence stay in the catalog, and those without an id keep the
+    name that the lines have. Raises DatasetError for a map that has none of the lines' items, or of their users.
+    """
+    if path is None:
+        return {}, {}
+    maps = read_datamaps(path)
+    sides = ((maps[0], lines.item_names(), "items"), (maps[1], list(lines.users), "users"))
+    return tuple(_as_spelled(found, names, path, of_what, faults) for found, names, of_what in sides)  # type: ignore[return-value]  # of two
+
+
+def _as_spelled(
+    id_of: Mapping[str, str], names: Sequence[str], path: Path, of_what: str, faults: Faults
+) -> dict[str, str]:
+    """A map by the names of the lines; others keep their own."""
+    if not id_of:
+        return {}
+    spelled = list(id_of)
+    place_of, unmatched = match(spelled, names)
+    if not place_of:
+        raise DatasetError(
+            f"{path.name} has no id of any of the {of_what}: it has {spelled[0]!r}, and the {of_what} are named like "
+            f"{names[0]!r}; check that both belong together"
+        )
+    without = [name for name in names if name not in place_of]
+    if without or unmatched:
+        join = Join(len(names), f"an id in {path.name}", "id", without, unmatched, "no sequence", of_what)
+        faults.notice(str(join))
+    own = {name: id_of[spelled[place]] for name, place in place_of.items()}
+    return own | {name: id_of[name] for name in unmatched}
 
 
 def _id_of_number(pairs: Iterable[tuple[object, object]], where: str) -> dict[str, str]:

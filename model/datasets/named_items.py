@@ -11,7 +11,7 @@ from model.datasets.ids import SHORTENED, id_text, is_shortened, require_own_num
 from model.datasets.item_facts import FACT_NAMES, UNKNOWN_FACTS, ItemFacts
 from model.datasets.records import numbered_records, require_good
 from model.datasets.text_lines import Source
-from model.datasets.values import Fields
+from model.datasets.values import Fields, plain
 from model.errors import DatasetError
 
 _KEYS = ("item_id", "item", "asin")
@@ -76,7 +76,11 @@ def _read(source: Source) -> tuple[dict[str, NamedItem], dict[str, str]]:
         value = id_value if own is None or own == "" else own
         item = id_text(value)
         if item is None:
-            source.fault("the line has neither item nor item_id nor asin", number)
+            unread = next((key for key in ("item", "item_id", "asin") if plain(record.get(key)) is not None), None)
+            if unread is None:
+                source.fault("the line has neither item nor item_id nor asin", number)
+            else:
+                Fields(record, source.faults, source.place(number)).unread(unread, "an id")
         elif is_shortened(item):
             source.fault(SHORTENED, number)
         elif item in items:

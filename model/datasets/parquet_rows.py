@@ -44,5 +44,16 @@ def _values(column: pa.Array) -> list[object]:  # type: ignore[type-arg]  # of a
         kind = column.type
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         column = column.cast(pa.timestamp("us", kind.tz), safe=False)
-    found: list[object] = column.to_pylist()
+    try:
+        found: list[object] = column.to_pylist()
+    except (OverflowError, ValueError):  # of one value, such as a time after the year 9999
+        return [_value(each) for each in column]
     return found
+
+
+def _value(scalar: pa.Scalar) -> object:  # type: ignore[type-arg]  # of any type
+    """Python's value, or Arrow's if Python has none, which readers count as of another kind than they expect."""
+    try:
+        return scalar.as_py()
+    except (OverflowError, ValueError):
+        return scalar

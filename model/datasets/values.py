@@ -91,7 +91,11 @@ def number_of(value: object) -> float | None:
 def text_of(value: object) -> str | None:
     """The text in a value, None if it is missing; numbers become texts. Raises UnreadableError for other values."""
     value = plain(value)
-    if value is None or isinstance(value, str):
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if not has_whole_letters(value):
+            raise UnreadableError
         return value
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         return str(value)
@@ -121,6 +125,11 @@ def plain(value: object) -> object:
     if isinstance(value, str):
         return value.strip() or None
     return None if isinstance(value, list | tuple) and not value else value
+
+
+def has_whole_letters(text: str) -> bool:
+    """Whether UTF-8 can store a text; JSON and pickles can have half a letter, such as an emoji that was cut."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def one_line(text: str) -> str | None:

@@ -21,7 +21,7 @@ from model.datasets.field_names import FieldNames
 from model.datasets.ids import id_text
 from model.datasets.item_facts import UNKNOWN_FACTS, ItemFacts, catalog_of, read_metadata
 from model.datasets.item_lines import ItemLines, in_catalog_order, indexing_of, read_item_lines
-from model.datasets.lines import read_datamaps, report_unmapped, users_of
+from model.datasets.lines import mapped_ids, users_of
 from model.datasets.pickles import read_pickle
 from model.datasets.text_lines import Source
 from model.datasets.values import Fields
@@ -31,7 +31,6 @@ from model.progress import Progress, no_progress
 SEQUENCES = "sequential_data.txt"
 _IGNORED = ("reviewText", "reviewTime", "unixReviewTime", "helpful", "adj", "score", "sentence", "template", "id")
 """Fields of VIP5's and P5's records that are not read."""
-_NO_IDS: tuple[dict[str, str], dict[str, str]] = ({}, {})
 
 
 def read_vip5_folder(
@@ -47,9 +46,7 @@ def read_vip5_folder(
         raise DatasetError(f"{folder} has no {SEQUENCES}; give the folder of one domain as VIP5 or P5 preprocesses it")
     lines = read_item_lines(Source(path, faults, progress), only_numbers=True)
     datamaps = _find(folder, "datamaps.json")
-    id_of_item, id_of_user = _NO_IDS if datamaps is None else read_datamaps(datamaps)
-    if id_of_item and datamaps is not None:
-        report_unmapped(lines.item_names(), id_of_item, datamaps, faults)
+    id_of_item, id_of_user = mapped_ids(datamaps, lines, faults)
     names = in_catalog_order([*lines.item_names(), *id_of_item])
     item_rows = {item: row for row, item in enumerate(names)}
     user_rows = {user: row for row, user in enumerate(lines.users)}

@@ -124,7 +124,8 @@ def test_broken_reviews_are_counted_and_named(tmp_path: Path) -> None:
     dataset = read(RawSource(write_lines(tmp_path / "r.json", lines), core=1), faults)
     assert faults.places == {
         "the review repeats user, item and time of an earlier one": ["r.json:2"],
-        "the review has no reviewerID, or no asin": ["r.json:3", "r.json:4"],
+        "the review has no reviewerID, or no asin": ["r.json:3"],
+        "asin is not a text, which keeps leading zeros": ["r.json:4: 7"],
         "the review has no unixReviewTime in seconds": ["r.json:5", "r.json:6", "r.json:7"],
         "the line is neither a JSON object nor a Python literal of one": ["r.json:8"],
         "overall is not a number": ["r.json:9: 'five'"],

@@ -138,7 +138,7 @@ def test_numbers_of_json_are_canonical_texts(tmp_path: Path) -> None:
     assert dataset.catalog.item_ids == ("0", "S", "8")
     assert dataset.catalog.titles == ("a", None, None)
     assert [review.item for review in dataset.reviews] == [1]
-    assert faults.places == {"the line has neither item nor item_id nor asin": ["i.jsonl:3"]}
+    assert faults.places == {"item is not an id": ["i.jsonl:3: 8.5"]}
 
 
 def test_a_number_that_may_have_lost_its_zeros_is_refused_naming_both(tmp_path: Path) -> None:
@@ -280,3 +280,49 @@ def test_the_real_lines_are_read_without_a_fault(shared: Path) -> None:
     assert Counter(review.split for review in dataset.reviews) == {"train": 159, "val": 82, "test": 79}
     assert dataset.provenance.indexing == "sequential"
     assert not any("&amp;" in title for title in dataset.catalog.titles if title)
+
+
+def test_half_a_letter_is_a_fault_of_its_field(tmp_path: Path) -> None:
+    faults = Faults()
+    items = write_json_lines(tmp_path / "i.jsonl", [{"item": "a", "title": "cut \ud83d", "brand": "B"}])
+    dataset = read(LinesSource(write_lines(tmp_path / "s.txt", ["ann a b"]), items), faults)
+    assert faults.places == {"title is not a text": ["i.jsonl:1: 'cut \\ud83d'"]}
+    assert dataset.catalog.table["brand"].to_pylist() == ["B", None]
+
+
+def test_an_item_whose_name_is_no_id_is_named_with_its_value(tmp_path: Path) -> None:
+    faults = Faults()
+    items = write_json_lines(tmp_path / "i.jsonl", [{"item": "a"}, {"item_id": True}, {"title": "none"}])
+    read(LinesSource(write_lines(tmp_path / "s.txt", ["ann a b"]), items), faults)
+    assert faults.places == {
+        "item_id is not an id": ["i.jsonl:2: True"],
+        "the line has neither item nor item_id nor asin": ["i.jsonl:3"],
+    }
+
+
+def test_number_maps_say_what_did_not_meet_on_both_sides(tmp_path: Path) -> None:
+    faults = Faults()
+    maps = {"id2item": {"e\u0301": "E", "9": "NINE"}, "id2user": {"1": "ann", "8": "bob"}}
+    (tmp_path / "maps.json").write_text(json.dumps(maps))
+    sequences = write_lines(tmp_path / "s.txt", ["1 \u00e9 2", "2 2 \u00e9"])
+    dataset = read(LinesSource(sequences, datamaps=tmp_path / "maps.json"), faults)
+    assert histories(dataset) == {"ann": ["E", "2"], "2": ["2", "E"]}
+    assert faults.notices == [
+        "1 of 2 items have an id in maps.json, 1 does not: '2'; 1 id matches no sequence: '9'",
+        "1 of 2 users have an id in maps.json, 1 does not: '2'; 1 id matches no sequence: '8'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("maps", "message"),
+    [
+        ({"id2item": {"x": "A"}}, "maps.json has no id of any of the items: it has 'x', and the items are named like"),
+        ({"id2user": {"x": "A"}, "id2item": {"1": "A"}}, "maps.json has no id of any of the users: it has 'x'"),
+        ({"id2item": ["A"], "id2user": {"1": "x"}}, r"maps.json: id2item is ['A']; it must map numbers to ids"),
+    ],
+)
+def test_number_maps_of_other_data_are_refused(tmp_path: Path, maps: dict[str, object], message: str) -> None:
+    (tmp_path / "maps.json").write_text(json.dumps(maps))
+    sequences = write_lines(tmp_path / "s.txt", ["1 1 2"])
+    with refused("invalid_dataset", message):
+        read(LinesSource(sequences, datamaps=tmp_path / "maps.json"))

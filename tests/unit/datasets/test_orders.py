@@ -339,3 +339,55 @@ def test_the_core_is_filtered(tmp_path: Path) -> None:
     assert orders_of(read(OrdersSource(path, core=2))).keys() == {"u1", "u2"}
     with refused("invalid_dataset", "the 3-core is empty: no orders remain where each user and item has 3"):
         read(OrdersSource(path, core=3))
+
+
+def test_an_id_of_an_unexpected_type_is_named_with_its_value(tmp_path: Path) -> None:
+    line = {"user_id": "ann", "item_id": "a", "timestamp": START}
+    others: list[dict[str, object]] = [{"item_id": True}, {"user_id": ["a", "b"]}, {"item_id": 2.5}, {"item_id": " "}]
+    others.append({"item_id": "half \ud83d"})
+    faults = Faults()
+    read(OrdersSource(write_json_lines(tmp_path / "o.jsonl", [line, *({**line, **other} for other in others)])), faults)
+    assert faults.places == {
+        "item_id is not an id": ["o.jsonl:2: True", "o.jsonl:4: 2.5", "o.jsonl:6: 'half \\ud83d'"],
+        "user_id is not an id": ["o.jsonl:3: ['a', 'b']"],
+        "the line has no user_id, or no item_id": ["o.jsonl:5"],
+    }
+
+
+@pytest.mark.parametrize("shortened", ["1.08775E+08", "1,1E+08", "1E+08"])
+def test_ids_that_a_spreadsheet_shortened_are_left_out(tmp_path: Path, shortened: str) -> None:
+    faults = Faults()
+    lines = [*GOOD, f'ann,"{shortened}",30,5']
+    assert "0108775015" in read(OrdersSource(write_lines(tmp_path / "o.csv", lines)), faults).catalog.item_ids
+    assert list(faults.counts.values()) == [1]
+
+
+def test_ids_that_programs_write_for_missing_ones_are_named(tmp_path: Path) -> None:
+    faults = Faults()
+    lines = [GOOD[0], "nan,a,10,", "nan,b,11,", "ann,a,12,", "ann,None,13,"]
+    read(OrdersSource(write_lines(tmp_path / "o.csv", lines)), faults)
+    end = "and read as any other; if it stands for a missing value, remove it there"
+    assert faults.notices[:2] == [
+        f"o.csv: 'nan' is the user_id of 2 lines, {end}",
+        f"o.csv: 'None' is the item_id of 1 line, {end}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pa.array([START, 1 << 45], pa.timestamp("ms")),
+        pa.array([START, 1 << 50], pa.timestamp("ms")),
+        pa.array([18_000, 1 << 25], pa.date32()),
+    ],
+)
+def test_a_time_of_parquet_that_python_cannot_hold_is_a_fault(
+    tmp_path: Path,
+    times: pa.Array,  # type: ignore[type-arg]
+) -> None:
+    pq.write_table(
+        pa.table({"user_id": ["ann", "ann"], "item_id": ["a", "b"], "timestamp": times}), tmp_path / "o.parquet"
+    )
+    faults = Faults()
+    read(OrdersSource(tmp_path / "o.parquet"), faults)
+    assert sum(faults.counts.values()) == (0 if times[1].value == 1 << 45 else 1)
