@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -32,13 +33,15 @@ def table_of(rows: Iterable[Mapping[str, object]], where: str) -> pa.Table:
         return pa.table({name: [row.get(name) for row in listed] for name in names})
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise CatalogError(f"{where}: a column has values of different types ({error}); give it one type") from error
+    except UnicodeEncodeError as error:
+        raise CatalogError(f"{where}: {error.object!r} has half a letter, which no encoding can store") from error
 
 
 def read_source(path: Path) -> pa.Table:
     """Read JSON lines, plain or gzipped, or Parquet, by the file's suffix."""
-    if path.name.endswith(".parquet"):
+    if path.name.lower().endswith(".parquet"):
         return read_parquet(path, path.name)
-    if path.name.endswith(_JSON_SUFFIXES):
+    if path.name.lower().endswith(_JSON_SUFFIXES):
         return _read_json_lines(path)
     raise CatalogError(
         f"{path.name} has an unknown suffix; give JSON lines (.jsonl or .jsonl.gz) or Parquet (.parquet)"
@@ -48,7 +51,7 @@ def read_source(path: Path) -> pa.Table:
 def read_parquet(path: Path, where: str) -> pa.Table:
     """Read a Parquet file; raises CatalogError, naming `where`, for any other file."""
     try:
-        return _validated(pq.ParquetFile(path).read())
+        return _with_distinct_names(_validated(pq.ParquetFile(path).read()), where)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CatalogError(f"{where} is not a readable Parquet file: {error}") from error
 
@@ -75,7 +78,7 @@ def parse_bundled_parquet(content: Content, where: str) -> pa.Table:
         texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
         packed = _validated(pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts).read())
         _check_unpacked(where, sum(_unpacked_bytes(column) for column in packed.columns))
-        return _validated(packed.cast(file.schema_arrow))
+        return _with_distinct_names(_validated(packed.cast(file.schema_arrow)), where)
     except (pa.ArrowException, OSError, UnicodeDecodeError, FooterError) as error:
         raise CatalogError(f"{where} is not a readable Parquet file: {error}") from error
 
@@ -106,6 +109,14 @@ def _validated(table: pa.Table) -> pa.Table:
     """
     table.validate(full=True)
     assert len(table.column_names) == table.num_columns
+    return table
+
+
+def _with_distinct_names(table: pa.Table, where: str) -> pa.Table:
+    """The table. Raises CatalogError for two columns of one name."""
+    (name, count), *_ = Counter(table.column_names).most_common(1) or [("", 0)]
+    if count > 1:
+        raise CatalogError(f"{where} has {count} columns {name}; remove or rename all but one")
     return table
 
 

@@ -53,7 +53,8 @@ def test_a_domain_that_exists_is_refused_in_one_line_on_standard_error(
     assert run("import", "vip5", *import_options(files)) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "error: the bundle has a domain 'toys' already; choose another name, or replace it\n"
+    present = f"{files / 'bundle'} has a domain 'toys' already"
+    assert captured.err == f"error: {present}; choose another name, or give --replace\n"
     assert run("import", "vip5", *import_options(files), "--replace") == 0
 
 

@@ -96,3 +96,15 @@ def test_every_changed_byte_of_a_parquet_files_pages_gives_a_table_or_a_refusal(
         except CatalogError as error:
             outcomes.add("out of bounds" if "bounds" in str(error) else "refused")
     assert outcomes == {"read", "refused", "out of bounds"}
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    ids = pa.array(["a", "b"])
+    pq.write_table(pa.Table.from_arrays([ids, ids, ids], ["item_id", "item_id", "index"]), tmp_path / "items.parquet")
+    with refused("invalid_catalog", "items.parquet has 2 columns item_id; remove or rename all but one"):
+        read_source(tmp_path / "items.parquet")
+
+
+def test_the_case_of_a_suffix_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "ITEMS.JSONL").write_text('{"item_id": "a", "index": "1"}\n')
+    assert read_source(tmp_path / "ITEMS.JSONL").column_names == ["item_id", "index"]
