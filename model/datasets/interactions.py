@@ -105,9 +105,9 @@ class _Lines:
             if absent:
                 source.fault(form.no_ids, number)
             else:
-                name = form.user if user_id is None else form.item
+                field_name = form.user if user_id is None else form.item
                 kind = "a text, which keeps leading zeros" if form.only_text_ids else "an id"
-                Fields(record, source.faults, place).unread(name, kind)
+                Fields(record, source.faults, place).unread(field_name, kind)
             return
         if is_shortened(user_id) or is_shortened(item_id):
             source.fault(SHORTENED, number)
