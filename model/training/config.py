@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
-from model.errors import TrainingError
+from model.bundle.manifest import check_domain_name
+from model.errors import BundleError, TrainingError
 from model.network.config import TASKS, FeedForward, Task
 from model.prompts.templates import DEFAULT_DIRECT, DEFAULT_SEQUENTIAL, TEMPLATES, templates_of
 from model.training.run_documents import Places, convert
@@ -190,6 +191,10 @@ def _check_domains(file: RunFile, places: Places) -> None:
     if not names:
         raise TrainingError(f"{places.of('domains')}: domains is empty; name at least one")
     for place, name in enumerate(names):
+        try:
+            check_domain_name(name)
+        except BundleError as error:
+            raise TrainingError(f"{places.of('domains', place, 'name')}: domains[{place}].name: {error}") from error
         if name in names[:place]:
             raise TrainingError(
                 f"{places.of('domains', place, 'name')}: [[domains]] are {names}; name at least one, each once"

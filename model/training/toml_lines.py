@@ -17,7 +17,7 @@ from model.errors import TrainingError
 KeyPath: TypeAlias = tuple[str | int, ...]
 """Keys and places in arrays from the top of a document: ("domains", 0, "name")."""
 
-_CLOSINGS = ("", "]", "}", "}]", "]}", "]]", "}]}")
+_CLOSINGS = ("", "]", "}", "}]", "]}", "]]", "}]}", '"""', "'''")
 _POSITION = re.compile(r" \(at line (\d+), column (\d+)\)$")
 _AT_END = re.compile(r" \(at end of document\)$")
 

@@ -9,6 +9,7 @@ import pytest
 from model.errors import TrainingError
 from model.training.config import read_run
 from model.training.preparation import prepare
+from model.training.toml_lines import TomlFile
 from tests.unit.training.tiny_data import ADAPTERS, FROM_SCRATCH, write_run
 
 
@@ -22,6 +23,7 @@ from tests.unit.training.tiny_data import ADAPTERS, FROM_SCRATCH, write_run
             "steps = 6\nlearning_rate = inf",
             r":\d+: optimiser\.learning_rate is inf; give a finite",
         ),
+        ('name = "toys"', 'name = "to ys"', r":\d+: domains\[0\]\.name: 'to ys' cannot name a domain"),
         ("steps = 6", "steps = 6\nweight_decay = nan", r"optimiser\.weight_decay is nan; give a finite number"),
         ('out = "bundle"', 'seed = -1\nout = "bundle"', r"seed is -1; expected `int` >= 0"),
         ('out = "bundle"', 'seed = 4294967296\nout = "bundle"', r"seed is 4294967296; expected `int`"),
@@ -81,3 +83,10 @@ def test_pictures_without_embeddings_are_refused(tmp_path: Path) -> None:
     message = r"no image embeddings, which \[images\] needs; give images\.features\.toys, or leave \[images\] out"
     with pytest.raises(TrainingError, match=message):
         prepare(read_run(path))
+
+
+def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('a = 1\nb = """\ntext\n"""\nc = [\n1,\n]\n')
+    file = TomlFile.read(path)
+    assert [file.place([key]) for key in "abc"] == [f"{path}:1", f"{path}:2", f"{path}:5"]
