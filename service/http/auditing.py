@@ -8,46 +8,57 @@ from typing import Any
 
 from fastapi import Request
 
-from service.errors import code_of, status_of
 from service.http.app_state import state_of
-from service.http.problems import trace_of
+from service.http.problems import problem_for, trace_of
 
 MAX_BODY_BYTES = 4_096
 """Longer bodies, such as embeddings, are named by size and digest."""
+MAX_PATH_LENGTH = 300
+NOT_UNDERSTOOD = (400, 422)
+"""Bodies that are not as they should be, in which anything may stand, are named by size and digest too."""
 
 
-async def audit_call(request: Request, actor: str | None, body: bytes, status: int, error: Exception | None) -> None:
-    """An administrative call, with its result."""
+async def audit_call(request: Request, actor: str | None, body: bytes, outcome: int | Exception) -> None:
+    """An administrative call, with its outcome: the status of the answer, or the error."""
     audit = state_of(request.app).audit
     if audit is not None:
-        await audit.write(_entry(request, actor, status, error) | {"body": _described(body)})
+        entry = _entry(request, actor, outcome)
+        shown = _digest(body) if entry["status"] in NOT_UNDERSTOOD else _described(body)
+        await audit.write(entry | {"body": shown})
 
 
 def audit_refusal(request: Request, actor: str | None, error: Exception) -> None:
     """A call that was refused or broken off."""
     audit = state_of(request.app).audit
     if audit is not None:
-        audit.note(_entry(request, actor, status_of(error).status, error))
+        audit.note(_entry(request, actor, error))
 
 
-def _entry(request: Request, actor: str | None, status: int, error: Exception | None) -> dict[str, Any]:
+def _entry(request: Request, actor: str | None, outcome: int | Exception) -> dict[str, Any]:
+    problem = None if isinstance(outcome, int) else problem_for(request, outcome)
+    path = request.url.path
     return {
         "actor": actor,
         "address": request.client.host if request.client else None,
         "method": request.method,
-        "path": request.url.path,
-        "status": status,
-        "error": None if error is None else code_of(error),
+        "path": path if len(path) <= MAX_PATH_LENGTH else f"{path[:MAX_PATH_LENGTH]}…",
+        "status": outcome if problem is None else problem.status,
+        "error": None if problem is None else problem.code,
         "request_id": trace_of(request).request_id,
     }
 
 
 def _described(body: bytes) -> Any:  # noqa: ANN401  # any JSON
-    if not body:
-        return None
     if len(body) <= MAX_BODY_BYTES:
         try:
-            return json.loads(body)
-        except ValueError:
+            content = json.loads(body or b"null")
+            json.dumps(content, allow_nan=False)
+        except (ValueError, RecursionError):
             pass
-    return {"num_bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+        else:
+            return content
+    return _digest(body)
+
+
+def _digest(body: bytes) -> dict[str, Any] | None:
+    return {"num_bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()} if body else None

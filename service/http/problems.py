@@ -40,16 +40,9 @@ def trace_of(request: Request) -> RequestTrace:
 def install_problem_handlers(app: FastAPI, metrics: Metrics, private_paths: PrivatePaths) -> None:
     def respond(request: Request, error: Exception) -> Response:
         trace = trace_of(request)
-        if isinstance(error, RequestValidationError):
-            error = _malformed(error) or error
-        headers: dict[str, str] = {}
-        if isinstance(error, HTTPException):
-            headers = dict(error.headers or {})
-            error = _translate(request, error)
-        if isinstance(error, RequestValidationError):
-            problem = validation_problem(error.errors(), trace.request_id)
-        else:
-            problem = problem_of(error, trace.request_id)
+        headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+        error = _translate(request, error)
+        problem = _problem_of(error, trace.request_id)
         trace.error_code = problem.code
         if problem.status in REJECTED:
             metrics.count_rejected(problem.code)
@@ -70,6 +63,17 @@ def problem_response(problem: Problem, headers: dict[str, str] | None = None) ->
     return Response(content, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
+def problem_for(request: Request, error: Exception) -> Problem:
+    """The problem document that answers a request which ends with this error."""
+    return _problem_of(_translate(request, error), trace_of(request).request_id)
+
+
+def _problem_of(error: Exception, request_id: str) -> Problem:
+    if isinstance(error, RequestValidationError):
+        return validation_problem(error.errors(), request_id)
+    return problem_of(error, request_id)
+
+
 def _malformed(error: RequestValidationError) -> MalformedBodyError | None:
     for fault in error.errors():
         if fault["type"] == "json_invalid":
@@ -77,8 +81,12 @@ def _malformed(error: RequestValidationError) -> MalformedBodyError | None:
     return None
 
 
-def _translate(request: Request, error: HTTPException) -> Exception:
-    """The framework's HTTP errors as the service's own."""
+def _translate(request: Request, error: Exception) -> Exception:
+    """The framework's errors as the service's own."""
+    if isinstance(error, RequestValidationError):
+        return _malformed(error) or error
+    if not isinstance(error, HTTPException):
+        return error
     if error.status_code == 404:
         return UnknownRouteError(f"the path {request.url.path!r} does not exist; GET /openapi.json lists all paths")
     if error.status_code == 405:

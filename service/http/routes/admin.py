@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from model.errors import InputError
-from service.errors import ClientDisconnectedError, ForbiddenError, UnauthorizedError, status_of
+from service.errors import ClientDisconnectedError, ForbiddenError, UnauthorizedError
 from service.http.admin_tokens import Right
 from service.http.app_state import state_of
 from service.http.auditing import audit_call, audit_refusal
@@ -79,9 +79,9 @@ class AdminRoute(APIRoute):
                 audit_refusal(request, actor, ClientDisconnectedError("the client closed the connection"))
                 raise
             except Exception as error:
-                await audit_call(request, actor, body, status_of(error).status, error)
+                await audit_call(request, actor, body, error)
                 raise
-            await audit_call(request, actor, body, response.status_code, None)
+            await audit_call(request, actor, body, response.status_code)
             return response
 
         return check_and_handle
