@@ -43,6 +43,16 @@ LINGER_S = 1.0
 PROBE_S = 0.5
 """Interval at which a client that has ended its side is asked whether it is still there."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+HTTP2_METHOD = b"PRI"
+"""What an HTTP/2 connection begins with, if the client does not ask whether the server speaks it (RFC 9113, 3.4)."""
+HTTP_1_1_ONLY = "the service speaks HTTP/1.1; turn off HTTP/2 with prior knowledge in the client or proxy"
+GO_AWAY = (
+    bytes.fromhex("000000 04 00 00000000")  # empty settings, which come first
+    + (8 + len(HTTP_1_1_ONLY)).to_bytes(3)
+    + bytes.fromhex("07 00 00000000 00000000 0000000d")  # GOAWAY, HTTP_1_1_REQUIRED
+    + HTTP_1_1_ONLY.encode()
+)
+"""A refusal that clients of HTTP/2 understand (RFC 9113, 6.8)."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -71,6 +81,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._probe: asyncio.TimerHandle | None = None
         self._is_head_open = False
         self._is_ended = False
+        self._is_http2 = False
         self._refused_headers: list[tuple[bytes, bytes]] = []
         self._num_open_bytes = 0
         self._num_head_bytes = 0
@@ -101,7 +112,8 @@ class BoundedProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._reject(self._head_fault or MalformedRequestError(f"{error}; send valid HTTP/1.1"))
+            self._is_http2 = self._is_head_open and self.parser.get_method() == HTTP2_METHOD
+            self._reject(self._head_fault or (_speaks_http2() if self._is_http2 else _malformed(error)))
             return
         if self._is_head_open:  # the parser reports complete headers only
             self._num_open_bytes += len(data)
@@ -131,6 +143,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.parser.get_method() == b"CONNECT":
             self._head_fault = MalformedRequestError("CONNECT asks for a tunnel; the service is not a proxy")
             raise self._head_fault
+        self._require_path()
         self._is_head_open = False
         self._body = _Body(is_complete=False)
         self.app = functools.partial(self._answer, self._body)
@@ -142,6 +155,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._body.is_complete = True
         super().on_message_complete()
+
+    def _require_path(self) -> None:
+        """Give a URL without a path, as `http://shop`, the root's (RFC 9112, 3.2.1)."""
+        try:
+            url = httptools.parse_url(self.url)
+        except httptools.HttpParserInvalidURLError as error:
+            self._head_fault = MalformedRequestError("the request's target is not a valid URL; send a path")
+            raise self._head_fault from error
+        if not url.path:
+            self.url = b"/?" + url.query if url.query else b"/"
 
     def _require_small(self, num_bytes: int) -> None:
         self._num_head_bytes += num_bytes
@@ -278,7 +301,7 @@ class BoundedProtocol(HttpToolsProtocol):
         path = getattr(self, "url", b"").partition(b"?")[0].decode("latin-1")
         headers = self._cross_origin_headers(path, self._refused_headers)
         response = refusal(error, self._refused_headers, headers, self.metrics, duration_s)
-        self.transport.write(as_bytes(response, error))
+        self.transport.write(GO_AWAY if self._is_http2 else as_bytes(response, error))
         self._end()
 
     def _end(self) -> None:
@@ -308,6 +331,14 @@ class _Body:
 def protocol_class(limits: ConnectionLimits, metrics: Metrics, cross_origin: CrossOrigin) -> type[BoundedProtocol]:
     """The protocol with its limits and CORS, as uvicorn takes it."""
     return type("Protocol", (BoundedProtocol,), {"limits": limits, "metrics": metrics, "cross_origin": cross_origin})
+
+
+def _malformed(error: httptools.HttpParserError) -> MalformedRequestError:
+    return MalformedRequestError(f"{error}; send valid HTTP/1.1")
+
+
+def _speaks_http2() -> MalformedRequestError:
+    return MalformedRequestError(HTTP_1_1_ONLY)
 
 
 def _too_large() -> HeadTooLargeError:

@@ -8,10 +8,10 @@ slow password hash would only slow requests down. Knows no web framework.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import logging
 import os
 import secrets
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,9 @@ ID_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 NUM_SECRET_BYTES = 32
 MAX_FILE_BYTES = 1 << 20
 
-Signature: TypeAlias = tuple[int, int, int]
+Signature: TypeAlias = tuple[int, int, int, int]
+"""Times of the last changes of content and of the inode, size and inode: a copy can keep the first of them."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Credential(BaseModel):
@@ -71,6 +73,10 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+class _UnsuitableError(ApiKeysError):
+    """What the path names cannot hold credentials until it changes."""
+
+
 class CredentialsFile(Generic[C]):
     """The credentials of a file, reloaded when it changes.
 
@@ -82,6 +88,7 @@ class CredentialsFile(Generic[C]):
         """Raises ApiKeysError for a file that cannot be read or has an invalid line."""
         self._path = path
         self._kind = kind
+        self._unsuitable: Signature | None = None
         try:
             self._signature: Signature | None = self._stat()
             lines, problems = self._read()
@@ -102,27 +109,28 @@ class CredentialsFile(Generic[C]):
     def find(self, secret: str) -> C | None:
         """The line of a secret; None for an empty or unknown one."""
         self._refresh()
-        digest = digest_of(secret)
-        found: C | None = None
-        for line in self._lines:  # no early exit: the time must not depend on which line matches
-            if hmac.compare_digest(line.sha256, digest):
-                found = line
-        return found if secret else None
+        # Looked up, not compared in constant time: nobody can choose a digest's bytes, so the time tells nothing.
+        return self._lines.get(digest_of(secret)) if secret else None
 
     def _refresh(self) -> None:
         """Reload a changed file. The check costs microseconds, so every request makes it: revocation is immediate."""
         try:
             signature = self._stat()
-            if signature == self._signature:
+            if signature in (self._signature, self._unsuitable):
                 return
             lines, problems = self._read()
         except FileNotFoundError:
             if self._signature is None:
                 return
-            signature, lines, problems = None, (), ()
+            signature, lines, problems = None, {}, ()
+        except _UnsuitableError as error:
+            self._unsuitable = signature  # not read again with every request
+            self._report((str(error),))
+            return
         except ApiKeysError as error:
             self._report((str(error),))
             return
+        self._unsuitable = None
         self._lines, self._signature = lines, signature
         logger.info("%s_read", self._kind.event, extra={"num_keys": len(lines)})
         self._report(self._problems_with(problems))
@@ -151,25 +159,28 @@ class CredentialsFile(Generic[C]):
             raise
         except OSError as error:
             raise self._unreadable(error) from error
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
-    def _read(self) -> tuple[tuple[C, ...], tuple[str, ...]]:
-        """The valid lines, and what is wrong with the others.
+    def _read(self) -> tuple[dict[str, C], tuple[str, ...]]:
+        """The valid lines by digest, and what is wrong with the others.
 
         Raises FileNotFoundError, and ApiKeysError for a file that cannot be read or is too large.
         """
         try:
-            with self._path.open("rb") as file:
+            # Without O_NONBLOCK, a pipe would be waited for.
+            with open(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise _UnsuitableError(f"{self._name} is not a regular file; give one")
                 content = file.read(MAX_FILE_BYTES + 1)
         except FileNotFoundError:
             raise
         except OSError as error:
             raise self._unreadable(error) from error
         if len(content) > MAX_FILE_BYTES:
-            raise ApiKeysError(f"{self._name} is larger than {MAX_FILE_BYTES} bytes; remove lines")
+            raise _UnsuitableError(f"{self._name} is larger than {MAX_FILE_BYTES} bytes; remove lines")
         lines: dict[str, C] = {}
         problems: list[str] = []
-        for number, text in enumerate(content.splitlines(), 1):
+        for number, text in enumerate(content.removeprefix(BYTE_ORDER_MARK).splitlines(), 1):
             if not text.strip():
                 continue
             line = self._line_of(number, text)
@@ -182,7 +193,7 @@ class CredentialsFile(Generic[C]):
                 )
             else:
                 lines[line.sha256] = line
-        return tuple(lines.values()), tuple(problems)
+        return lines, tuple(problems)
 
     def _line_of(self, number: int, text: bytes) -> C | str:
         """A line, or what is wrong with it. Never quotes it, because it may be a secret put there by mistake."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fastapi import Request
-from limits import parse_many
+from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
@@ -29,14 +31,12 @@ class RateLimits:
 
     def check(self, client: str) -> None:
         """Count a client's request. Raises RateLimitedError if it exceeds a limit; it is not counted then."""
-        for item in self._items:
-            if not self._limiter.hit(item, SCOPE, client):
-                reset_time, _ = self._limiter.get_window_stats(item, SCOPE, client)
-                retry_after_s = max(1, math.ceil(reset_time - time.time()))
-                raise RateLimitedError(
-                    f"the client exceeded its rate limit of {item}; retry in {retry_after_s} s",
-                    retry_after_s=retry_after_s,
-                )
+        refused = _count(self._limiter, self._items, SCOPE, client)
+        if refused is not None:
+            raise RateLimitedError(
+                f"the client exceeded its rate limit of {refused.limit}; retry in {refused.retry_after_s} s",
+                retry_after_s=refused.retry_after_s,
+            )
 
 
 class Quotas:
@@ -47,15 +47,35 @@ class Quotas:
 
     def charge(self, key: ApiKey, num_tokens: int) -> None:
         """Count a request's tokens. Raises RateLimitedError if they exceed the key's quota, and counts none then."""
-        for item in parse_many(key.quota or ""):
-            if not self._limiter.hit(item, QUOTA_SCOPE, key.id, cost=num_tokens):
-                reset_time, left = self._limiter.get_window_stats(item, QUOTA_SCOPE, key.id)
-                retry_after_s = max(1, math.ceil(reset_time - time.time()))
-                raise RateLimitedError(
-                    f"the request costs about {num_tokens} tokens, and the key {key.id!r} has {left} left of its quota "
-                    f"of {item}; retry in {retry_after_s} s, or send less",
-                    retry_after_s=retry_after_s,
-                )
+        refused = _count(self._limiter, parse_many(key.quota or ""), QUOTA_SCOPE, key.id, num_tokens)
+        if refused is not None:
+            raise RateLimitedError(
+                f"the request costs about {num_tokens} tokens, and the key {key.id!r} has {refused.left} left of its "
+                f"quota of {refused.limit}; retry in {refused.retry_after_s} s, or send less",
+                retry_after_s=refused.retry_after_s,
+            )
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """A limit that has no room, what it has left, and when to retry."""
+
+    limit: RateLimitItem
+    left: int
+    retry_after_s: int
+
+
+def _count(
+    limiter: SlidingWindowCounterRateLimiter, limits: Sequence[RateLimitItem], scope: str, name: str, cost: int = 1
+) -> _Refused | None:
+    """Count against all limits; against none if one of them has no room."""
+    for limit in limits:
+        if not limiter.test(limit, scope, name, cost=cost):
+            reset_time, left = limiter.get_window_stats(limit, scope, name)
+            return _Refused(limit, left, max(1, math.ceil(reset_time - time.time())))
+    for limit in limits:
+        limiter.hit(limit, scope, name, cost=cost)
+    return None
 
 
 def check_rate(request: Request) -> None:

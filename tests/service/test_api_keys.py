@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -259,33 +259,88 @@ def test_a_file_that_is_not_there_or_too_long_stops_the_start(tmp_path: Path) ->
         ApiKeys(write(tmp_path / "long", [" " * (1 << 20)]))
 
 
-def test_a_key_is_compared_with_all_keys_in_constant_time(
-    tmp_path: Path, shop_key: NewKey, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lines = [shop_key.line, *(new_key(f"app-{n}").line for n in range(4))]
-    keys = ApiKeys(write(tmp_path / "keys.jsonl", lines))
-    compared: list[str] = []
-    compare_digest = hmac.compare_digest
+@pytest.mark.parametrize("is_known", [True, False])
+def test_the_number_of_keys_does_not_lengthen_a_request(tmp_path: Path, *, is_known: bool) -> None:
+    keys = [new_key(f"shop-{number}") for number in range(1_000)]
 
-    def compare(kept: str, given: str) -> bool:
-        compared.append(kept)
-        return compare_digest(kept, given)
-
-    monkeypatch.setattr(hmac, "compare_digest", compare)
-    for given in (shop_key.key, "vip5_wrong", None):
-        compared.clear()
+    def num_calls(number: int) -> int:
+        accepted = ApiKeys(write(tmp_path / "keys.jsonl", [key.line for key in keys[:number]]))
+        calls: list[str] = []
+        sys.setprofile(lambda _, event, __: calls.append(event))
         try:
-            keys.check(None, given)
+            accepted.check(None, keys[0].key if is_known else "vip5_guessed")
         except UnauthorizedError:
-            assert given != shop_key.key
-        assert len(set(compared)) == len(lines), "the first does not end it, nor does the last"
+            assert not is_known
+        finally:
+            sys.setprofile(None)
+        return len(calls)
+
+    assert num_calls(1_000) == num_calls(2)
 
 
 def test_a_file_is_read_again_only_when_it_has_changed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = ApiKeys(file)
-    monkeypatch.setattr(Path, "open", None)  # reading it would fail
+    monkeypatch.setattr(os, "open", None)  # reading it would fail
 
     assert keys.problems == ()
     os.utime(file, ns=(1, 1))
     with pytest.raises(TypeError):
         keys.problems  # noqa: B018  # looking is what reads it
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("start", ["", "\ufeff", "\n"])
+def test_a_file_from_any_editor_is_read(tmp_path: Path, start: str, ending: str) -> None:
+    keys = [new_key("shop"), new_key("app")]
+    path = tmp_path / "keys.jsonl"
+    path.write_bytes((start + ending.join(key.line for key in keys) + ending).encode())
+    accepted = ApiKeys(path)
+    assert [accepted.check(None, key.key).id for key in keys] == ["shop", "app"]
+
+
+def test_a_change_that_keeps_size_and_time_is_noticed(tmp_path: Path) -> None:
+    before, after = new_key("shop"), new_key("shop")
+    path = tmp_path / "keys.jsonl"
+    path.write_text(before.line)
+    accepted = ApiKeys(path)
+    times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    path.write_text(after.line)
+    os.utime(path, ns=times)
+    assert accepted.check(None, after.key).id == "shop"
+    with pytest.raises(UnauthorizedError):
+        accepted.check(None, before.key)
+
+
+def test_a_file_that_has_grown_too_large_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = new_key("shop")
+    path = tmp_path / "keys.jsonl"
+    path.write_text(key.line)
+    accepted = ApiKeys(path)
+    path.write_text("\n" * (2 << 20))
+    opened: list[object] = []
+    os_open = os.open
+
+    def count_and_open(*given: Any, **more: Any) -> int:  # noqa: ANN401  # as os.open
+        opened.append(given)
+        return os_open(*given, **more)
+
+    monkeypatch.setattr(os, "open", count_and_open)
+    for _ in range(5):
+        accepted.check(None, key.key)
+    assert len(opened) == 1
+    assert "is larger than" in accepted.problems[0]
+    path.write_text(key.line)
+    assert accepted.problems == ()
+
+
+def test_a_pipe_in_place_of_the_file_is_not_waited_for(tmp_path: Path) -> None:
+    key = new_key("shop")
+    path = tmp_path / "keys.jsonl"
+    path.write_text(key.line)
+    accepted = ApiKeys(path)
+    path.unlink()
+    os.mkfifo(path)
+    assert accepted.check(None, key.key).id == "shop", "as with any file that cannot be read"
+    assert "not a regular file" in accepted.problems[0]
+    with pytest.raises(ApiKeysError, match="not a regular file"):
+        ApiKeys(path)

@@ -121,6 +121,34 @@ async def test_a_tunnel_is_refused(port: int, target: bytes) -> None:
     assert answer.statuses == [400]
 
 
+@pytest.mark.parametrize(
+    ("target", "status"), [(b"http://shop", 404), (b"http://shop?q=1", 404), (b"http://shop/health/live", 200)]
+)
+async def test_a_url_of_a_whole_resource_is_read(port: int, target: bytes, status: int) -> None:
+    answer = await say(port, b"GET " + target + b" HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n")
+    assert answer.statuses == [status]
+
+
+@pytest.mark.parametrize("target", [b"http://[::1/health/live", b"http://:99999/", b"http://a:b:c/"])
+async def test_a_target_that_is_no_url_is_refused(port: int, target: bytes) -> None:
+    answer = await say(port, b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+    assert answer.statuses == [400]
+    assert answer.problem["code"] == "malformed_request"
+
+
+@pytest.mark.parametrize("size", [1, 100])
+async def test_http2_without_asking_is_refused_in_its_own_terms(
+    port: int, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000 04 00 00000000")
+    answer = await say(port, *(preface[at : at + size] for at in range(0, len(preface), size)))
+    settings, go_away = answer.raw[:9], answer.raw[9:]
+    assert settings == bytes.fromhex("000000 04 00 00000000")
+    assert (go_away[3], int.from_bytes(go_away[13:17])) == (7, 13), "GOAWAY, HTTP_1_1_REQUIRED"
+    assert int.from_bytes(go_away[:3]) == len(go_away) - 9
+    assert b"HTTP/1.1" in go_away
+
+
 async def _run(*command: str) -> str:
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     async with asyncio.timeout(60):

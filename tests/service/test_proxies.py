@@ -55,6 +55,26 @@ async def test_nobody_evades_the_rate_limit_by_a_header(served: Served, peer: st
         assert [await ask(client, f"198.51.100.{n}") for n in range(3)] == [200, 429, 429]
 
 
+async def test_the_addresses_of_one_ipv6_network_are_one_client(served: Served) -> None:
+    async with served(PROXY, rate_limit="1/hour", trusted_proxies=(PROXY,)) as client:
+        assert [await ask(client, f"2001:db8:1:2:{n}::{n}") for n in range(3)] == [200, 429, 429]
+        assert await ask(client, "2001:db8:1:3::1") == 200, "the next network"
+        assert [await ask(client, f"::ffff:192.0.2.{n}") for n in (1, 2, 1)] == [200, 200, 429], "IPv4 in IPv6"
+
+
+async def test_the_link_local_addresses_of_two_interfaces_are_two_clients(served: Served) -> None:
+    for zone in ("eth0", "eth1"):
+        async with served(f"fe80::1%{zone}", rate_limit="1/hour") as client:
+            assert [await ask(client), await ask(client)] == [200, 429]
+
+
+@pytest.mark.parametrize("host", ["shop.example", "test"])
+async def test_two_host_headers_are_refused_even_if_they_are_equal(served: Served, host: str) -> None:
+    async with served() as client:
+        answer = await client.get("/domains", headers=[("Host", host), ("Host", host)])
+    assert (answer.status_code, answer.json()["code"]) == (400, "unknown_host")
+
+
 @pytest.mark.parametrize(
     ("peer", "trusted"),
     [(PROXY, ("10.0.0.0/8",)), (f"::ffff:{PROXY}", (PROXY,)), ("2001:db8::1", ("2001:db8::/32",)), (None, ("unix",))],

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from service.errors import RateLimitedError
-from service.http.rate_limits import RateLimits
+from service.http.api_keys import ApiKey, new_key
+from service.http.rate_limits import Quotas, RateLimits
 from service.settings import Settings
 
 
@@ -38,6 +39,24 @@ def test_of_several_limits_each_holds() -> None:
 
     with pytest.raises(RateLimitedError, match="2 per 1 hour"):
         limits.check("ann")
+
+
+def test_what_one_limit_refuses_does_not_use_up_another() -> None:
+    limits = RateLimits("4/day;2/hour")
+    limits.check("ann")
+    limits.check("ann")
+    for _ in range(5):
+        with pytest.raises(RateLimitedError, match="2 per 1 hour"):
+            limits.check("ann")
+
+
+def test_what_exceeds_one_quota_does_not_use_up_another() -> None:
+    key = ApiKey.model_validate_json(new_key("shop", quota="100/day;10/hour").line)
+    quotas = Quotas()
+    for _ in range(5):
+        with pytest.raises(RateLimitedError, match="10 left of its quota of 10 per 1 hour"):
+            quotas.charge(key, 50)
+    quotas.charge(key, 10)
 
 
 @pytest.mark.parametrize("limits", ["", "many", "100", "100/fortnight"])
