@@ -96,8 +96,8 @@ class TextSession(Protocol):
     def step(self, rows: Sequence[int] | None = None) -> list[TextProgress]:
         """The next token of each one-beam text, and one step of the oldest search with several beams.
 
-        `rows` restricts the step to these rows. A search reports progress only when it ends. If a step fails, no text
-        has changed; it may be repeated for fewer rows.
+        `rows` restricts the step to these rows, of which the oldest search begins when none is under way. A search
+        reports progress only when it ends. If a step fails, no text has changed; it may be repeated for fewer rows.
         """
         ...
 

@@ -72,9 +72,16 @@ class DecodingTextSession:
         texts = self._texts if rows is None else {row: self._texts[row] for row in rows if row in self._texts}
         tokens = step_texts(self._stepper, texts, self._executor.device) if texts else {}
         progress = [TextProgress(row, token, self._finished(row)) for row, token in tokens.items()]
-        if self._searches and (rows is None or next(iter(self._searches)) in rows):
-            progress += self._step_oldest_search()
+        search = self._next_search(rows)
+        if search is not None and (rows is None or search in rows):
+            progress += self._step_one_search(search)
         return progress
+
+    def _next_search(self, rows: Sequence[int] | None) -> int | None:
+        """The search that is under way, or else the oldest."""
+        if self._running is not None:
+            return self._running[0]
+        return next((row for row in self._searches if rows is None or row in rows), None)
 
     def _started(self, plan: TextPlan) -> RunningText:
         sampling = Sampling(temperature=plan.temperature, top_p=plan.top_p, seed=plan.seed)
@@ -92,10 +99,9 @@ class DecodingTextSession:
         self._stepper.release(row)
         self._give_back(row)
 
-    def _step_oldest_search(self) -> list[TextProgress]:
-        row, waiting = next(iter(self._searches.items()))
+    def _step_one_search(self, row: int) -> list[TextProgress]:
         try:
-            best = self._step_search(row, waiting)
+            best = self._step_search(row, self._searches[row])
         except Exception as error:  # noqa: BLE001  # the one-beam texts have already taken their step
             self._end_search(row)
             return [TextProgress(row, failure=error)]

@@ -127,9 +127,9 @@ class TextForecast:
     def __init__(self, num_rows: int) -> None:
         self._num_rows = num_rows
         self._num_running = 0
-        self._step_s = _MovingAverage()
-        self._admission_s = _MovingAverage()
-        self._length = _MovingAverage()
+        self._step_s = MovingAverage()
+        self._admission_s = MovingAverage()
+        self._length = MovingAverage()
 
     def record_step(self, duration_s: float, num_running: int) -> None:
         """`num_running` is the number of texts after the step."""
@@ -164,7 +164,7 @@ class TextForecast:
         return length * self._step_s.mean
 
 
-class _MovingAverage:
+class MovingAverage:
     """Exponential moving average; 0 before the first value."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from bisect import bisect_right, insort
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -31,6 +31,10 @@ BURST_GROWTH = 1.6
 
 HEADROOM = 0.35
 """Share of a job's time budget that must be left at its admission: later jobs lengthen its batch, and forecasts err."""
+
+
+def _any_may(_joining: Sequence[AnyJob], _job: AnyJob) -> bool:
+    return True
 
 
 def _place(job: AnyJob) -> float:
@@ -129,15 +133,18 @@ class JobQueue(Generic[J]):
             self._record_durations(jobs)
             self._remove_in_flight(jobs)
 
-    def take(self, budget: BatchBudget, *, waits: bool = True) -> list[J] | None:
+    def take(
+        self, budget: BatchBudget, *, waits: bool = True, may_join: Callable[[Sequence[J], J], bool] = _any_may
+    ) -> list[J] | None:
         """The next batch: jobs of one group within the budget; None once the queue is closed and empty.
 
-        With `waits` false, returns an empty list if no job is waiting or fits.
+        With `waits` false, returns an empty list if no job is waiting or fits. Jobs that may not join those before them
+        in the batch are passed over.
         """
         with self._changed:
             while True:
                 self._drop_expired()
-                batch = self._take_batch(budget)
+                batch = self._take_batch(budget, may_join)
                 self._in_flight += batch
                 if batch or (not waits and not self._is_closed):
                     return batch
@@ -230,16 +237,16 @@ class JobQueue(Generic[J]):
         self._record_durations([job for job in self._jobs if job.is_late])
         self._jobs = [job for job in self._jobs if not job.is_expired]
 
-    def _take_batch(self, budget: BatchBudget) -> list[J]:
-        """The first job, then jobs of its group in order until one does not fit."""
-        if not self._jobs or not budget.max_rows:
+    def _take_batch(self, budget: BatchBudget, may_join: Callable[[Sequence[J], J], bool]) -> list[J]:
+        """The first job that may join, then jobs of its group in order until one does not fit."""
+        head = next((job for job in self._jobs if may_join((), job)), None) if budget.max_rows else None
+        if head is None:
             return []
-        head = self._jobs[0]
         batch, num_rows, longest = [head], head.num_rows, head.longest
         size, shortest_s = head.size, head.time_budget_s
         longest_s = BURST_GROWTH * self._forecast.batch_s(head.size) if self._is_burst() else math.inf
-        for job in self._jobs[1:]:
-            if job.group != head.group:
+        for job in self._jobs:
+            if job is head or job.group != head.group or not may_join(batch, job):
                 continue
             num_rows, longest = num_rows + job.num_rows, max(longest, job.longest)
             size, shortest_s = size + job.size, min(shortest_s, job.time_budget_s)

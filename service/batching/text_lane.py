@@ -17,6 +17,7 @@ from service.batching.lane import Lane, OnCrash, failure_of, halves
 from service.batching.loop_lag import LoopLag
 from service.batching.queue import BatchBudget, JobQueue
 from service.batching.shares import NOBODY, Client
+from service.batching.steps import RunningShare, StepShares, may_take_row
 from service.observability.metrics import Metrics
 from service.settings import QueueLimits
 
@@ -63,6 +64,8 @@ class TextLane(Lane[TextJob]):
         self._yield_to_batches = yield_to_batches
         self._session = open_texts(limits.max_batch_rows)
         self._running: dict[int, _Running] = {}
+        self._shares = StepShares()
+        self._yield_credit_s = MAX_YIELD_S
         self._is_out_of_memory = False
 
     def submit(
@@ -84,13 +87,29 @@ class TextLane(Lane[TextJob]):
     # On the lane's thread.
 
     def _serve(self) -> None:
-        while (joining := self._queue.take(self._budget(), waits=not self._running)) is not None or self._running:
+        while (joining := self._take()) is not None or self._running:
             if joining:
                 self._admit(joining)
             self._cancel_expired()
             if self._running:
-                self._yield_to_batches(MAX_YIELD_S)
-                self._step(sorted(self._running))
+                self._give_way()
+                self._step(self._shares.choose())
+
+    def _take(self) -> list[TextJob] | None:
+        return self._queue.take(self._budget(), waits=not self._running, may_join=self._may_join)
+
+    def _may_join(self, joining: Sequence[TextJob], job: TextJob) -> bool:
+        """Whether the job's client may take another row beside those of its jobs that are joining."""
+        num_own = self._shares.num_rows(job.client) + sum(each.client.name == job.client.name for each in joining)
+        return may_take_row(job.client, num_own, self._session.num_free - len(joining))
+
+    def _give_way(self) -> None:
+        """Wait for a running batch of rankings: not longer than steps take on average if clients have shares."""
+        is_shared = any(running.job.client.name for running in self._running.values())
+        longest_s = min(MAX_YIELD_S, self._yield_credit_s) if is_shared else MAX_YIELD_S
+        started_at = time.monotonic()
+        self._yield_to_batches(longest_s)
+        self._yield_credit_s = max(0.0, self._yield_credit_s - (time.monotonic() - started_at))
 
     def _budget(self) -> BatchBudget:
         if not self._running:
@@ -113,6 +132,7 @@ class TextLane(Lane[TextJob]):
         self._metrics.observe_batch(len(rows))
         for row, job in zip(rows, jobs, strict=True):
             self._running[row] = _Running(job, started_at, now - started_at)
+            self._shares.begin(RunningShare(row, job.client, job.plan.num_beams, job.size))
         self._forecast.record_admission(now - started_at, len(self._running))
 
     def _admit_halves(self, jobs: Sequence[TextJob], error: Exception) -> None:
@@ -144,7 +164,10 @@ class TextLane(Lane[TextJob]):
             logger.exception("engine_failed", extra={"num_requests": len(rows)})
             self._step_halves(rows, error)
             return
-        self._forecast.record_step(time.monotonic() - started_at, len(self._running))
+        duration_s = time.monotonic() - started_at
+        self._forecast.record_step(duration_s, len(self._running))
+        self._shares.record(rows, duration_s)
+        self._yield_credit_s = min(MAX_YIELD_S, self._yield_credit_s + duration_s)
         for row in rows:
             self._running[row].num_steps += 1
         for each in progress:
@@ -181,5 +204,6 @@ class TextLane(Lane[TextJob]):
     def _end(self, row: int) -> _Running:
         self._is_out_of_memory = False
         ended = self._running.pop(row)
+        self._shares.end(row)
         self._queue.mark_done([ended.job])
         return ended

@@ -6,14 +6,17 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 
 from model.engine.plans import TextPlan
 from model.engine.protocol import GeneratedText
 from model.errors import EngineError
+from service.batching import text_lane
 from service.batching.job import Job
-from service.batching.text_lane import MAX_JOINING_TOKENS, TextLane
+from service.batching.shares import Client
+from service.batching.text_lane import MAX_JOINING_TOKENS, MAX_YIELD_S, TextLane
 from service.errors import DeadlineError, DrainingError, OverloadedError, QueueFullError
 from service.observability.metrics import Metrics
 from service.settings import QueueLimits
@@ -198,3 +201,40 @@ async def test_prompts_for_which_there_is_no_memory_wait_until_a_text_has_ended(
 
     assert await text_of(jobs[1]) == (1,)
     assert texts.stepped == [[3], [3], [3], [1]]
+
+
+async def test_a_client_with_rows_leaves_one_for_another(texts: GatedTexts) -> None:
+    limits = QueueLimits(max_waiting=40, max_batch_rows=20, max_batch_tokens=4 * MAX_JOINING_TOKENS)
+    many = GatedTexts(limits.max_batch_rows)
+    lane = TextLane(lambda _: many, limits, Metrics(), unexpected, lambda _: None)
+    lane.start()
+    flood = [lane.submit(text_named(20 + name), deadline=FAR, client=Client("flood")) for name in range(20)]
+    await many.steps.wait_entered()
+    calm = lane.submit(text_named(2), deadline=FAR, client=Client("calm"))
+    many.steps.gate.set()
+
+    assert await text_of(calm) == (2, 2)
+    joined = next(number for number, rows in enumerate(many.stepped) if 2 in rows)
+    assert joined <= 2, "it waits for no text's end"
+    assert [len(await text_of(job)) for job in flood] == [20 + name for name in range(20)]
+    await lane.close(30)
+
+
+async def test_texts_with_keys_give_way_no_longer_than_they_run(
+    texts: GatedTexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    allowed: list[float] = []
+    monkeypatch.setattr(text_lane, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def wait_for_rankings(timeout_s: float) -> None:
+        nonlocal now
+        allowed.append(timeout_s)
+        now += timeout_s
+
+    lane = TextLane(lambda _: texts, LIMITS, Metrics(), unexpected, wait_for_rankings)
+    lane.start()
+    texts.steps.gate.set()
+    await text_of(lane.submit(text_named(5), deadline=FAR, client=Client("shop")))
+    await lane.close(30)
+    assert allowed == [MAX_YIELD_S, 0.0, 0.0, 0.0, 0.0], "its steps take no time by this clock"
