@@ -39,6 +39,9 @@ MAX_ENGINE_S, MAX_LOOP_MS, MAX_MEMORY_MB = 1.0, 100.0, 100.0
 MEGABYTE = 1 << 20
 NUM_HELD = 300
 NUM_EMOJI = 64
+NUM_FEATURES = 48
+"""Width of the demonstration's embeddings."""
+TOKEN = "t" * 32
 
 Send = Callable[[Server], int]
 """Sends a body; returns the status."""
@@ -71,6 +74,8 @@ def main() -> int:
         with serving(ROOT / "demo" / "bundle", {"VIP5_RATE_LIMIT": "1/hour"}) as server:
             post(server, "/recommend/sequential", sequential(1))
             found.append(measured(server, "1 MB after the rate limit", lambda each: post_large(each, MEGABYTE)))
+        with serving(ROOT / "demo" / "bundle", administered(Path(folder))) as server:
+            found += [measured(server, kind, send) for kind, send in of_administration().items()]
         with serving(tiny_bundle(Path(folder), num_items=options.items)) as server:
             found += [measured(server, kind, send) for kind, send in on_a_large_catalog().items()]
     print(f"{'kind':58} {'status':>6} {'s':>7} {'engine s':>8} {'loop ms':>8} {'MB':>7}")
@@ -134,6 +139,37 @@ def on_a_large_catalog() -> dict[str, Send]:
         f"{NUM_EMOJI} filters of 1 MB, an emoji in each value, many items": send_emoji,
         "a search for items, many items": lambda server: get(server, page),
     }
+
+
+def administered(folder: Path) -> dict[str, str]:
+    """Settings of a service that can be changed, which records who does."""
+    return {
+        "VIP5_ADMIN_TOKEN": TOKEN,
+        "VIP5_JOURNAL": str(folder / "journal.jsonl"),
+        "VIP5_AUDIT_LOG": str(folder / "audit.jsonl"),
+    }
+
+
+def of_administration() -> dict[str, Send]:
+    """Kinds of changes, each as large as a body of 1 MB and the schemas allow."""
+    added = [{"item_id": f"added-{number}", "index": f"item {100_000 + number}"} for number in range(9_000)]
+    changed = {item_id: {"title": "x" * 500, "price": 1.5} for item_id in toys(216)}
+    embeddings = {item_id: [0.123] * NUM_FEATURES for item_id in toys(216)}
+    catalog = "/admin/domains/toys/catalog"
+    return {
+        "a change of one item": admin_sender("PATCH", catalog, {"deactivate": ["toy-0001"]}),
+        "titles and prices of all items": admin_sender("PATCH", catalog, {"set": changed}),
+        "embeddings of all items": admin_sender("PUT", "/admin/domains/toys/features", {"features": embeddings}),
+        "9,000 items to add": admin_sender("PATCH", catalog, {"add": added}),
+        "a change of one item beside 9,000 that were added": admin_sender("PATCH", catalog, {"activate": ["toy-0001"]}),
+    }
+
+
+def admin_sender(method: str, path: str, body: dict[str, object]) -> Send:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    return lambda server: (
+        httpx.request(method, f"{server.url}{path}", json=body, headers=headers, timeout=TIMEOUT_S).status_code
+    )
 
 
 def sender(path: str, body: dict[str, object]) -> Send:

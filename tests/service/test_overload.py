@@ -14,6 +14,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from model.planning.runtime import Runtime
+from service.http.api_keys import ApiKey, new_key
 from service.http.app import create_app
 from service.http.app_state import state_of
 from service.http.callers import client_identity
@@ -138,7 +139,7 @@ async def test_a_client_with_too_many_requests_is_refused_and_others_are_not(
     [
         ({"client": ("10.0.0.1", 80)}, "address 10.0.0.1"),
         ({}, "address unknown"),
-        ({"client": ("10.0.0.1", 80), "state": {"api_key_id": "k1"}}, "key k1"),
+        ({"client": ("10.0.0.1", 80), "state": {"api_key": ApiKey.model_validate_json(new_key("k1").line)}}, "key k1"),
     ],
 )
 def test_a_client_is_its_key_or_else_its_address(scope: dict[str, Any], expected: str) -> None:
