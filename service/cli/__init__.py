@@ -13,7 +13,7 @@ import typer
 from service.cli import benching, bundles, data, evaluating, features, importing, keys, predicting, serving, training
 from service.cli.failures import FAILURE, failure_of
 from service.cli.old_names import CommandWithOldNames
-from service.cli.terminal import can_be_written
+from service.cli.terminal import can_be_written, fill_standard_descriptors
 
 DISTRIBUTION = "vip5-serve"
 
@@ -71,6 +71,7 @@ def vip5(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit; `failures` says with which status."""
+    fill_standard_descriptors()
     try:
         status: int | None = app(args=arguments, prog_name="vip5", standalone_mode=False)
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from rich.table import Table
 from model.progress import Progress
 
 PATIENCE_MS = 2000
+NUM_STANDARD = 3  # input, output and error
 
 
 @contextmanager
@@ -41,8 +43,21 @@ def progress_bar() -> Iterator[Progress]:
         yield report
 
 
-def can_be_written(stream: TextIO) -> bool:
+def fill_standard_descriptors() -> None:
+    """Open the null device as standard input, output and error where the process was started without them.
+
+    Otherwise files and connections get these numbers: libuv, the event loop, aborts the process when it closes one, and
+    what a native library prints goes into a file or to a client. To be called before anything is opened.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < NUM_STANDARD:
+        os.set_inheritable(descriptor, True)  # noqa: FBT003  # the standard library's signature
+    os.close(descriptor)
+
+
+def can_be_written(stream: TextIO | None) -> bool:
     """Whether a line can be written without waiting for a pipe's reader for more than two seconds."""
+    if stream is None:  # the process was started without it
+        return False
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):  # no file, as in tests
