@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import stat
+import uuid
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,6 +19,8 @@ from service.errors import JournalError
 READ_BYTES = 1 << 20
 MODE = 0o666
 """Permissions of a new file, less the process's umask."""
+
+KEEP_SERVED = '{"keep": "served"}'
 
 Identity: TypeAlias = tuple[int, int, int, int]
 """Device, inode, size and time of the last modification."""
@@ -102,12 +105,52 @@ class AppendFile:
     def replace(self, content: bytes) -> None:
         """Replace the content at once. If it raises OSError or JournalError, one of the two stands, as a whole."""
         former = self._ready()
+        self._put(content, stat.S_IMODE(os.fstat(former).st_mode))
+        with contextlib.suppress(OSError):
+            os.close(former)
+        self._sync_folder()
+
+    def change(self) -> str:
+        """What other programs have done to the file since it was read and written here; empty if nothing."""
+        try:
+            self._check_as_followed()
+        except OSError as error:
+            return f"the journal {self.path.name} cannot be looked at ({error.strerror}); check its disk"
+        except JournalError as error:
+            return str(error)
+        return ""
+
+    def begin(self, content: bytes) -> Path | None:
+        """Write a new file in place of whatever is there, which is kept under the name that is returned.
+
+        Raises OSError or JournalError if the former one stands.
+        """
+        with contextlib.ExitStack() as stack:
+            kept: Path | None = None
+            if self.path.exists():
+                if self._fd is None or not self._is_in_place(self._fd):
+                    there = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                    stack.callback(os.close, there)
+                    self._lock(there)
+                kept = self.path.with_name(f"{self.path.name}.before-{uuid.uuid4().hex}")
+                os.link(self.path, kept)
+            former = self._fd
+            self._put(content, None)
+            if former is not None:
+                stack.callback(_close, former)
+        self._has_rest, self._rest_error = False, ""
+        self._sync_folder()
+        return kept
+
+    def _put(self, content: bytes, mode: int | None) -> None:
+        """Make a file with this content the one that is followed, at once."""
         temporary = self.path.with_name(f".{self.path.name}.new")
         fd = os.open(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, MODE)
         try:
             # Locked before it has the name, so that no other process can write it first.
             self._lock(fd)
-            os.fchmod(fd, stat.S_IMODE(os.fstat(former).st_mode))
+            if mode is not None:
+                os.fchmod(fd, mode)
             _write_all(fd, content)
             os.fsync(fd)
             os.rename(temporary, self.path)  # noqa: PTH104  # all system calls of this file are `os` functions
@@ -123,9 +166,6 @@ class AppendFile:
                 raise
         self._fd, self._length = fd, len(content)
         self._must_sync_folder = True
-        with contextlib.suppress(OSError):
-            os.close(former)
-        self._sync_folder()
 
     def close(self) -> None:
         if self._fd is None:
@@ -194,18 +234,46 @@ class AppendFile:
             ) from error
 
     def _check_as_read(self, fd: int) -> None:
-        is_same = os.fstat(fd).st_size == 0 if self._seen is None else _identity(fd) == self._seen
+        is_same = os.fstat(fd).st_size == 0 if self._seen is None else _identity(os.fstat(fd)) == self._seen
         if not is_same:
-            raise JournalError(f"another process has written the journal {self.path.name}; restart this one")
+            raise JournalError(self._changed)
 
     def _check_unchanged(self, fd: int) -> None:
         size = os.fstat(fd).st_size
         is_long_enough = size >= self._length if self._has_rest else size == self._length
-        if not (is_long_enough and self._is_in_place(fd)):
-            raise JournalError(
-                f"another program has moved or changed the journal {self.path.name}, so nothing was changed; put it "
-                "back, or restart the service to serve what the file contains now"
-            )
+        if not is_long_enough or not self._is_in_place(fd):
+            raise JournalError(self._changed if self.path.exists() else self._gone)
+
+    def _check_as_followed(self) -> None:
+        """Raises JournalError if the file is not as it was left."""
+        if self._fd is not None:
+            self._check_unchanged(self._fd)
+            return
+        try:
+            there = os.stat(self.path)  # noqa: PTH116
+        except FileNotFoundError:
+            if self._seen is not None:
+                raise JournalError(self._gone) from None
+            return
+        if there.st_size if self._seen is None else _identity(there) != self._seen:
+            raise JournalError(self._changed)
+
+    @property
+    def _gone(self) -> str:
+        return (
+            f"another program has moved or changed the journal {self.path.name}: it is gone; this process serves what "
+            "it contained, a restart would not, and changes are refused; put it back, or send POST "
+            f"/admin/journal/resolve with {KEEP_SERVED} to write what is served into a new file"
+        )
+
+    @property
+    def _changed(self) -> str:
+        who = "another process has written" if self._fd is None else "another program has moved or changed"
+        return (
+            f"{who} the journal {self.path.name}, so changes are refused; put it back, restart the service to serve "
+            f"what the file contains now, or send POST /admin/journal/resolve with {KEEP_SERVED} to write what this "
+            "process serves into a new file"
+        )
 
     def _is_in_place(self, fd: int) -> bool:
         """Whether the path still leads to the open file."""
@@ -250,8 +318,12 @@ class AppendFile:
         self._must_sync_folder = False
 
 
-def _identity(fd: int) -> Identity:
-    found = os.fstat(fd)
+def _close(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+def _identity(found: os.stat_result) -> Identity:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
@@ -261,7 +333,7 @@ def _content(path: Path) -> tuple[bytes, Identity]:
         parts: list[bytes] = []
         while part := os.read(fd, READ_BYTES):
             parts.append(part)
-        return b"".join(parts), _identity(fd)
+        return b"".join(parts), _identity(os.fstat(fd))
     finally:
         os.close(fd)
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from service.errors import JournalError
+from service.errors import JournalError, OperationConflictError
 from service.versions.append_file import AppendFile
 from service.versions.formats import UnreadableError, decode_entry, decode_states, encode_entry, encode_states
 from service.versions.journal import Kept, Update, conflict, fold, nothing_to_resolve
@@ -26,13 +26,14 @@ ENTRY = b'{"domain":'
 """Begins every entry."""
 ENTRIES_BETWEEN_SNAPSHOTS = 1_000
 MAX_NAMED_LINES = 5
+WATCH_S = 5.0
+"""Interval between looks at what other programs have done to the file."""
 
 
 class FileJournal:
     """Appends durably: an entry takes effect after fsync."""
 
     kind = "file"
-    is_broken = False
     epoch = 0
 
     def __init__(
@@ -49,11 +50,16 @@ class FileJournal:
         self._is_terminated = True  # the last line ends in a newline
         self._failure = ""  # of the last append
         self._compaction_failure = ""
+        self._change = ""  # by another program
 
     @property
     def problems(self) -> list[str]:
-        every = (self._damage(), self._file.problem or self._failure, self._compaction_failure)
+        every = (self._damage(), self._change, self._file.problem or self._failure, self._compaction_failure)
         return [problem for problem in every if problem]
+
+    @property
+    def is_broken(self) -> bool:
+        return bool(self._change)
 
     @property
     def num_unread(self) -> int:
@@ -74,11 +80,15 @@ class FileJournal:
         return Update()
 
     async def changes(self) -> AsyncIterator[Update]:
-        await asyncio.Event().wait()  # no other process writes
-        yield Update()
+        """Empty ones, while another program has changed or removed the file, though none may."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if await asyncio.to_thread(self._watch):
+                yield Update()
 
-    async def resolve(self, _: Kept) -> None:
-        raise nothing_to_resolve(self.kind)
+    async def resolve(self, keep: Kept) -> None:
+        """Write what is served into a new file, if another program has changed or removed the former one."""
+        await asyncio.to_thread(self._resolve, keep)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._close)
@@ -150,8 +160,45 @@ class FileJournal:
             raise JournalError(self._failure) from error
         except JournalError as error:
             self._failure = str(error)
+            if self._failure == self._file.change():
+                self._look()
+                self._failure = ""
             raise
-        self._failure = ""
+        self._failure = self._change = ""
+
+    def _watch(self) -> bool:
+        """Whether the file is not the one that was followed."""
+        with self._lock:
+            self._look()
+            return self.is_broken
+
+    def _look(self) -> None:
+        change = self._file.change()
+        if change and change != self._change:
+            logger.error("journal_changed_outside", extra={"path": str(self._file.path), "reason": change})
+        self._change = change
+
+    def _resolve(self, keep: Kept) -> None:
+        with self._lock:
+            self._look()
+            if not self._change:
+                raise nothing_to_resolve(self.kind)
+            if keep == "stored":
+                raise OperationConflictError(
+                    f"restart the service to serve what the journal {self._name} contains now; a running service can "
+                    'only write what it serves, with {"keep": "served"}'
+                )
+            try:
+                kept = self._file.begin(SNAPSHOT + encode_states(self._states) + b"\n")
+            except OSError as error:
+                raise JournalError(
+                    f"the journal {self._name} cannot be written ({error.strerror}), so nothing was changed; make its "
+                    "folder writable and free space on its disk"
+                ) from error
+            self._change = self._failure = self._compaction_failure = ""
+            self._damaged, self._num_entries, self._is_terminated = {}, 0, True
+            extra = {"keep": keep, "path": str(self._file.path), "former": kept and str(kept)}
+            logger.warning("journal_resolved", extra=extra)
 
     def _compact(self) -> None:
         """Replace all entries by a snapshot. On failure they stay, and the next append tries again."""

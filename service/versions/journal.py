@@ -115,8 +115,8 @@ def fold(states: Mapping[str, DomainState], entry: RolesEntry | CatalogEntry | F
 
 def nothing_to_resolve(kind: str) -> OperationConflictError:
     return OperationConflictError(
-        f"only replicas that share a journal in Redis can follow different histories, and this journal is of the kind "
-        f"{kind!r}; GET /admin/domains lists its problems"
+        "a journal has to be decided on if it is not the one that was followed, and this one is (this journal is of "
+        f"the kind {kind!r}); GET /admin/domains lists its problems"
     )
 
 
