@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 
-from redis.exceptions import ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError
 
 from feature_cache.remote.link import FAULTS, Link
 from service.errors import JournalBrokenError, JournalError, OperationConflictError, RevisionConflictError
@@ -32,8 +32,10 @@ RECHECK_S = 5.0
 """Between looks at a snapshot that could not be read."""
 MAX_TRIES = 10
 ENTRIES_BETWEEN_SNAPSHOTS = 1_000
-DAMAGES = ("WRONGTYPE", "exhausted the last possible ID")
+DAMAGES = ("WRONGTYPE", "exhausted the last possible ID", "equal or smaller than the target stream top item")
 """Errors of Redis that mean that a key holds something else than a journal's."""
+REFUSALS = (ResponseError, AuthenticationError, BusyLoadingError)
+"""Errors with which Redis says that it has not run a command."""
 KINDS: Mapping[Standing, JournalBreak] = {
     "empty": "lost",
     "cut": "lost",
@@ -65,11 +67,12 @@ class RedisJournal:
         self._lock = asyncio.Lock()
         self._problem = ""  # of the connection
         self._break = ""
+        self._refusal = ""  # of the last append
         self._recheck_at = 0.0
 
     @property
     def problems(self) -> list[str]:
-        return [each for each in (self._problem, self._break, *self._followed.problems) if each]
+        return [each for each in (self._problem, self._break, self._refusal, *self._followed.problems) if each]
 
     @property
     def is_broken(self) -> bool:
@@ -95,6 +98,7 @@ class RedisJournal:
             with self._unconfirmed():
                 async with asyncio.timeout(TIMEOUT_S):
                     is_appended = await self._append(entry)
+            self._refusal = ""
         if not is_appended:
             raise conflict(entry)
 
@@ -271,6 +275,8 @@ class RedisJournal:
             raise
         except FAULTS as error:
             problem = UNANSWERED
+            if isinstance(error, REFUSALS):
+                problem = f"Redis, which stores the journal, refuses to read it ({error}); changes are missing"
             if isinstance(error, ResponseError) and _is_damage(error):
                 problem = (
                     f"a key of the journal {self._stored.stream} in Redis is not a journal's ({error}); this replica "
@@ -289,8 +295,9 @@ class RedisJournal:
         try:
             yield
         except FAULTS as error:
-            if isinstance(error, ResponseError):
-                raise JournalError(f"Redis, which stores the journal, refused the change: {error}") from error
+            if isinstance(error, REFUSALS):
+                self._refusal = f"Redis, which stores the journal, refused the last change, which was not made: {error}"
+                raise JournalError(self._refusal) from error
             raise JournalError(
                 "Redis, which stores the journal, did not confirm the change, so it may have been made or not; check "
                 "the domain's current state before you retry"

@@ -143,6 +143,28 @@ local function store(id, states, format, num_revisions, at)
   for i = at, at + 2 * num_revisions - 1, 2 do redis.call('HSET', revisions, ARGV[i], ARGV[i + 1]) end
 end
 
+-- A script is not undone where it fails, so it has to know before its first write that it may do all of them.
+local function require_rights(needed)
+  if not redis.acl_check_cmd then return end  -- Redis before 7
+  local examples = {XADD = {stream, '*', 'entry', ''}, HSET = {revisions, 'field', ''}, XTRIM = {links, 'MAXLEN', '1'},
+                    XDEL = {stream, '0-1'}, DEL = {revisions}, RENAME = {stream, KEYS[6] or stream}}
+  for _, command in ipairs(needed) do
+    if not redis.acl_check_cmd(command, unpack(examples[command])) then
+      error({err = 'NOPERM this user may not run ' .. command .. ' on the keys of the journal'})
+    end
+  end
+end
+
+-- Whether an append with this token was made: its answer may have been lost, and the client asks again.
+local function is_made(token, id)
+  for _, entry in ipairs(redis.call('XRANGE', stream, '(' .. id, '+')) do
+    for i = 1, #entry[2], 2 do
+      if entry[2][i] == 'token' and entry[2][i + 1] == token then return true end
+    end
+  end
+  return false
+end
+
 local function is_newer(format)
   return (tonumber(redis.call('HGET', snapshot, 'format') or '') or 0) > tonumber(format)
 end
@@ -158,10 +180,11 @@ return content('', ARGV[2], tonumber(ARGV[5]), {unpack(ARGV, 6)})
 """
 )
 
-# mine, id, link, new history, limit, domain, revision before as the replica knows it, revision, entry, unread ids …
+# mine, id, link, new history, limit, domain, revision before as the replica knows it, revision, entry, token, unread …
 APPEND = (
     PREAMBLE
     + """
+require_rights({'XADD', 'HSET', 'XTRIM'})
 local status = standing(ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 if status == 'empty' and ARGV[1] == '' then
   redis.call('HSET', history, 'id', ARGV[4])
@@ -173,12 +196,14 @@ local known, before = tonumber(ARGV[7]), tonumber(ARGV[8]) - 1
 local result = 'conflict'
 -- A lower revision than that of a replica that has read everything was lost from the hash.
 if stored == before or (stored < before and before == known and head() == ARGV[2]) then
-  local new = redis.call('XADD', stream, '*', 'entry', ARGV[9])
+  local new = redis.call('XADD', stream, '*', 'entry', ARGV[9], 'token', ARGV[10])
   redis.call('HSET', revisions, ARGV[6], ARGV[8])
   link_entries(new)
   result = 'appended'
+elseif is_made(ARGV[10], ARGV[2]) then
+  result = 'appended'
 end
-return content(result, ARGV[2], tonumber(ARGV[5]), {unpack(ARGV, 10)})
+return content(result, ARGV[2], tonumber(ARGV[5]), {unpack(ARGV, 11)})
 """
 )
 
@@ -186,6 +211,7 @@ return content(result, ARGV[2], tonumber(ARGV[5]), {unpack(ARGV, 10)})
 SNAPSHOT = (
     PREAMBLE
     + """
+require_rights({'XADD', 'HSET', 'XTRIM'})
 if standing(ARGV[1], ARGV[2], ARGV[3], '') ~= 'same' or is_newer(ARGV[5]) then return 0 end
 local old = snapshot_id()
 if old and not is_after(ARGV[2], old) then return 0 end
@@ -199,6 +225,7 @@ return 1
 RESTORE = (
     PREAMBLE
     + """
+require_rights({'XADD', 'HSET', 'XTRIM', 'XDEL', 'DEL'})
 if not is_at(ARGV[1], ARGV[2], ARGV[3]) or (ARGV[1] == '' and has_data()) then return 0 end
 if is_newer(ARGV[8]) then return -1 end
 redis.call('HSET', history, 'id', ARGV[4], 'replaces', ARGV[5])
@@ -218,6 +245,8 @@ return 1
 BEGIN = (
     PREAMBLE
     + """
+require_rights({'XADD', 'HSET', 'XDEL', 'DEL', 'RENAME'})
+if redis.call('TYPE', history).ok == 'hash' and stored_history() == ARGV[5] then return {head()} end  -- asked again
 if ARGV[1] == '1' and not is_at(ARGV[2], ARGV[3], ARGV[4]) then return false end
 for i = 1, 5 do
   if redis.call('EXISTS', KEYS[i]) == 1 then redis.call('RENAME', KEYS[i], KEYS[i + 5]) end
@@ -236,6 +265,7 @@ return {id, link}
 RENAME = (
     PREAMBLE
     + """
+if stored_history() == ARGV[4] then return 1 end  -- asked again
 if not is_at(ARGV[1], ARGV[2], ARGV[3]) then return 0 end
 redis.call('HSET', history, 'id', ARGV[4], 'replaces', ARGV[5])
 return 1

@@ -111,8 +111,11 @@ class StoredJournal:
         return _found(await self._run(redis_scripts.READ, *_arguments(position), *unread))
 
     async def append(self, position: Position, entry: NewEntry, unread: Iterable[str]) -> Found:
-        """Append an entry if the position is on the stored history; also reads the entries after the position."""
-        new = (entry.domain, entry.known_revision, entry.revision, entry.content)
+        """Append an entry if the position is on the stored history; also reads the entries after the position.
+
+        The token makes it safe to send the command again after a connection was lost, as redis-py does.
+        """
+        new = (entry.domain, entry.known_revision, entry.revision, entry.content, uuid.uuid4().hex)
         arguments = (*_arguments(position), *new, *unread)
         return _found(await self._run(redis_scripts.APPEND, *arguments))
 
