@@ -21,7 +21,7 @@ WATCHED = {
     "run_coroutine_threadsafe": set[str](),
     # A lane's failure ends the service; what the log's writer does not write is counted.
     "Thread": {"service/batching/lane.py", "service/observability/log_writer.py"},
-    "Timer": set[str](),
+    "Timer": {"feature_cache/encoding/connections.py"},  # shuts a socket down at a deadline; for `vip5 features encode`
     "print": set[str](),  # it waits for whoever reads
 }
 REDIS_BACKOFFS = {"feature_cache/remote/link.py": "retries=2"}  # redis-py's overflow after some 1,024 failures
