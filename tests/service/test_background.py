@@ -48,7 +48,7 @@ async def test_every_task_of_a_running_service_is_watched(app: FastAPI) -> None:
         running = asyncio.all_tasks() - before
 
         assert running == watched.keys()
-        assert sorted(watched.values()) == ["journal", "loop_lag"]
+        assert sorted(watched.values()) == ["files", "journal", "loop_lag"]
         assert set(watched.values()) <= set(BACKGROUND_TASKS)
     assert asyncio.all_tasks() == before
 
@@ -97,7 +97,7 @@ async def test_a_journal_that_cannot_be_followed_shows_until_it_can(
             await asyncio.Event().wait()
             yield Update()
 
-    monkeypatch.setattr("service.http.app.open_journal", lambda options: Failing())
+    monkeypatch.setattr("service.http.app.open_journal", lambda options, metrics: Failing())
     monkeypatch.setattr("feature_cache.background.SETTLED_S", 0.0)  # works again as soon as it runs
     async with client_of(create_app(settings, lambda _: runtime)) as client:
         await has_failed.wait()

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from feature_cache.tiered import WATCHER
+from service.observability.metrics.metrics import BACKGROUND_TASKS
+
 ROOT = Path(__file__).parents[2]
 SOURCES = {
     str(path.relative_to(ROOT)): path.read_text()
@@ -24,6 +27,7 @@ WATCHED = {
     "Timer": {"feature_cache/encoding/connections.py"},  # shuts a socket down at a deadline; for `vip5 features encode`
     "print": set[str](),  # it waits for whoever reads
 }
+LANES = {"lane-ranking", "lane-text"}  # each lane counts under the name of its thread
 REDIS_BACKOFFS = {"feature_cache/remote/link.py": "retries=2"}  # redis-py's overflow after some 1,024 failures
 
 
@@ -52,3 +56,22 @@ def test_back_offs_of_redis_py_are_used_for_a_bounded_number_of_attempts_only() 
     assert users.keys() == REDIS_BACKOFFS.keys()
     for name, bound in REDIS_BACKOFFS.items():
         assert users[name].count("Backoff(") == users[name].count(bound)
+
+
+def test_the_metric_of_failures_lists_exactly_the_tasks_that_are_started() -> None:
+    """So that the counter of a task is there before its first failure, and a misspelt name is noticed."""
+    started: set[str] = set()
+    for path, text in SOURCES.items():
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.Call) or path == "feature_cache/background.py":
+                continue
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(attr="kept" | "once" | "count_background_failure"),
+                    args=[ast.Constant(str(name)), *_],
+                ):
+                    started.add(name)
+                case ast.Call(func=ast.Attribute(attr="kept"), args=[ast.Name(id="WATCHER"), *_]):
+                    started.add(WATCHER)
+
+    assert started | LANES == set(BACKGROUND_TASKS)
