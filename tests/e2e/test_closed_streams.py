@@ -56,5 +56,5 @@ def test_an_error_without_standard_error_ends_with_its_status(tmp_path: Path) ->
 def _is_ready(client: httpx.Client) -> bool:
     try:
         return client.get("/health/ready").status_code == 200
-    except httpx.ConnectError:  # bound, and not listening yet
+    except httpx.TransportError:  # bound, and not listening yet
         return False
