@@ -1,7 +1,8 @@
-"""Embeddings as bytes: raw little-endian floats, followed by a checksum.
+"""Embeddings as bytes: raw little-endian floats, followed by a checksum and, with a secret, by a signature.
 
 The checksum covers encoder, type, width, item and floats. A value that is truncated, of another item or by another
-encoder is detected when it is read, and counts as a miss instead of reaching a prompt.
+encoder is detected when it is read, and counts as a miss instead of reaching a prompt. The signature also covers the
+domain and the version, and keeps those out who can write to Redis; readers without a secret ignore it.
 """
 
 # N items, D width
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_cache.errors import FeatureValueError
+from feature_cache.signing import SHORT_BYTES, Signer
 
 DType: TypeAlias = Literal["float16", "float32"]
 DTYPES: tuple[DType, ...] = ("float16", "float32")
@@ -30,11 +32,12 @@ _FLOAT32_OF_HALF: NDArray[np.float32] = np.arange(2**16, dtype=np.uint16).view(n
 
 @dataclass(frozen=True)
 class Codec:
-    """Encodes and decodes embeddings of one encoder, type and width."""
+    """Encodes and decodes embeddings of one encoder, type and width; with a signer, also of one domain and version."""
 
     encoder: str
     dtype: DType
     dim: int
+    signer: Signer | None = None
 
     @cached_property
     def row_bytes(self) -> int:
@@ -42,7 +45,7 @@ class Codec:
 
     @property
     def value_bytes(self) -> int:
-        return self.row_bytes + CHECKSUM_BYTES
+        return self.row_bytes + CHECKSUM_BYTES + (SHORT_BYTES if self.signer else 0)
 
     def encode(self, item_ids: Sequence[str], features: NDArray[np.floating]) -> list[bytes]:
         """Values of [N, D] embeddings. Raises FeatureValueError for another width or numbers that are not finite."""
@@ -61,14 +64,24 @@ class Codec:
                 f" {self.dtype}; encode its picture again"
             )
         payloads = [row.tobytes() for row in rows]
-        return [row + self._checksum(item_id, row) for item_id, row in zip(item_ids, payloads, strict=True)]
+        return [
+            row + self._checksum(item_id, row) + self._signature(item_id, row)
+            for item_id, row in zip(item_ids, payloads, strict=True)
+        ]
 
     def row_of(self, item_id: str, value: object) -> bytes | None:
-        """The raw floats of a value; None if it is not an embedding of this item by this encoder, type and width."""
-        if type(value) is not bytes or len(value) != self.row_bytes + CHECKSUM_BYTES:
+        """The raw floats of a value.
+
+        None if it is not an embedding of this item by this encoder, type and width, or if a signature is required and
+        it has none, or a wrong one.
+        """
+        checked_bytes = self.row_bytes + CHECKSUM_BYTES
+        if type(value) is not bytes or len(value) not in {checked_bytes, checked_bytes + SHORT_BYTES}:
             return None
-        row = value[: self.row_bytes]
-        return row if value[self.row_bytes :] == self._checksum(item_id, row) else None
+        row, signature = value[: self.row_bytes], value[checked_bytes:]
+        if self.signer is not None and (signature or not self.signer.accepts_unsigned):
+            return row if self.signer.is_short_valid(signature, item_id.encode() + row) else None
+        return row if value[self.row_bytes : checked_bytes] == self._checksum(item_id, row) else None
 
     def decode(self, rows: Sequence[bytes]) -> NDArray[np.float32]:
         """Raw floats of N items as [N, D], without loss."""
@@ -81,6 +94,9 @@ class Codec:
     @cached_property
     def _seed(self) -> int:
         return zlib.crc32(f"{self.encoder}\0{self.dtype}\0{self.dim}".encode())
+
+    def _signature(self, item_id: str, row: bytes) -> bytes:
+        return b"" if self.signer is None else self.signer.short_sign(item_id.encode() + row)
 
     def _checksum(self, item_id: str, row: bytes) -> bytes:
         return zlib.crc32(row, zlib.crc32(item_id.encode(), self._seed)).to_bytes(CHECKSUM_BYTES, "little")

@@ -17,6 +17,7 @@ from feature_cache.remote.address import RedisAddress
 from feature_cache.remote.link import connect
 from feature_cache.remote.reader import ReadLimits, RemoteReader
 from feature_cache.remote.watcher import Known
+from feature_cache.signing import Signing
 from feature_cache.store import PROCESS_TIER, FeatureBatch, FeatureObserver, FeatureSpace, FeatureStore
 
 WATCHER = "redis_watcher"
@@ -58,7 +59,7 @@ class TieredStore:
 
     @property
     def problems(self) -> list[str]:
-        return self._reader.watcher.problems
+        return self._reader.problems
 
     async def get_many(self, space: FeatureSpace, item_ids: Sequence[str]) -> FeatureBatch:
         known = self._reader.watcher.known(space)
@@ -128,11 +129,17 @@ async def _completed(batch: FeatureBatch, fallback: FeatureStore, item_ids: Sequ
 
 @asynccontextmanager
 async def open_tiered(
-    address: RedisAddress, limits: ReadLimits, observer: FeatureObserver, background: Background, *, tier_bytes: int
+    address: RedisAddress,
+    limits: ReadLimits,
+    observer: FeatureObserver,
+    background: Background,
+    *,
+    tier_bytes: int,
+    signing: Signing | None = None,
 ) -> AsyncIterator[TieredStore]:
     """A store with a running watcher, which has polled once, whether or not Redis answered."""
     link = connect(address)
-    reader = RemoteReader(link, limits, observer)
+    reader = RemoteReader(link, limits, observer, signing)
     store = TieredStore(reader, ProcessTier(tier_bytes) if tier_bytes else None, observer)
     try:
         await reader.watcher.poll()

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from limits import parse_many
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from feature_cache.errors import RedisAddressError
 from feature_cache.remote.address import RedisAddress
+from feature_cache.signing import MIN_SECRET, Signing
 from model.engine.names import EngineName
 from service.origins import origins_of
 
@@ -48,6 +49,7 @@ def _read_list(value: object) -> object:
     return found
 
 
+S = TypeVar("S", bound=BaseSettings)
 Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_list)]
 
 
@@ -121,6 +123,7 @@ class FeatureOptions:
     max_concurrent: int
     tier_bytes: int
     has_last_resort: bool
+    signing: Signing | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ class JournalOptions:
     path: Path
     is_wanted: bool
     is_written: bool
+    signing: Signing | None = None
 
 
 @dataclass(frozen=True)
@@ -160,14 +164,51 @@ class TraceOptions:
     sample_ratio: float
 
 
-SECRETS = ("admin_token", "redis_url", "redis_password")
+SIGNING_SECRETS = ("signing_secret", "signing_secret_other")
+SECRETS = ("admin_token", "redis_url", "redis_password", *SIGNING_SECRETS)
 """Settings that may also be given by a file, named in the variable with `_FILE` at its end."""
 
 
-class Settings(BaseSettings):
-    """Everything that an operator can configure."""
+class SigningSettings(BaseSettings):
+    """What signs the data in Redis, for the service and for commands."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    signing_secret: SecretStr | None = Field(
+        default=None,
+        min_length=MIN_SECRET,
+        repr=False,
+        description="Secret that signs embeddings and the journal in Redis (default: they are not signed).",
+    )
+    signing_secret_other: SecretStr | None = Field(
+        default=None,
+        min_length=MIN_SECRET,
+        repr=False,
+        description="Another secret whose signatures are accepted, while the secret is changed (default: none).",
+    )
+    signing_accepts_unsigned: bool = Field(
+        default=False, description="Whether unsigned data in Redis is accepted, while signing is introduced."
+    )
+
+    @property
+    def signing(self) -> Signing | None:
+        if self.signing_secret is None:
+            return None
+        other = None if self.signing_secret_other is None else self.signing_secret_other.get_secret_value()
+        return Signing(self.signing_secret.get_secret_value(), other, self.signing_accepts_unsigned)
+
+    @model_validator(mode="after")
+    def _check_signing(self) -> Self:
+        if self.signing_secret is None and (self.signing_secret_other is not None or self.signing_accepts_unsigned):
+            raise ValueError(
+                f"{PREFIX}SIGNING_SECRET_OTHER and {PREFIX}SIGNING_ACCEPTS_UNSIGNED have no effect without "
+                f"{PREFIX}SIGNING_SECRET; set it, or remove them"
+            )
+        return self
+
+
+class Settings(SigningSettings):
+    """Everything that an operator can configure."""
 
     bundle: Path = Field(description="The bundle to serve.")
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
@@ -342,6 +383,7 @@ class Settings(BaseSettings):
             max_concurrent=self.redis_connections,
             tier_bytes=self.feature_tier_mb * 1_000_000,
             has_last_resort=self.feature_fallback == "embedded",
+            signing=self.signing,
         )
 
     @property
@@ -373,6 +415,7 @@ class Settings(BaseSettings):
             path=beside if self.journal is None else Path(self.journal),
             is_wanted=self.admin_options.is_enabled or self.journal is not None,
             is_written=self.admin_options.is_enabled,
+            signing=self.signing,
         )
 
     @property
@@ -476,19 +519,28 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
     if unknown:
         raise SettingsError(f"unknown setting {', '.join(unknown)}: remove it or use one of {', '.join(sorted(known))}")
-    given = _secrets_of_files() | {name: value for name, value in (overrides or {}).items() if value is not None}
+    given = _secrets_of_files(SECRETS) | {name: value for name, value in (overrides or {}).items() if value is not None}
+    return _checked(Settings, given)
+
+
+def load_signing() -> Signing | None:
+    """What signs the data in Redis, from the environment, for commands. Raises SettingsError."""
+    return _checked(SigningSettings, _secrets_of_files(SIGNING_SECRETS)).signing
+
+
+def _checked(kind: type[S], given: Mapping[str, object]) -> S:
     try:
-        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks what the types cannot
+        return kind(**given)  # type: ignore[arg-type]  # pydantic checks what the types cannot
     except ValidationError as error:
         raise SettingsError(
             "; ".join(_line(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors())
         ) from error
 
 
-def _secrets_of_files() -> dict[str, str]:
+def _secrets_of_files(names: Iterable[str]) -> dict[str, str]:
     """Secrets whose `…_FILE` variable names a file, as container platforms mount them. Raises SettingsError."""
     found = {}
-    for name in SECRETS:
+    for name in names:
         variable = f"{PREFIX}{name.upper()}"
         path = os.environ.get(f"{variable}_FILE")
         if path is None:
@@ -508,4 +560,5 @@ def _line(location: tuple[int | str, ...], message: str, value: object) -> str:
         return message.removeprefix("Value error, ")
     if message == "Field required":
         return f"setting {name} is missing: give --{name.replace('_', '-')} or set {PREFIX}{name.upper()}"
-    return f"setting {name} ({PREFIX}{name.upper()}) is {value!r}: {message}"
+    shown = "" if name in SECRETS else f" is {value!r}"
+    return f"setting {name} ({PREFIX}{name.upper()}){shown}: {message}"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from feature_cache.remote.layout import Edition
 from feature_cache.remote.link import Link, checked
 from feature_cache.remote.versions import loaded_edition
+from feature_cache.signing import Signing
 from feature_cache.store import FeatureSpace
 
 CHANGES_KEPT = 100_000
@@ -24,13 +25,19 @@ return 1
 """
 
 
-async def put(link: Link, space: FeatureSpace, item_ids: Sequence[str], features: NDArray[np.floating]) -> Edition:
+async def put(
+    link: Link,
+    space: FeatureSpace,
+    item_ids: Sequence[str],
+    features: NDArray[np.floating],
+    signing: Signing | None = None,
+) -> Edition:
     """Put [N, D] embeddings of items; returns the edition that they are in.
 
     Services notice within their refresh interval. Raises NotLoadedError, EditionError and FeatureValueError.
     """
     while True:
-        edition = await loaded_edition(link, space)
+        edition = await loaded_edition(link, space, signing)
         values = edition.codec.encode(item_ids, features)
         pairs = list(zip(item_ids, values, strict=True))
         commands = [("HSET", edition.bucket_key(edition.bucket_of(each)), each, value) for each, value in pairs]

@@ -15,12 +15,13 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import quote
 
 from feature_cache.codec import DTYPES, Codec, DType
 from feature_cache.errors import FeatureCacheError
+from feature_cache.signing import Signing
 from feature_cache.store import FeatureSpace
 
 PREFIX = "vip5"
@@ -72,21 +73,30 @@ class Edition:
     num_slices: int
     num_items: int
     revision: int  # number of items put since the load
+    signing: Signing | None = field(default=None, compare=False)
 
     @classmethod
-    def plan(cls, space: FeatureSpace, version: str, dtype: DType, num_items: int, num_slices: int) -> Edition:
+    def plan(
+        cls,
+        space: FeatureSpace,
+        version: str,
+        dtype: DType,
+        num_items: int,
+        num_slices: int,
+        signing: Signing | None = None,
+    ) -> Edition:
         """Plan the layout of `num_items` items."""
         value_bytes = Codec(space.encoder, dtype, space.dim).value_bytes
         per_bucket = max(4, min(64, BUCKET_BYTES // value_bytes))
         num_buckets = max(1, -(-num_items // per_bucket))
-        return cls(space, version, dtype, num_buckets, min(num_slices, num_buckets), num_items, 0)
+        return cls(space, version, dtype, num_buckets, min(num_slices, num_buckets), num_items, 0, signing)
 
     @classmethod
-    def parse(cls, space: FeatureSpace, fields: Mapping[bytes, bytes]) -> Edition:
+    def parse(cls, space: FeatureSpace, fields: Mapping[bytes, bytes], signing: Signing | None = None) -> Edition:
         """Read the hash `current`. Raises EditionError."""
         try:
             record = {name.decode(): value.decode() for name, value in fields.items()}
-            return cls._of(space, record)
+            return cls._of(space, record, signing)
         except (KeyError, ValueError) as error:
             raise EditionError(
                 f"the record of {space.domain}'s embeddings in Redis cannot be read ({error!r}); load them again"
@@ -103,7 +113,7 @@ class Edition:
             ) from error
 
     @classmethod
-    def _of(cls, space: FeatureSpace, record: Mapping[str, str | int]) -> Edition:
+    def _of(cls, space: FeatureSpace, record: Mapping[str, str | int], signing: Signing | None = None) -> Edition:
         found = (str(record["encoder"]), int(record["dim"]))
         if found != (space.encoder, space.dim):
             raise EditionError(
@@ -117,17 +127,28 @@ class Edition:
             raise ValueError(f"sizes {numbers}")
         num_buckets, num_slices, num_items, revision = numbers
         dtype: DType = "float16" if record["dtype"] == "float16" else "float32"
-        return cls(space, str(record["version"]), dtype, num_buckets, num_slices, num_items, revision)
+        return cls(space, str(record["version"]), dtype, num_buckets, num_slices, num_items, revision, signing)
 
     @property
     def record(self) -> dict[str, str | int]:
         """Fields of the hash `current`."""
-        own = {name: value for name, value in asdict(self).items() if name != "space"}
-        return {**own, "encoder": self.space.encoder, "dim": self.space.dim}
+        return {
+            "version": self.version,
+            "dtype": self.dtype,
+            "num_buckets": self.num_buckets,
+            "num_slices": self.num_slices,
+            "num_items": self.num_items,
+            "revision": self.revision,
+            "encoder": self.space.encoder,
+            "dim": self.space.dim,
+        }
 
     @cached_property
     def codec(self) -> Codec:
-        return Codec(self.space.encoder, self.dtype, self.space.dim)
+        space = self.space
+        context = (space.domain, space.encoder, str(space.dim), self.dtype, self.version)
+        signer = None if self.signing is None else self.signing.signer("features", *context)
+        return Codec(space.encoder, self.dtype, space.dim, signer)
 
     @cached_property
     def keys(self) -> SpaceKeys:

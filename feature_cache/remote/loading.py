@@ -25,6 +25,7 @@ from feature_cache.remote.layout import Edition, SpaceKeys
 from feature_cache.remote.link import Link, Reply, checked
 from feature_cache.remote.locking import LoadLock
 from feature_cache.remote.versions import current_edition, drop_version, list_versions
+from feature_cache.signing import Signing
 from feature_cache.store import FeatureSource, FeatureSpace
 
 BATCH_BYTES = 2_000_000
@@ -57,6 +58,7 @@ class LoadOptions:
 
     dtype: DType = "float16"
     grace_s: float = 2.0
+    signing: Signing | None = None
 
 
 async def load(
@@ -65,9 +67,9 @@ async def load(
     """Load all embeddings of a source. Raises FeatureCacheError, and leaves the served edition in place then."""
     keys = SpaceKeys(space)
     version = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-    planned = Edition.plan(space, version, options.dtype, len(source.item_ids), link.num_slices)
+    planned = Edition.plan(space, version, options.dtype, len(source.item_ids), link.num_slices, options.signing)
     async with LoadLock(link, keys.loading) as lock:
-        before = await current_edition(link, space)
+        before = await current_edition(link, space, options.signing)
         await _run(link, "HSET", keys.versions, version, _entry(planned, "loading"))
         await _write(link, planned, source, lock, progress)
         edition, num_carried, num_lost = await _switch(link, planned, before, lock)
@@ -114,7 +116,7 @@ async def _switch(link: Link, planned: Edition, before: Edition | None, lock: Lo
     carried: set[str] = set()
     num_lost = 0
     while True:
-        now = await current_edition(link, planned.space)
+        now = await current_edition(link, planned.space, planned.signing)
         if before is not None and now is not None and now.version == before.version:
             put, num_missed = await _put_between(link, before, now)
             carried_now, num_new = await _carry_over(link, now, edition, put)

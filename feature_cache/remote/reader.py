@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from feature_cache.remote.breakers import Breakers
 from feature_cache.remote.layout import Edition
 from feature_cache.remote.link import FAULTS, Link, Reply
+from feature_cache.remote.refused import RefusedValues
 from feature_cache.remote.timing import in_time
 from feature_cache.remote.watcher import Known, Watcher
+from feature_cache.signing import Signing
 from feature_cache.store import REDIS_TIER, FeatureObserver
 
 logger = logging.getLogger(__name__)
@@ -49,11 +51,25 @@ class RemoteReader:
     link: Link
     limits: ReadLimits
     observer: FeatureObserver
+    signing: Signing | None = None
     breakers: Breakers = field(default_factory=Breakers)
 
     def __post_init__(self) -> None:
-        self.watcher = Watcher(self.link, self.breakers, refresh_s=self.limits.refresh_s, budget_s=self.limits.budget_s)
+        self.watcher = Watcher(
+            self.link,
+            self.breakers,
+            refresh_s=self.limits.refresh_s,
+            budget_s=self.limits.budget_s,
+            signing=self.signing,
+        )
+        self._refused = RefusedValues()
         self._turns = asyncio.Semaphore(self.limits.max_concurrent)
+
+    @property
+    def problems(self) -> list[str]:
+        """What prevents fetching, for an operator."""
+        refused = (self._refused.problem(edition) for edition in self.watcher.editions)
+        return [*self.watcher.problems, *filter(None, refused)]
 
     async def fetch(self, known: Known, item_ids: Sequence[str]) -> Fetched:
         """Ask all nodes that hold some of the items, concurrently."""
@@ -119,14 +135,18 @@ class RemoteReader:
     def _take(
         self, edition: Edition, item_ids: Sequence[str], places: Sequence[int], replies: Sequence[Reply], into: Fetched
     ) -> None:
-        codec, num_rejected = edition.codec, 0
+        codec = edition.codec
+        refused: list[str] = []
+        read: list[str] = []
         for place, reply in zip(places, replies, strict=True):
             if reply is None:
                 into.is_absent[place] = True
                 continue
             row = codec.row_of(item_ids[place], reply)
             into.rows[place] = row
-            num_rejected += row is None
-        if num_rejected:
-            into.shortfall = f"{num_rejected} values in Redis are not embeddings by {edition.space.encoder}"
-            self.observer.count_rejected_features(num_rejected)
+            (refused if row is None else read).append(item_ids[place])
+        self._refused.note(edition, refused, read)
+        if refused:
+            signed = "" if edition.signing is None else " with a valid signature"
+            into.shortfall = f"{len(refused)} values in Redis are not embeddings by {edition.space.encoder}{signed}"
+            self.observer.count_rejected_features(len(refused))

@@ -12,6 +12,7 @@ from feature_cache.progress import Progress
 from feature_cache.remote.layout import Edition
 from feature_cache.remote.link import Link, checked
 from feature_cache.remote.versions import loaded_edition
+from feature_cache.signing import Signing
 from feature_cache.store import FeatureSource, FeatureSpace
 
 BUCKETS_PER_BATCH = 64
@@ -39,10 +40,15 @@ class _Seen:
 
 
 async def verify(
-    link: Link, space: FeatureSpace, source: FeatureSource | None, num_compared: int, progress: Progress
+    link: Link,
+    space: FeatureSpace,
+    source: FeatureSource | None,
+    num_compared: int,
+    progress: Progress,
+    signing: Signing | None = None,
 ) -> Verified:
     """Read all values, and compare `num_compared` items with the source. Raises FeatureCacheError."""
-    edition = await loaded_edition(link, space)
+    edition = await loaded_edition(link, space, signing)
     changes = await link.run("XRANGE", edition.keys.changes(edition.version), "-", "+")
     put = {fields[b"item_id"].decode() for _, fields in changes}
     places = {} if source is None else {each: place for place, each in enumerate(source.item_ids) if each not in put}
@@ -80,7 +86,9 @@ def _take(edition: Edition, bucket: int, content: Mapping[bytes, bytes], sample:
 
 
 def _count_faults(edition: Edition, seen: _Seen) -> list[str]:
-    faults = _named("have values that are truncated, of another encoder, or in the wrong bucket", seen.broken)
+    signature = "" if edition.signing is None else ", without a valid signature"
+    what = f"have values that are truncated, of another encoder{signature}, or in the wrong bucket"
+    faults = _named(what, seen.broken)
     num_found = len(seen.item_ids) + len(seen.broken)
     if num_found != edition.num_items:
         faults.append(f"{num_found} items are present, but {edition.num_items} were loaded and put")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from feature_cache.errors import NotLoadedError
 from feature_cache.remote.layout import Edition, EditionError, SpaceKeys
 from feature_cache.remote.link import Link, checked
+from feature_cache.signing import Signing
 from feature_cache.store import FeatureSpace
 
 KEYS_PER_COMMAND = 500
@@ -24,15 +25,15 @@ class Version:
     edition: Edition | None
 
 
-async def current_edition(link: Link, space: FeatureSpace) -> Edition | None:
+async def current_edition(link: Link, space: FeatureSpace, signing: Signing | None = None) -> Edition | None:
     """The edition that is served, if any. Raises EditionError if it is of another encoder or width."""
     record = await link.run("HGETALL", SpaceKeys(space).current)
-    return Edition.parse(space, record) if record else None
+    return Edition.parse(space, record, signing) if record else None
 
 
-async def loaded_edition(link: Link, space: FeatureSpace) -> Edition:
+async def loaded_edition(link: Link, space: FeatureSpace, signing: Signing | None = None) -> Edition:
     """The edition that is served. Raises NotLoadedError and EditionError."""
-    edition = await current_edition(link, space)
+    edition = await current_edition(link, space, signing)
     if edition is None:
         raise NotLoadedError(
             f"Redis holds no embeddings of {space.domain} by {space.encoder}; load them with `vip5 features load`"

@@ -17,6 +17,7 @@ from feature_cache.remote.breakers import Breakers
 from feature_cache.remote.layout import Edition, EditionError, SpaceKeys
 from feature_cache.remote.link import ANY_KEY, FAULTS, Link, Reply
 from feature_cache.remote.timing import in_time
+from feature_cache.signing import Signing
 from feature_cache.store import FeatureSpace
 
 logger = logging.getLogger(__name__)
@@ -45,8 +46,11 @@ class Known:
 class Watcher:
     """Polls Redis, and probes the nodes that requests skip."""
 
-    def __init__(self, link: Link, breakers: Breakers, *, refresh_s: float, budget_s: float) -> None:
+    def __init__(
+        self, link: Link, breakers: Breakers, *, refresh_s: float, budget_s: float, signing: Signing | None = None
+    ) -> None:
         self._link = link
+        self._signing = signing
         self._breakers = breakers
         self._refresh_s = refresh_s
         self._budget_s = budget_s
@@ -68,6 +72,10 @@ class Watcher:
 
     def known(self, space: FeatureSpace) -> Known:
         return self._known.get(space) or Known(problem="this version of the domain is no longer served")
+
+    @property
+    def editions(self) -> list[Edition]:
+        return [known.edition for known in self._known.values() if known.edition is not None]
 
     def on_change(self, listener: ItemChanged) -> None:
         self._listeners.append(listener)
@@ -162,7 +170,7 @@ class Watcher:
             )
             return
         try:
-            edition = Edition.parse(space, record)
+            edition = Edition.parse(space, record, self._signing)
         except EditionError as error:
             self._known[space] = Known(problem=str(error))
             return

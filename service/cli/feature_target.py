@@ -13,6 +13,7 @@ from service.cli.failures import UsageError
 
 if TYPE_CHECKING:
     from feature_cache.remote.link import Link
+    from feature_cache.signing import Signing
     from feature_cache.store import FeatureSpace
     from model.bundle.catalog import Catalog
     from model.bundle.features import ItemFeatures
@@ -91,6 +92,16 @@ def _of_bundle(root: Path, domain: str) -> tuple[str, int, ItemFeatures | None, 
         own = open_features(file, str(root / path), spec.encoder.dim, verify)
     files.verify_rest()
     return spec.encoder.name, spec.encoder.dim, own, catalog
+
+
+def signing_of_environment() -> Signing | None:
+    """What VIP5_SIGNING_SECRET signs with, if it is set. Raises UsageError."""
+    from service.settings import SettingsError, load_signing
+
+    try:
+        return load_signing()
+    except SettingsError as error:
+        raise UsageError(str(error)) from error
 
 
 def with_redis(url: str, work: Callable[[Link], Awaitable[T]]) -> T:

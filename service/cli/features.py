@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from service.cli import encoding
-from service.cli.feature_target import target_of, with_redis
+from service.cli.feature_target import signing_of_environment, target_of, with_redis
 from service.cli.options import Domain, input_file, input_folder
 from service.cli.terminal import progress_bar
 
@@ -64,10 +64,11 @@ def load(
 
     target = target_of(domain, bundle, encoder, features)
     source = target.require_source()
+    options = LoadOptions(dtype, grace_s, signing_of_environment())
 
     async def work(link: Link) -> None:
         with progress_bar() as report:
-            loaded = await load_all(link, target.space, source, LoadOptions(dtype, grace_s), report)
+            loaded = await load_all(link, target.space, source, options, report)
         version = loaded.edition.version
         typer.echo(
             f"loaded {len(source.item_ids)} embeddings of {domain} by {target.space.encoder} as version {version}"
@@ -101,11 +102,12 @@ def verify(
     from feature_cache.remote.verification import verify as verify_all
 
     target = target_of(domain, bundle, encoder, features)
+    signing = signing_of_environment()
 
     async def work(link: Link) -> Verified:
         space = await target.find_space(link)
         with progress_bar() as report:
-            return await verify_all(link, space, target.source, sample, report)
+            return await verify_all(link, space, target.source, sample, report, signing)
 
     found = with_redis(redis_url, work)
     if found.faults:
@@ -143,8 +145,10 @@ def put(
     except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError) as error:  # headers are Python
         raise FeatureValueError(f"{features} is not a .npy file of numbers that can be read: {error}") from error
 
+    signing = signing_of_environment()
+
     async def work(link: Link) -> str:
-        edition = await put_all(link, await target.find_space(link), [item_id], row)
+        edition = await put_all(link, await target.find_space(link), [item_id], row, signing)
         return edition.version
 
     typer.echo(f"put {item_id} into version {with_redis(redis_url, work)}")

@@ -80,7 +80,9 @@ async def open_features(options: FeatureOptions, metrics: Metrics, background: B
         yield Features(metrics, None, has_fallback=True)
         return
     limits = ReadLimits(options.timeout_s, options.max_concurrent, options.refresh_s)
-    async with open_tiered(options.redis, limits, metrics, background, tier_bytes=options.tier_bytes) as tiered:
+    async with open_tiered(
+        options.redis, limits, metrics, background, tier_bytes=options.tier_bytes, signing=options.signing
+    ) as tiered:
         metrics.watch_redis(lambda: tiered.is_up)
         yield Features(metrics, tiered, has_fallback=options.has_last_resort)
 

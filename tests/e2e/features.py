@@ -14,6 +14,7 @@ from feature_cache.remote.address import RedisAddress
 from feature_cache.remote.link import Link, linked
 from feature_cache.remote.loading import Loaded, LoadOptions, load
 from feature_cache.remote.reader import ReadLimits
+from feature_cache.signing import Signing
 from feature_cache.store import FeatureObserver, FeatureSource, FeatureSpace, NoObserver
 from feature_cache.tiered import TieredStore, open_tiered
 
@@ -56,9 +57,15 @@ def link_to(url: str) -> AbstractAsyncContextManager[Link]:
     return linked(RedisAddress.parse(url), PATIENCE_S)
 
 
-async def load_into(url: str, source: FeatureSource, space: FeatureSpace = TOYS, dtype: DType = "float16") -> Loaded:
+async def load_into(
+    url: str,
+    source: FeatureSource,
+    space: FeatureSpace = TOYS,
+    dtype: DType = "float16",
+    signing: Signing | None = None,
+) -> Loaded:
     async with link_to(url) as link:
-        return await load(link, space, source, LoadOptions(dtype, grace_s=0.0), silent)
+        return await load(link, space, source, LoadOptions(dtype, grace_s=0.0, signing=signing), silent)
 
 
 @asynccontextmanager
@@ -68,9 +75,12 @@ async def store_of(
     tier_bytes: int = 0,
     limits: ReadLimits = UNHURRIED,
     observer: FeatureObserver | None = None,
+    signing: Signing | None = None,
 ) -> AsyncIterator[TieredStore]:
     address = RedisAddress.parse(url)
-    async with open_tiered(address, limits, observer or NoObserver(), Background(), tier_bytes=tier_bytes) as store:
+    async with open_tiered(
+        address, limits, observer or NoObserver(), Background(), tier_bytes=tier_bytes, signing=signing
+    ) as store:
         await store.watch(TOYS)
         yield store
 
