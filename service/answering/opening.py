@@ -84,7 +84,7 @@ def open_journal(options: JournalOptions, metrics: Metrics) -> Journal:
     Raises JournalError for a file that cannot be used.
     """
     if options.redis is not None:
-        return RedisJournal(connect(options.redis), options.service_id, metrics)
+        return RedisJournal(connect(options.redis), options.service_id, metrics, signing=options.signing)
     if not options.is_wanted and not os.path.lexists(options.path):
         return NoJournal()
     journal = FileJournal(options.path, is_written=options.is_written)

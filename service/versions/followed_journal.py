@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import dropwhile, islice
 
+from feature_cache.signing import Signer
 from service.errors import JournalBrokenError
-from service.versions.formats import UnreadableError, decode_entry, decode_states, encode_states
+from service.versions.formats import AnyEntry, UnreadableError, decode_entry
 from service.versions.journal import Update, fold
+from service.versions.signed_chain import SignedChain
 from service.versions.state import DomainState, States
 from service.versions.stored_journal import FIRST, Content, Found, Position, StoredSnapshot
 from service.versions.unread_entries import UnreadEntries
@@ -21,8 +23,11 @@ RESOLVE = 'POST /admin/journal/resolve with {"keep": "served"}'
 class FollowedJournal:
     """Mutable."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, signer: Signer | None = None) -> None:
         self._stream = stream
+        self._chain = SignedChain(signer)
+        self._num_deleted = 0  # entries that have a link and are gone
+        self._ahead: set[str] = set()  # domains with a revision in Redis that no signed entry has given
         self.position = Position()
         self.replaces: tuple[str, ...] = ()
         self.states: States = {}
@@ -38,11 +43,24 @@ class FollowedJournal:
 
     @property
     def is_incomplete(self) -> bool:
-        return bool(self.snapshot_fault or self._missing)
+        return bool(self.snapshot_fault or self._lacking)
+
+    @property
+    def is_signed(self) -> bool:
+        return self._chain.is_signed
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether what is unsigned is refused."""
+        return self._chain.is_strict
+
+    @property
+    def _lacking(self) -> set[str]:
+        return self._missing.keys() | self._ahead
 
     @property
     def problems(self) -> tuple[str, ...]:
-        missing = f"the journal {self._stream} in Redis lacks changes of {', '.join(sorted(self._missing))}"
+        missing = f"the journal {self._stream} in Redis lacks changes of {', '.join(sorted(self._lacking))}"
         return (
             f"the snapshot of the journal {self._stream} in Redis cannot be read ({self.snapshot_fault}), so this "
             f"replica serves without the changes in it and refuses changes; restore the key, or send {RESOLVE} to a "
@@ -51,7 +69,7 @@ class FollowedJournal:
             else "",
             f"{missing}, so this replica serves without them and refuses changes of these domains; send {RESOLVE} to a "
             "replica that serves the right state"
-            if self._missing
+            if self._lacking
             else "",
             self.unread.problem,
         )
@@ -64,10 +82,17 @@ class FollowedJournal:
     def has_entries(self) -> bool:
         return self.position.id != FIRST
 
-    @property
-    def content(self) -> Content:
+    def revision(self, domain: str) -> int:
+        return self.states.get(domain, DomainState()).revision
+
+    def content(self, history: str) -> Content:
+        """The states, as they are stored in a history."""
         revisions = {name: state.revision for name, state in self.states.items()}
-        return Content(encode_states(self.states), revisions)
+        return Content(self._chain.signed_states(history, self.states), revisions)
+
+    def next_entry(self, history: str, entry: AnyEntry) -> bytes:
+        """The entry, as it is stored in a history after what is known."""
+        return self._chain.signed_entry(history, entry)
 
     def take(self) -> Update:
         """The states that have changed since the last call."""
@@ -80,14 +105,15 @@ class FollowedJournal:
         snapshot, missing, _ = self.problems
         if snapshot:
             raise JournalBrokenError(snapshot)
-        if domain in self._missing:
+        if domain in self._lacking:
             raise JournalBrokenError(missing)
 
     # Against what is stored
 
     def extends(self, found: Found) -> bool:
         """Whether Redis holds a beginning of what is known here, all of which this release can read."""
-        if self.unread or self.is_incomplete:
+        is_read = not self.unread.domains if self.is_strict else not self.unread
+        if not is_read or self.is_incomplete:
             return False
         if found.standing == "empty":
             return True
@@ -125,16 +151,22 @@ class FollowedJournal:
         before = self.states
         self.unread.keep(each for each in self.unread.ids if each in found.present)
         self.replaces = found.replaces
-        entry_id = self.position.id
+        history, entry_id = found.head.history, self.position.id
+        self._count_deleted(found)
         if found.snapshot is not None:
-            self._take_snapshot(found.snapshot)
+            self._take_snapshot(history, found.snapshot)
             entry_id = found.snapshot.id or entry_id
+        elif self.is_strict and found.replaces and not self.has_entries:
+            self.snapshot_fault = "it is gone"
         for entry_id, fields in found.entries:
-            self._take_entry(entry_id, fields, is_stray=entry_id in found.stray)
+            self._take_entry(history, entry_id, fields, is_stray=entry_id in found.stray)
         self._links.update(found.links)
+        if self.is_signed and found.is_last and found.head.id != FIRST:
+            entry_id = found.head.id  # signed entries follow the last one, even if that is gone
+            self._links[entry_id] = found.head.link
         while len(self._links) > MAX_LINKS:
             del self._links[next(iter(self._links))]
-        self.position = Position(found.head.history, entry_id, self._links.get(entry_id, ""))
+        self.position = Position(history, entry_id, self._links.get(entry_id, ""))
         if found.is_last:
             self._align(found.revisions)
         self.unread.log()
@@ -153,61 +185,93 @@ class FollowedJournal:
         """
         self.epoch += 1
         self.position = Position(self.position.history)
-        self.snapshot_fault = ""
-        self._missing.clear()
-        self.unread = UnreadEntries(self._stream)
+        self._forget_faults()
 
     def begin(self, position: Position) -> None:
         """Go on with the same states in a new history."""
-        states = self.states
+        states, tips = self.states, self._chain.tips
         self._forget()
-        self.states, self.position = states, position
+        self.states, self.position, self._chain.tips = states, position, tips
         self._links[position.id] = position.link
 
     def _forget(self) -> None:
         self.states = {}
         self.position, self.replaces, self.num_entries = Position(), (), 0
+        self._forget_faults()
+        self._links.clear()
+
+    def _forget_faults(self) -> None:
         self.unread = UnreadEntries(self._stream)
         self.snapshot_fault = ""
         self._missing.clear()
-        self._links.clear()
+        self._ahead.clear()
+        self._num_deleted = 0
+        self._chain.clear()
 
-    def _take_snapshot(self, snapshot: StoredSnapshot) -> None:
+    def _take_snapshot(self, history: str, snapshot: StoredSnapshot) -> None:
         if not snapshot.id:
             self.snapshot_fault = "its id is not an entry's"
             return
         try:
-            self.states, self.num_entries = decode_states(snapshot.states), 0
+            self.states, self.num_entries = self._chain.take_states(history, snapshot.states), 0
         except UnreadableError as error:
             self.snapshot_fault = str(error)
 
-    def _take_entry(self, entry_id: str, fields: Mapping[bytes, bytes], *, is_stray: bool) -> None:
+    def _take_entry(self, history: str, entry_id: str, fields: Mapping[bytes, bytes], *, is_stray: bool) -> None:
         self.num_entries += 1
+        content, place = fields.get(b"entry"), None
         try:
-            entry = decode_entry(fields.get(b"entry"))
+            place = self._chain.take_entry(history, content)
+            entry = decode_entry(content)
         except UnreadableError as error:
             self.unread.add(entry_id, str(error))
+            if place is not None:
+                self._skip(place.domain, place.revision)
             return
-        if is_stray:
+        if place is None and is_stray:
             self.unread.add(entry_id, f"revision {entry.revision} of {entry.domain!r} was never given")
             return
-        if entry.revision > self._revision(entry.domain) + 1:
+        if place is None:
+            self._chain.take_unsigned(entry)
+        if entry.revision > self.revision(entry.domain) + 1:
             self._note_gap(entry.domain, entry.revision)
         self.states = fold(self.states, entry)
 
+    def _skip(self, domain: str, revision: int) -> None:
+        """Count a signed entry that this release cannot read."""
+        if revision > self.revision(domain) + 1:
+            self._note_gap(domain, revision)
+        self.unread.domains.add(domain)
+        state = self.states.get(domain, DomainState())
+        self.states = {**self.states, domain: replace(state, revision=max(revision, state.revision))}
+
+    def _count_deleted(self, found: Found) -> None:
+        """Count new links whose entries are gone."""
+        known = {self.position.id, *(entry_id for entry_id, _ in found.entries)}
+        if found.snapshot is not None:
+            known.add(found.snapshot.id)
+        linked = [entry_id for entry_id, _ in found.links]
+        if found.is_last:
+            linked.append(found.head.id)
+        self._num_deleted += len({*linked} - known)
+
     def _align(self, revisions: Mapping[str, int]) -> None:
-        """Count the changes that could not be read, so that later ones have the right revisions."""
+        """Count the changes that could not be read, so that later ones have the right revisions.
+
+        Where entries are signed, the revisions, which are not, tell no more than whether an entry that is gone counts.
+        """
+        if self.is_strict:
+            is_short = bool(self._num_deleted)
+            self._ahead = {name for name, given in revisions.items() if is_short and given > self.revision(name)}
+            return
         for domain, revision in revisions.items():
-            if revision > self._revision(domain):
+            if revision > self.revision(domain):
                 self._note_gap(domain, revision + 1)
                 if domain in self.states:
                     self.states = {**self.states, domain: replace(self.states[domain], revision=revision)}
 
     def _note_gap(self, domain: str, revision: int) -> None:
-        if self.unread:
+        if self.unread and not self.is_strict:
             self.unread.domains.add(domain)
         else:
             self._missing[domain] = revision
-
-    def _revision(self, domain: str) -> int:
-        return self.states.get(domain, DomainState()).revision

@@ -3,11 +3,17 @@
 Each entry, and each domain of a snapshot, has a `format`; without one it is 1, which the releases before wrote. A
 release that adds what older readers may ignore, such as a field with a default, keeps FORMAT. One whose entries they
 would misread raises it, and they skip these entries. Unknown fields are ignored.
+
+A signed entry ends with the fields `after`, the signature of the entry before, and `mac`, over all bytes before it. A
+signed snapshot begins with `signed MAC `; the `tip` of each domain is the signature of its last entry. Readers without
+a secret ignore all of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from pydantic import ValidationError
@@ -17,12 +23,25 @@ from service.versions.state import ENTRIES, STATES, CatalogEntry, FeaturesEntry,
 
 FORMAT = 1
 MAX_SHOWN = 60
+ENTRY_SIGNATURE = re.compile(rb',"mac":"([0-9a-f]{64})"\}')
+STATES_SIGNATURE = re.compile(rb"signed ([0-9a-f]{64}) ")
+SIGNATURE_BYTES = len(b',"mac":""}') + 64
 
 AnyEntry: TypeAlias = RolesEntry | CatalogEntry | FeaturesEntry
+Sign: TypeAlias = Callable[[bytes], str]
 
 
 class UnreadableError(Exception):
     """Bytes that this release cannot read, because they are damaged or of a newer release. The text says which."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which entry it is, and the signature of the one of its domain before it."""
+
+    domain: str
+    revision: int
+    after: str
 
 
 def encode_entry(entry: AnyEntry) -> bytes:
@@ -50,6 +69,8 @@ def encode_states(states: States) -> bytes:
 
 def decode_states(content: bytes) -> States:
     """Raises UnreadableError."""
+    signed = split_states(content)
+    content = content if signed is None else signed[0]
     for domain in _json_object(content).values():
         if isinstance(domain, dict):
             _check_format(domain)
@@ -57,6 +78,46 @@ def decode_states(content: bytes) -> States:
         return STATES.validate_json(content)
     except ValidationError as error:
         raise UnreadableError(_first_fault(error)) from error
+
+
+def signed_entry(content: bytes, after: str, sign: Sign) -> bytes:
+    body = content.removesuffix(b"}") + b',"after":"' + after.encode() + b'"'
+    return body + b',"mac":"' + sign(body).encode() + b'"}'
+
+
+def split_entry(content: bytes) -> tuple[bytes, str] | None:
+    """What was signed of an entry, and the signature; None if there is none."""
+    found = ENTRY_SIGNATURE.fullmatch(content[-SIGNATURE_BYTES:])
+    return None if found is None else (content[:-SIGNATURE_BYTES], found[1].decode())
+
+
+def place_of(content: bytes) -> Place:
+    """The place of a signed entry, whatever its format and kind are. Raises UnreadableError."""
+    fields = _json_object(content)
+    domain, revision, after = fields.get("domain"), fields.get("revision"), fields.get("after")
+    if not isinstance(domain, str) or not isinstance(revision, int) or not isinstance(after, str):
+        raise UnreadableError("it names no domain, revision and entry before")
+    return Place(domain, revision, after)
+
+
+def signed_states(states: States, tips: Mapping[str, str], sign: Sign) -> bytes:
+    domains: Mapping[str, Mapping[str, object]] = from_json(encode_states(states))
+    body = to_json({name: {**fields, "tip": tips[name]} for name, fields in domains.items()})
+    return b"signed " + sign(body).encode() + b" " + body
+
+
+def split_states(content: bytes) -> tuple[bytes, str] | None:
+    """What was signed of a snapshot, and the signature; None if there is none."""
+    found = STATES_SIGNATURE.match(content)
+    return None if found is None else (content[found.end() :], found[1].decode())
+
+
+def decode_tips(content: bytes) -> Mapping[str, str]:
+    """The signatures of the last entries in a snapshot, by domain; none in one that is not signed."""
+    signed = split_states(content)
+    domains = {} if signed is None else _json_object(signed[0])
+    tips = {name: fields.get("tip") for name, fields in domains.items() if isinstance(fields, dict)}
+    return {name: tip for name, tip in tips.items() if isinstance(tip, str)}
 
 
 def _json_object(content: bytes) -> Mapping[str, object]:

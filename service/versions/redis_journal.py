@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError
 
 from feature_cache.remote.link import FAULTS, Link
+from feature_cache.signing import Signing
 from service.errors import JournalBrokenError, JournalError, OperationConflictError, RevisionConflictError
 from service.observability.metrics import JournalBreak, Metrics
 from service.versions.followed_journal import FollowedJournal
-from service.versions.formats import encode_entry, encode_states
 from service.versions.journal import Kept, Update, conflict
-from service.versions.state import CatalogEntry, DomainState, FeaturesEntry, RolesEntry, States
-from service.versions.stored_journal import Found, NewEntry, Position, Standing, StoredJournal
+from service.versions.state import CatalogEntry, FeaturesEntry, RolesEntry, States
+from service.versions.stored_journal import Found, NewEntry, Position, Standing, StoredJournal, new_history
 
 logger = logging.getLogger(__name__)
 
@@ -57,13 +57,16 @@ class RedisJournal:
         service_id: str,
         metrics: Metrics,
         entries_between_snapshots: int = ENTRIES_BETWEEN_SNAPSHOTS,
+        signing: Signing | None = None,
     ) -> None:
         self._link = link
         self._service_id = service_id
         self._metrics = metrics
         self._entries_between_snapshots = entries_between_snapshots
-        self._stored = StoredJournal(link, service_id)
-        self._followed = FollowedJournal(self._stored.stream)
+        self._signing = signing
+        signer = None if signing is None else signing.signer("journal", service_id)
+        self._stored = StoredJournal(link, service_id, signer)
+        self._followed = FollowedJournal(self._stored.stream, signer)
         self._lock = asyncio.Lock()
         self._problem = ""  # of the connection
         self._break = ""
@@ -145,10 +148,17 @@ class RedisJournal:
         followed, epoch = self._followed, self.epoch
         for _ in range(MAX_TRIES):
             followed.require_complete(entry.domain)
-            known = followed.states.get(entry.domain, DomainState()).revision
-            new = NewEntry(entry.domain, known, entry.revision, encode_entry(entry))
+            known = followed.revision(entry.domain)
+            if followed.is_signed and known < entry.revision - 1:  # a signed entry follows what has been read
+                await self._read_all()
+                known = followed.revision(entry.domain)
+            if followed.is_signed and known != entry.revision - 1:
+                return False
+            history = followed.position.history or new_history()
+            content = followed.next_entry(history, entry)
+            new = NewEntry(history, entry.domain, known, entry.revision, content, followed.is_signed)
             found = await self._stored.append(followed.position, new, followed.unread.ids)
-            if await self._settle(found):
+            if await self._settle(found) and found.result != "behind":
                 return found.result == "appended"
             if self.epoch != epoch:
                 return False
@@ -160,9 +170,7 @@ class RedisJournal:
             with self._faults():
                 async with asyncio.timeout(TIMEOUT_S):
                     self._look_again()
-                    found = None
-                    while found is None or not found.is_last:
-                        found = await self._found()
+                    await self._read_all()
                     await self._write_snapshot()
 
     async def _found(self) -> Found:
@@ -183,7 +191,7 @@ class RedisJournal:
             return True
         if found.standing == "empty" and not self._followed.position.history:
             return True
-        if self._followed.position.history in found.replaces:
+        if self._followed.position.history in found.replaces and await self._is_complete():
             logger.warning(
                 "journal_followed", extra={"before": self._followed.position.history, "now": found.head.history}
             )
@@ -198,14 +206,31 @@ class RedisJournal:
             logger.error("journal_broken", extra={"reason": told})
         raise JournalBrokenError(told)
 
+    async def _is_complete(self) -> bool:
+        """Whether what is stored can replace what is served; those without the secret cannot have it replaced."""
+        if not self._followed.is_strict:
+            return True
+        probe = RedisJournal(self._link, self._service_id, self._metrics, signing=self._signing)
+        await probe._read_all()
+        return not probe.is_broken
+
+    async def _read_all(self) -> Found:
+        found = await self._found()
+        while not found.is_last:
+            found = await self._found()
+        return found
+
     async def _restore(self, found: Found) -> bool:
         """Put back what Redis has lost of this replica's history; false if that cannot be done."""
         followed = self._followed
         if not followed.has_entries:
+            if followed.states:
+                return False
             followed.restart()
             return True
         links = followed.links_after(found.head.id)
-        reply = await self._stored.restore(found.head, followed.position, followed.content, links, followed.replaces)
+        content = followed.content(followed.position.history)
+        reply = await self._stored.restore(found.head, followed.position, content, links, followed.replaces)
         if reply > 0:
             self._metrics.count_journal_break("behind")
             logger.warning("journal_restored", extra={"before": found.head.id, "now": followed.position.id})
@@ -225,8 +250,9 @@ class RedisJournal:
             if found.standing == "same":
                 await self._found()
                 expected = followed.position
+        history = new_history()
         position = await self._stored.begin(
-            expected, followed.content, (followed.position.history, *replaces, *followed.replaces)
+            expected, history, followed.content(history), (followed.position.history, *replaces, *followed.replaces)
         )
         if position is None:
             raise _moved()
@@ -239,15 +265,22 @@ class RedisJournal:
                 "this replica follows what Redis holds, so there is nothing else to keep; to replace what Redis holds "
                 'by what this replica serves, send {"keep": "served"}'
             )
-        probe = RedisJournal(self._link, self._service_id, self._metrics)
-        found = await probe._found()
+        probe = RedisJournal(self._link, self._service_id, self._metrics, signing=self._signing)
+        found = await probe._read_all()
         if probe.is_broken:
             raise JournalBrokenError(
                 "what Redis holds cannot be kept, because it is incomplete: "
                 f'{"; ".join(probe.problems)}; send {{"keep": "served"}} to a replica that serves the right state'
             )
         before = self._followed.position.history, *self._followed.replaces
-        if not await self._stored.rename(found.head, (found.head.history, *found.replaces, *before)):
+        replaces = (found.head.history, *found.replaces, *before)
+        if not self._followed.is_signed:
+            is_done = await self._stored.rename(found.head, replaces)
+        else:  # signatures of the stored history are not valid in another one
+            history = new_history()
+            content = probe._followed.content(history)
+            is_done = bool(await self._stored.begin(found.head, history, content, replaces))
+        if not is_done:
             raise _moved()
 
     def _look_again(self) -> None:
@@ -262,7 +295,7 @@ class RedisJournal:
         followed = self._followed
         is_due = followed.num_entries >= self._entries_between_snapshots
         if is_due and not followed.unread and not followed.is_incomplete:
-            await self._stored.write_snapshot(followed.position, encode_states(followed.states))
+            await self._stored.write_snapshot(followed.position, followed.content(followed.position.history).states)
             followed.num_entries = 0
 
     @contextmanager

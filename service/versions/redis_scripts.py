@@ -10,6 +10,8 @@ from __future__ import annotations
 
 MAX_LINKS = 100_000
 """Links that are kept. A replica that missed more entries than that cannot tell whether it was on the same history."""
+MAX_DIGITS = 19
+"""Of each part of an entry's id: Redis accepts all such numbers."""
 
 PREAMBLE = """
 local stream, links, history, snapshot, revisions = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -35,7 +37,8 @@ end
 
 local function snapshot_id()
   local id = redis.call('HGET', snapshot, 'id')
-  return id and split(id) and id
+  local a, b = split(id or '')
+  if a and #a <= MAX_DIGITS and #b <= MAX_DIGITS then return id end
 end
 
 local function stored_history() return redis.call('HGET', history, 'id') or '' end
@@ -168,7 +171,7 @@ end
 local function is_newer(format)
   return (tonumber(redis.call('HGET', snapshot, 'format') or '') or 0) > tonumber(format)
 end
-""".replace("MAX_LINKS", str(MAX_LINKS))
+""".replace("MAX_LINKS", str(MAX_LINKS)).replace("MAX_DIGITS", str(MAX_DIGITS))
 
 # mine, id, link, new history, limit, unread ids …
 READ = (
@@ -180,7 +183,8 @@ return content('', ARGV[2], tonumber(ARGV[5]), {unpack(ARGV, 6)})
 """
 )
 
-# mine, id, link, new history, limit, domain, revision before as the replica knows it, revision, entry, token, unread …
+# mine, id, link, new history, limit, domain, revision before as the replica knows it, revision, entry, token, is signed,
+# unread ids …
 APPEND = (
     PREAMBLE
     + """
@@ -194,8 +198,16 @@ if status ~= 'same' then return answer(status, '') end
 local stored = tonumber(redis.call('HGET', revisions, ARGV[6]) or '') or 0
 local known, before = tonumber(ARGV[7]), tonumber(ARGV[8]) - 1
 local result = 'conflict'
--- A lower revision than that of a replica that has read everything was lost from the hash.
-if stored == before or (stored < before and before == known and head() == ARGV[2]) then
+local is_next
+if ARGV[11] == '1' then
+  -- A signed entry names its history and follows what the replica has read; the revisions are not signed.
+  is_next = head() == ARGV[2] and stored_history() == ARGV[4]
+  if not is_next then result = 'behind' end
+else
+  -- A lower revision than that of a replica that has read everything was lost from the hash.
+  is_next = stored == before or (stored < before and before == known and head() == ARGV[2])
+end
+if is_next then
   local new = redis.call('XADD', stream, '*', 'entry', ARGV[9], 'token', ARGV[10])
   redis.call('HSET', revisions, ARGV[6], ARGV[8])
   link_entries(new)
@@ -203,7 +215,7 @@ if stored == before or (stored < before and before == known and head() == ARGV[2
 elseif is_made(ARGV[10], ARGV[2]) then
   result = 'appended'
 end
-return content(result, ARGV[2], tonumber(ARGV[5]), {unpack(ARGV, 11)})
+return content(result, ARGV[2], tonumber(ARGV[5]), {unpack(ARGV, 12)})
 """
 )
 

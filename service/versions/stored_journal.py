@@ -11,17 +11,19 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from feature_cache.remote.link import Link, Reply
+from feature_cache.signing import Signer
 from service.versions import redis_scripts
 from service.versions.formats import FORMAT
+from service.versions.signed_chain import signed_names, trusted_names
 
 FIRST = "0-0"
 ENTRIES_PER_READ = 1_000
-MAX_REPLACED = 100
-"""Histories that a history says it replaces: replicas that follow one of them follow it."""
+MAX_DIGITS = 18
+"""Of revisions; longer ones are nobody's."""
 PARTS = ("journal", "links", "history", "snapshot", "revisions")
 
 Standing: TypeAlias = Literal["same", "empty", "unnamed", "other", "apart", "cut"]
@@ -52,7 +54,7 @@ class Found:
 
     standing: Standing
     result: str
-    """`appended` or `conflict` after an append."""
+    """`appended` or `conflict` after an append; `behind` if a signed entry would have to follow others."""
     head: Position
     replaces: tuple[str, ...]
     snapshot: StoredSnapshot | None = None
@@ -82,19 +84,22 @@ class Content:
 
 @dataclass(frozen=True)
 class NewEntry:
-    """`known_revision` is that of the domain at the replica's position."""
+    """`known_revision` is that of the domain at the replica's position; `history` is the one to begin with, if any."""
 
+    history: str
     domain: str
     known_revision: int
     revision: int
     content: bytes
+    is_signed: bool
 
 
 class StoredJournal:
     """All methods raise one of FAULTS."""
 
-    def __init__(self, link: Link, service_id: str) -> None:
+    def __init__(self, link: Link, service_id: str, signer: Signer | None = None) -> None:
         self._link = link
+        self._signer = signer
         self._prefix = f"vip5:{{{service_id}}}:"
         self._keys = tuple(self._prefix + part for part in PARTS)
 
@@ -108,16 +113,17 @@ class StoredJournal:
 
     async def read(self, position: Position, unread: Iterable[str]) -> Found:
         """The entries after a position."""
-        return _found(await self._run(redis_scripts.READ, *_arguments(position), *unread))
+        return self._trusted(await self._run(redis_scripts.READ, *_arguments(position, new_history()), *unread))
 
     async def append(self, position: Position, entry: NewEntry, unread: Iterable[str]) -> Found:
         """Append an entry if the position is on the stored history; also reads the entries after the position.
 
         The token makes it safe to send the command again after a connection was lost, as redis-py does.
         """
-        new = (entry.domain, entry.known_revision, entry.revision, entry.content, uuid.uuid4().hex)
-        arguments = (*_arguments(position), *new, *unread)
-        return _found(await self._run(redis_scripts.APPEND, *arguments))
+        token = uuid.uuid4().hex
+        new = (entry.domain, entry.known_revision, entry.revision, entry.content, token, int(entry.is_signed))
+        arguments = (*_arguments(position, entry.history), *new, *unread)
+        return self._trusted(await self._run(redis_scripts.APPEND, *arguments))
 
     async def write_snapshot(self, position: Position, states: bytes) -> None:
         """Store the states at a position, and trim older entries."""
@@ -136,46 +142,51 @@ class StoredJournal:
 
         1 if it was done, 0 if the head is not the expected one any more, -1 if the snapshot is of a newer release.
         """
-        arguments = (position.history, _names(replaces), position.id, *content.arguments)
+        arguments = (position.history, self._names(position.history, replaces), position.id, *content.arguments)
         return int(await self._run(redis_scripts.RESTORE, *_expected(expected), *arguments, *_flat(links)))
 
-    async def begin(self, expected: Position | None, content: Content, replaces: Iterable[str]) -> Position | None:
+    async def begin(
+        self, expected: Position | None, history: str, content: Content, replaces: Iterable[str]
+    ) -> Position | None:
         """Begin a new history with these states, and keep what was stored under names with `before` in them.
 
         Returns its first position, or None if the head is not the expected one any more.
         """
-        history = _new_history()
         check = ("0", "", "", "") if expected is None else ("1", *_expected(expected))
         kept = [f"{self._prefix}before:{history}:{part}" for part in PARTS]
         reply = await self._run(
-            redis_scripts.BEGIN, *check, history, _names(replaces), *content.arguments, more_keys=kept
+            redis_scripts.BEGIN, *check, history, self._names(history, replaces), *content.arguments, more_keys=kept
         )
         return None if reply is None else Position(history, *map(_text, reply))
 
     async def rename(self, expected: Position, replaces: Iterable[str]) -> bool:
         """Make what is stored a new history; false if its head is not the expected one any more."""
-        arguments = (*_expected(expected), _new_history(), _names(replaces))
+        history = new_history()
+        arguments = (*_expected(expected), history, self._names(history, replaces))
         return bool(await self._run(redis_scripts.RENAME, *arguments))
+
+    def _names(self, history: str, replaces: Iterable[str]) -> str:
+        return json.dumps(signed_names(self._signer, history, replaces))
+
+    def _trusted(self, reply: Reply) -> Found:
+        found = _found(reply)
+        return replace(found, replaces=trusted_names(self._signer, found.head.history, found.replaces))
 
     async def _run(self, script: str, *arguments: str | int | bytes, more_keys: Sequence[str] = ()) -> Reply:
         keys = (*self._keys, *more_keys)
         return await self._link.run("EVAL", script, len(keys), *keys, *arguments)
 
 
-def _arguments(position: Position) -> tuple[str | int, ...]:
-    return (*_expected(position), _new_history(), ENTRIES_PER_READ)
+def _arguments(position: Position, history: str) -> tuple[str | int, ...]:
+    return (*_expected(position), history, ENTRIES_PER_READ)
 
 
 def _expected(position: Position) -> tuple[str, str, str]:
     return position.history, position.id, position.link
 
 
-def _new_history() -> str:
+def new_history() -> str:
     return uuid.uuid4().hex
-
-
-def _names(histories: Iterable[str]) -> str:
-    return json.dumps([name for name in dict.fromkeys(histories) if name][:MAX_REPLACED])
 
 
 def _found(reply: Reply) -> Found:
@@ -194,7 +205,11 @@ def _found(reply: Reply) -> Found:
         entries=[(_text(entry_id), _pairs(fields)) for entry_id, fields in entries],
         links=[(_text(entry_id), _text(fields[1])) for entry_id, fields in links],
         stray=frozenset(_text(entry_id) for entry_id, fields in links if _pairs(fields).get(b"is_stray") == b"1"),
-        revisions={_text(domain): int(number) for domain, number in _pairs(revisions).items() if number.isdigit()},
+        revisions={
+            _text(domain): int(number)
+            for domain, number in _pairs(revisions).items()
+            if number.isdigit() and len(number) <= MAX_DIGITS
+        },
         present=frozenset(map(_text, present)),
         is_last=bool(is_last),
     )

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from feature_cache.remote.address import RedisAddress
 from feature_cache.remote.link import connect
+from feature_cache.signing import Signing
 from service.observability.metrics import Metrics
 from service.versions.journal import Update
 from service.versions.redis_journal import RedisJournal
@@ -29,10 +30,15 @@ return 1
 
 @asynccontextmanager
 async def journal_of(
-    server: RedisServer, entries_between_snapshots: int = 1000, metrics: Metrics | None = None, url: str = ""
+    server: RedisServer,
+    entries_between_snapshots: int = 1000,
+    metrics: Metrics | None = None,
+    url: str = "",
+    signing: Signing | None = None,
+    service_id: str = "shop",
 ) -> AsyncIterator[RedisJournal]:
     link = connect(RedisAddress.parse(url or server.url))
-    journal = RedisJournal(link, "shop", metrics or Metrics(), entries_between_snapshots)
+    journal = RedisJournal(link, service_id, metrics or Metrics(), entries_between_snapshots, signing)
     try:
         yield journal
     finally:

@@ -283,3 +283,41 @@ async def test_a_lower_revision_in_redis_does_not_stop_changes(server: RedisServ
             revision = toys(one._followed.states).revision + 1
             await stock(one, revision, revision)
         assert served(one) == items(1, 2, 3, 4, 5, 6)
+
+
+async def test_a_revision_of_any_length_ends_no_reading(server: RedisServer) -> None:
+    async with journal_of(server) as one:
+        await stock(one, 1, 2)
+        with server.client as client:
+            client.hset(REVISIONS, "toys", "9" * 5000)
+        await one.catch_up()
+        assert (served(one), one.problems) == (items(1, 2), [])
+
+
+async def test_an_id_beyond_all_numbers_is_reported_and_can_be_resolved(server: RedisServer) -> None:
+    async with journal_of(server) as one:
+        await stock(one, 1, 2)
+        with server.client as client:
+            client.hset(SNAPSHOT, mapping={"id": "9" * 30 + "-1", "states": b"{}", "format": 1})
+        async with journal_of(server) as late:
+            await late.open()
+            assert "its id is not an entry's" in late.problems[0]
+        await one.resolve("served")
+        await stock(one, 3, 3)
+        assert one.problems == []
+
+
+async def test_a_snapshot_that_cannot_be_read_and_then_is_gone_takes_nothing_back(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_journal, "RECHECK_S", 0.0)
+    async with journal_of(server) as one:
+        await stock(one, 1, 3)
+        with server.client as client:
+            client.xtrim(STREAM, maxlen=0)
+            client.hset(SNAPSHOT, mapping={"id": "9999999999999-0", "states": b"garbage", "format": 1})
+            await one.catch_up()
+            client.flushall()
+        with pytest.raises(JournalBrokenError, match="it is gone"):
+            await one.catch_up()
+        assert (served(one), one.is_broken) == (items(1, 2, 3), True)
