@@ -193,3 +193,23 @@ def test_embeddings_of_another_encoder_are_not_loaded(
     code, _, error = run(capsys, "load", "--bundle", bundle, "--domain", "toys", "--features", features)
     assert code == 1
     assert "made by rn50, the model was tuned with vitb32" in error
+
+
+@pytest.mark.usefixtures("server")
+def test_embeddings_are_signed_with_the_secret_of_the_environment(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = ("--bundle", bundle, "--domain", "toys")
+    assert run(capsys, "load", *of, "--grace-s", "0")[0] == 0
+    monkeypatch.setenv("VIP5_SIGNING_SECRET", "a secret of many characters")
+    status, _, error = run(capsys, "verify", *of)
+    assert status == 1
+    assert "110 items have values that are truncated, of another encoder, without a valid signature" in error
+    np.save(tmp_path / "row.npy", np.ones(8, dtype=np.float32))
+    assert run(capsys, "load", *of, "--grace-s", "0")[0] == 0
+    assert run(capsys, "put", *of, "--item-id", "item-1", "--features", tmp_path / "row.npy")[0] == 0
+    assert run(capsys, "verify", *of)[0] == 0
+    monkeypatch.setenv("VIP5_SIGNING_SECRET", "another secret of characters")
+    assert run(capsys, "verify", *of)[0] == 1
+    monkeypatch.setenv("VIP5_SIGNING_SECRET", "short")
+    assert run(capsys, "verify", *of)[0] == 2

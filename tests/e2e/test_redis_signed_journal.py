@@ -165,6 +165,25 @@ async def test_a_forged_history_does_not_replace_what_is_served(server: RedisSer
         assert (served(one), one.problems) == (items(1, 2, 3, 4), [])
 
 
+async def test_an_older_history_does_not_replace_the_newer_one(server: RedisServer) -> None:
+    """All of it was signed, but not that it replaces the newer one."""
+    async with journal_of(server, signing=SIGNING) as one:
+        await stock(one, 1, 2)
+        await one.resolve("served")
+        older = copied(server)
+        await stock(one, 3, 3)
+        await one.resolve("served")
+        with server.client as client:
+            newer = client.hget(HISTORY, "id").decode()
+            put_back(server, older)
+            names = json.loads(client.hget(HISTORY, "replaces"))
+            for forged in ([newer], [*names, newer], [newer, *names]):
+                client.hset(HISTORY, "replaces", json.dumps(forged))
+                with pytest.raises(JournalBrokenError, match="its history is"):
+                    await one.catch_up()
+                assert served(one) == items(1, 2, 3)
+
+
 async def test_a_new_history_without_its_snapshot_does_not_replace_what_is_served(server: RedisServer) -> None:
     async with journal_of(server, signing=SIGNING) as one, journal_of(server, signing=SIGNING) as other:
         await stock(one, 1, 3)

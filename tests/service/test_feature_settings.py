@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
-from service.settings import SettingsError, load_settings
+from feature_cache.signing import Signing
+from service.settings import SettingsError, load_settings, load_signing
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +74,36 @@ def test_the_settings_do_not_show_a_password(monkeypatch: pytest.MonkeyPatch) ->
     settings = load_settings({"bundle": "b"})
 
     assert "secret" not in f"{settings!r} {settings} {settings.feature_options}"
+
+
+def test_the_signing_secret_reaches_journal_and_embeddings_and_is_never_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("0123456789abcdef\n")
+    monkeypatch.setenv("VIP5_SIGNING_SECRET_FILE", str(file))
+    monkeypatch.setenv("VIP5_SIGNING_SECRET_OTHER", "fedcba9876543210")
+
+    settings = load_settings({"bundle": "b", "signing_accepts_unsigned": True})
+
+    expected = Signing("0123456789abcdef", "fedcba9876543210", accepts_unsigned=True)
+    assert settings.feature_options.signing == settings.journal_options.signing == expected
+    shown = f"{settings!r} {settings.feature_options} {settings.journal_options} {expected.signer('journal')}"
+    assert "0123456789abcdef" not in shown
+    assert "fedcba9876543210" not in shown
+    monkeypatch.delenv("VIP5_SIGNING_SECRET_OTHER")
+    assert load_signing() == Signing("0123456789abcdef")
+
+
+@pytest.mark.parametrize("name", ["SIGNING_SECRET", "ADMIN_TOKEN"])
+def test_a_secret_that_is_too_short_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"VIP5_{name}", "tooshort")
+    with pytest.raises(SettingsError, match=f"VIP5_{name}.: .*at least 16") as caught:
+        load_settings({"bundle": "b"})
+    assert "tooshort" not in str(caught.value)
+
+
+def test_options_of_signing_without_a_secret_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIP5_SIGNING_ACCEPTS_UNSIGNED", "true")
+    with pytest.raises(SettingsError, match="have no effect without VIP5_SIGNING_SECRET"):
+        load_settings({"bundle": "b"})
