@@ -24,7 +24,7 @@ from feature_cache.progress import Progress
 from feature_cache.remote.layout import Edition, SpaceKeys
 from feature_cache.remote.link import Link, Reply, checked
 from feature_cache.remote.locking import LoadLock
-from feature_cache.remote.versions import current_edition, drop_version, list_versions
+from feature_cache.remote.versions import current_edition, drop_version, list_versions, put_items
 from feature_cache.signing import Signing
 from feature_cache.store import FeatureSource, FeatureSpace
 
@@ -136,7 +136,7 @@ async def _switch(link: Link, planned: Edition, before: Edition | None, lock: Lo
 async def _put_between(link: Link, before: Edition, now: Edition) -> tuple[list[str], int]:
     """Items put between two reads of a record, and the number of puts that the stream no longer holds."""
     changes = await _run(link, "XRANGE", SpaceKeys(now.space).changes(now.version), f"({before.revision}-0", "+")
-    put = [fields[b"item_id"].decode() for _, fields in changes]
+    put = put_items(changes)
     return list(dict.fromkeys(put)), max(0, now.revision - before.revision - len(put))
 
 

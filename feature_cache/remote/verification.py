@@ -11,7 +11,7 @@ import numpy as np
 from feature_cache.progress import Progress
 from feature_cache.remote.layout import Edition
 from feature_cache.remote.link import Link, checked
-from feature_cache.remote.versions import loaded_edition
+from feature_cache.remote.versions import loaded_edition, put_items
 from feature_cache.signing import Signing
 from feature_cache.store import FeatureSource, FeatureSpace
 
@@ -50,7 +50,7 @@ async def verify(
     """Read all values, and compare `num_compared` items with the source. Raises FeatureCacheError."""
     edition = await loaded_edition(link, space, signing)
     changes = await link.run("XRANGE", edition.keys.changes(edition.version), "-", "+")
-    put = {fields[b"item_id"].decode() for _, fields in changes}
+    put = set(put_items(changes))
     places = {} if source is None else {each: place for place, each in enumerate(source.item_ids) if each not in put}
     sample = set(random.Random(0).sample(sorted(places), min(num_compared, len(places))))  # noqa: S311 - no secret
     seen = await _read_all(link, edition, sample, progress)

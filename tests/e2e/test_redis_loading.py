@@ -215,3 +215,19 @@ async def test_a_redis_that_is_not_there_is_named_without_its_password() -> None
             pass
 
     assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("record", [b"garbage", b"[1]", b'{"state": "complete"}', b'{"edition": {"dim": "x"}}'])
+async def test_records_and_changes_that_nobody_of_ours_wrote_stop_no_load(server: RedisServer, record: bytes) -> None:
+    edition = (await load_into(server.url, SOURCE)).edition
+    with server.client as client:
+        client.hset(edition.keys.versions, "\udcff".encode(errors="surrogateescape"), record)
+        client.hset(edition.keys.versions, "other", record)
+        client.xadd(edition.keys.changes(edition.version), {"wrong": "field"})
+        client.xadd(edition.keys.changes(edition.version), {"item_id": b"\xff"})
+    async with link_to(server.url) as link:
+        assert [each.edition for each in await list_versions(link, TOYS) if each.version == "other"] == [None]
+        assert (await verify(link, TOYS, SOURCE, 10, silent)).faults == ()
+        await load(link, TOYS, SOURCE, LoadOptions(grace_s=0.0), silent)
+        assert (await verify(link, TOYS, SOURCE, 10, silent)).faults == ()
+        assert not [each for each in await list_versions(link, TOYS) if each.version == "other"]
