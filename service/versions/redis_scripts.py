@@ -183,8 +183,8 @@ return content('', ARGV[2], tonumber(ARGV[5]), {unpack(ARGV, 6)})
 """
 )
 
-# mine, id, link, new history, limit, domain, revision before as the replica knows it, revision, entry, token, is signed,
-# unread ids …
+# mine, id, link, new history, limit, domain, revision before as the replica knows it, revision, entry, token,
+# is signed, unread ids …
 APPEND = (
     PREAMBLE
     + """
