@@ -239,12 +239,12 @@ class Settings(SigningSettings):
     num_threads: Count | None = Field(default=None, description="CPU threads of the model (default: all cores).")
     max_body_bytes: Count = Field(default=1_048_576, description="Longest request body.")
     max_bodies_bytes: Count = Field(
-        default=67_108_864, description="Most bytes of bodies over 64 KiB held at once; more are rejected."
+        default=33_554_432, description="Most bytes of bodies over 64 KiB held at once; more are rejected."
     )
     max_history: Count = Field(default=1_000, description="Most items in a history.")
     max_candidates: Count = Field(default=1_000, description="Most candidates of one request.")
     max_request_tokens: Count = Field(
-        default=65_536, description="Most tokens of the prompts of one request, one prompt per candidate."
+        default=32_768, description="Most tokens of the prompts of one request, one prompt per candidate."
     )
     default_deadline_ms: Count = Field(default=30_000, description="Deadline of requests without one.")
     max_waiting: Count = Field(default=256, description="Most requests waiting in each lane; more are rejected.")
