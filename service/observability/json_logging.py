@@ -77,6 +77,8 @@ def _descriptor_of_stdout() -> int:
 @contextmanager
 def logging_in_background(level: str) -> Iterator[LogWriter]:
     """Log without waiting for the log's reader, in a process that serves; the last lines are written at the end."""
+    root = logging.getLogger()
+    before = root.level, threading.excepthook, sys.unraisablehook
     handler = QueueingHandler(_descriptor_of_stdout())
     configure_logging(level, handler)
     logging.captureWarnings(capture=True)
@@ -87,6 +89,9 @@ def logging_in_background(level: str) -> Iterator[LogWriter]:
         yield handler.writer
     finally:
         handler.writer.close()
+        root.setLevel(before[0])
+        threading.excepthook, sys.unraisablehook = before[1:]
+        logging.captureWarnings(capture=False)
 
 
 def _formatter() -> logging.Formatter:

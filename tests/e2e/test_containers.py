@@ -21,7 +21,7 @@ from tests.redis_servers import HOST, RedisServer, free_port, require_redis
 from tests.unit.deploy.containers import compose, dockerfile, environment_of, services
 
 PASSWORD = "of-tests"
-TOKEN = "of-tests-too"
+TOKEN = "of-tests-too-of-tests-too"
 
 
 CONFINED = """

@@ -57,7 +57,8 @@ def test_every_optional_library_is_named_by_an_extra_that_exists() -> None:
 
 def test_every_library_that_is_imported_is_required_or_optional() -> None:
     always = {re.split(r"[\[<>=]", each)[0].replace("-", "_") for each in PROJECT["dependencies"]}
-    always |= {"pythonjsonlogger", "starlette", "theine_core", "hiredis", "service", "model", "feature_cache"}
+    always |= {"pythonjsonlogger", "starlette", "theine_core", "hiredis", "pydantic_core"}
+    always |= {"service", "model", "feature_cache", "quiet_libraries"}
     unknown = set()
     for package in ("service", "model", "feature_cache"):
         for path in (ROOT / package).rglob("*.py"):

@@ -48,22 +48,30 @@ class Page(HTMLParser):
 
 @pytest.fixture(params=["public", "admin"])
 def each_app(request: pytest.FixtureRequest, settings: Settings, runtime: Runtime) -> FastAPI:
-    given = settings.model_copy(update={"admin_token": SecretStr("x" * 16), "admin_port": 0})
+    return app_of(request.param, settings, runtime)
+
+
+def app_of(kind: str, settings: Settings, runtime: Runtime, prefix: str = "") -> FastAPI:
+    """The public app or that of the administration's port, below a prefix that a proxy keeps."""
+    given = settings.model_copy(update={"admin_token": SecretStr("x" * 16), "admin_port": 0, "root_path": prefix})
     app = create_app(given, lambda _: runtime)
     admin_app = state_of(app).admin_app
     assert admin_app is not None
-    return app if request.param == "public" else admin_app
+    return app if kind == "public" else admin_app
 
 
 @contextmanager
-def browser(app: FastAPI, prefix: str) -> Iterator[httpx.AsyncClient]:
-    """A client behind a proxy that serves the app below a prefix."""
-    yield httpx.AsyncClient(transport=httpx.ASGITransport(app, root_path=prefix), base_url="http://shop.example")
+def browser(app: FastAPI) -> Iterator[httpx.AsyncClient]:
+    yield httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop.example")
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-async def test_everything_that_the_page_loads_comes_from_the_service(each_app: FastAPI, prefix: str) -> None:
-    with browser(each_app, prefix) as client:
+@pytest.mark.parametrize("kind", ["public", "admin"])
+async def test_everything_that_the_page_loads_comes_from_the_service(
+    settings: Settings, runtime: Runtime, kind: str, prefix: str
+) -> None:
+    app = app_of(kind, settings, runtime, prefix)
+    with browser(app) as client:
         at = f"{prefix}/docs"
         page = Page((await client.get(at)).text)
         (document,) = re.findall(r"url: '(.*?)'", "".join(page.scripts))
@@ -80,7 +88,7 @@ async def test_everything_that_the_page_loads_comes_from_the_service(each_app: F
 
 
 async def test_the_policy_lets_nothing_else_in(each_app: FastAPI) -> None:
-    with browser(each_app, "") as client:
+    with browser(each_app) as client:
         response = await client.get("/docs")
     policy = dict(part.split(" ", 1) for part in response.headers["content-security-policy"].split("; "))
     digests = [
@@ -101,7 +109,7 @@ async def test_the_policy_lets_nothing_else_in(each_app: FastAPI) -> None:
 
 
 async def test_the_page_does_not_have_its_document_validated_elsewhere(each_app: FastAPI) -> None:
-    with browser(each_app, "") as client:
+    with browser(each_app) as client:
         text = (await client.get("/docs")).text
 
     assert '"validatorUrl": null' in text
@@ -110,7 +118,7 @@ async def test_the_page_does_not_have_its_document_validated_elsewhere(each_app:
 
 async def test_the_files_have_their_types_and_can_be_kept(each_app: FastAPI) -> None:
     types = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
-    with browser(each_app, "") as client:
+    with browser(each_app) as client:
         for name, media_type in types.items():
             response = await client.head(f"/docs/{name}")
             assert response.status_code == 200

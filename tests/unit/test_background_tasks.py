@@ -22,8 +22,8 @@ WATCHED = {
     "ensure_future": set[str](),
     "run_in_executor": set[str](),
     "run_coroutine_threadsafe": set[str](),
-    # A lane's failure ends the service; what the log's writer does not write is counted.
-    "Thread": {"service/batching/lane.py", "service/observability/log_writer.py"},
+    # A lane's failure ends the service; what the writers of the log and the audit log do not write is reported.
+    "Thread": {"service/batching/lane.py", "service/observability/audit.py", "service/observability/log_writer.py"},
     "Timer": {"feature_cache/encoding/connections.py"},  # shuts a socket down at a deadline; for `vip5 features encode`
     "print": set[str](),  # it waits for whoever reads
 }

@@ -44,6 +44,7 @@ def test_preparing_a_vip5_folder_takes_everything_along(tmp_path: Path, capsys: 
     captured = capsys.readouterr()
     assert captured.out == f"prepared {out}: 3 users, 9 items, 12 interactions, 5 reviews\n"
     assert captured.err.splitlines() == [
+        "8 of 8 items have an id in datamaps.json; 1 id matches no sequence: '9'",
         "9 of 9 items have a line in meta.json.gz",
         "3 of 9 items have an embedding, 6 do not: 'B00003', 'B00004', 'B00006', …",
     ]

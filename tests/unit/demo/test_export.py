@@ -23,7 +23,7 @@ def test_the_exported_purchases_can_be_prepared(tmp_path: Path) -> None:
     assert set(dataset.catalog.item_ids) == shipped
 
 
-def test_the_first_run_starts_from_the_demonstration() -> None:
+def test_the_first_run_starts_from_scratch_beside_the_demonstration() -> None:
     run = read_run(RUNS / "first.toml")
-    assert run.start.resolve() == ROOT / "demo" / "bundle"
+    assert run.file.tune == "from_scratch"
     assert run.out.resolve() == ROOT / "bundles" / "mine"

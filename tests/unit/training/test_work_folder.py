@@ -10,7 +10,7 @@ import pytest
 
 from model.bundle.bundle import open_bundle
 from model.bundle.manifest import read_manifest
-from model.errors import DatasetError, ExistsError, TrainingError
+from model.errors import ExistsError, TrainingError
 from model.training.config import read_run
 from model.training.tuning import tune
 from tests.unit.training.tiny_data import ADAPTERS, FROM_SCRATCH, write_run
@@ -26,7 +26,7 @@ def killed_at(step: int) -> Callable[[str, int, int | None], None]:
 
 def test_a_run_that_failed_before_any_work_does_not_block_the_mended_one(tmp_path: Path) -> None:
     broken = FROM_SCRATCH.replace('data = "data"', 'data = "absent"')
-    with pytest.raises(DatasetError):
+    with pytest.raises(TrainingError, match="absent has no dataset"):
         tune(read_run(write_run(tmp_path, broken)))
     assert not (tmp_path / "work").exists()
 

@@ -88,7 +88,11 @@ def test_embeddings_stand_in_the_listing_s_order_and_faults_in_the_report(worksh
     assert list(found.item_ids) == [name for name in names if name not in {"item-3", "item-6"}]
     assert len(np.unique(found.features, axis=0)) == 12
     assert [json.loads(line) for line in workshop.destination().report.read_text().splitlines()] == [
-        {"item": "item-3", "picture": "item-3.png", "reason": "the file is not a picture of a known format"},
+        {
+            "item": "item-3",
+            "picture": "item-3.png",
+            "reason": "the file is not a picture in one of the formats PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF, PPM",
+        },
         {"item": "item-6", "picture": "item-6.png", "reason": "there is no such file"},
     ]
     assert not workshop.destination().work.exists()
