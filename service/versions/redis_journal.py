@@ -129,6 +129,7 @@ class RedisJournal:
             with self._faults():
                 async with asyncio.timeout(TIMEOUT_S):
                     await (self._keep_served() if keep == "served" else self._keep_stored())
+            self._refusal = ""
         logger.warning("journal_resolved", extra={"keep": keep, "history": self._followed.position.history})
         await self._read()
 
@@ -167,11 +168,14 @@ class RedisJournal:
     async def _read(self) -> None:
         """Fold new entries. Raises JournalError while Redis does not answer, or holds another history."""
         async with self._lock:
+            epoch = self.epoch
             with self._faults():
                 async with asyncio.timeout(TIMEOUT_S):
                     self._look_again()
                     await self._read_all()
                     await self._write_snapshot()
+            if self.epoch != epoch:  # a new history, which has refused nothing
+                self._refusal = ""
 
     async def _found(self) -> Found:
         for _ in range(MAX_TRIES):

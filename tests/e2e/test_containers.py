@@ -149,7 +149,7 @@ def test_the_service_answers_with_the_variables_of_its_container(stack: Stack) -
         assert "vip5_redis_up 1.0" in metrics.text
         bearer = {"Authorization": f"Bearer {TOKEN}"}
         told = client.get(f"{stack.server.admin_url}/admin/domains", headers=bearer).json()
-        assert told["journal"] == {"kind": "redis", "problems": []}
+        assert told["journal"] == {"kind": "redis", "problems": [], "is_broken": False, "num_unread": 0}
 
 
 def test_the_health_check_says_whether_requests_are_taken(stack: Stack) -> None:

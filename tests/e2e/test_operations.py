@@ -25,7 +25,7 @@ SECTIONS = (
     "Keys",
     "Drain and restart",
 )
-TOKEN = "of-tests"
+TOKEN = "of-tests-of-tests"
 
 
 def commands_of(section: str) -> str:
