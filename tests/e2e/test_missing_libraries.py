@@ -100,12 +100,15 @@ def commands_in(place: Path) -> dict[str, list[str]]:
     imported = f"--checkpoint {place}/tiny.pth --config {place}/tiny.json --catalog {place}/items.jsonl --domain more"
     options = {
         "keys new": "--id shop",
+        "keys new-admin": "--id ops",
         "serve": f"{bundle} --port 0",
         "predict": f"{bundle} --requests {place}/requests.jsonl --out {place}/answers.jsonl",
         "bench": f"{bundle} --rows 1 --tokens 64 --beams 10 --num-beams 10 --num-requests 1 --repeats 1",
         "import vip5": f"{imported} --out {place}/bundle --replace",
         "import t5": f"--model {place}/t5 --out {place}/t5-bundle --replace",
         "bundle verify": bundle,
+        "bundle new-key": f"--out {place}/key.pem",
+        "bundle sign": f"{bundle} --key {place}/key.pem",
         "bundle show": bundle,
         "bundle audit": f"{bundle} --domain toys --data {place}/toys",
         "bundle export-onnx": f"{bundle} --out {place}/exported --replace",
@@ -175,6 +178,7 @@ def test_every_command_without_all_libraries_and_without_each_that_it_imports(pl
                 assert missing == "all" or distribution_of(missing) in named_in(extra), (words, missing, case)
     assert {words for words, outcomes in found.items() if "whole" in outcomes} == {
         *("train", "sweep", "evaluate", "compare", "data index", "features encode", "features export-onnx"),
+        *("bundle new-key", "bundle sign"),
     }
 
 
