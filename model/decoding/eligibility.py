@@ -20,12 +20,13 @@ class LeafMask:
 
     is_member: NDArray[np.bool_]  # [N]
     cumulative: NDArray[np.int32]  # [N + 1], cumulative[i] = members among the first i leaves
+    key: bytes = b""  # names the filter among those of one version of a domain; empty: all active items
 
     @classmethod
-    def of(cls, is_member: NDArray[np.bool_]) -> LeafMask:
+    def of(cls, is_member: NDArray[np.bool_], key: bytes = b"") -> LeafMask:
         cumulative = np.zeros(len(is_member) + 1, dtype=np.int32)
         np.cumsum(is_member, out=cumulative[1:], dtype=np.int32)
-        return cls(is_member=is_member, cumulative=cumulative)
+        return cls(is_member=is_member, cumulative=cumulative, key=key)
 
     @property
     def num_members(self) -> int:

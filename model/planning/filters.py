@@ -53,7 +53,7 @@ class Filters:
         mask = self._find(where)
         if mask is None:
             is_member = self._catalog.is_active & self._catalog.mask(where)
-            mask = LeafMask.of(is_member[self._trie.rows_of_leaves])
+            mask = LeafMask.of(is_member[self._trie.rows_of_leaves], _digest(where))
             self._keep(where, mask)
         return mask
 

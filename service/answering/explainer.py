@@ -15,8 +15,8 @@ from model.engine.protocol import GeneratedText
 from model.planning.explanations import plan_explanation
 from model.prompts.templates import TEMPLATES
 from service.answering.image_features import fetch_features
-from service.batching.job import Job, size_of
-from service.batching.lanes import Lanes
+from service.batching.entry import Entries, Waiting
+from service.batching.job import size_of
 from service.batching.shares import Client
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
@@ -33,19 +33,21 @@ class RunningExplanation:
     def __init__(
         self,
         lease: Lease,
-        job: Job[TextPlan, GeneratedText],
+        plan: TextPlan,
+        job: Waiting[GeneratedText],
         tokens: asyncio.Queue[int | None],
         metrics: Metrics,
     ) -> None:
         self._lease = lease
         self._domain = lease.version.domain
         self._metrics = metrics
+        self._plan = plan
         self._job = job
         self._tokens = tokens
 
     async def answer(self, trace: RequestTrace) -> ExplanationAnswer:
         """Wait for the whole text. A cancelled wait stops the generation. Raises DeadlineError and EngineError."""
-        plan = self._job.plan
+        plan = self._plan
         try:
             generated = await self._job.result()
         finally:
@@ -98,7 +100,7 @@ class RunningExplanation:
 class Explainer:
     """Answers requests for explanations."""
 
-    def __init__(self, domains: Domains, lanes: Lanes, metrics: Metrics, limits: RequestLimits) -> None:
+    def __init__(self, domains: Domains, lanes: Entries, metrics: Metrics, limits: RequestLimits) -> None:
         self._domains = domains
         self._lanes = lanes
         self._metrics = metrics
@@ -130,4 +132,5 @@ class Explainer:
         tokens: asyncio.Queue[int | None] = asyncio.Queue()
         on_token = tokens.put_nowait if request.stream else None
         job = self._lanes.text.submit(plan, deadline=deadline, client=client, on_token=on_token)
-        return RunningExplanation(lease, job, tokens, self._metrics)
+        await job.admitted()
+        return RunningExplanation(lease, plan, job, tokens, self._metrics)

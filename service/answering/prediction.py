@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 from feature_cache.background import awaited
 from model.errors import InputError, Vip5Error
 from model.progress import Progress
-from service.answering.service import Service, open_service
+from service.answering.parts import Service
+from service.answering.service import open_service
 from service.errors import MalformedBodyError, problem_of
 from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics

@@ -21,8 +21,8 @@ from model.planning.rankings import plan_direct, plan_sequential
 from service.answering.beam_reduction import BeamReduction, NoReduction
 from service.answering.image_features import fetch_features
 from service.answering.shadows import Shadows
+from service.batching.entry import Entries
 from service.batching.job import ExpectedLoad
-from service.batching.lanes import Lanes
 from service.batching.shares import Client
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
@@ -42,7 +42,7 @@ class Recommender:
     def __init__(
         self,
         domains: Domains,
-        lanes: Lanes,
+        lanes: Entries,
         metrics: Metrics,
         limits: RequestLimits,
         beams: BeamReduction | NoReduction,

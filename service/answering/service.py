@@ -1,11 +1,10 @@
-"""The service: all parts that answer requests, opened and closed together."""
+"""Opens the service: the bundle, its engine, and all parts that answer requests."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 
 from feature_cache.background import Background
 from model.bundle.signatures import trusted_keys
@@ -13,12 +12,12 @@ from model.planning.runtime import Runtime, load_runtime
 from service.answering.beam_reduction import open_reduction
 from service.answering.explainer import Explainer
 from service.answering.opening import VersionParts, open_administration
+from service.answering.parts import Service
 from service.answering.recommender import Recommender
 from service.batching.lanes import Lanes
 from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics
 from service.settings import Settings
-from service.versions.administration import Administration
 from service.versions.domains import Domains
 from service.versions.features import open_features
 from service.versions.file_watch import FileWatch
@@ -73,7 +72,7 @@ async def open_service(
                 domains=domains,
                 recommender=recommender,
                 explainer=Explainer(domains, lanes, metrics, settings.request_limits),
-                administration=administration,
+                changes=administration,
                 background=background,
                 problems=lambda: [
                     *features.problems(),
@@ -82,17 +81,3 @@ async def open_service(
                     *background.problems,
                 ],
             )
-
-
-@dataclass(frozen=True)
-class Service:
-    """The parts that HTTP routes and the command line use."""
-
-    domains: Domains
-    recommender: Recommender
-    explainer: Explainer
-    administration: Administration
-    background: Background
-    problems: Callable[[], Sequence[str]]
-    """Current causes of degraded answers: embeddings that cannot be fetched, missing versions, changed files,
-    background tasks that are down."""

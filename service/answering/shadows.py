@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from feature_cache.background import Background
-from service.batching.lanes import Lanes
+from service.batching.entry import Entries
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
 from service.schemas.ranking import DirectRequest, RankingAnswer, SequentialRequest
@@ -23,7 +23,7 @@ class Shadows:
     """Repeats requests of domains that have a shadow, while no other request waits."""
 
     def __init__(
-        self, domains: Domains, lanes: Lanes, metrics: Metrics, background: Background, answer_from: AnswerFrom
+        self, domains: Domains, lanes: Entries, metrics: Metrics, background: Background, answer_from: AnswerFrom
     ) -> None:
         self._domains = domains
         self._lanes = lanes

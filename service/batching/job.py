@@ -116,6 +116,9 @@ class Job(Generic[P, R]):
     def is_late(self) -> bool:
         return time.monotonic() >= self.deadline
 
+    async def admitted(self) -> None:
+        """Returns at once: what was submitted is admitted."""
+
     def abandon(self) -> None:
         """The result is no longer needed; the lane skips the job or cancels its text."""
         self._is_abandoned = True

@@ -28,7 +28,6 @@ _PROVIDED: Mapping[str, tuple[str, ...]] = {
     "train": (
         "accelerate",
         "matplotlib",
-        "msgspec",
         "rouge_score",
         "sacrebleu",
         "scipy",

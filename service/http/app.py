@@ -1,38 +1,20 @@
-"""Builds the app: routes, middleware and lifespan. All objects are wired here."""
+"""The app of a process that has the engine itself."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from service.answering.opening import open_journal
-from service.answering.readiness import Readiness, warm_up
+from service.answering.parts import Service
+from service.answering.readiness import warm_up
 from service.answering.service import Loader, load, open_service
-from service.http.admin_tokens import AdminTokens
-from service.http.api_keys import ApiKeys
-from service.http.app_state import AppState, set_state
-from service.http.body_budget import BodyBudget
-from service.http.cross_origin import CrossOrigin
-from service.http.docs_page import install_docs
-from service.http.openapi import install_openapi, operation_id, problems
-from service.http.private_paths import PrivatePaths
-from service.http.problems import install_problem_handlers
-from service.http.proxies import Proxies
-from service.http.rate_limits import Quotas, RateLimits
-from service.http.request_context import RequestContext
-from service.http.route_classes import SECURITY
-from service.http.routes import admin, domains, explain, health, metrics, recommend
-from service.observability.audit import AuditLog
-from service.observability.liveness import Liveness
-from service.observability.metrics import Metrics
-from service.observability.tracing.traces import Traces, open_traces
-from service.settings import ProxyOptions, Settings
-
-Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+from service.http.app_state import AppState
+from service.http.wiring import build_app
+from service.observability.tracing.traces import Traces
+from service.settings import Settings
 
 
 def create_app(settings: Settings, loader: Loader = load, traces: Traces | None = None) -> FastAPI:
@@ -40,92 +22,16 @@ def create_app(settings: Settings, loader: Loader = load, traces: Traces | None 
 
     `traces` default to those in the settings. Raises TracesError and ApiKeysError.
     """
-    state = _new_state(settings)
-    traces = traces or open_traces(settings.trace_options)
-    proxies = settings.proxy_options
-    app = _new_app(
-        state,
-        traces,
-        state.cross_origin,
-        proxies,
-        title="vip5-serve",
-        summary="Multimodal generative recommendation",
-        lifespan=_lifespan(settings, state, loader, traces),
-    )
-    security, refusals = (SECURITY, problems(401, 403)) if state.api_keys else ([], {})
-    for module in (recommend, explain, domains):
-        app.include_router(module.router, dependencies=security, responses=refusals)
-    app.include_router(health.router)
-    if settings.admin_port is not None:
-        state.admin_app = _new_app(state, traces, CrossOrigin(), proxies, title="vip5-serve: administration")
-    admin_app = state.admin_app or app
-    admin_app.include_router(metrics.router)
-    if state.admin_tokens is not None:
-        admin_app.include_router(admin.router)
-    for each in {app, admin_app}:
-        install_openapi(each)
-        install_docs(each)
-    return app
 
-
-def _new_state(settings: Settings) -> AppState:
-    admin = settings.admin_options
-    return AppState(
-        metrics=Metrics(),
-        readiness=Readiness(),
-        liveness=Liveness(settings.stall_s),
-        api_keys=None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file),
-        rate_limits=None if settings.rate_limit is None else RateLimits(settings.rate_limit),
-        quotas=Quotas(),
-        admin_tokens=AdminTokens(admin.token, admin.tokens_file) if admin.is_enabled else None,
-        audit=None if settings.audit_log is None else AuditLog(settings.audit_log),
-        body_budget=BodyBudget(settings.max_bodies_bytes),
-        max_body_bytes=settings.request_limits.max_body_bytes,
-        receive_s=settings.receive_s,
-        cross_origin=CrossOrigin(settings.cors_origins),
-        private_paths=PrivatePaths(settings.private_folders),
-    )
-
-
-def _lifespan(settings: Settings, state: AppState, loader: Loader, traces: Traces) -> Lifespan:
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def opened(state: AppState) -> AsyncIterator[Service]:
         journal = open_journal(settings.journal_options, state.metrics)
         async with open_service(settings, state.metrics, state.liveness, loader, journal) as service:
-            state.running_service = service
-            readiness = state.readiness
-            others = [each for each in (state.api_keys, state.admin_tokens, state.audit) if each is not None]
-            readiness.degraded = lambda: [
-                *service.problems(),
-                *(text for each in others for text in each.problems),
-                *state.process_problems(),
-            ]
-            readiness.await_domains(service.domains.stable)
-            versions = list(service.domains.stable.values())
-            service.background.once("warm_up", lambda: warm_up(readiness, service.recommender, versions))
-            try:
-                yield
-            finally:
-                readiness.drain()
-                await asyncio.to_thread(traces.close)
-                if state.audit is not None:
-                    await asyncio.to_thread(state.audit.close)
+            versions = service.domains.stable
+            state.readiness.await_domains(versions)
+            service.background.once(
+                "warm_up", lambda: warm_up(state.readiness, service.recommender, list(versions.values()))
+            )
+            yield service
 
-    return lifespan
-
-
-def _new_app(
-    state: AppState,
-    traces: Traces,
-    cross_origin: CrossOrigin,
-    proxies: ProxyOptions,
-    **options: Any,  # noqa: ANN401  # FastAPI's keyword arguments
-) -> FastAPI:
-    """An app without routes. Apps with the same state share one service, which the first app's lifespan opens."""
-    app = FastAPI(docs_url=None, redoc_url=None, generate_unique_id_function=operation_id, **options)
-    set_state(app, state)
-    cross_origin.install(app)  # innermost: it must see the path as routes do
-    app.add_middleware(Proxies, options=proxies, cross_origin=cross_origin)
-    app.add_middleware(RequestContext, metrics=state.metrics, traces=traces, cross_origin=cross_origin)
-    install_problem_handlers(app, state.metrics, state.private_paths)
-    return app
+    return build_app(settings, opened, traces)

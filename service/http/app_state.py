@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from service.answering.parts import Service
 from service.answering.readiness import Readiness
-from service.answering.service import Service
 from service.http.admin_tokens import AdminTokens
 from service.http.api_keys import ApiKeys
 from service.http.body_budget import BodyBudget

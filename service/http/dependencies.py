@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
-from service.answering.service import Service
+from service.answering.parts import Service
 from service.http.app_state import state_of
 from service.http.problems import trace_of
 from service.observability.trace import RequestTrace

@@ -5,66 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import uvicorn
 from fastapi import FastAPI
 
 from service.errors import LaneFailedError
-from service.http.acceptor import Acceptor
 from service.http.app import create_app
-from service.http.app_state import AppState, state_of
-from service.http.connections import protocol_class
-from service.http.cross_origin import CrossOrigin
+from service.http.app_state import state_of
 from service.http.descriptors import Descriptors, loop_error_handler, raise_limit
 from service.http.listening import listening_at, url_of
-from service.http.shedding import shedding
+from service.http.uvicorn_server import server_of
 from service.observability.json_logging import logging_in_background
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to `run_server`: uvicorn would re-raise them, and the process would not exit with status 0.
-
-    With `descriptors`, it accepts connections itself.
-    """
-
-    def __init__(self, config: uvicorn.Config, state: AppState, descriptors: Descriptors | None) -> None:
-        super().__init__(config)
-        self._state = state
-        self._descriptors = descriptors
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._descriptors is None or sockets is None:
-            await super().startup(sockets)
-            return
-        await super().startup(sockets=[])
-
-        def make_protocol() -> asyncio.Protocol:
-            protocol = self.config.http_protocol_class
-            return protocol(self.config, self.server_state, self.lifespan.state)  # type: ignore[call-arg]
-
-        for each in sockets:
-            acceptor = Acceptor(each, make_protocol, self._descriptors, self._state.service.background)
-            acceptor.start(self.config.backlog)
-            self.servers.append(acceptor)  # type: ignore[arg-type]  # what uvicorn uses of an asyncio.Server
-
-    def close(self) -> None:
-        """Accept no more connections; for a server that has failed, as uvicorn does so at an orderly end only."""
-        for each in getattr(self, "servers", ()):
-            each.close()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 SWITCH_INTERVAL_S = 0.0005
@@ -81,30 +41,9 @@ def run_server(settings: Settings) -> None:
         log.on_drop = state.metrics.count_dropped_log_lines
         descriptors = Descriptors(raise_limit(), state.metrics)
         state.process_problems = lambda: [*log.problems, *descriptors.problems]
-        server = _server_of(app, settings, descriptors)
+        server = server_of(app, settings, descriptors)
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(_serve(app, server, settings, descriptors))
-
-
-def _server_of(app: FastAPI, settings: Settings, descriptors: Descriptors | None = None) -> _Server:
-    """Without `descriptors`, connections never give way to others."""
-    state = state_of(app)
-    cross_origin = CrossOrigin() if app is state.admin_app else state.cross_origin
-    limits = settings.connection_limits
-    http = protocol_class(limits, state.metrics, cross_origin)
-    config = uvicorn.Config(
-        app,
-        http=http if descriptors is None else shedding(http, descriptors, state.metrics, settings.root_path),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # service/http/proxies.py reads them
-        timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]  # uvicorn only hands it to the event loop
-        timeout_graceful_shutdown=math.ceil(settings.drain_s),
-    )
-    return _Server(config, state, descriptors)
 
 
 async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings, descriptors: Descriptors) -> None:
@@ -162,11 +101,11 @@ async def _serving_admins(
     if not listeners or admin_app is None:
         yield
         return
-    server = _server_of(admin_app, settings, descriptors)
+    server = server_of(admin_app, settings, descriptors)
 
     async def serve() -> None:
         nonlocal server
-        server = _server_of(admin_app, settings, descriptors)  # uvicorn's servers run once, and close their sockets
+        server = server_of(admin_app, settings, descriptors)  # uvicorn's servers run once, and close their sockets
         with contextlib.ExitStack() as stack:
             own = [stack.enter_context(each.dup()) for each in listeners]
             stack.enter_context(contextlib.closing(server))

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from service.http.server import _server_of
+from service.http.uvicorn_server import server_of
 from service.settings import Settings
 from tests.service.conftest import until_ready
 
@@ -51,7 +51,7 @@ class Answer:
 @asynccontextmanager
 async def listening(app: FastAPI, settings: Settings) -> AsyncIterator[int]:
     """The app behind the very server that `vip5 serve` runs; gives the port."""
-    server = _server_of(app, settings)
+    server = server_of(app, settings)
     listener = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)  # only for a socket that is free
     sock = listener.sockets[0]
     port: int = sock.getsockname()[1]

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from feature_cache.background import Background
 from model.planning.runtime import Runtime
 from service.answering.recommender import Recommender
-from service.http import server
+from service.http import server, uvicorn_server
 from service.http.app import create_app
 from service.http.app_state import state_of
 from service.http.descriptors import Descriptors
@@ -57,15 +57,15 @@ async def test_the_admin_port_is_served_again_after_its_server_has_failed(
     settings: Settings, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has_failed = asyncio.Event()
-    on_tick = server._Server.on_tick
+    on_tick = uvicorn_server.Server.on_tick
 
-    async def fail_once(self: server._Server, counter: int) -> bool:
+    async def fail_once(self: uvicorn_server.Server, counter: int) -> bool:
         if not has_failed.is_set():
             has_failed.set()
             raise LookupError("no such header")
         return await on_tick(self, counter)
 
-    monkeypatch.setattr(server._Server, "on_tick", fail_once)
+    monkeypatch.setattr(uvicorn_server.Server, "on_tick", fail_once)
     settings = settings.model_copy(update={"admin_port": 0})
     app = create_app(settings, lambda _: runtime)
     descriptors = Descriptors(1000, state_of(app).metrics)

@@ -14,6 +14,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from model.planning.runtime import Runtime
+from service.batching.batch_lane import BatchLane
 from service.http.api_keys import ApiKey, new_key
 from service.http.app import create_app
 from service.http.app_state import state_of
@@ -52,6 +53,7 @@ async def client(app: FastAPI, engine: GatedEngine) -> AsyncIterator[httpx.Async
 def expect(app: FastAPI, batch_s: float) -> None:
     """Record earlier batches of the running one's size with this duration."""
     lane = state_of(app).service.recommender._lanes.ranking
+    assert isinstance(lane, BatchLane)
     (running,) = lane._queue.in_flight
     for _ in range(100):
         lane._forecast._times.record(running.size, batch_s)

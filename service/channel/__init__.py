@@ -1,0 +1,1 @@
+"""What an engine process and its workers say to each other, and how."""
