@@ -29,7 +29,8 @@ from benchmarks.growth_picture import draw
 from benchmarks.toys_bundle import DOMAIN, build, sample_purchases
 from model.bundle.bundle import Bundle, open_bundle
 from model.decoding.eligibility import Eligibility, LeafMask
-from model.decoding.trie import Trie, TrieArena
+from model.decoding.trie import Trie
+from model.decoding.trie_arena import TrieArena
 from model.engine.choice import make_engine
 from model.engine.offline import rank
 from model.engine.plans import RankingPlan

@@ -10,7 +10,8 @@ import torch
 from model.bundle.backbone import Backbone, check_tokenizer, read_backbone
 from model.bundle.catalog import Catalog
 from model.bundle.documents import parse_backbone_config, parse_domain_spec
-from model.bundle.features import ItemFeatures, check_features, open_features
+from model.bundle.domain_files import DomainFiles, Foundation, OpenedDomain
+from model.bundle.features import check_features, open_features
 from model.bundle.identifiers import tokenise_identifiers
 from model.bundle.layout import (
     ADAPTER_WEIGHTS,
@@ -29,50 +30,12 @@ from model.bundle.shapes import expected_domain_shapes
 from model.bundle.signatures import TrustedKeys
 from model.bundle.tensors import check_tensors, parse_tensors
 from model.bundle.users import Users
-from model.bundle.verified_files import FileSeal, VerifiedFiles
+from model.bundle.verified_files import VerifiedFiles
 from model.errors import BackboneMismatchError, BundleError
 from model.network.config import BackboneConfig
 from model.network.network import Vip5Network
 from model.network.weights import build_network
-from model.prompts.assembly import TokenRows
 from model.prompts.tokenizer import TextTokenizer
-
-
-@dataclass(frozen=True, eq=False)
-class DomainFiles:
-    """The files of one domain, loaded."""
-
-    spec: DomainSpec
-    adapter: dict[str, torch.Tensor]
-    catalog: Catalog
-    identifiers: TokenRows  # of the items' index texts, without `</s>`
-    users: Users | None
-    features: ItemFeatures | None
-    seals: tuple[FileSeal, ...] = ()
-    """All files that these were read from, for noticing later changes."""
-
-    @property
-    def features_path(self) -> Path | None:
-        """The file that the embeddings were read from."""
-        return next((seal.root / seal.path for seal in self.seals if seal.path.name == FEATURES), None)
-
-
-@dataclass(frozen=True, eq=False)
-class Foundation:
-    """What all domains of an engine share, compared by digest; the backbone's weights themselves are not needed."""
-
-    config: BackboneConfig
-    backbone_sha256: str
-    tokenizer: TextTokenizer
-    tokenizer_sha256: str
-
-
-@dataclass(frozen=True, eq=False)
-class OpenedDomain:
-    """One domain, and the hash of its bundle."""
-
-    files: DomainFiles
-    bundle_hash: str
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,9 +15,9 @@ from typing import TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from model.bundle.bundle import DomainFiles
 from model.bundle.catalog import STANDARD_COLUMNS, Catalog
 from model.bundle.columns import Column, Scalar, Values
+from model.bundle.domain_files import DomainFiles
 from model.bundle.identifiers import append_identifiers
 from model.errors import CatalogError, InputError, UnknownItemError
 from model.prompts.tokenizer import TextTokenizer

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from model.bundle.bundle import Bundle, DomainFiles
+from model.bundle.bundle import Bundle
+from model.bundle.domain_files import DomainFiles
 from model.bundle.layout import ImageEncoder, PromptDefaults
 from model.network.config import BackboneConfig, DomainLayout
 

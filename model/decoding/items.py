@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from model.decoding.batch_eligibility import BatchEligibility
 from model.decoding.beams import NEG_INF, SpecialIds, Stepper, best_pruned, select
-from model.decoding.trie import TrieNodes
+from model.decoding.trie_arena import TrieNodes
 
 T = TypeVar("T")
 U = TypeVar("U")

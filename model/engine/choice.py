@@ -7,7 +7,7 @@ from typing import get_args
 
 import torch
 
-from model.decoding.trie import TrieArena
+from model.decoding.trie_arena import TrieArena
 from model.engine.captured.buckets import Bucket
 from model.engine.captured.engine import captured_engine
 from model.engine.captured.options import CaptureOptions, Precision

@@ -11,7 +11,8 @@ from torch import Tensor
 from model.decoding.batch_eligibility import BatchEligibility
 from model.decoding.beams import SpecialIds
 from model.decoding.items import ItemSearch, search_items
-from model.decoding.trie import EMPTY_TRIE, TrieArena
+from model.decoding.trie import EMPTY_TRIE
+from model.decoding.trie_arena import TrieArena
 from model.engine.executor import EncodedBatch, Executor
 from model.engine.plans import RankingPlan, ScoringPlan
 from model.engine.protocol import LogProbs, Placement, Ranking, TextSession, Timings

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model.bundle.bundle import DomainFiles
 from model.bundle.catalog import Catalog
 from model.bundle.columns import Scalar
+from model.bundle.domain_files import DomainTables
 from model.bundle.layout import DomainSpec
 from model.bundle.users import Users
 from model.decoding.eligibility import LeafMask
@@ -40,7 +40,7 @@ class ServedDomain:
     filters: Filters = field(init=False, repr=False)
 
     @classmethod
-    def of(cls, slot: int, files: DomainFiles, tokenizer: TextTokenizer, bundle_hash: str) -> ServedDomain:
+    def of(cls, slot: int, files: DomainTables, tokenizer: TextTokenizer, bundle_hash: str) -> ServedDomain:
         """Tokenise the catalog's texts for prompts and build its trie."""
         catalog = files.catalog
         assembler = PromptAssembler(

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
-from model.bundle.bundle import DomainFiles, Foundation, open_bundle
+from model.bundle.bundle import open_bundle
+from model.bundle.domain_files import DomainFiles, Foundation
 from model.bundle.signatures import TrustedKeys
-from model.decoding.trie import TrieArena
+from model.decoding.trie_arena import TrieArena
 from model.devices import require_device
 from model.engine.captured.options import read_buckets
 from model.engine.choice import make_engine

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from feature_cache.store import FeatureStore
-from model.bundle.bundle import OpenedDomain
 from model.bundle.changes import CatalogChanges, Row
+from model.bundle.domain_files import OpenedDomain
 from model.planning.domain import ServedDomain
 from service.observability.metrics.metrics import Role
 from service.versions.state import VersionRef

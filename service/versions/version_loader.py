@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from feature_cache.patched import PatchedStore
 from feature_cache.store import FeatureStore
-from model.bundle.bundle import Foundation, OpenedDomain, open_domain
+from model.bundle.bundle import open_domain
 from model.bundle.changes import CatalogChanges, with_added, with_values
+from model.bundle.domain_files import Foundation, OpenedDomain
 from model.bundle.layout import DomainSpec
 from model.bundle.signatures import TrustedKeys
 from model.bundle.tensors import check_finite

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from model.decoding.eligibility import LeafMask
-from model.decoding.trie import Trie, TrieArena
+from model.decoding.trie import Trie
+from model.decoding.trie_arena import TrieArena
 from model.engine.captured.engine import CapturedEngine
 from model.engine.captured.options import CaptureOptions
 from model.engine.decoding_engine import DecodingEngine

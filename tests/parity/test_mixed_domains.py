@@ -15,7 +15,8 @@ from model.bundle.layout import DomainSpec, PromptDefaults
 from model.bundle.shapes import expected_domain_shapes, expected_shapes
 from model.bundle.writer import BundleWriter
 from model.decoding.eligibility import Eligibility, LeafMask
-from model.decoding.trie import Trie, TrieArena
+from model.decoding.trie import Trie
+from model.decoding.trie_arena import TrieArena
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.offline import generate, rank
 from model.engine.plans import RankingPlan, ScoringPlan, TextPlan

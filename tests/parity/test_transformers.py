@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from model.decoding.eligibility import Eligibility, LeafMask
-from model.decoding.trie import Trie, TrieArena
+from model.decoding.trie import Trie
+from model.decoding.trie_arena import TrieArena
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.offline import generate, rank
 from model.engine.plans import Plan, RankingPlan, TextPlan

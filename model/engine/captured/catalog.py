@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.decoding.eligibility import LeafMask
-from model.decoding.trie import NUM_SENTINELS, Trie, TrieNodes
+from model.decoding.trie import NUM_SENTINELS, Trie
+from model.decoding.trie_arena import TrieNodes
 from model.engine.captured.spans import SpanAllocator
 
 _GROWTH_FACTOR = 2  # capacity of new buffers, relative to their required size

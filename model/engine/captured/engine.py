@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 import torch
 
-from model.decoding.trie import Trie, TrieArena
+from model.decoding.trie import Trie
+from model.decoding.trie_arena import TrieArena
 from model.engine.captured.buckets import Bucket
 from model.engine.captured.catalog import DeviceCatalog
 from model.engine.captured.filling import fill, need_of, read

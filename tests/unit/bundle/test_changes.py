@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from model.bundle.bundle import DomainFiles
 from model.bundle.catalog import Catalog
 from model.bundle.changes import CatalogChanges, Cell, check_changes, with_added, with_values
+from model.bundle.domain_files import DomainFiles
 from model.bundle.identifiers import tokenise_identifiers
 from model.bundle.layout import DomainSpec
 from model.errors import CatalogError, InputError, UnknownItemError
@@ -21,7 +21,14 @@ NEW: dict[str, Cell] = {"item_id": "new", "index": "500", "tags": ["a"]}
 def files() -> DomainFiles:
     catalog = tiny_catalog(30)
     identifiers = tokenise_identifiers(catalog.indices, catalog.item_ids, TOKENIZER, "catalog")
-    return DomainFiles(DomainSpec("toys", TINY_LAYOUT, ""), {}, catalog, identifiers, None, None)
+    return DomainFiles(
+        spec=DomainSpec("toys", TINY_LAYOUT, ""),
+        adapter={},
+        catalog=catalog,
+        identifiers=identifiers,
+        users=None,
+        features=None,
+    )
 
 
 def test_values_are_put_in_place_and_the_rest_is_kept(files: DomainFiles) -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from model.bundle import feature_file
-from model.bundle.bundle import Bundle, DomainFiles, open_bundle, open_domain
+from model.bundle.bundle import Bundle, open_bundle, open_domain
+from model.bundle.domain_files import DomainFiles
 from model.bundle.layout import MANIFEST
 from model.bundle.manifest import FileRecord, require_digest
 from model.bundle.opened_file import OpenedFile

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.decoding.batch_eligibility import BatchEligibility
 from model.decoding.eligibility import Eligibility, LeafMask
 from model.decoding.items import ItemSearch, RowOptions, exact_prefixes, search_items
-from model.decoding.trie import TrieArena
+from model.decoding.trie_arena import TrieArena
 from tests.unit.decoding.tables import SPECIAL, LogitsOf, Path, PathStepper, build_trie, item_scores, random_table
 
 VOCAB_SIZE = 7

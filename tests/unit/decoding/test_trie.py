@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.decoding.trie import Trie, TrieArena
+from model.decoding.trie import Trie
+from model.decoding.trie_arena import TrieArena
 from model.errors import CatalogError
 from tests.unit.decoding.tables import EOS, Path, build_trie, nodes_by_level
 

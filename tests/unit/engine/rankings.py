@@ -16,7 +16,7 @@ from model.bundle.bundle import open_bundle
 from model.bundle.layout import DomainSpec
 from model.bundle.shapes import expected_domain_shapes, expected_shapes
 from model.bundle.writer import BundleWriter
-from model.decoding.trie import TrieArena
+from model.decoding.trie_arena import TrieArena
 from model.engine.captured.buckets import Ladder
 from model.engine.captured.engine import CapturedEngine, captured_engine
 from model.engine.captured.options import CaptureOptions

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.bundle.bundle import open_bundle
-from model.decoding.trie import TrieArena
+from model.decoding.trie_arena import TrieArena
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.offline import generate, rank
 from model.engine.plans import RankingPlan, ScoringPlan, TextPlan

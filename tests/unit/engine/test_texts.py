@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.bundle.bundle import Bundle, open_bundle
-from model.decoding.trie import TrieArena
+from model.decoding.trie_arena import TrieArena
 from model.engine.collate import collate
 from model.engine.decoding_engine import SPECIAL, DecodingEngine
 from model.engine.names import EngineName

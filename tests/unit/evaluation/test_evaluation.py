@@ -12,7 +12,7 @@ import torch
 
 from model.bundle.bundle import open_bundle
 from model.datasets.dataset import Dataset
-from model.decoding.trie import TrieArena
+from model.decoding.trie_arena import TrieArena
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.offline import rank
 from model.engine.plans import RankingPlan, ScoringPlan

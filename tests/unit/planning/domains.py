@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from model.bundle.bundle import DomainFiles
 from model.bundle.catalog import Catalog
+from model.bundle.domain_files import DomainFiles
 from model.bundle.identifiers import tokenise_identifiers
 from model.bundle.layout import DomainSpec, PromptDefaults
 from model.bundle.users import Users
