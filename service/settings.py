@@ -250,6 +250,14 @@ class Settings(SigningSettings):
     max_waiting: Count = Field(default=256, description="Most requests waiting in each lane; more are rejected.")
     max_batch_rows: Count = Field(default=64, description="Most prompts in one batch.")
     max_batch_tokens: Count = Field(default=16_384, description="Most tokens in one batch, padding included.")
+    workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
+        default=0,
+        description="Processes that speak HTTP for the engine; 0: the engine's process does so itself; `auto`: by the "
+        "number of cores.",
+    )
+    worker_ack_s: Seconds = Field(
+        default=10.0, description="A worker that does not follow a change for this long, or hangs, is replaced."
+    )
     drain_s: Seconds = Field(default=30.0, description="Longest wait for running requests at shutdown.")
     rate_limit: str | None = Field(
         default=None, description="Most requests of one client, such as 100/second (default: no limit)."

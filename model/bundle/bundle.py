@@ -8,20 +8,15 @@ from pathlib import Path
 import torch
 
 from model.bundle.backbone import Backbone, check_tokenizer, read_backbone
-from model.bundle.catalog import Catalog
 from model.bundle.documents import parse_backbone_config, parse_domain_spec
 from model.bundle.domain_files import DomainFiles, Foundation, OpenedDomain
-from model.bundle.features import check_features, open_features
-from model.bundle.identifiers import tokenise_identifiers
+from model.bundle.domain_tables import read_tables
 from model.bundle.layout import (
     ADAPTER_WEIGHTS,
     BACKBONE_CONFIG,
     BACKBONE_WEIGHTS,
-    CATALOG,
     DOMAIN_SPEC,
-    FEATURES,
     TOKENIZER,
-    USERS,
     DomainSpec,
     domain_file,
 )
@@ -29,7 +24,6 @@ from model.bundle.manifest import Manifest
 from model.bundle.shapes import expected_domain_shapes
 from model.bundle.signatures import TrustedKeys
 from model.bundle.tensors import check_tensors, parse_tensors
-from model.bundle.users import Users
 from model.bundle.verified_files import VerifiedFiles
 from model.errors import BackboneMismatchError, BundleError
 from model.network.config import BackboneConfig
@@ -136,23 +130,7 @@ def _open_domain(files: VerifiedFiles, name: str, foundation: Foundation) -> Dom
     spec = parse_domain_spec(files.read(domain_file(name, DOMAIN_SPEC)), name)
     adapter = parse_tensors(weights, ADAPTER_WEIGHTS)
     check_domain(spec, adapter, foundation.config, foundation.backbone_sha256)
-    where = str(domain_file(name, CATALOG))
-    catalog = Catalog.parse(files.read(domain_file(name, CATALOG)), where)
-    identifiers = tokenise_identifiers(catalog.indices, catalog.item_ids, foundation.tokenizer, where)
-    users, features = domain_file(name, USERS), domain_file(name, FEATURES)
-    embeddings = None
-    if features in files:
-        file, verify = files.open(features)
-        embeddings = open_features(file, str(features), spec.layout.feature_dim, verify)
-        check_features(embeddings, catalog, str(features))
-    known_users = Users.parse(files.read(users), str(users)) if users in files else None
-    files.verify(path for path in files.manifest.files if path.parent == users.parent)
-    return DomainFiles(
-        spec=spec,
-        adapter=adapter,
-        catalog=catalog,
-        identifiers=identifiers,
-        users=known_users,
-        features=embeddings,
-        seals=files.seals(BACKBONE_CONFIG.parent, users.parent),
-    )
+    domain = read_tables(files, spec, foundation.tokenizer)
+    folder = domain_file(name, ADAPTER_WEIGHTS).parent
+    files.verify(path for path in files.manifest.files if path.parent == folder)
+    return replace(domain, adapter=adapter, seals=files.seals(BACKBONE_CONFIG.parent, folder))

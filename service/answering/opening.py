@@ -22,6 +22,7 @@ from service.versions.domains import Domains
 from service.versions.features import Features
 from service.versions.file_journal import FileJournal
 from service.versions.file_watch import FileWatch, watch_files
+from service.versions.followers import Followers
 from service.versions.journal import Journal, NoJournal
 from service.versions.redis_journal import RedisJournal
 from service.versions.replica import Replica
@@ -47,7 +48,7 @@ class VersionParts:
 
 @asynccontextmanager
 async def open_administration(
-    settings: Settings, parts: VersionParts, journal: Journal
+    settings: Settings, parts: VersionParts, journal: Journal, followers: Followers | None = None
 ) -> AsyncIterator[Administration]:
     """Serve the versions recorded in the journal, and follow the journal in the block.
 
@@ -59,7 +60,7 @@ async def open_administration(
     sources = Sources(runtime, settings.admin_options.bundles_root, trusted_keys(settings.trusted_keys))
     loader = VersionLoader(sources, slots, parts.features, lambda version: warm_up_version(parts.recommender, version))
     parts.metrics.watch_journal(lambda: journal.is_broken, lambda: journal.num_unread)
-    replica = Replica(parts.domains, loader, journal, parts.metrics)
+    replica = Replica(parts.domains, loader, journal, parts.metrics, followers)
     await replica.start([await loader.adopt(domain) for domain in runtime.domains.values()])
     try:
         async with (

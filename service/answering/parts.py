@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from feature_cache.background import Background
 from service.answering.explainer import Explainer
 from service.answering.recommender import Recommender
+from service.batching.entry import Entries
 from service.versions.administration import Administration
 from service.versions.domains import Domains
 
@@ -17,6 +18,7 @@ class Service:
     """The parts that HTTP routes and the command line use."""
 
     domains: Domains
+    lanes: Entries
     recommender: Recommender
     explainer: Explainer
     changes: Administration | None

@@ -24,6 +24,10 @@ class Readiness:
     def __init__(self) -> None:
         self._waiting_for: dict[str, str] = {"": "the bundle is being loaded"}
         self._is_draining = False
+        self.on_drain: Callable[[], None] = lambda: None
+        """Called when the service begins to drain."""
+        self.others: Callable[[], Sequence[str]] = tuple
+        """Returns further reasons for not being ready."""
         self.degraded: Callable[[], Sequence[str]] = tuple
         """Returns causes of degraded answers, which do not affect readiness."""
 
@@ -38,12 +42,15 @@ class Readiness:
 
     def drain(self) -> None:
         """Reject new requests; running ones continue."""
+        is_new = not self._is_draining
         self._is_draining = True
+        if is_new:
+            self.on_drain()
 
     def reasons(self, domain: str | None = None) -> list[str]:
         """Reasons why all domains, or one, are not ready; empty when ready."""
         waiting_for = [reason for name, reason in self._waiting_for.items() if domain is None or name in ("", domain)]
-        return (["the service is draining"] if self._is_draining else []) + waiting_for
+        return [*(["the service is draining"] if self._is_draining else []), *waiting_for, *self.others()]
 
     def require(self) -> None:
         """Raises DrainingError or NotReadyError."""

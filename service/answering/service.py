@@ -21,6 +21,7 @@ from service.settings import Settings
 from service.versions.domains import Domains
 from service.versions.features import open_features
 from service.versions.file_watch import FileWatch
+from service.versions.followers import Followers
 from service.versions.journal import Journal, NoJournal
 
 LANES_CLOSE_S = 5.0
@@ -47,8 +48,11 @@ async def open_service(
     liveness: Liveness,
     loader: Loader = load,
     journal: Journal | None = None,
+    followers: Followers | None = None,
 ) -> AsyncIterator[Service]:
     """Load the bundle and run the lanes of its engine. Without a journal, the bundle is served unchanged.
+
+    `followers` show what is served, too.
 
     Raises BundleError kinds and BeamTableError.
     """
@@ -66,9 +70,10 @@ async def open_service(
         async with (
             lanes.running(background, LANES_CLOSE_S),
             aclosing(recommender),
-            open_administration(settings, parts, journal or NoJournal()) as administration,
+            open_administration(settings, parts, journal or NoJournal(), followers) as administration,
         ):
             yield Service(
+                lanes=lanes,
                 domains=domains,
                 recommender=recommender,
                 explainer=Explainer(domains, lanes, metrics, settings.request_limits),

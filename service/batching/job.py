@@ -140,6 +140,18 @@ class Job(Generic[P, R]):
         finally:
             self.abandon()
 
+    def when_settled(self, callback: Callable[[], None]) -> None:
+        """Call on the event loop once there is a result or an error. An abandoned job may never be settled."""
+        self._future.add_done_callback(lambda _: callback())
+
+    def failure(self) -> BaseException | None:
+        """The error of a settled job."""
+        return self._future.exception()
+
+    def outcome(self) -> R:
+        """The result of a settled job without an error."""
+        return self._future.result()
+
     # Called on the lane's thread.
 
     def record_run(self, started_at: float, timings: Timings) -> None:

@@ -68,6 +68,10 @@ class Lane(ABC, Generic[J]):
         """Forecast seconds until all waiting jobs are done."""
         return self._queue.completion_s()
 
+    def forecast_for(self, client: Client) -> tuple[float, int, bool]:
+        """Forecast seconds until a new request of a client could run, the number waiting, and whether it is full."""
+        return self._queue.forecast_for(client)
+
     def check(self, deadline: float, load: Load | None = None, client: Client = NOBODY) -> None:
         """Reject a request of this load that the lane cannot answer in time, before it is planned.
 

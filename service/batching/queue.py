@@ -92,6 +92,13 @@ class JobQueue(Generic[J]):
         with self._changed:
             return self._completion_s()
 
+    def forecast_for(self, client: Client) -> tuple[float, int, bool]:
+        """Forecast seconds until a new job of a client could run, the number waiting, and whether all are its own."""
+        with self._changed:
+            completion_s = self._correction.value * self._forecast.completion_s(self._ahead(client, 0), None)
+            is_full = len(self._jobs) >= self._max_waiting and not self._shares.is_shared
+            return completion_s, len(self._jobs), is_full
+
     def check(self, deadline: float, load: Load | None = None, client: Client = NOBODY) -> None:
         """Reject a request before it is planned, if `put` would reject a job of this load. Raises as `put`.
 

@@ -117,6 +117,12 @@ class PlanReader:
             seed=wire.seed,
         )
 
+    def skip(self, wire: WirePlan) -> None:
+        """Take note of a plan that cannot be read, as the other end did when it wrote it."""
+        if isinstance(wire, WireSearch) and (members := wire.eligibility.members) is not None:
+            nothing = LeafMask.of(np.zeros(0, dtype=np.bool_))
+            self._filters.put(wire.prompts.version, wire.eligibility.filter_key, nothing, len(members))
+
     def _eligibility(self, wire: WireEligibility, version: int, all_active: LeafMask) -> Eligibility:
         excluded = np.frombuffer(wire.excluded, dtype=_ID)
         included = None if wire.included is None else np.frombuffer(wire.included, dtype=_ID)

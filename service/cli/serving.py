@@ -28,6 +28,10 @@ def serve(
     device: ServedDevice = None,
     engine: Engine = None,
     num_threads: NumThreads = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(help="Processes that speak HTTP for the engine: a number, or `auto`.", show_default="0"),
+    ] = None,
 ) -> None:
     """Serve a bundle over HTTP until SIGTERM or SIGINT, then finish running requests.
 
@@ -42,7 +46,8 @@ def serve(
         device=device,
         engine=engine,
         num_threads=num_threads,
+        workers=workers,
     )
-    from service.http.server import run_server
+    from service.processes.serving import run
 
-    run_server(settings)
+    run(settings)

@@ -9,6 +9,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import ListenError
@@ -37,6 +38,37 @@ def listening_at(endpoint: Endpoint) -> Iterator[list[socket.socket]]:
         for each in listeners:
             sockets.enter_context(each)
         yield listeners
+
+
+@contextmanager
+def reserved(endpoint: Endpoint) -> Iterator[Reservation]:
+    """The addresses of an endpoint, at which several processes can then listen. Raises ListenError."""
+    if endpoint.unix_socket is not None:
+        with _unix_socket(endpoint.unix_socket, endpoint.unix_socket_mode) as listener:
+            yield Reservation([listener])
+        return
+    with listening_at(endpoint) as alone:  # which fails if others listen there, and finds a free port
+        addresses = [(each.family, each.getsockname()) for each in alone]
+    with ExitStack() as sockets:
+        try:
+            bound = [sockets.enter_context(_bind_shared(*each)) for each in addresses]
+        except OSError as error:  # somebody else was faster
+            raise ListenError(f"cannot listen on {endpoint.host}:{endpoint.port}: {error}; retry") from error
+        yield Reservation(bound)
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Sockets that keep addresses for this process and its children."""
+
+    sockets: list[socket.socket]
+
+    def listeners(self) -> list[socket.socket]:
+        """Further sockets at the addresses, for one child; connections are spread over all that listen."""
+        return [
+            each.dup() if each.family == socket.AF_UNIX else _bind_shared(each.family, each.getsockname())
+            for each in self.sockets
+        ]
 
 
 def url_of(listener: socket.socket) -> str:
@@ -88,6 +120,22 @@ def _try_to_bind_all(host: str, port: int) -> list[socket.socket]:
 def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
     is_dual = family == socket.AF_INET6 and address[0] == ANY_IPV6 and socket.has_dualstack_ipv6()
     return socket.create_server(address, family=family, dualstack_ipv6=is_dual)
+
+
+def _bind_shared(family: int, address: tuple[object, ...]) -> socket.socket:
+    """A socket that does not listen yet, at an address that other processes of this user may bind to as well."""
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            is_dual = address[0] == ANY_IPV6 and socket.has_dualstack_ipv6()
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if is_dual else 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 # Unix sockets

@@ -64,14 +64,14 @@ async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings, descr
     liveness.on_crash = lambda: _call(loop, stop_at_once)
     for each in SIGNALS:
         loop.add_signal_handler(each, shut_down)
-    with listening_at(settings.endpoint) as listeners, _listening_for_admins(settings) as admin_listeners:
+    with listening_at(settings.endpoint) as listeners, listening_for_admins(settings) as admin_listeners:
         # Entered here and not by uvicorn, so that a bundle's errors reach the caller.
         async with (
             app.router.lifespan_context(app),
             state.service.background.kept("descriptors", descriptors.watch),
-            _serving_admins(app, settings, admin_listeners, descriptors),
+            serving_admins(app, settings, admin_listeners, descriptors),
         ):
-            logger.info("listening", extra=_urls(listeners, admin_listeners))
+            logger.info("listening", extra=urls_of(listeners, admin_listeners))
             await server.serve(sockets=listeners)
     if liveness.crash is not None:
         crash = liveness.crash
@@ -80,12 +80,12 @@ async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings, descr
     logger.info("ended")
 
 
-def _listening_for_admins(settings: Settings) -> contextlib.AbstractContextManager[list[socket.socket]]:
+def listening_for_admins(settings: Settings) -> contextlib.AbstractContextManager[list[socket.socket]]:
     endpoint = settings.admin_options.endpoint
     return contextlib.nullcontext([]) if endpoint is None else listening_at(endpoint)
 
 
-def _urls(listeners: Sequence[socket.socket], admin_listeners: Sequence[socket.socket]) -> dict[str, object]:
+def urls_of(listeners: Sequence[socket.socket], admin_listeners: Sequence[socket.socket]) -> dict[str, object]:
     """All URLs, and the first one of each kind."""
     urls = [url_of(each) for each in listeners]
     admin = {"admin_url": url_of(admin_listeners[0])} if admin_listeners else {}
@@ -93,7 +93,7 @@ def _urls(listeners: Sequence[socket.socket], admin_listeners: Sequence[socket.s
 
 
 @contextlib.asynccontextmanager
-async def _serving_admins(
+async def serving_admins(
     app: FastAPI, settings: Settings, listeners: list[socket.socket], descriptors: Descriptors
 ) -> AsyncIterator[None]:
     """Serves the admin port inside the block, if there is one; it closes last."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from service.http.acceptor import Acceptor
 from service.http.app_state import AppState, state_of
@@ -56,14 +57,16 @@ class Server(uvicorn.Server):
         yield
 
 
-def server_of(app: FastAPI, settings: Settings, descriptors: Descriptors | None = None) -> Server:
-    """Without `descriptors`, connections never give way to others."""
+def server_of(
+    app: FastAPI, settings: Settings, descriptors: Descriptors | None = None, served: ASGIApp | None = None
+) -> Server:
+    """Without `descriptors`, connections never give way to others. `served` is what is around the app, if anything."""
     state = state_of(app)
     cross_origin = CrossOrigin() if app is state.admin_app else state.cross_origin
     limits = settings.connection_limits
     http = protocol_class(limits, state.metrics, cross_origin)
     config = uvicorn.Config(
-        app,
+        served or app,
         http=http if descriptors is None else shedding(http, descriptors, state.metrics, settings.root_path),
         ws="none",
         lifespan="off",

@@ -18,11 +18,12 @@ from model.bundle.manifest import check_domain_name
 from model.errors import InputError, UnknownItemError
 from service.errors import ChangeTimeoutError, OperationConflictError, RevisionConflictError, UnknownVersionError
 from service.observability.metrics import Metrics
+from service.versions.building import feature_to_base64, space_of
 from service.versions.domain_version import DomainVersion
 from service.versions.journal import Kept
 from service.versions.replica import Replica
 from service.versions.state import Canary, CatalogEntry, DomainState, FeaturesEntry, Roles, RolesEntry, VersionRef
-from service.versions.version_loader import VersionLoader, feature_to_base64, space_of
+from service.versions.version_loader import VersionLoader
 
 MAX_ATTEMPTS = 5
 """Attempts at a change that conflicts with changes by other replicas."""

@@ -28,6 +28,11 @@ class ReferenceCount:
         return len(self._holders)
 
     @property
+    def num_requests(self) -> int:
+        """Requests that hold references, here and in workers."""
+        return sum(lease.num_requests for lease in self._holders)
+
+    @property
     def holders(self) -> list[str]:
         """Their names, from the earliest to the latest."""
         return [lease.holder for lease in self._holders]
@@ -87,6 +92,8 @@ class Lease:
     def __init__(self, version: DomainVersion, role: Role, *, is_ranking: bool = False, holder: str = "") -> None:
         """With `is_ranking`, changes of the catalog wait for this lease; `holder` names it to them."""
         self.version = version
+        self.num_requests = 1
+        """Requests that it stands for; a worker's lease stands for all of the worker's requests."""
         self.holder = holder
         self.role: Role = role
         self._references = [version.placed.references, *([version.rankings] if is_ranking else [])]

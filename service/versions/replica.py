@@ -13,6 +13,7 @@ from model.errors import Vip5Error
 from service.observability.metrics import Metrics
 from service.versions.domain_version import DomainVersion
 from service.versions.domains import Domains, Serving
+from service.versions.followers import Followers, NoFollowers
 from service.versions.journal import Journal, Kept, Update
 from service.versions.state import (
     OWN_BUNDLE,
@@ -32,8 +33,16 @@ logger = logging.getLogger(__name__)
 class Replica:
     """Keeps versions consistent with the journal. Changes of one domain are serialised; requests never wait."""
 
-    def __init__(self, domains: Domains, loader: VersionLoader, journal: Journal, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        domains: Domains,
+        loader: VersionLoader,
+        journal: Journal,
+        metrics: Metrics,
+        followers: Followers | None = None,
+    ) -> None:
         self.domains = domains
+        self._followers = followers or NoFollowers()
         self.journal = journal
         self._loader = loader
         self._metrics = metrics
@@ -103,9 +112,11 @@ class Replica:
         try:
             for ref in state.roles.refs:
                 versions[ref] = await self._loader.revise(present[ref], state, name)
+            await self._followers.prepare(name, versions.values())
             epoch = self.journal.epoch
             await self.journal.append(entry)
         except BaseException:
+            self._followers.discard(set(versions.values()) - set(present.values()))
             await self._discard(versions.values(), kept=present.values())
             raise
         self._states[name], self._epochs[name] = state, epoch
@@ -113,6 +124,7 @@ class Replica:
         before = self.domains.serving(name)
         self._publish(name, Serving(state.roles, versions))
         await self._discard([*before.versions.values(), *(fresh or {}).values()], kept=versions.values())
+        await self._followers.published(name)
         logger.info("domain_changed", extra={"domain": name, "revision": state.revision, "change": _described(entry)})
         return state
 
@@ -183,6 +195,12 @@ class Replica:
             for ref, version in before.versions.items():
                 versions[ref] = await self._loader.revise(version, state, name)
             roles = before.roles
+        try:
+            await self._followers.prepare(name, versions.values())
+        except BaseException:
+            self._followers.discard(set(versions.values()) - set(before.versions.values()))
+            await self._discard(versions.values(), kept=before.versions.values())
+            raise
         self._problems.pop(name, None)
         if faults:
             self._problems[name] = f"the domain {name} is not served as the journal says: {'; '.join(faults)}"
@@ -190,6 +208,7 @@ class Replica:
         self._states[name] = replace(state, roles=roles)
         self._publish(name, Serving(roles, versions))
         await self._discard(before.versions.values(), kept=versions.values())
+        await self._followers.published(name)
 
     async def _version(self, name: str, ref: VersionRef, state: DomainState, before: Serving) -> DomainVersion:
         present = before.versions.get(ref)
@@ -201,6 +220,7 @@ class Replica:
     def _publish(self, name: str, serving: Serving) -> None:
         before = self.domains.serving(name)
         self.domains.publish(name, serving)
+        self._followers.publish(name, serving)
         superseded = set(before.versions.values()) - set(serving.versions.values())
         self._superseded[name] |= {each for each in superseded if each.rankings.value}
         if serving.stable is None:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from feature_cache.patched import PatchedStore
-from feature_cache.store import FeatureStore
 from model.bundle.bundle import open_domain
-from model.bundle.changes import CatalogChanges, with_added, with_values
+from model.bundle.changes import CatalogChanges
 from model.bundle.domain_files import Foundation, OpenedDomain
-from model.bundle.layout import DomainSpec
 from model.bundle.signatures import TrustedKeys
 from model.bundle.tensors import check_finite
 from model.engine.protocol import Placement
@@ -24,6 +17,7 @@ from model.errors import UnknownDomainError
 from model.planning.domain import ServedDomain
 from model.planning.runtime import Runtime
 from service.errors import UnknownBundleError
+from service.versions.building import build_domain, space_of, version_at
 from service.versions.bundles import find_bundle
 from service.versions.domain_version import DomainVersion, PlacedDomain
 from service.versions.features import Features
@@ -108,7 +102,7 @@ class VersionLoader:
             return version
         if version.placed.added != state.changes.added:
             return await self.load(version.ref, version.placed.opened, name, state)
-        return await asyncio.to_thread(self._at_state, version.ref, version.placed, state, version)
+        return await asyncio.to_thread(version_at, version.ref, version.placed, state, version)
 
     async def discard(self, version: DomainVersion) -> None:
         """Close the version's feature store, and free its slot when its last lease is released."""
@@ -124,45 +118,11 @@ class VersionLoader:
         store = await self._features.store_of(domain, files.features)
         try:
             placed = PlacedDomain(slot, opened, domain, added=state.changes.added, features=store)
-            return await asyncio.to_thread(self._at_state, ref, placed, state)
+            return await asyncio.to_thread(version_at, ref, placed, state)
         except BaseException:
             self._features.drop(domain)
             raise
 
     def _prepare(self, slot: int, opened: OpenedDomain, name: str, state: DomainState) -> ServedDomain:
         check_finite(opened.files.adapter, f"domains/{opened.files.spec.name}")
-        tokenizer = self.sources.foundation.tokenizer
-        files = with_added(opened.files, state.changes, tokenizer)
-        files = replace(files, spec=replace(files.spec, name=name))
-        return ServedDomain.of(slot, files, tokenizer, opened.bundle_hash)
-
-    def _at_state(
-        self, ref: VersionRef, placed: PlacedDomain, state: DomainState, before: DomainVersion | None = None
-    ) -> DomainVersion:
-        """A version of a placed domain at a state. Does no I/O."""
-        domain = placed.domain.with_catalog(with_values(placed.domain.catalog, state.changes))
-        domain.eligible({})  # fills the cache: every request needs it
-        rows = state.features.get(space_of(domain.spec), {})
-        if before is not None and before.feature_rows is rows:
-            features = before.features
-        else:
-            features = _patched(placed.features, rows)
-        return DomainVersion(ref, domain, state.catalog_revision, state.changes, features, rows, placed)
-
-
-def space_of(spec: DomainSpec) -> str:
-    """The feature space that a domain reads: the image encoder's name and the width of its embeddings."""
-    encoder = spec.encoder.name if spec.encoder is not None else "unknown"
-    return f"{encoder}/{spec.layout.feature_dim}"
-
-
-def feature_to_base64(feature: NDArray[np.float32]) -> str:
-    """An embedding as the journal stores it."""
-    return base64.b64encode(feature.astype("<f4").tobytes()).decode()
-
-
-def _patched(store: FeatureStore, rows: Mapping[str, str]) -> FeatureStore:
-    if not rows:
-        return store
-    unpacked = {item_id: np.frombuffer(base64.b64decode(text), dtype="<f4") for item_id, text in rows.items()}
-    return PatchedStore(store, unpacked)
+        return build_domain(slot, opened, name, state, self.sources.foundation.tokenizer)

@@ -72,7 +72,7 @@ async def test_the_admin_port_is_served_again_after_its_server_has_failed(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with (
             client_of(app),
-            server._serving_admins(app, settings, [listener], descriptors),
+            server.serving_admins(app, settings, [listener], descriptors),
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as admin,
         ):
             async with asyncio.timeout(30):

@@ -291,7 +291,7 @@ def _domain_body(administration: Administration, name: str, serving: Serving) ->
                 num_items=len(version.domain.catalog),
                 num_active_items=int(version.domain.catalog.is_active.sum()),
                 slot=version.placed.slot,
-                num_requests=version.placed.references.value,
+                num_requests=version.placed.references.num_requests,
             )
             for ref, version in serving.versions.items()
         ],

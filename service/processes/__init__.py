@@ -1,0 +1,1 @@
+"""One engine process, and workers that speak HTTP for it."""

@@ -1,0 +1,302 @@
+"""The engine process's side of all workers: what each serves, and what it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from starlette.types import ASGIApp
+
+from feature_cache.background import Background
+from model.errors import EngineError
+from service.batching.lanes import Lanes
+from service.channel.channel import Channel
+from service.channel.messages import (
+    Abandon,
+    Acknowledged,
+    Call,
+    Count,
+    Counted,
+    Discard,
+    Drain,
+    Forgotten,
+    FromWorker,
+    Hello,
+    Listen,
+    Listening,
+    Prepare,
+    Publish,
+    Received,
+    Settled,
+    Status,
+    Submit,
+)
+from service.processes.engine_calls import EngineCalls
+from service.processes.engine_jobs import EngineJobs
+from service.versions.building import space_of
+from service.versions.domain_version import DomainVersion, Lease, PlacedDomain
+from service.versions.domains import Domains, Serving
+from service.versions.formats import encode_states
+from service.versions.state import DomainState
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Held:
+    """A version that a worker has, and the leases that stand for the worker's requests."""
+
+    version: DomainVersion
+    rankings: Lease
+    placement: Lease
+
+    def release(self) -> None:
+        self.rankings.release()
+        self.placement.release()
+
+
+class Numbers:
+    """The numbers by which versions and placed domains are named to workers."""
+
+    def __init__(self) -> None:
+        self._next = itertools.count(1)
+        self._versions: WeakKeyDictionary[DomainVersion, int] = WeakKeyDictionary()
+        self._placements: WeakKeyDictionary[PlacedDomain, int] = WeakKeyDictionary()
+
+    def of_version(self, version: DomainVersion) -> int:
+        if version not in self._versions:
+            self._versions[version] = next(self._next)
+        return self._versions[version]
+
+    def of_placement(self, placed: PlacedDomain) -> int:
+        if placed not in self._placements:
+            self._placements[placed] = next(self._next)
+        return self._placements[placed]
+
+
+class WorkerLink:
+    """One worker's connection."""
+
+    def __init__(self, hub: Hub, number: int, end: Callable[[str], None]) -> None:
+        """`end(reason)` ends the worker's process."""
+        self.number = number
+        self.end = end
+        self.heard_at = time.monotonic()
+        self.status = Status([], None, {})
+        self.is_greeted = asyncio.Event()
+        self.is_listening = asyncio.Event()
+        self.is_lost = asyncio.Event()
+        self._hub = hub
+        self._held: dict[int, _Held] = {}
+        self._awaited: dict[int, asyncio.Future[str | None]] = {}
+        self._channel: Channel
+        self._jobs: EngineJobs
+        self._calls: EngineCalls
+
+    async def connect(self, connected: socket.socket, parts: HubParts) -> None:
+        """Take over the socket to the worker."""
+        self._channel = await Channel.over(connected, FromWorker, self._handle, self._lost)
+        self._jobs = EngineJobs(parts.lanes, self._channel, self._version_of)
+        self._calls = EngineCalls(parts.app, self._channel, parts.background)
+
+    @property
+    def versions(self) -> list[str]:
+        """Names of the domains' versions that the worker has."""
+        return [held.version.ref.version for held in self._held.values()]
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def listen(self) -> None:
+        self._channel.send(Listen())
+
+    def drain(self, *, stops: bool) -> None:
+        self._channel.send(Drain(stops))
+
+    # Versions
+
+    def prepare(self, name: str, version: DomainVersion) -> asyncio.Future[str | None] | None:
+        """Let the worker build a version; the acknowledgement, which is an error or None. None if it has it."""
+        number = self._hub.numbers.of_version(version)
+        if number in self._held:
+            return None
+        holder = f"worker {self.number}"
+        rankings = Lease(version, "stable", is_ranking=True, holder=holder)
+        placement = Lease(version, "stable", holder=holder)
+        rankings.num_requests = placement.num_requests = 0
+        self._held[number] = _Held(version, rankings, placement)
+        acknowledged, change = self._expect()
+        placed = version.placed
+        ref = (version.ref.bundle, version.ref.bundle_hash, version.ref.domain)
+        placement_number = self._hub.numbers.of_placement(placed)
+        state = encode_states({name: _state_of(version)})
+        self._channel.send(Prepare(change, number, name, placed.slot, ref, placement_number, state))
+        return acknowledged
+
+    def publish(self, name: str, serving: Serving) -> asyncio.Future[str | None]:
+        """Let the worker route requests to these versions; the acknowledgement."""
+        for version in serving.versions.values():
+            self.prepare(name, version)  # for a worker that came in between
+        acknowledged, change = self._expect()
+        state = encode_states({name: DomainState(roles=serving.roles, has_roles=True)})
+        numbers = [self._hub.numbers.of_version(serving.versions[ref]) for ref in serving.roles.refs]
+        self._channel.send(Publish(change, name, state, numbers))
+        return acknowledged
+
+    def discard(self, version: DomainVersion) -> None:
+        number = self._hub.numbers.of_version(version)
+        if number in self._held:
+            self._channel.send(Discard(number))
+
+    def _expect(self) -> tuple[asyncio.Future[str | None], int]:
+        change = next(self._hub.changes)
+        acknowledged: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        if self.is_lost.is_set():
+            acknowledged.set_result(None)
+        else:
+            self._awaited[change] = acknowledged
+        return acknowledged, change
+
+    def _version_of(self, number: int) -> DomainVersion | None:
+        held = self._held.get(number)
+        return None if held is None else held.version
+
+    # What the worker says
+
+    def _handle(self, message: FromWorker) -> None:
+        try:
+            self._dispatch(message)
+        except Exception:
+            logger.exception("worker_not_understood", extra={"worker": self.number})
+            self.end("it said what cannot be understood")
+
+    def _dispatch(self, message: FromWorker) -> None:
+        match message:
+            case Submit():
+                self._jobs.submit(message)
+            case Abandon():
+                self._jobs.abandon(message.request)
+            case Call():
+                self._calls.begin(message)
+            case Received():
+                self._calls.receive(message)
+            case Count():
+                self._channel.send(self._hub.count(message))
+            case _:
+                self._note(message)
+
+    def _note(self, message: Hello | Listening | Status | Acknowledged | Settled | Forgotten) -> None:
+        """What the worker says of itself."""
+        self.heard_at = time.monotonic()
+        match message:
+            case Hello():
+                self.is_greeted.set()
+            case Listening():
+                self.is_listening.set()
+            case Status():
+                self._note_status(message)
+            case Acknowledged():
+                if (acknowledged := self._awaited.pop(message.number, None)) is not None and not acknowledged.done():
+                    acknowledged.set_result(message.error)
+            case Settled():
+                self._held[message.version].rankings.release()
+            case Forgotten():
+                self._held.pop(message.version).release()
+
+    def _note_status(self, status: Status) -> None:
+        self.status = status
+        for number, held in self._held.items():
+            held.placement.num_requests = status.requests.get(number, 0)
+
+    def _lost(self) -> None:
+        """The worker is gone: its requests are abandoned, and nothing waits for it."""
+        self.is_lost.set()
+        self._jobs.abandon_all()
+        self._calls.end_all()
+        for acknowledged in self._awaited.values():
+            if not acknowledged.done():
+                acknowledged.set_result(None)
+        self._awaited.clear()
+        for held in self._held.values():
+            held.release()
+        self._held.clear()
+        self._hub.links.discard(self)
+
+
+@dataclass(frozen=True)
+class HubParts:
+    """What workers use of the engine process."""
+
+    app: ASGIApp
+    """Answers calls that workers pass on."""
+    lanes: Lanes
+    background: Background
+
+
+class Hub:
+    """All workers, as followers of what the engine process publishes."""
+
+    def __init__(self, domains: Callable[[], Domains], acknowledge_s: float) -> None:
+        """A worker that does not acknowledge a change within `acknowledge_s` is ended."""
+        self.numbers = Numbers()
+        self.changes = itertools.count(1)
+        self.links: set[WorkerLink] = set()
+        self.count: Callable[[Count], Counted] = lambda message: Counted(message.request, None, None)
+        """Counts against the limits that all workers share."""
+        self._domains = domains
+        self._acknowledge_s = acknowledge_s
+        self._published: dict[str, list[tuple[WorkerLink, asyncio.Future[str | None]]]] = {}
+
+    async def join(self, link: WorkerLink) -> None:
+        """Bring a worker that has said hello up to what is served, and let it listen. Raises EngineError."""
+        self.links.add(link)
+        sent: list[asyncio.Future[str | None] | None] = []
+        for name, serving in self._domains().items():
+            sent += [link.prepare(name, version) for version in serving.versions.values()]
+            sent.append(link.publish(name, serving))
+        faults = [fault for fault in await asyncio.gather(*(each for each in sent if each is not None)) if fault]
+        if faults:
+            raise EngineError(f"worker {link.number} cannot serve what this process serves: {faults[0]}")
+        link.listen()
+
+    # Followers
+
+    async def prepare(self, name: str, versions: Iterable[DomainVersion]) -> None:
+        versions = list(versions)
+        sent = [(link, link.prepare(name, version)) for link in self.links for version in versions]
+        faults = await self._acknowledged([(link, answer) for link, answer in sent if answer is not None])
+        if faults:
+            raise EngineError(f"a worker could not build a version of {name!r}, so nothing was changed: {faults[0]}")
+
+    def publish(self, name: str, serving: Serving) -> None:
+        self._published[name] = [(link, link.publish(name, serving)) for link in self.links]
+
+    async def published(self, name: str) -> None:
+        await self._acknowledged(self._published.pop(name, []))
+
+    def discard(self, versions: Iterable[DomainVersion]) -> None:
+        for version in versions:
+            for link in self.links:
+                link.discard(version)
+
+    async def _acknowledged(self, sent: list[tuple[WorkerLink, asyncio.Future[str | None]]]) -> list[str]:
+        """Wait for acknowledgements; the faults among them. Workers that are late are ended."""
+        if not sent:
+            return []
+        done, late = await asyncio.wait([answer for _, answer in sent], timeout=self._acknowledge_s)
+        for link, answer in sent:
+            if answer in late:
+                link.end(f"it did not acknowledge a change within {self._acknowledge_s:g} s")
+        return [fault for each in done if (fault := each.result()) is not None]
+
+
+def _state_of(version: DomainVersion) -> DomainState:
+    """What a worker needs to build the version."""
+    features = {space_of(version.domain.spec): version.feature_rows} if version.feature_rows else {}
+    return DomainState(catalog_revision=version.catalog_revision, changes=version.changes, features=features)

@@ -1,0 +1,257 @@
+"""The engine process's lanes, as a worker sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from model.engine.plans import Plan, RankingPlan, ScoringPlan, TextPlan
+from model.engine.protocol import GeneratedText, Ranking, Timings
+from service.batching.job import Load as Work
+from service.batching.queue import HEADROOM
+from service.batching.shares import NOBODY, Client
+from service.channel.channel import Channel
+from service.channel.errors import error_of
+from service.channel.messages import (
+    RANKING,
+    TEXT,
+    Abandon,
+    Admitted,
+    Failed,
+    Load,
+    Ranked,
+    Submit,
+    Token,
+    Written,
+)
+from service.channel.plans import PlanWriter
+from service.errors import DeadlineError, DrainingError, OverloadedError, QueueFullError
+
+R = TypeVar("R")
+
+FRESH_S = 0.1
+"""A forecast that is older than this refuses nothing."""
+MAX_CLIENTS = 10_000
+"""Clients whose forecasts are kept."""
+
+
+class RemoteJob(Generic[R]):
+    """A request in a lane of the engine process. `deadline` is on the clock of time.monotonic; infinity means none."""
+
+    def __init__(
+        self,
+        deadline: float,
+        abandon: Callable[[], None],
+        on_token: Callable[[int], None] | None,
+        *,
+        is_admitted: bool,
+    ) -> None:
+        """Without `is_admitted`, a message says when the lane has admitted it."""
+        self.queue_s = 0.0
+        self.timings = Timings()
+        self.on_token = on_token
+        self._deadline = deadline
+        self._abandon = abandon
+        self._submitted_at = time.monotonic()
+        self._future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._admitted = asyncio.Event()
+        if is_admitted:
+            self._admitted.set()
+
+    @property
+    def submitted_at(self) -> float:
+        return self._submitted_at
+
+    async def admitted(self) -> None:
+        await self._admitted.wait()
+        if self._future.done() and (error := self._future.exception()) is not None:
+            raise error
+
+    async def result(self) -> R:
+        remaining_s = None if math.isinf(self._deadline) else self._deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(remaining_s):
+                return await self._future
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"no answer within {self._deadline - self._submitted_at:.3f} s of queueing; allow a longer deadline_ms"
+                " or retry when fewer requests are waiting"
+            ) from error
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        if not self._future.done() or self._future.cancelled():
+            self._abandon()
+
+    # Called with what the engine process says.
+
+    def admit(self) -> None:
+        self._admitted.set()
+
+    def resolve(self, result: R, times: tuple[float, float, float]) -> None:
+        self.queue_s = times[0]
+        self.timings = Timings(times[1], times[2])
+        self._admitted.set()
+        if not self._future.done():
+            self._future.set_result(result)
+
+    def fail(self, error: Exception) -> None:
+        self._admitted.set()
+        if not self._future.done():
+            self._future.set_exception(error)
+            self._future.exception()  # whoever waited may be gone
+
+
+class RemoteLane:
+    """One lane. Refuses what the latest forecast leaves no time for; the engine process decides about the rest."""
+
+    def __init__(self, lanes: RemoteLanes, max_waiting: int) -> None:
+        self._lanes = lanes
+        self._max_waiting = max_waiting
+        self._forecasts: dict[str, tuple[Load, float]] = {}
+        self._latest: Load | None = None
+        self._heard_at = -math.inf
+
+    @property
+    def num_waiting(self) -> int:
+        return 0 if self._latest is None else self._latest.num_waiting
+
+    def completion_s(self) -> float:
+        if self._latest is None:
+            return 0.0
+        return max(0.0, self._latest.completion_s - (time.monotonic() - self._heard_at))
+
+    def check(self, deadline: float, load: Work | None = None, client: Client = NOBODY) -> None:  # noqa: ARG002  # as other lanes
+        if self._lanes.is_draining:
+            raise DrainingError("the service is shutting down; retry on another replica", retry_after_s=1)
+        now = time.monotonic()
+        found = self._forecasts.get(client.name)
+        if found is None or now - found[1] > FRESH_S:
+            return
+        forecast, heard_at = found
+        completion_s = max(0.0, forecast.completion_s - (now - heard_at))
+        allowed_s = deadline - now
+        if forecast.is_full:
+            retry_after_s = max(1, math.ceil(completion_s))
+            raise QueueFullError(
+                f"{forecast.num_waiting} requests are waiting, the limit is {self._max_waiting}; retry in "
+                f"{retry_after_s} s",
+                retry_after_s=retry_after_s,
+            )
+        if completion_s > allowed_s * (1 - HEADROOM):
+            retry_after_s = max(1, math.ceil(completion_s - allowed_s * (1 - HEADROOM)))
+            raise OverloadedError(
+                f"the answer would take about {completion_s:.2f} s, the deadline is in {max(allowed_s, 0):.2f} s; "
+                f"retry in {retry_after_s} s, or allow a longer deadline_ms",
+                retry_after_s=retry_after_s,
+            )
+
+    def note(self, load: Load) -> None:
+        """The engine process's forecast for a client."""
+        self._latest, self._heard_at = load, time.monotonic()
+        self._forecasts.pop(load.client, None)
+        self._forecasts[load.client] = load, self._heard_at
+        if len(self._forecasts) > MAX_CLIENTS:
+            del self._forecasts[next(iter(self._forecasts))]
+
+
+class RemoteRankingLane(RemoteLane):
+    """The lane of searches and scores."""
+
+    def submit(
+        self, plan: RankingPlan | ScoringPlan, *, deadline: float, client: Client = NOBODY
+    ) -> RemoteJob[Ranking]:
+        return self._lanes.submit(plan, deadline, client, None)
+
+
+class RemoteTextLane(RemoteLane):
+    """The lane of texts."""
+
+    def submit(
+        self,
+        plan: TextPlan,
+        *,
+        deadline: float,
+        client: Client = NOBODY,
+        on_token: Callable[[int], None] | None = None,
+    ) -> RemoteJob[GeneratedText]:
+        return self._lanes.submit(plan, deadline, client, on_token)
+
+
+class RemoteLanes:
+    """The lanes of the engine process, over a channel."""
+
+    def __init__(self, channel: Channel, max_waiting: int) -> None:
+        self.is_draining = False
+        self._channel = channel
+        self._writer = PlanWriter()
+        self._numbers = itertools.count()
+        self._jobs: dict[int, RemoteJob[Any]] = {}
+        self._ranking = RemoteRankingLane(self, max_waiting)
+        self._text = RemoteTextLane(self, max_waiting)
+
+    @property
+    def ranking(self) -> RemoteRankingLane:
+        return self._ranking
+
+    @property
+    def text(self) -> RemoteTextLane:
+        return self._text
+
+    def submit(
+        self, plan: Plan, deadline: float, client: Client, on_token: Callable[[int], None] | None
+    ) -> RemoteJob[Any]:
+        """Send a plan, whose slot is the number of its version."""
+        number = next(self._numbers)
+        streams = on_token is not None
+        job: RemoteJob[Any] = RemoteJob(deadline, lambda: self._abandon(number), on_token, is_admitted=not streams)
+        self._jobs[number] = job
+        wire = self._writer.write(plan, plan.slot)
+        self._channel.send(Submit(number, wire, deadline, client.name, client.weight, streams))
+        return job
+
+    def handle(self, message: Admitted | Ranked | Token | Written | Failed | Load) -> None:
+        """What the engine process says of lanes and of requests in them."""
+        if isinstance(message, Load):
+            {RANKING: self._ranking, TEXT: self._text}[message.lane].note(message)
+            return
+        is_last = not isinstance(message, Admitted | Token)
+        job = self._jobs.pop(message.request, None) if is_last else self._jobs.get(message.request)
+        if job is not None:
+            _tell(job, message)
+
+    def _abandon(self, number: int) -> None:
+        if self._jobs.pop(number, None) is not None:
+            self._channel.send(Abandon(number))
+
+
+def _ranking_of(message: Ranked) -> Ranking:
+    leaves = np.frombuffer(message.leaves, dtype="<i8")
+    scores = np.frombuffer(message.scores, dtype="<f8")
+    return Ranking(leaves, scores, message.exact_prefix, message.num_beams)
+
+
+def _text_of(message: Written) -> GeneratedText:
+    return GeneratedText(tuple(message.token_ids), message.score, message.finish_reason)  # type: ignore[arg-type]  # one of the literals
+
+
+def _tell(job: RemoteJob[Any], message: Admitted | Ranked | Token | Written | Failed) -> None:
+    match message:
+        case Ranked():
+            job.resolve(_ranking_of(message), message.times)
+        case Token():
+            if job.on_token is not None:
+                job.on_token(message.token_id)
+        case Written():
+            job.resolve(_text_of(message), message.times)
+        case Admitted():
+            job.admit()
+        case Failed():
+            job.fail(error_of(message.code, message.message, message.retry_after_s))
