@@ -1,4 +1,4 @@
-"""Rankings from the results of searches and scores, and the widening of certified searches."""
+"""Rankings from the results of searches, and the widening of certified searches."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from model.decoding.items import ItemBeams, exact_prefixes
 from model.decoding.trie import Trie
-from model.engine.plans import RankingPlan, ScoringPlan
-from model.engine.protocol import LogProbs, Ranking
+from model.engine.plans import RankingPlan
+from model.engine.protocol import Ranking
 
 CERTIFIED_BEAM_LIMIT = 2048
 _CERTIFIED_GROWTH = 4  # factor of the beams from one search to the next
@@ -31,21 +31,6 @@ def rankings_of(beams: ItemBeams, plans: Sequence[RankingPlan]) -> list[Ranking]
         )
         for row, (plan, count) in enumerate(zip(plans, counts, strict=True))
     ]
-
-
-def ranking_of_scores(plan: ScoringPlan, log_probs: LogProbs) -> Ranking:
-    """The k best candidates by P(yes) / (P(yes) + P(no)). Ties keep the order of the candidates; all are proven.
-
-    Raises ValueError if the log-probabilities do not match the plan's leaves.
-    """
-    if len(log_probs) != len(plan.leaves):
-        raise ValueError(f"{len(log_probs)} log-probabilities for {len(plan.leaves)} candidates")
-    scored = [*plan.scored, *zip(plan.leaves, log_probs, strict=True)]
-    yes, no = np.asarray([each for _, each in scored], dtype=np.float64).reshape(len(scored), 2).T
-    scores = 1.0 / (1.0 + np.exp(no - yes))
-    order = np.argsort(-scores, kind="stable")[: plan.k]
-    leaves = np.asarray([leaf for leaf, _ in scored], dtype=np.int64)[order]
-    return Ranking(leaves, scores[order], exact_prefix=len(order), num_beams=0)
 
 
 def widened_plan(plan: RankingPlan, ranking: Ranking, trie: Trie, beam_limit: int) -> RankingPlan | None:

@@ -17,7 +17,7 @@ from model.bundle.features import ItemFeatures
 from model.engine.offline import generate, rank
 from model.engine.plans import Plan, RankingPlan, ScoringPlan, TextPlan
 from model.engine.protocol import Engine, GeneratedText, Ranking
-from model.engine.rankings import ranking_of_scores
+from model.engine.scores import ranking_of_scores
 from model.evaluation.answers import Answer, ExactAnswer, RankedAnswer, TextAnswer
 from model.evaluation.questions import Question
 from model.planning.domain import ServedDomain

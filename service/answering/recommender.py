@@ -13,7 +13,7 @@ from feature_cache.background import Background
 from model.degradation import DegradationKind
 from model.engine.plans import RankingPlan, ScoringPlan
 from model.engine.protocol import Ranking, Timings
-from model.engine.rankings import ranking_of_scores
+from model.engine.scores import ranking_of_scores
 from model.errors import InputError
 from model.planning.costs import Cost, direct_cost, sequential_cost
 from model.planning.domain import ServedDomain

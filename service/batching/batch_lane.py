@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from model.engine.memory import is_out_of_memory
 from model.engine.plans import RankingPlan, ScoringPlan
 from model.engine.protocol import Engine, Ranking, Timings
-from model.engine.rankings import ranking_of_scores
+from model.engine.scores import ranking_of_scores
 from model.errors import EngineError
 from service.batching.forecast import BatchForecast
 from service.batching.job import Job, size_of

@@ -15,23 +15,18 @@ from service.http.app_state import AppState
 from service.http.wiring import build_app
 from service.observability.tracing.traces import Traces
 from service.settings import Settings
-from service.versions.followers import Followers
 
 
-def create_app(
-    settings: Settings, loader: Loader = load, traces: Traces | None = None, followers: Followers | None = None
-) -> FastAPI:
+def create_app(settings: Settings, loader: Loader = load, traces: Traces | None = None) -> FastAPI:
     """The app. Its lifespan loads the bundle and warms the domains up in the background.
 
-    `traces` default to those in the settings. `followers` show what is served, too.
-
-    Raises TracesError and ApiKeysError.
+    `traces` default to those in the settings. Raises TracesError and ApiKeysError.
     """
 
     @asynccontextmanager
     async def opened(state: AppState) -> AsyncIterator[Service]:
         journal = open_journal(settings.journal_options, state.metrics)
-        async with open_service(settings, state.metrics, state.liveness, loader, journal, followers) as service:
+        async with open_service(settings, state.metrics, state.liveness, loader, journal, state.followers) as service:
             versions = service.domains.stable
             state.readiness.await_domains(versions)
             service.background.once(

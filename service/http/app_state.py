@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -18,6 +18,8 @@ from service.http.private_paths import PrivatePaths
 from service.observability.audit import AuditLog
 from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics
+from service.settings import Settings
+from service.versions.followers import Followers, NoFollowers
 
 if TYPE_CHECKING:
     from service.http.rate_limits import Quotas, RateLimits
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 class AppState:
     """Created by create_app; `service` is available while the app's lifespan runs."""
 
+    settings: Settings
     metrics: Metrics
     readiness: Readiness
     liveness: Liveness
@@ -44,6 +47,8 @@ class AppState:
     """Serves /admin and /metrics on a separate port, if one is set."""
     process_problems: Callable[[], Sequence[str]] = tuple
     """Problems of the process that runs the app: its log, its file descriptors."""
+    followers: Followers = field(default_factory=NoFollowers)
+    """Processes that show what this one serves; set before the service is opened."""
     running_service: Service | None = None
 
     @property

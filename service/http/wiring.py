@@ -24,7 +24,8 @@ from service.http.proxies import Proxies
 from service.http.rate_limits import Quotas, RateLimits
 from service.http.request_context import RequestContext
 from service.http.route_classes import SECURITY
-from service.http.routes import admin, domains, explain, health, metrics, recommend
+from service.http.routes import admin, domains, explain, health, recommend
+from service.http.routes import metrics as metrics_routes
 from service.observability.audit import AuditLog
 from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics
@@ -38,12 +39,14 @@ Opener = Callable[[AppState], AbstractAsyncContextManager[Service]]
 """Opens the service for as long as the app runs, and keeps the state's readiness up to date."""
 
 
-def build_app(settings: Settings, opener: Opener, traces: Traces | None = None) -> FastAPI:
+def build_app(
+    settings: Settings, opener: Opener, traces: Traces | None = None, metrics: Metrics | None = None
+) -> FastAPI:
     """The app. Its lifespan opens the service.
 
-    `traces` default to those in the settings. Raises TracesError and ApiKeysError.
+    `traces` default to those in the settings, and `metrics` to new ones. Raises TracesError and ApiKeysError.
     """
-    state = _new_state(settings)
+    state = _new_state(settings, metrics or Metrics())
     traces = traces or open_traces(settings.trace_options)
     proxies = settings.proxy_options
     app = _new_app(
@@ -62,7 +65,7 @@ def build_app(settings: Settings, opener: Opener, traces: Traces | None = None) 
     if settings.admin_port is not None:
         state.admin_app = _new_app(state, traces, CrossOrigin(), proxies, title="vip5-serve: administration")
     admin_app = state.admin_app or app
-    admin_app.include_router(metrics.router)
+    admin_app.include_router(metrics_routes.router)
     if state.admin_tokens is not None:
         admin_app.include_router(admin.router)
     for each in {app, admin_app}:
@@ -71,10 +74,11 @@ def build_app(settings: Settings, opener: Opener, traces: Traces | None = None) 
     return app
 
 
-def _new_state(settings: Settings) -> AppState:
+def _new_state(settings: Settings, metrics: Metrics) -> AppState:
     admin = settings.admin_options
     return AppState(
-        metrics=Metrics(),
+        settings=settings,
+        metrics=metrics,
         readiness=Readiness(),
         liveness=Liveness(settings.stall_s),
         api_keys=None if settings.api_keys_file is None else ApiKeys(settings.api_keys_file),

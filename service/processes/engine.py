@@ -46,9 +46,9 @@ def run_engine(settings: Settings, num_workers: int) -> None:
     """Serve with workers until a signal, then drain. Raises BundleError kinds, ListenError and LaneFailedError."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with logging_in_background(settings.log_level) as log:
-        hub = Hub(lambda: state_of(app).service.domains, settings.worker_ack_s)
-        app = create_app(settings, followers=hub)
+        app = create_app(settings)
         state = state_of(app)
+        state.followers = hub = Hub(lambda: state.service.domains, settings.worker_ack_s)
         log.on_drop = state.metrics.count_dropped_log_lines
         descriptors = Descriptors(raise_limit(), state.metrics)
         with reserved(settings.endpoint) as reservation:

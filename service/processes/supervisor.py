@@ -19,7 +19,8 @@ from pathlib import Path
 import service
 from service.http.listening import Reservation
 from service.processes.hub import Hub, HubParts, WorkerLink
-from service.processes.worker import STATUS_S, WorkerOptions
+from service.processes.worker import WorkerOptions
+from service.processes.worker_app import STATUS_S
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Workers:
         self._ack_s = settings.worker_ack_s
         self._last_word_read, self._last_word_write = os.pipe()
         os.write(self._last_word_write, b"!")
+        self._engine_log = os.dup(1)
         os.set_blocking(self._last_word_read, False)  # the standard library's signature
 
     @property
@@ -95,6 +97,7 @@ class Workers:
                 self.kill()
         os.close(self._last_word_read)
         os.close(self._last_word_write)
+        os.close(self._engine_log)
 
     async def until_listening(self) -> None:
         """Wait until all workers have listened."""
@@ -163,7 +166,13 @@ class Workers:
             listeners = [opened.enter_context(each) for each in self._reservation.listeners()]
             descriptors = tuple(each.fileno() for each in listeners)
             options = WorkerOptions(
-                number, self._settings, theirs.fileno(), descriptors, self._last_word_read, os.getpid()
+                number,
+                self._settings,
+                theirs.fileno(),
+                descriptors,
+                self._last_word_read,
+                self._engine_log,
+                os.getpid(),
             )
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -172,7 +181,7 @@ class Workers:
                 "service.processes.worker",
                 env={**os.environ, "PYTHONPATH": _python_path()},
                 stdin=PIPE,
-                pass_fds=(theirs.fileno(), *descriptors, self._last_word_read),
+                pass_fds=(theirs.fileno(), *descriptors, self._last_word_read, self._engine_log),
             )
         assert process.stdin is not None
         process.stdin.write(pickle.dumps(options))

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,9 @@ from service.versions.domain_version import DomainVersion
 from service.versions.journal import Kept
 from service.versions.replica import Replica
 from service.versions.state import Canary, CatalogEntry, DomainState, FeaturesEntry, Roles, RolesEntry, VersionRef
-from service.versions.version_loader import VersionLoader
+
+if TYPE_CHECKING:
+    from service.versions.version_loader import VersionLoader  # imports torch, which a worker does not
 
 MAX_ATTEMPTS = 5
 """Attempts at a change that conflicts with changes by other replicas."""

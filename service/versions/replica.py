@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from model.errors import Vip5Error
 from service.observability.metrics import Metrics
@@ -25,7 +26,9 @@ from service.versions.state import (
     VersionRef,
     apply_entry,
 )
-from service.versions.version_loader import VersionLoader
+
+if TYPE_CHECKING:
+    from service.versions.version_loader import VersionLoader  # imports torch, which a worker does not
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,6 @@ from service.observability.metrics.families import (
     RequestFamilies,
     VersionFamilies,
 )
-from service.observability.metrics.gpu import GpuMemory
 
 Role = Literal["stable", "canary", "shadow"]
 JournalBreak = Literal["behind", "lost", "forked", "other"]
@@ -133,6 +132,8 @@ class Metrics:
     def watch_gpu(self, device: str) -> None:
         """Export the memory of a device such as "cuda:0"; does nothing for "cpu"."""
         if device.startswith("cuda"):
+            from service.observability.metrics.gpu import GpuMemory  # noqa: PLC0415  # imports torch
+
             self._registry.register(GpuMemory(device))
 
     def observe_batch(self, num_rows: int) -> None:

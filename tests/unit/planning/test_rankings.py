@@ -9,7 +9,7 @@ from model.bundle.catalog import Catalog
 from model.bundle.layout import PromptDefaults
 from model.degradation import Degradation, DegradationKind
 from model.engine.plans import RankingPlan, ScoringPlan
-from model.engine.rankings import ranking_of_scores
+from model.engine.scores import ranking_of_scores
 from model.errors import InputError, UnknownColumnError, UnknownTemplateError
 from model.planning.domain import ServedDomain
 from model.planning.queries import OfflineDirect, OfflineSequential

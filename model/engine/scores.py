@@ -1,0 +1,23 @@
+"""Rankings from scores of candidates. Imports no torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model.engine.plans import ScoringPlan
+from model.engine.protocol import LogProbs, Ranking
+
+
+def ranking_of_scores(plan: ScoringPlan, log_probs: LogProbs) -> Ranking:
+    """The k best candidates by P(yes) / (P(yes) + P(no)). Ties keep the order of the candidates; all are proven.
+
+    Raises ValueError if the log-probabilities do not match the plan's leaves.
+    """
+    if len(log_probs) != len(plan.leaves):
+        raise ValueError(f"{len(log_probs)} log-probabilities for {len(plan.leaves)} candidates")
+    scored = [*plan.scored, *zip(plan.leaves, log_probs, strict=True)]
+    yes, no = np.asarray([each for _, each in scored], dtype=np.float64).reshape(len(scored), 2).T
+    scores = 1.0 / (1.0 + np.exp(no - yes))
+    order = np.argsort(-scores, kind="stable")[: plan.k]
+    leaves = np.asarray([leaf for leaf, _ in scored], dtype=np.int64)[order]
+    return Ranking(leaves, scores[order], exact_prefix=len(order), num_beams=0)

@@ -1,0 +1,145 @@
+"""The app of a worker: the routes of every app, around lanes and versions of the engine process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from feature_cache.background import Background
+from model.bundle.domain_tables import read_tokenizer
+from model.bundle.signatures import trusted_keys
+from service.answering.beam_reduction import open_reduction
+from service.answering.explainer import Explainer
+from service.answering.parts import Service
+from service.answering.recommender import Recommender
+from service.channel.channel import Channel
+from service.channel.messages import (
+    Answer,
+    AnswerPart,
+    Counted,
+    Discard,
+    Drain,
+    FromEngine,
+    Hello,
+    Listen,
+    Listening,
+    Prepare,
+    Publish,
+    Receive,
+    Status,
+)
+from service.http.app_state import AppState, state_of
+from service.http.wiring import build_app
+from service.observability.metrics import Metrics
+from service.processes.worker_calls import WorkerCalls
+from service.processes.worker_lanes import RemoteLanes
+from service.processes.worker_versions import BundleFolders, WorkerVersions
+from service.settings import Settings
+from service.versions.domains import Domains
+from service.versions.features import open_features
+
+STATUS_S = 1.0
+
+
+class WorkerApp:
+    """The app, and the connection to the engine process. Used on the event loop only."""
+
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        """`metrics` default to new ones."""
+        self.next_step = asyncio.Event()
+        """The worker may listen, or must end."""
+        self.must_end = asyncio.Event()
+        self.app: FastAPI
+        self.served: ASGIApp
+        """The app, with what is passed on to the engine process."""
+        self._settings = settings
+        self._metrics = metrics
+        self._channel: Channel
+        self._calls: WorkerCalls
+        self._lanes: RemoteLanes
+        self._versions: WorkerVersions
+        self._state: AppState
+
+    async def connect(self, connected: socket.socket, on_lost: Callable[[], None]) -> None:
+        """Take over the socket to the engine process; `on_lost` is called when that has closed it."""
+        settings = self._settings
+        self._channel = await Channel.over(connected, FromEngine, self._handle, on_lost)
+        self._calls = WorkerCalls(self._channel, settings.root_path)
+        self._lanes = RemoteLanes(self._channel, settings.max_waiting)
+        self.app = build_app(settings, self._opened, metrics=self._metrics)
+        self.served = self._calls.around(self.app)
+        self._state = state_of(self.app)
+
+    def greet(self) -> None:
+        """Ask the engine process for what it serves; the app's lifespan has begun."""
+        self._channel.send(Hello(os.getpid()))
+
+    def tell_listening(self) -> None:
+        self._state.readiness.await_domains(())
+        self._channel.send(Listening())
+
+    def end(self) -> None:
+        """Refuse new requests, complete what runs, and end."""
+        self._lanes.is_draining = True
+        self._state.readiness.drain()
+        self.must_end.set()
+        self.next_step.set()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _handle(self, message: FromEngine) -> None:
+        match message:
+            case Prepare() | Publish() | Discard():
+                self._versions.handle(message)
+            case Answer() | AnswerPart() | Receive():
+                self._calls.handle(message)
+            case Listen():
+                self.next_step.set()
+            case Drain():
+                self._lanes.is_draining = True
+                self._state.readiness.drain()
+                if message.stops:
+                    self.end()
+            case Counted():
+                pass
+            case _:
+                self._lanes.handle(message)
+
+    @asynccontextmanager
+    async def _opened(self, state: AppState) -> AsyncIterator[Service]:
+        settings, metrics, lanes = self._settings, state.metrics, self._lanes
+        trusted = trusted_keys(settings.trusted_keys)
+        tokenizer = await asyncio.to_thread(read_tokenizer, settings.bundle, trusted)
+        folders = BundleFolders(settings.bundle, settings.admin_options.bundles_root, tokenizer, trusted)
+        background, domains = Background(metrics), Domains()
+        async with aclosing(background), open_features(settings.feature_options, metrics, background) as features:
+            beams = open_reduction(settings.reduction_options, lanes.ranking.completion_s)
+            recommender = Recommender(domains, lanes, metrics, settings.request_limits, beams, background)
+            versions = self._versions = WorkerVersions(domains, folders, features, self._channel, background)
+
+            async def report() -> None:
+                while True:
+                    self._channel.send(Status([*state.readiness.degraded()], None, dict(versions.requests)))
+                    await asyncio.sleep(STATUS_S)
+
+            async with (
+                background.kept("versions", versions.follow),
+                background.kept("status", report),
+                aclosing(recommender),
+            ):
+                yield Service(
+                    domains=domains,
+                    lanes=lanes,
+                    recommender=recommender,
+                    explainer=Explainer(domains, lanes, metrics, settings.request_limits),
+                    changes=None,
+                    background=background,
+                    problems=lambda: [*features.problems(), *background.problems],
+                )
