@@ -4,23 +4,53 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from model.network.config import DomainLayout
 from model.planning.runtime import Runtime, load_runtime
 from service.http.app import create_app
 from service.http.app_state import state_of
 from service.settings import Settings
+from tests.service.workers import add_workers, workers_of
 from tests.tiny import TINY_LAYOUT, tiny_bundle
 
 TEXT_ONLY: DomainLayout = replace(TINY_LAYOUT, visual_tokens=0, feature_dim=0, visual_norm=False)
+
+OVER_HTTP = {
+    "test_admin",
+    "test_admin_catalog",
+    "test_admin_journal",
+    "test_admin_waits",
+    "test_api_keys",
+    "test_attacks",
+    "test_attacks_costs",
+    "test_audit",
+    "test_bad_input",
+    "test_browse",
+    "test_clients",
+    "test_cross_origin",
+    "test_errors",
+    "test_explain",
+    "test_feature_settings",
+    "test_load",
+    "test_metrics",
+    "test_observability",
+    "test_openapi",
+    "test_overload",
+    "test_proxies",
+    "test_recommend",
+    "test_scopes",
+    "test_signed_bundles",
+    "test_traces",
+}
 
 StartApp: TypeAlias = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
@@ -47,15 +77,43 @@ async def until_ready(app: FastAPI) -> None:
             await asyncio.sleep(0.001)
 
 
+@dataclass
+class Processes:
+    """How many workers apps have in the running test; 0: the app answers itself."""
+
+    num_workers: int = 0
+
+
+PROCESSES = Processes()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests that talk to the app over HTTP run without and with workers."""
+    is_alone = metafunc.definition.get_closest_marker("alone") is not None
+    if metafunc.module.__name__.rpartition(".")[2] in OVER_HTTP and not is_alone:
+        metafunc.fixturenames.append("num_workers")
+        metafunc.parametrize("num_workers", [0, 2], ids=["alone", "workers"], indirect=True)
+
+
+@pytest.fixture
+def num_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    number: int = getattr(request, "param", 0)
+    monkeypatch.setattr(PROCESSES, "num_workers", number)
+    return number
+
+
 @asynccontextmanager
 async def client_of(app: FastAPI, *, waits: bool = True) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the app while its lifespan runs."""
-    async with app.router.lifespan_context(app):
+    """A client of the app, or of its workers, while its lifespan runs."""
+    hub = add_workers(app) if PROCESSES.num_workers else None
+    async with app.router.lifespan_context(app), AsyncExitStack() as running:
         if waits:
             await until_ready(app)
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            yield client
+        served: ASGIApp = app
+        if hub is not None:
+            served = await running.enter_async_context(workers_of(app, hub, PROCESSES.num_workers))
+        transport = httpx.ASGITransport(served)
+        yield await running.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://test"))
 
 
 @pytest.fixture
