@@ -73,6 +73,20 @@ class ProcessFamilies:
         )
 
 
+class WorkerFamilies:
+    """Worker processes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.live = Gauge(
+            "vip5_workers", "Worker processes that are running; 0 if there is one process only.", registry=registry
+        )
+        self.restarts = Counter(
+            "vip5_worker_restarts",
+            "Worker processes started in place of one that ended.",
+            registry=registry,
+        )
+
+
 class EngineFamilies:
     """Queue, batches and engine time."""
 

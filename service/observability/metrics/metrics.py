@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.registry import Collector
 
 from model.degradation import DegradationKind
 from model.engine.protocol import Timings
@@ -19,7 +20,9 @@ from service.observability.metrics.families import (
     ProcessFamilies,
     RequestFamilies,
     VersionFamilies,
+    WorkerFamilies,
 )
+from service.observability.metrics.summed import WithWorkers, WorkerMetrics
 
 Role = Literal["stable", "canary", "shadow"]
 JournalBreak = Literal["behind", "lost", "forked", "other"]
@@ -62,6 +65,8 @@ class Metrics:
         self._features = FeatureFamilies(self._registry)
         self._versions = VersionFamilies(self._registry)
         self._journal = JournalFamilies(self._registry)
+        self._workers = WorkerFamilies(self._registry)
+        self._families: Collector = self._registry
         self._bundles: dict[str, str] = {}
         ProcessCollector(registry=self._registry)
         for reason in REJECTION_REASONS:
@@ -80,7 +85,7 @@ class Metrics:
 
     def render(self, accept: str = "") -> Exposition:
         """All metrics in the format that the Accept header requests."""
-        return expose(self._registry, accept)
+        return expose(self._families, accept)
 
     # Requests
 
@@ -122,6 +127,19 @@ class Metrics:
     def count_descriptor_shortage(self, effect: DescriptorEffect) -> None:
         """Count what a shortage of file descriptors led to."""
         self._process.descriptor_shortages.labels(effect).inc()
+
+    # Worker processes
+
+    def include(self, workers: WorkerMetrics) -> None:
+        """Render the sums over this process and the workers from now on."""
+        self._families = WithWorkers(self._registry, workers)
+
+    def watch_workers(self, num_live: Callable[[], int]) -> None:
+        self._workers.live.set_function(lambda: float(num_live()))
+
+    def count_worker_restart(self) -> None:
+        """Count a worker that was started in place of one that ended."""
+        self._workers.restarts.inc()
 
     # The engine
 
