@@ -171,21 +171,26 @@ MACHINE = RowSpec(
         ),
         PanelSpec(
             "Process memory",
-            "Resident memory, mostly weights and tries.",
+            "Resident memory, mostly weights and tries; pages that processes share count in each of them.",
             "bytes",
             (Query('process_resident_memory_bytes{job="vip5"}', "{{instance}}"),),
         ),
         PanelSpec(
             "CPU",
-            "CPU cores used by the process.",
+            "CPU cores used by all processes of the service.",
             "short",
             (Query(f'rate(process_cpu_seconds_total{{job="vip5"}}[{RATE}])', "{{instance}}"),),
         ),
         PanelSpec(
             "Open files",
-            "Share of the process' file descriptor limit in use; at 1, new connections fail.",
+            "Share of the processes' file descriptor limits in use; at 1, new connections fail.",
             "percentunit",
-            (Query('process_open_fds{job="vip5"} / process_max_fds{job="vip5"}', "{{instance}}"),),
+            (
+                Query(
+                    'process_open_fds{job="vip5"} / (process_max_fds{job="vip5"} * (1 + vip5_workers{job="vip5"}))',
+                    "{{instance}}",
+                ),
+            ),
             Limit(0.8),
             largest=1.0,
         ),
@@ -203,6 +208,15 @@ MACHINE = RowSpec(
             (
                 Query(rate("vip5_log_lines_dropped_total", ""), "log lines"),
                 Query(rate("vip5_descriptor_shortages_total", "effect"), "{{effect}}"),
+            ),
+        ),
+        PanelSpec(
+            "Workers",
+            "Worker processes that are running, and those that replaced another in the last hour.",
+            "short",
+            (
+                Query('vip5_workers{job="vip5"}', "{{instance}}"),
+                Query('increase(vip5_worker_restarts_total{job="vip5"}[1h])', "{{instance}} replaced"),
             ),
         ),
     ),
