@@ -52,7 +52,8 @@ def run_engine(settings: Settings, num_workers: int) -> None:
         log.on_drop = state.metrics.count_dropped_log_lines
         descriptors = Descriptors(raise_limit(), state.metrics)
         with reserved(settings.endpoint) as reservation:
-            workers = Workers(settings, num_workers, hub, reservation)
+            workers = Workers(settings, num_workers, hub, reservation, log)
+            workers.watch(state.metrics)
             state.process_problems = lambda: [*log.problems, *descriptors.problems, *workers.problems]
             factory = server_of(app, settings, descriptors).config.get_loop_factory()
             with asyncio.Runner(loop_factory=factory) as runner:
@@ -94,7 +95,7 @@ async def _serve(
             async with (
                 background.kept("descriptors", descriptors.watch),
                 serving_admins(app, settings, admin_listeners, descriptors),
-                workers.running(parts),
+                workers.running(parts, state.metrics),
             ):
                 await _until_either(workers.until_listening(), must_end.wait())
                 if not must_end.is_set():

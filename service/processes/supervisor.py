@@ -4,63 +4,62 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import pickle
-import socket
-import sys
+import resource
 import time
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-import service
 from service.http.listening import Reservation
+from service.observability.log_writer import LogWriter
+from service.observability.metrics import Metrics
+from service.observability.metrics.summed import WorkerMetrics
 from service.processes.hub import Hub, HubParts, WorkerLink
-from service.processes.worker import WorkerOptions
 from service.processes.worker_app import STATUS_S
+from service.processes.worker_process import LastWord, Started, start_worker
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 START_S = 60.0
 """A worker that does not listen for so long after its start is replaced."""
-KILLED_S = 2.0
-"""A killed process is gone within this."""
 
 
 class WorkerEndedError(Exception):
     """A worker has ended, and nobody wanted it to."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Running:
-    """A worker's process and connection."""
-
-    process: Process
+    started: Started
     link: WorkerLink
 
 
 class Workers:
     """The worker processes. Used on the event loop only."""
 
-    def __init__(self, settings: Settings, num_workers: int, hub: Hub, reservation: Reservation) -> None:
-        self._settings = settings.model_copy(
-            update={"max_bodies_bytes": max(settings.max_body_bytes, settings.max_bodies_bytes // num_workers)}
-        )
+    def __init__(
+        self, settings: Settings, num_workers: int, hub: Hub, reservation: Reservation, log: LogWriter
+    ) -> None:
+        """All that the workers log goes to `log`."""
+        share = settings.max_bodies_bytes // num_workers
+        self._settings = settings.model_copy(update={"max_bodies_bytes": max(settings.max_body_bytes, share)})
         self._num_workers = num_workers
         self._hub = hub
         self._reservation = reservation
+        self._log = log
+        self._counted = WorkerMetrics()
+        self._reaped_cpu_s = _cpu_s_of_children()
         self._running: dict[int, _Running] = {}
         self._has_started: set[int] = set()
         self._is_ending = False
-        self._ack_s = settings.worker_ack_s
-        self._last_word_read, self._last_word_write = os.pipe()
-        os.write(self._last_word_write, b"!")
-        self._engine_log = os.dup(1)
-        os.set_blocking(self._last_word_read, False)  # the standard library's signature
+        self._patience_s = settings.worker_ack_s
+
+    def watch(self, metrics: Metrics) -> None:
+        """Include in the metrics what workers count, and their number."""
+        metrics.include(self._counted)
+        metrics.watch_workers(lambda: self.num_listening)
 
     @property
     def num_listening(self) -> int:
@@ -84,20 +83,21 @@ class Workers:
         return [*missing, *dict.fromkeys(reported)]
 
     @asynccontextmanager
-    async def running(self, parts: HubParts) -> AsyncIterator[None]:
+    async def running(self, parts: HubParts, metrics: Metrics) -> AsyncIterator[None]:
         """Keep all workers running inside the block; at its end all are gone."""
-        async with AsyncExitStack() as kept:
-            try:
+        last_word = LastWord()
+        try:
+            async with AsyncExitStack() as kept:
                 for number in range(1, self._num_workers + 1):
-                    run = partial(self._keep, number, parts)
+                    run = partial(self._keep, number, parts, last_word, metrics)
                     await kept.enter_async_context(parts.background.kept(f"worker-{number}", run))
-                yield
-            finally:
-                self._is_ending = True
-                self.kill()
-        os.close(self._last_word_read)
-        os.close(self._last_word_write)
-        os.close(self._engine_log)
+                try:
+                    yield
+                finally:
+                    self._is_ending = True
+                    self.kill()
+        finally:
+            last_word.close()
 
     async def until_listening(self) -> None:
         """Wait until all workers have listened."""
@@ -109,7 +109,7 @@ class Workers:
         self._is_ending = True
         for each in self._running.values():
             each.link.drain(stops=True)
-        waits = [asyncio.create_task(each.process.wait()) for each in self._running.values()]
+        waits = [asyncio.create_task(each.started.process.wait()) for each in self._running.values()]
         if waits:
             await asyncio.wait(waits, timeout=timeout_s)
 
@@ -121,85 +121,62 @@ class Workers:
     def kill(self) -> None:
         """End all workers at once."""
         for each in self._running.values():
-            _kill(each.process)
+            each.started.kill()
 
-    async def _keep(self, number: int, parts: HubParts) -> None:
+    async def _keep(self, number: int, parts: HubParts, last_word: LastWord, metrics: Metrics) -> None:
         """One worker from its start to its end. Raises WorkerEndedError."""
         if self._is_ending:
             await asyncio.Event().wait()
-        process, link = await self._start(number, parts)
-        self._running[number] = _Running(process, link)
-        logger.info("worker_started", extra={"worker": number, "pid": process.pid})
+        if number in self._has_started:
+            metrics.count_worker_restart()
+        started = await start_worker(number, self._settings, self._reservation, last_word, self._log)
+        self._counted.add(number, started.counted, started.process.pid)
+        link = WorkerLink(self._hub, number, partial(_end, number, started))
+        self._running[number] = _Running(started, link)
+        logger.info("worker_started", extra={"worker": number, "pid": started.process.pid})
         try:
-            async with asyncio.timeout(START_S):
-                await _either(link.is_greeted, link.is_lost)
-                await self._hub.join(link)
-                await _either(link.is_listening, link.is_lost)
-            if link.is_listening.is_set():
-                self._has_started.add(number)
-            await self._watch(process, link)
+            await link.connect(started.channel, parts)
+            await self._let_listen(number, link)
+            await self._watch(started, link)
         finally:
-            _kill(process)
+            started.kill()
             link.close()
-            status = await process.wait()
-            del self._running[number]
+            status = await started.process.wait()
+            self._retire(number)
         if self._is_ending:
             await asyncio.Event().wait()
-        raise WorkerEndedError(f"worker {number} (process {process.pid}) has ended with status {status}")
+        raise WorkerEndedError(f"worker {number} (process {started.process.pid}) has ended with status {status}")
 
-    async def _watch(self, process: Process, link: WorkerLink) -> None:
+    async def _let_listen(self, number: int, link: WorkerLink) -> None:
+        async with asyncio.timeout(START_S):
+            await _either(link.is_greeted, link.is_lost)
+            await self._hub.join(link)
+            await _either(link.is_listening, link.is_lost)
+        if link.is_listening.is_set():
+            self._has_started.add(number)
+
+    async def _watch(self, started: Started, link: WorkerLink) -> None:
         """Return when the worker has ended or hangs."""
-        ended = asyncio.create_task(process.wait())
+        ended = asyncio.create_task(started.process.wait())
         try:
-            while not ended.done() and not link.is_lost.is_set():
+            while not ended.done():
                 await asyncio.wait({ended}, timeout=STATUS_S / 4)
-                if time.monotonic() - link.heard_at > self._ack_s:
-                    link.end(f"it has not been heard of for {self._ack_s:g} s")
+                if time.monotonic() - link.heard_at > self._patience_s and not link.is_lost.is_set():
+                    link.end(f"it has not been heard of for {self._patience_s:g} s")
                     return
         finally:
             ended.cancel()
 
-    async def _start(self, number: int, parts: HubParts) -> tuple[Process, WorkerLink]:
-        ours, theirs = socket.socketpair()
-        with ExitStack() as opened:
-            opened.enter_context(theirs)
-            listeners = [opened.enter_context(each) for each in self._reservation.listeners()]
-            descriptors = tuple(each.fileno() for each in listeners)
-            options = WorkerOptions(
-                number,
-                self._settings,
-                theirs.fileno(),
-                descriptors,
-                self._last_word_read,
-                self._engine_log,
-                os.getpid(),
-            )
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # a folder called service where we are started is none of ours
-                "-m",
-                "service.processes.worker",
-                env={**os.environ, "PYTHONPATH": _python_path()},
-                stdin=PIPE,
-                pass_fds=(theirs.fileno(), *descriptors, self._last_word_read, self._engine_log),
-            )
-        assert process.stdin is not None
-        process.stdin.write(pickle.dumps(options))
-        process.stdin.close()
-
-        def end(reason: str) -> None:
-            logger.error("worker_killed", extra={"worker": number, "reason": reason})
-            _kill(process)
-
-        link = WorkerLink(self._hub, number, end)
-        await link.connect(ours, parts)
-        return process, link
+    def _retire(self, number: int) -> None:
+        """Keep what a worker has counted and logged."""
+        self._running.pop(number).started.log.close()
+        before, self._reaped_cpu_s = self._reaped_cpu_s, _cpu_s_of_children()
+        self._counted.retire(number, self._reaped_cpu_s - before)
 
 
-def _python_path() -> str:
-    """Where the worker finds the same code as this process."""
-    own = str(Path(service.__file__).parent.parent)
-    return os.pathsep.join([own, *filter(None, [os.environ.get("PYTHONPATH")])])
+def _end(number: int, started: Started, reason: str) -> None:
+    logger.error("worker_killed", extra={"worker": number, "reason": reason})
+    started.kill()
 
 
 async def _either(*events: asyncio.Event) -> None:
@@ -211,6 +188,7 @@ async def _either(*events: asyncio.Event) -> None:
             each.cancel()
 
 
-def _kill(process: Process) -> None:
-    if process.returncode is None:
-        process.kill()
+def _cpu_s_of_children() -> float:
+    """Processor time of all children that were reaped."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

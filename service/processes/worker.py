@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from typing import NoReturn
 
 from uvicorn import Config
 
@@ -21,6 +22,7 @@ from service.http.app_state import state_of
 from service.http.descriptors import Descriptors, loop_error_handler, raise_limit
 from service.http.uvicorn_server import server_of
 from service.observability.json_logging import logging_in_background
+from service.observability.metrics.shared import SharedValues
 from service.processes.worker_app import WorkerApp
 from service.settings import Settings
 
@@ -45,24 +47,22 @@ class WorkerOptions:
     """A pipe that holds one byte: who reads it reports the end of the engine process."""
     engine_log: int
     """The log of the engine process."""
+    metrics: int
+    """Memory for what the worker counts, which outlives it."""
     parent: int
 
 
 async def serve(options: WorkerOptions) -> None:
     """Serve until the engine process says that it is enough."""
     settings = options.settings
+    SharedValues.open(options.metrics).install()
     worker = WorkerApp(settings)
 
-    def end_with_engine() -> None:
-        """End at once: nobody can answer, and another engine process may want the port."""
-        if worker.must_end.is_set():
-            return
-        with contextlib.suppress(OSError):
-            if os.read(options.last_word, 1):
-                os.write(options.engine_log, LAST_LINE)
-        os._exit(ORPHANED)
+    def note_lost() -> None:
+        if not worker.must_end.is_set():
+            _end_at_once(options)
 
-    await worker.connect(socket.socket(fileno=options.channel), end_with_engine)
+    await worker.connect(socket.socket(fileno=options.channel), note_lost)
     state = state_of(worker.app)
     loop = asyncio.get_running_loop()
     descriptors = Descriptors(raise_limit(), state.metrics)
@@ -96,13 +96,28 @@ async def serve(options: WorkerOptions) -> None:
     worker.close()
 
 
+def _end_at_once(options: WorkerOptions) -> NoReturn:
+    """The engine process is gone: nobody can answer, and its successor may want the port."""
+    with contextlib.suppress(OSError):
+        if os.read(options.last_word, 1):
+            os.write(options.engine_log, LAST_LINE)
+    os._exit(ORPHANED)
+
+
 def main() -> None:
     """Run a worker with the options on standard input, which the engine process has written."""
     options = pickle.load(sys.stdin.buffer)  # noqa: S301  # the parent process wrote it
     assert isinstance(options, WorkerOptions)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != options.parent:  # it ended before the line above
-        os._exit(ORPHANED)
+
+    def end_if_orphaned(*_: object) -> None:
+        if os.getppid() != options.parent:
+            _end_at_once(options)
+
+    # The system sends this when the engine process ends; it wakes a worker that was stopped, and reaches one whose event
+    # loop is blocked.
+    signal.signal(signal.SIGCONT, end_if_orphaned)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
+    end_if_orphaned()
     with logging_in_background(options.settings.log_level):
         factory = Config(lambda: None, log_config=None).get_loop_factory()
         with asyncio.Runner(loop_factory=factory) as runner:

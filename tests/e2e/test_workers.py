@@ -133,8 +133,11 @@ async def test_a_killed_worker_costs_its_own_connections_and_is_replaced(server:
     assert ask_all(server) == {200: 40}
 
 
-def test_workers_end_with_the_engine_process(server: Server) -> None:
+@pytest.mark.parametrize("has_stopped_worker", [False, True], ids=["", "one of them stopped"])
+def test_workers_end_with_the_engine_process(server: Server, *, has_stopped_worker: bool) -> None:
     workers = children_of(server)
+    if has_stopped_worker:
+        os.kill(workers[0], signal.SIGSTOP)
     os.kill(server.process.pid, signal.SIGKILL)
     server.process.wait()
     until(lambda: are_gone(workers), "workers outlive the engine process")
