@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -245,9 +246,9 @@ def _serve_service(bundle: Path, port: int) -> None:
     from dataclasses import replace  # noqa: PLC0415
 
     from service.answering.service import load  # noqa: PLC0415
-    from service.http import server  # noqa: PLC0415
     from service.settings import Settings  # noqa: PLC0415
 
+    server: Any = import_module("service.http.server")
     create_app = server.create_app
 
     def loader(settings: Any) -> Any:  # noqa: ANN401  # of whichever checkout

@@ -8,25 +8,29 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from feature_cache.background import awaited
 from model.errors import InputError, Vip5Error
 from model.progress import Progress
+from service.answering.answers import Recommendation
 from service.answering.parts import Service
 from service.answering.service import open_service
 from service.errors import MalformedBodyError, problem_of
 from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
-from service.schemas.explanation import ExplanationRequest
+from service.schemas.explanation import ExplanationAnswer, ExplanationRequest
 from service.schemas.problem import Problem
 from service.schemas.ranking import DirectRequest, SequentialRequest
 from service.settings import Settings
 
 DEADLINE_MS = 24 * 3600 * 1000
 FEATURE_TIMEOUT_MS = 2000
+
+Answer: TypeAlias = Recommendation | ExplanationAnswer | Problem
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,16 @@ async def predict_file(settings: Settings, requests: Path, out: Path, progress: 
         with requests.open(encoding="utf-8", errors="replace") as lines, out.open("w", encoding="utf-8") as answers:
             async for answer in _in_order(service, lines, settings.max_waiting):
                 is_failed = isinstance(answer, Problem)
-                answers.write(answer.model_dump_json(exclude_none=is_failed) + "\n")
+                answers.write(_json(answer) + "\n")
                 num_failed += is_failed
                 num_answered += not is_failed
                 progress("answering", num_answered + num_failed, num_lines)
     return Counts(num_answered=num_answered, num_failed=num_failed)
 
 
-async def _in_order(service: Service, lines: Iterable[str], max_in_flight: int) -> AsyncIterator[BaseModel]:
+async def _in_order(service: Service, lines: Iterable[str], max_in_flight: int) -> AsyncIterator[Answer]:
     """Answers in the order of the lines, with at most `max_in_flight` requests at a time."""
-    running: deque[asyncio.Task[BaseModel]] = deque()
+    running: deque[asyncio.Task[Answer]] = deque()
     for number, line in enumerate(lines, start=1):
         if len(running) >= max_in_flight:
             yield await running.popleft()
@@ -67,7 +71,7 @@ async def _in_order(service: Service, lines: Iterable[str], max_in_flight: int) 
         yield await running.popleft()
 
 
-async def answer_line(service: Service, line: str, request_id: str) -> BaseModel:
+async def answer_line(service: Service, line: str, request_id: str) -> Answer:
     """The answer to one line, or a problem document."""
     trace = RequestTrace(request_id=request_id)
     try:
@@ -78,7 +82,7 @@ async def answer_line(service: Service, line: str, request_id: str) -> BaseModel
         trace.end()
 
 
-async def _answer(service: Service, line: str, trace: RequestTrace) -> BaseModel:
+async def _answer(service: Service, line: str, trace: RequestTrace) -> Recommendation | ExplanationAnswer:
     try:
         body = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -93,6 +97,12 @@ async def _answer(service: Service, line: str, trace: RequestTrace) -> BaseModel
     if task == "explanation":
         return await service.explainer.explain(ExplanationRequest.model_validate(body), trace)
     raise InputError(f"task is {task!r}; it must be sequential, direct or explanation", field="task")
+
+
+def _json(answer: Answer) -> str:
+    if isinstance(answer, Recommendation):
+        return answer.json().decode()
+    return answer.model_dump_json(exclude_none=isinstance(answer, Problem))
 
 
 def _num_lines(path: Path) -> int:

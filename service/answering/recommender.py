@@ -18,6 +18,7 @@ from model.errors import InputError
 from model.planning.costs import Cost, direct_cost, sequential_cost
 from model.planning.domain import ServedDomain
 from model.planning.rankings import plan_direct, plan_sequential
+from service.answering.answers import Degraded, Recommendation, RecommendedItem
 from service.answering.beam_reduction import BeamReduction, NoReduction
 from service.answering.image_features import fetch_features
 from service.answering.shadows import Shadows
@@ -26,8 +27,7 @@ from service.batching.job import ExpectedLoad
 from service.batching.shares import Client
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
-from service.schemas.base import degraded_bodies
-from service.schemas.ranking import DirectRequest, RankedItem, RankingAnswer, SequentialRequest, TimingsBody
+from service.schemas.ranking import DirectRequest, SequentialRequest
 from service.settings import RequestLimits
 from service.versions.domain_version import DomainVersion
 from service.versions.domains import Domains
@@ -59,7 +59,7 @@ class Recommender:
         """Cancel background work."""
         await self._shadows.close()
 
-    async def recommend(self, request: SequentialRequest | DirectRequest, trace: RequestTrace) -> RankingAnswer:
+    async def recommend(self, request: SequentialRequest | DirectRequest, trace: RequestTrace) -> Recommendation:
         """Raises InputError kinds, QueueFullError, OverloadedError, DrainingError, DeadlineError and EngineError."""
         self._check_lengths(request)
         started_at = time.perf_counter()
@@ -82,7 +82,7 @@ class Recommender:
 
     async def answer_from(
         self, version: DomainVersion, request: SequentialRequest | DirectRequest, trace: RequestTrace
-    ) -> RankingAnswer:
+    ) -> Recommendation:
         """Answer with a version that the caller holds a lease of, without updating the metrics of requests."""
         started_at = time.perf_counter()
         deadline_s = self._limits.default_deadline_s if request.deadline_ms is None else request.deadline_ms / 1000
@@ -147,7 +147,7 @@ def _answer(
     trace: RequestTrace,
     *,
     has_timings: bool,
-) -> RankingAnswer:
+) -> Recommendation:
     domain = version.domain
     leaves, scores = ranking.leaves, ranking.scores
     if isinstance(plan, RankingPlan):
@@ -158,22 +158,22 @@ def _answer(
     degraded = (*plan.degraded, *domain.degraded)
     trace.num_items = len(leaves)
     trace.note_degraded(degraded)
-    return RankingAnswer(
+    return Recommendation(
         items=[_item(domain, rank, row, score) for rank, (row, score) in enumerate(found, start=1)],
         exact_prefix=min(ranking.exact_prefix, len(leaves)),
         num_beams_effective=ranking.num_beams,
-        degraded=degraded_bodies(degraded),
+        degraded=[Degraded(each.kind.value, each.detail) for each in degraded],
         domain=domain.name,
         bundle=domain.bundle_hash,
         catalog_revision=version.catalog_revision,
         request_id=trace.request_id,
-        timings_ms=TimingsBody.model_validate(trace.stages_ms) if has_timings else None,
+        timings_ms=dict(trace.stages_ms) if has_timings else None,
     )
 
 
-def _item(domain: ServedDomain, rank: int, row: int, score: float) -> RankedItem:
+def _item(domain: ServedDomain, rank: int, row: int, score: float) -> RecommendedItem:
     catalog = domain.catalog
-    return RankedItem(
+    return RecommendedItem(
         rank=rank,
         item_id=catalog.item_ids[row],
         score=score,

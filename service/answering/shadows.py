@@ -7,16 +7,17 @@ import time
 from collections.abc import Awaitable, Callable
 
 from feature_cache.background import Background
+from service.answering.answers import Recommendation
 from service.batching.entry import Entries
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
-from service.schemas.ranking import DirectRequest, RankingAnswer, SequentialRequest
+from service.schemas.ranking import DirectRequest, SequentialRequest
 from service.versions.domain_version import DomainVersion, Lease
 from service.versions.domains import Domains
 
 MAX_IN_FLIGHT = 4
 
-AnswerFrom = Callable[[DomainVersion, SequentialRequest | DirectRequest, RequestTrace], Awaitable[RankingAnswer]]
+AnswerFrom = Callable[[DomainVersion, SequentialRequest | DirectRequest, RequestTrace], Awaitable[Recommendation]]
 
 
 class Shadows:
@@ -32,7 +33,7 @@ class Shadows:
         self._answer_from = answer_from
         self._running: set[asyncio.Task[None]] = set()
 
-    def repeat(self, request: SequentialRequest | DirectRequest, answer: RankingAnswer) -> None:
+    def repeat(self, request: SequentialRequest | DirectRequest, answer: Recommendation) -> None:
         """Start to repeat a request on the shadow, unless that would delay other requests."""
         shadow = self._domains.serving(request.domain).shadow
         if shadow is None or len(self._running) >= MAX_IN_FLIGHT or self._lanes.ranking.num_waiting:
@@ -48,7 +49,7 @@ class Shadows:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _compare(
-        self, shadow: DomainVersion, request: SequentialRequest | DirectRequest, answer: RankingAnswer
+        self, shadow: DomainVersion, request: SequentialRequest | DirectRequest, answer: Recommendation
     ) -> None:
         started_at = time.perf_counter()
         with Lease(shadow, "shadow"):
