@@ -17,6 +17,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from service.observability import log_writer
 from service.observability.log_writer import LogWriter
+from service.observability.request_record import RequestRecord, fields_of
 from service.observability.trace import RequestTrace
 
 logger = logging.getLogger(__name__)
@@ -94,8 +95,13 @@ def logging_in_background(level: str) -> Iterator[LogWriter]:
         logging.captureWarnings(capture=False)
 
 
+class _Formatter(JsonFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return record.json() if isinstance(record, RequestRecord) else super().format(record)
+
+
 def _formatter() -> logging.Formatter:
-    return JsonFormatter(
+    return _Formatter(
         "{message}{levelname}{name}",
         style="{",
         rename_fields={"levelname": "level", "name": "logger", "message": "event"},
@@ -120,18 +126,6 @@ def _log_unraisable(failed: sys.UnraisableHookArgs) -> None:
 
 def log_request(trace: RequestTrace, status: int, duration_s: float) -> None:
     """Log a request in one line; probes and scrapes at level debug."""
-    fields = {
-        "request_id": trace.request_id,
-        "trace_id": trace.trace_id,
-        "key_id": trace.client or None,
-        "route": trace.route,
-        "domain": trace.domain,
-        "status": status,
-        "duration_ms": round(duration_s * 1000, 3),
-        "stages_ms": trace.stages_ms,
-        "num_items": trace.num_items,
-        "degraded": list(trace.degraded),
-        "error": trace.error_code,
-    }
-    is_quiet = trace.route in QUIET_ROUTES
-    logger.log(logging.DEBUG if is_quiet else logging.INFO, "request", extra=fields)
+    level = logging.DEBUG if trace.route in QUIET_ROUTES else logging.INFO
+    if logger.isEnabledFor(level):
+        logger.handle(RequestRecord(logger.name, level, fields_of(trace, status, duration_s)))

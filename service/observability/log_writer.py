@@ -15,6 +15,8 @@ MAX_QUEUED_BYTES = 4 << 20
 FLUSH_S = 2.0
 """Longest wait for lines to be written when the process ends."""
 BYTES_PER_WRITE = 65_536
+GATHER_S = 0.005
+"""How long lines gather before they are written, so that not each of them wakes the thread."""
 
 
 class LogWriter:
@@ -33,6 +35,7 @@ class LogWriter:
         self._num_unreported = 0
         self._is_mid_line = False
         self._is_closed = False
+        self._num_flushing = 0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self.on_drop: Callable[[int], None] = lambda _: None
@@ -46,9 +49,11 @@ class LogWriter:
         with self._changed:
             has_room = self._num_queued_bytes + len(line) <= self._max_queued_bytes and not self._is_closed
             if has_room:
+                is_first = not self._lines
                 self._lines.append(line)
                 self._num_queued_bytes += len(line)
-                self._changed.notify_all()
+                if is_first or self._is_urgent():
+                    self._changed.notify_all()
         if not has_room:
             self._note_dropped(1)
 
@@ -61,7 +66,12 @@ class LogWriter:
     def flush(self, timeout_s: float = FLUSH_S) -> bool:
         """Wait until all queued lines are written; whether they are."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._is_closed or not self._num_queued_bytes, timeout_s)
+            self._num_flushing += 1
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(lambda: self._is_closed or not self._num_queued_bytes, timeout_s)
+            finally:
+                self._num_flushing -= 1
 
     def close(self, timeout_s: float = FLUSH_S) -> None:
         """Write what is queued, as far as that takes no longer than `timeout_s`, and accept no more."""
@@ -70,12 +80,17 @@ class LogWriter:
             self._is_closed = True
             self._changed.notify_all()
 
+    def _is_urgent(self) -> bool:
+        """Whether queued lines are to be written at once."""
+        return self._is_closed or self._num_flushing > 0 or self._num_queued_bytes >= BYTES_PER_WRITE
+
     # On the writer's thread.
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._lines or self._is_closed)
+                self._changed.wait_for(self._is_urgent, GATHER_S)
                 if not self._lines:
                     return
                 lines = self._take()
