@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from pydantic import ValidationError
 
@@ -66,6 +66,10 @@ class BodyTimeoutError(ServiceError):
     """The body did not arrive within the time limit."""
 
     code = "request_timeout"
+
+    @classmethod
+    def after(cls, limit_s: float) -> Self:
+        return cls(f"the body was not complete within {limit_s} s; send it faster")
 
 
 class MalformedRequestError(ServiceError):

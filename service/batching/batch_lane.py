@@ -80,12 +80,14 @@ class BatchLane(Lane[RankingJob]):
             logger.exception("engine_failed", extra={"num_requests": len(batch)})
             return self._answer_halves(batch, error)
         continued: dict[RankingJob, AnyPlan] = {}
+        answered: list[tuple[RankingJob, Ranking]] = []
         for job, outcome in zip(batch, outcomes, strict=True):
             job.record_run(started_at, timings)
             if isinstance(outcome, Ranking):
-                job.resolve(outcome)
+                answered.append((job, outcome))
             else:
                 continued[job] = outcome
+        Job.resolve_all(answered)
         # Metrics follow the answers, to delay none of them.
         self._metrics.observe_batch(sum(len(plan.prompts) for plan in parts))
         for job in batch:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -128,16 +128,14 @@ class Job(Generic[P, R]):
 
         Raises DeadlineError if the deadline passes first, and the error that the lane failed the job with.
         """
-        remaining_s = None if math.isinf(self.deadline) else self.deadline - time.monotonic()
+        timer = None
+        if not math.isinf(self.deadline):
+            timer = self._loop.call_later(max(0.0, self.deadline - time.monotonic()), self._expire)
         try:
-            async with asyncio.timeout(remaining_s):
-                return await self._future
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"no answer within {self.deadline - self.submitted_at:.3f} s of queueing; allow a longer deadline_ms"
-                " or retry when fewer requests are waiting"
-            ) from error
+            return await self._future
         finally:
+            if timer is not None:
+                timer.cancel()
             self.abandon()
 
     def when_settled(self, callback: Callable[[], None]) -> None:
@@ -151,6 +149,15 @@ class Job(Generic[P, R]):
     def outcome(self) -> R:
         """The result of a settled job without an error."""
         return self._future.result()
+
+    def _expire(self) -> None:
+        if not self._future.done():
+            self._future.set_exception(
+                DeadlineError(
+                    f"no answer within {self.deadline - self.submitted_at:.3f} s of queueing; allow a longer "
+                    "deadline_ms or retry when fewer requests are waiting"
+                )
+            )
 
     # Called on the lane's thread.
 
@@ -177,6 +184,14 @@ class Job(Generic[P, R]):
         self.is_settled = True
         self._post(self._settle, None, error)
 
+    @staticmethod
+    def resolve_all(results: Sequence[tuple[Job[Any, R], R]]) -> None:
+        """Resolve jobs of one event loop, which wakes up once for all of them."""
+        for job, _ in results:
+            job.is_settled = True
+        if results:
+            results[0][0]._post(_settle_all, results)  # noqa: SLF001  # of this very class
+
     def _set_plan(self, plan: P) -> None:
         self.plan = plan
         self.longest = plan.longest
@@ -198,6 +213,11 @@ class Job(Generic[P, R]):
 
 
 AnyJob: TypeAlias = Job[Any, Any]
+
+
+def _settle_all(results: Sequence[tuple[AnyJob, Any]]) -> None:
+    for job, result in results:
+        job._settle(result, None)  # noqa: SLF001  # a part of Job
 
 
 def size_of(plan: Plan) -> int:

@@ -25,7 +25,7 @@ async def with_json_body(request: Request, held: HeldBody | None = None) -> Requ
         async with asyncio.timeout(state.receive_s):
             body = await _read_body(request, state.max_body_bytes, held)
     except TimeoutError as error:
-        raise BodyTimeoutError(f"the body was not complete within {state.receive_s} s; send it faster") from error
+        raise BodyTimeoutError.after(state.receive_s) from error
     return Request(request.scope, _replay(body, request.receive))
 
 

@@ -39,23 +39,28 @@ def trace_of(request: Request) -> RequestTrace:
 
 def install_problem_handlers(app: FastAPI, metrics: Metrics, private_paths: PrivatePaths) -> None:
     def respond(request: Request, error: Exception) -> Response:
-        trace = trace_of(request)
-        headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-        error = _translate(request, error)
-        problem = _problem_of(error, trace.request_id)
-        trace.error_code = problem.code
-        if problem.status in REJECTED:
-            metrics.count_rejected(problem.code)
-        if problem.status == 500:
-            logger.error("request_failed", exc_info=error, extra={"request_id": trace.request_id})
-        if isinstance(error, UnauthorizedError):
-            headers["WWW-Authenticate"] = "Bearer"
-        if isinstance(error, ServiceError) and error.retry_after_s is not None:
-            headers["Retry-After"] = str(error.retry_after_s)
-        return problem_response(private_paths.hidden_in(problem), headers)
+        return answer_problem(request, error, metrics, private_paths)
 
     for kind in (Vip5Error, ValidationError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, respond)
+
+
+def answer_problem(request: Request, error: Exception, metrics: Metrics, private_paths: PrivatePaths) -> Response:
+    """The answer to a request that ends with this error, which is noted, counted and, if it is ours, logged."""
+    trace = trace_of(request)
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    error = _translate(request, error)
+    problem = _problem_of(error, trace.request_id)
+    trace.error_code = problem.code
+    if problem.status in REJECTED:
+        metrics.count_rejected(problem.code)
+    if problem.status == 500:
+        logger.error("request_failed", exc_info=error, extra={"request_id": trace.request_id})
+    if isinstance(error, UnauthorizedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, ServiceError) and error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    return problem_response(private_paths.hidden_in(problem), headers)
 
 
 def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:

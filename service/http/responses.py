@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from fastapi import Request
 from fastapi.responses import Response
 from starlette.types import Receive
 
-from feature_cache.background import awaited
 from service.answering.answers import Recommendation
 from service.errors import ClientDisconnectedError
 
@@ -22,20 +21,27 @@ def json_response(answer: Recommendation) -> Response:
     return Response(answer.json(), media_type="application/json")
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`. Cancels it and raises ClientDisconnectedError if the client closes the connection."""
-    answer = awaited(work)
-    disconnected = awaited(_disconnect(request.receive))
+    working = asyncio.current_task()
+    assert working is not None
+    is_gone = False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        with suppress(Exception):  # a connection that fails is one that ends
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        is_gone = True
+        working.cancel()  # it waits for the work, as this runs
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait((answer, disconnected), return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise ClientDisconnectedError("the client closed the connection before the answer was complete")
-        return answer.result()
+        return await work
+    except asyncio.CancelledError:
+        if is_gone and not working.uncancel():
+            message = "the client closed the connection before the answer was complete"
+            raise ClientDisconnectedError(message) from None
+        raise
     finally:
-        answer.cancel()
-        disconnected.cancel()
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()

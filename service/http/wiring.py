@@ -21,6 +21,7 @@ from service.http.openapi import install_openapi, operation_id, problems
 from service.http.private_paths import PrivatePaths
 from service.http.problems import install_problem_handlers
 from service.http.proxies import Proxies
+from service.http.quick_route import QuickRoute
 from service.http.rate_limits import Quotas, RateLimits
 from service.http.request_context import RequestContext
 from service.http.route_classes import SECURITY
@@ -54,6 +55,7 @@ def build_app(
         traces,
         state.cross_origin,
         proxies,
+        has_quick_route=True,
         title="vip5-serve",
         summary="Multimodal generative recommendation",
         lifespan=_lifespan(state, opener, traces),
@@ -122,6 +124,8 @@ def _new_app(
     traces: Traces,
     cross_origin: CrossOrigin,
     proxies: ProxyOptions,
+    *,
+    has_quick_route: bool = False,
     **options: Any,  # noqa: ANN401  # FastAPI's keyword arguments
 ) -> FastAPI:
     """An app without routes. Apps with the same state share one service, which the first app's lifespan opens."""
@@ -129,6 +133,8 @@ def _new_app(
     set_state(app, state)
     cross_origin.install(app)  # innermost: it must see the path as routes do
     app.add_middleware(Proxies, options=proxies, cross_origin=cross_origin)
+    if has_quick_route:
+        app.add_middleware(QuickRoute, state=state, proxies=proxies)
     app.add_middleware(RequestContext, metrics=state.metrics, traces=traces, cross_origin=cross_origin)
     install_problem_handlers(app, state.metrics, state.private_paths)
     return app

@@ -48,7 +48,7 @@ async def explain(body: ExplanationRequest, request: Request, trace: Trace) -> E
     require_domain(request, body.domain)
     explainer = ready_service_of(request).explainer
     if not body.stream:
-        return await while_connected(request, explainer.explain(body, trace))
+        return await while_connected(request.receive, explainer.explain(body, trace))
     return ExplanationStream(await explainer.start(body, trace), trace)
 
 

@@ -25,7 +25,7 @@ async def recommend_sequential(body: SequentialRequest, request: Request, trace:
     """Recommend the next items after a history."""
     require_domain(request, body.domain)
     recommender = ready_service_of(request).recommender
-    return json_response(await while_connected(request, recommender.recommend(body, trace)))
+    return json_response(await while_connected(request.receive, recommender.recommend(body, trace)))
 
 
 @router.post("/direct", response_model=RankingAnswer)
@@ -33,4 +33,4 @@ async def recommend_direct(body: DirectRequest, request: Request, trace: Trace) 
     """Rank given candidates, or the whole catalog."""
     require_domain(request, body.domain)
     recommender = ready_service_of(request).recommender
-    return json_response(await while_connected(request, recommender.recommend(body, trace)))
+    return json_response(await while_connected(request.receive, recommender.recommend(body, trace)))

@@ -1,0 +1,123 @@
+"""Answers plain requests for recommendations before FastAPI's machinery, which costs as much as planning them.
+
+Plain is a valid body that has come whole, in a request that none of the layers below treats in its own way. Whatever
+else there is to a request, it is handed over to those layers with the body, and they decide. Both ways give the same
+status, headers and body (tests/service/test_quick_route.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from fastapi import Request
+from pydantic import ValidationError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from model.errors import Vip5Error
+from service.errors import BodyTimeoutError
+from service.http.app_state import AppState
+from service.http.body_budget import SMALL_BYTES
+from service.http.problems import answer_problem
+from service.http.responses import while_connected
+from service.observability.trace import RequestTrace
+from service.schemas.ranking import DirectRequest, SequentialRequest
+from service.settings import ProxyOptions
+
+Body: TypeAlias = SequentialRequest | DirectRequest
+
+BODIES: Mapping[str, type[Body]] = {
+    "/recommend/sequential": SequentialRequest,
+    "/recommend/direct": DirectRequest,
+}
+"""By path, the bodies of service/http/routes/recommend.py."""
+
+OTHERS_DECIDE = frozenset((b"content-encoding", b"origin"))
+"""Request headers that the layers below look at."""
+
+
+class QuickRoute:
+    """ASGI middleware inside RequestContext."""
+
+    def __init__(self, app: ASGIApp, state: AppState, proxies: ProxyOptions) -> None:
+        self._app = app
+        self._state = state
+        self._max_bytes = min(SMALL_BYTES, state.max_body_bytes)
+        has_proxies = bool(proxies.trusted or proxies.root_path or proxies.allowed_hosts is not None)
+        has_callers = state.api_keys is not None or state.rate_limits is not None
+        self._bodies = {} if has_proxies or has_callers else BODIES
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = self._bodies.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if kind is None or not _has_plain_headers(scope):
+            await self._app(scope, receive, send)
+            return
+        trace: RequestTrace = scope["state"]["trace"]
+        trace.route = scope["path"]
+        try:
+            message = await self._first_message(receive)
+            body = self._body_of(message, kind)
+            content = b"" if body is None else await self._content_of(body, receive, trace)
+        except (Vip5Error, ValidationError) as error:
+            response = answer_problem(Request(scope, receive), error, self._state.metrics, self._state.private_paths)
+            await response(scope, receive, send)
+            return
+        if body is None:
+            await self._app(scope, _replay(message, receive), send)
+            return
+        headers = [(b"content-length", str(len(content)).encode()), (b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _content_of(self, body: Body, receive: Receive, trace: RequestTrace) -> bytes:
+        self._state.readiness.require()
+        recommender = self._state.service.recommender
+        return (await while_connected(receive, recommender.recommend(body, trace))).json()
+
+    async def _first_message(self, receive: Receive) -> Message:
+        """Raises BodyTimeoutError."""
+        try:
+            async with asyncio.timeout(self._state.receive_s):
+                return await receive()
+        except TimeoutError as error:
+            raise BodyTimeoutError.after(self._state.receive_s) from error
+
+    def _body_of(self, message: Message, kind: type[Body]) -> Body | None:
+        """None unless it is whole, small and valid."""
+        content = message.get("body", b"")
+        if message["type"] != "http.request" or message.get("more_body") or len(content) > self._max_bytes:
+            return None
+        try:
+            return kind.model_validate(json.loads(content))
+        except (ValueError, RecursionError):  # the layers below say what is wrong with it
+            return None
+
+
+def _has_plain_headers(scope: Scope) -> bool:
+    num_hosts = 0
+    is_json = False
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            if is_json or value != b"application/json":
+                return False
+            is_json = True
+        elif name == b"host":
+            num_hosts += 1
+        elif name == b"content-length":
+            if not (value.isdigit() and int(value) <= SMALL_BYTES):
+                return False
+        elif name in OTHERS_DECIDE:
+            return False
+    return is_json and num_hosts <= 1
+
+
+def _replay(message: Message, receive: Receive) -> Receive:
+    """Replays the message, then continues with `receive`."""
+    messages = [message]
+
+    async def receive_again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receive_again
