@@ -44,7 +44,12 @@ class EmbeddedStore:
         return batch
 
     def _read(self, item_ids: Sequence[str]) -> FeatureBatch:
-        places = np.array([self._place_of.get(item_id, -1) for item_id in item_ids], dtype=np.int64)  # [N]
+        found_places = [self._place_of.get(item_id, -1) for item_id in item_ids]
+        places = np.array(found_places, dtype=np.int64)  # [N]
+        if item_ids and not self._changed and -1 not in found_places:
+            rows = self._source.read(places)
+            if rows.is_intact.all():
+                return FeatureBatch(rows.values.astype(np.float32), rows.is_intact)
         is_present = places >= 0
         features = np.zeros((len(item_ids), self._source.dim), dtype=np.float32)
         found = self._source.read(places[is_present])

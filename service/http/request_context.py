@@ -6,7 +6,6 @@ import logging
 import time
 import uuid
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import STATUSES, ClientDisconnectedError, code_of, problem_of
@@ -20,6 +19,7 @@ from service.observability.tracing.traces import Traces
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = "X-Request-ID"
+_REQUEST_ID = b"x-request-id"
 MAX_REQUEST_ID_LENGTH = 128
 DISCONNECTED = STATUSES[ClientDisconnectedError].status  # no response: the client left, or draining timed out
 
@@ -37,8 +37,13 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        trace = RequestTrace(request_id_of(headers.get(REQUEST_ID)), traceparent=headers.get("traceparent"))
+        given = traceparent = None
+        for name, value in reversed(scope["headers"]):  # the first one of each counts
+            if name == _REQUEST_ID:
+                given = value.decode("latin-1")
+            elif name == b"traceparent":
+                traceparent = value.decode("latin-1")
+        trace = RequestTrace(request_id_of(given), traceparent=traceparent)
         scope.setdefault("state", {})["trace"] = trace
         started_at = time.perf_counter()
         status = 0
@@ -47,7 +52,7 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = trace.request_id
+                message["headers"] = [*message["headers"], (_REQUEST_ID, trace.request_id.encode("latin-1"))]
                 trace.begin_answer()
             await send(message)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from types import TracebackType
+from typing import NamedTuple, TypeVar
 
 from model.degradation import Degradation, DegradationKind
 from model.engine.protocol import Timings
@@ -14,8 +15,7 @@ from model.engine.protocol import Timings
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """A stage of a request; times are those of time.time_ns."""
 
     name: str
@@ -48,43 +48,39 @@ class RequestTrace:
     started_ns: int = field(default_factory=time.time_ns)
     spans: list[Span] = field(default_factory=list)
 
-    _contexts: ExitStack = field(default_factory=ExitStack, repr=False)
-    _until_answer: ExitStack = field(default_factory=ExitStack, repr=False)
+    _contexts: list[AbstractContextManager[object]] = field(default_factory=list, repr=False)
+    _until_answer: list[AbstractContextManager[object]] = field(default_factory=list, repr=False)
 
     def hold(self, context: AbstractContextManager[T]) -> T:
         """Enter a context, and exit it after the response is sent."""
-        return self._contexts.enter_context(context)
+        return _entered(context, self._contexts)
 
     def hold_until_answer(self, context: AbstractContextManager[T]) -> T:
         """Enter a context, and exit it when the response begins, which a client that does not read cannot delay."""
-        return self._until_answer.enter_context(context)
+        return _entered(context, self._until_answer)
 
     def begin_answer(self) -> None:
         """Called before the response is sent. Idempotent."""
-        self._until_answer.close()
+        _exit(self._until_answer)
 
     def end(self) -> None:
         """Exit all held contexts; called once, by the creator of the trace."""
-        self._until_answer.close()
-        self._contexts.close()
+        _exit(self._until_answer)
+        _exit(self._contexts)
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Stage:
         """Record the duration of the block."""
-        started_at = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._note_spans({name: time.perf_counter() - started_at})
+        return Stage(self, name)
 
     def note_engine(self, queue_s: float, timings: Timings) -> None:
         """Record the stages in the lane, which ran one after the other and have just ended."""
-        self._note_spans({"queue": queue_s, "encode": timings.encode_s, "decode": timings.decode_s})
+        self.note_spans({"queue": queue_s, "encode": timings.encode_s, "decode": timings.decode_s})
 
     def note_stage(self, name: str, duration_s: float) -> None:
         self.stages_ms[name] = round(duration_s * 1000, 3)
 
-    def _note_spans(self, durations_s: dict[str, float]) -> None:
+    def note_spans(self, durations_s: dict[str, float]) -> None:
+        """Record stages that ran one after the other and have just ended."""
         started_ns = time.time_ns() - round(sum(durations_s.values()) * 1e9)
         for name, duration_s in durations_s.items():
             self.note_stage(name, duration_s)
@@ -94,3 +90,38 @@ class RequestTrace:
 
     def note_degraded(self, degraded: Sequence[Degradation]) -> None:
         self.degraded = tuple(dict.fromkeys(each.kind for each in degraded))
+
+
+class Stage:
+    """A stage of a request while it runs."""
+
+    __slots__ = ("_name", "_started_at", "_trace")
+
+    def __init__(self, trace: RequestTrace, name: str) -> None:
+        self._trace = trace
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._started_at = time.perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._trace.note_spans({self._name: time.perf_counter() - self._started_at})
+
+
+def _entered(context: AbstractContextManager[T], held: list[AbstractContextManager[object]]) -> T:
+    value = context.__enter__()
+    held.append(context)
+    return value
+
+
+def _exit(held: list[AbstractContextManager[object]]) -> None:
+    """Exit contexts, the last one first, all of them even if one fails."""
+    while held:
+        context = held.pop()
+        try:
+            context.__exit__(None, None, None)
+        except BaseException:
+            _exit(held)
+            raise

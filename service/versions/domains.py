@@ -35,6 +35,9 @@ class Serving:
         return [version for ref, version in self.versions.items() if ref in refs]
 
 
+_NOTHING = Serving(Roles(), {})
+
+
 class Domains:
     """Mutable, and used on the event loop only; the values are immutable."""
 
@@ -50,7 +53,7 @@ class Domains:
 
     def serving(self, name: str) -> Serving:
         """All versions of a domain; empty for an unknown name."""
-        return self._serving.get(name, Serving(Roles(), {}))
+        return self._serving.get(name, _NOTHING)
 
     def items(self) -> Iterator[tuple[str, Serving]]:
         """All domains by name, including those that are loaded and not served yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from http import HTTPStatus
 from typing import Literal, get_args
 
@@ -68,6 +69,14 @@ class Metrics:
         self._workers = WorkerFamilies(self._registry)
         self._families: Collector = self._registry
         self._bundles: dict[str, str] = {}
+        # Series that every request updates: looking one up by its labels costs more than updating it.
+        self._latency_of = cache(self._requests.latency.labels)
+        self._requests_of = cache(self._requests.requests.labels)
+        self._fetch_of = cache(self._features.fetch.labels)
+        self._hits_of = cache(self._features.hits.labels)
+        self._misses_of = cache(self._features.misses.labels)
+        self._version_requests_of = cache(self._versions.requests.labels)
+        self._version_latency_of = cache(self._versions.latency.labels)
         ProcessCollector(registry=self._registry)
         for reason in REJECTION_REASONS:
             self._requests.rejected.labels(reason)
@@ -95,8 +104,8 @@ class Metrics:
         """Status 429 is not counted in the latency. The `trace_id` of a sampled trace becomes the exemplar."""
         exemplar = None if trace_id is None else {"trace_id": trace_id}
         if status != HTTPStatus.TOO_MANY_REQUESTS:
-            self._requests.latency.labels(route, domain).observe(duration_s, exemplar)
-        self._requests.requests.labels(route, domain, str(status)).inc()
+            self._latency_of(route, domain).observe(duration_s, exemplar)
+        self._requests_of(route, domain, status).inc()
 
     def count_rejected(self, reason: str) -> None:
         self._requests.rejected.labels(reason).inc()
@@ -174,9 +183,9 @@ class Metrics:
     # Image embeddings
 
     def observe_features(self, tier: str, num_present: int, num_missing: int, duration_s: float) -> None:
-        self._features.fetch.labels(tier).observe(duration_s)
-        self._features.hits.labels(tier).inc(num_present)
-        self._features.misses.labels(tier).inc(num_missing)
+        self._fetch_of(tier).observe(duration_s)
+        self._hits_of(tier).inc(num_present)
+        self._misses_of(tier).inc(num_missing)
 
     def count_rejected_features(self, num_values: int) -> None:
         self._features.rejected.inc(num_values)
@@ -231,8 +240,8 @@ class Metrics:
 
     def observe_version(self, domain: str, version: str, role: Role, duration_s: float) -> None:
         """Count a request that a version of a domain answered."""
-        self._versions.requests.labels(domain, version, role).inc()
-        self._versions.latency.labels(domain, version, role).observe(duration_s)
+        self._version_requests_of(domain, version, role).inc()
+        self._version_latency_of(domain, version, role).observe(duration_s)
 
     def observe_shadow_overlap(self, domain: str, ratio: float) -> None:
         """`ratio`, 0 to 1, of the stable version's items that the shadow version also returned."""
