@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -43,6 +44,7 @@ class BatchLane(Lane[RankingJob]):
         self._engine = engine
         self._forecast = BatchForecast(limits)
         super().__init__("ranking", JobQueue(limits.max_waiting, self._forecast, loop_lag), metrics, on_crash)
+        self._is_waking = False
         self._budget = BatchBudget(limits.max_batch_rows, limits.max_batch_tokens)
 
     def submit(self, plan: AnyPlan, *, deadline: float, client: Client = NOBODY) -> RankingJob:
@@ -51,8 +53,16 @@ class BatchLane(Lane[RankingJob]):
         Raises QueueFullError, OverloadedError and DrainingError.
         """
         job: RankingJob = Job(plan, deadline=deadline, client=client)
-        self._queue.put(job)
+        self._queue.put(job, wakes=False)
+        if not self._is_waking:
+            self._is_waking = True
+            asyncio.get_running_loop().call_soon(self._wake)
         return job
+
+    def _wake(self) -> None:
+        """Wake the thread once for all plans of one pass of the event loop: it then waits for the GIL."""
+        self._is_waking = False
+        self._queue.wake()
 
     # On the lane's thread.
 

@@ -109,8 +109,11 @@ class JobQueue(Generic[J]):
             ahead = self._ahead(client, 0 if load is None else load.size)
             self._check_deadline(deadline, self._correction.value * self._forecast.completion_s(ahead, load))
 
-    def put(self, job: J) -> None:
-        """Raises QueueFullError or OverloadedError, which say when to retry, and DrainingError after close()."""
+    def put(self, job: J, *, wakes: bool = True) -> None:
+        """Raises QueueFullError or OverloadedError, which say when to retry, and DrainingError after close().
+
+        Without `wakes`, a waiting `take` does not see the job before `wake` is called.
+        """
         with self._changed:
             self._check_room(job.client)
             job.forecast_s = self._forecast.completion_s(self._ahead(job.client, job.size), job)
@@ -118,6 +121,13 @@ class JobQueue(Generic[J]):
             if len(self._jobs) >= self._max_waiting:
                 self._give_up_one()
             self._insert(job)
+            if wakes:
+                self._changed.notify()
+
+    def wake(self) -> None:
+        """Let a waiting `take` see what was put."""
+        with self._changed:
+            self._changed.notify()
 
     def put_continued(self, job: J) -> None:
         """Append a job that was admitted before and continues; it is not rejected for fullness or its deadline.
@@ -127,6 +137,7 @@ class JobQueue(Generic[J]):
         with self._changed:
             self._check_open()
             self._insert(job)
+            self._changed.notify()
 
     def return_to_front(self, jobs: Sequence[J]) -> None:
         """Undo `take` for jobs that could not start; the next `take` returns them, even after close()."""
@@ -174,7 +185,6 @@ class JobQueue(Generic[J]):
     def _insert(self, job: J) -> None:
         job.place = self._shares.take(job.client, job.size)
         insort(self._jobs, job, key=_place)
-        self._changed.notify()
 
     def _ahead(self, client: Client, size: int) -> list[J]:
         """Waiting jobs that run before a new one of this size."""
