@@ -69,8 +69,11 @@ class Eligibility:
         if self.included is not None:
             return _are_among(leaves, self.included)
         is_member = self.base.is_member
-        is_leaf = (leaves >= 0) & (leaves < len(is_member))
-        return is_leaf & is_member[np.where(is_leaf, leaves, 0)] & ~_are_among(leaves, self.excluded)
+        if len(leaves) and not 0 <= leaves.min() <= leaves.max() < len(is_member):
+            is_leaf = (leaves >= 0) & (leaves < len(is_member))
+            return is_leaf & is_member[np.where(is_leaf, leaves, 0)] & ~_are_among(leaves, self.excluded)
+        admitted: NDArray[np.bool_] = is_member[leaves]
+        return admitted & ~_are_among(leaves, self.excluded) if len(self.excluded) else admitted
 
     def mask(self) -> NDArray[np.bool_]:
         """Eligibility of every leaf: [N]."""

@@ -46,4 +46,6 @@ def with_features(
 
 
 def _shown(prompt: Prompt, domain: ServedDomain) -> tuple[int, ...]:
+    if not prompt.is_truncated:
+        return prompt.image_items
     return prompt.image_items[: prompt.num_images_shown(domain.spec.layout.visual_tokens)]

@@ -113,6 +113,7 @@ class PromptAssembler:
         self._max_tokens = max_tokens
         self.identifiers = identifiers or TokenRows.of(tokenizer.identifiers(indices))
         self._prefixed = TokenRows.of(tokenizer.identifiers([f"item_{index}" for index in indices]))
+        self._end = _ids([tokenizer.eos_id])
         self._photo = np.full(visual_tokens, tokenizer.image_id, dtype=np.int64)
         self._separators: dict[Separator, Ids] = {
             name: np.concatenate([self._photo, _ids(tokenizer.words(text))]) for name, text in SEPARATORS.items()
@@ -196,10 +197,10 @@ class PromptAssembler:
         return _ids(self._tokenizer.words(self._titles[row] or UNKNOWN_TITLE))
 
     def _finish(self, text: _Text) -> Prompt:
-        tokens = np.concatenate(text.tokens)[: self._max_tokens - 1]
-        input_ids = np.append(tokens, self._tokenizer.eos_id)
-        whole_word_ids = np.zeros_like(input_ids)
-        np.cumsum(self._tokenizer.starts_word(tokens), out=whole_word_ids[:-1])
+        input_ids = np.concatenate([*text.tokens, self._end])[: self._max_tokens]
+        input_ids[-1] = self._tokenizer.eos_id
+        whole_word_ids = self._tokenizer.starts_word(input_ids).cumsum()
+        whole_word_ids[-1] = 0
         return Prompt(
             input_ids=input_ids,
             whole_word_ids=whole_word_ids,

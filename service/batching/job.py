@@ -90,10 +90,6 @@ class Job(Generic[P, R]):
         self._set_plan(plan)
 
     @property
-    def num_rows(self) -> int:
-        return len(self.plan.prompts)
-
-    @property
     def max_steps(self) -> int | None:
         return self.plan.max_new_tokens if isinstance(self.plan, TextPlan) else None
 
@@ -194,6 +190,7 @@ class Job(Generic[P, R]):
 
     def _set_plan(self, plan: P) -> None:
         self.plan = plan
+        self.num_rows = len(plan.prompts)
         self.longest = plan.longest
         self.size = size_of(plan)
         self.queued_at = time.monotonic()

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.answering.parts import Service
 from service.answering.readiness import Readiness
@@ -119,6 +120,25 @@ def _lifespan(state: AppState, opener: Opener, traces: Traces) -> Lifespan:
     return lifespan
 
 
+class _App(FastAPI):
+    """FastAPI without the layers around RequestContext, which answers whatever fails below it."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        stack: Any = super().build_middleware_stack()
+        while not isinstance(stack, RequestContext):
+            stack = stack.app
+        return stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        scope["app"] = self
+        await self.middleware_stack(scope, receive, send)
+
+
 def _new_app(
     state: AppState,
     traces: Traces,
@@ -129,7 +149,7 @@ def _new_app(
     **options: Any,  # noqa: ANN401  # FastAPI's keyword arguments
 ) -> FastAPI:
     """An app without routes. Apps with the same state share one service, which the first app's lifespan opens."""
-    app = FastAPI(docs_url=None, redoc_url=None, generate_unique_id_function=operation_id, **options)
+    app = _App(docs_url=None, redoc_url=None, generate_unique_id_function=operation_id, **options)
     set_state(app, state)
     cross_origin.install(app)  # innermost: it must see the path as routes do
     app.add_middleware(Proxies, options=proxies, cross_origin=cross_origin)

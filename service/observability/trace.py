@@ -46,8 +46,8 @@ class RequestTrace:
     trace_id: str | None = None
     """Set at the end of the request if its trace is sampled."""
     started_ns: int = field(default_factory=time.time_ns)
-    spans: list[Span] = field(default_factory=list)
 
+    _ended: list[tuple[int, dict[str, float]]] = field(default_factory=list, repr=False)
     _contexts: list[AbstractContextManager[object]] = field(default_factory=list, repr=False)
     _until_answer: list[AbstractContextManager[object]] = field(default_factory=list, repr=False)
 
@@ -81,12 +81,21 @@ class RequestTrace:
 
     def note_spans(self, durations_s: dict[str, float]) -> None:
         """Record stages that ran one after the other and have just ended."""
-        started_ns = time.time_ns() - round(sum(durations_s.values()) * 1e9)
+        self._ended.append((time.time_ns(), durations_s))
         for name, duration_s in durations_s.items():
             self.note_stage(name, duration_s)
-            ended_ns = started_ns + round(duration_s * 1e9)
-            self.spans.append(Span(name, started_ns, ended_ns))
-            started_ns = ended_ns
+
+    @property
+    def spans(self) -> list[Span]:
+        """The stages so far, in order; only sampled traces need them."""
+        spans: list[Span] = []
+        for last_ns, durations_s in self._ended:
+            started_ns = last_ns - round(sum(durations_s.values()) * 1e9)
+            for name, duration_s in durations_s.items():
+                ended_ns = started_ns + round(duration_s * 1e9)
+                spans.append(Span(name, started_ns, ended_ns))
+                started_ns = ended_ns
+        return spans
 
     def note_degraded(self, degraded: Sequence[Degradation]) -> None:
         self.degraded = tuple(dict.fromkeys(each.kind for each in degraded))
