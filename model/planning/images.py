@@ -20,6 +20,8 @@ P = TypeVar("P", bound=Plan)
 
 def image_rows(plan: Plan, domain: ServedDomain) -> list[int]:
     """Distinct catalog rows of the items whose images are in the prompts: [U]. Images that were cut off are not."""
+    if len(plan.prompts) == 1:
+        return list(dict.fromkeys(_shown(plan.prompts[0], domain)))
     return list(dict.fromkeys(row for prompt in plan.prompts for row in _shown(prompt, domain)))
 
 
@@ -34,8 +36,13 @@ def with_features(
 
     Missing features are noted as a degradation. `shortfall` is the reason if a store could not be read in time.
     """
-    place_of = {row: place for place, row in enumerate(image_rows(plan, domain))}
-    places = [np.array([place_of[row] for row in _shown(prompt, domain)], dtype=np.int64) for prompt in plan.prompts]
+    if len(plan.prompts) == 1 and len(_shown(plan.prompts[0], domain)) == len(features):  # each image once, in order
+        places = [np.arange(len(features))]
+    else:
+        place_of = {row: place for place, row in enumerate(image_rows(plan, domain))}
+        places = [
+            np.array([place_of[row] for row in _shown(prompt, domain)], dtype=np.int64) for prompt in plan.prompts
+        ]
     plan = replace(plan, features=SharedFeatures(features, places))
     num_missing = len(is_present) - int(is_present.sum())
     if not num_missing:

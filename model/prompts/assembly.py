@@ -184,14 +184,18 @@ class PromptAssembler:
         if not rows:
             return
         text.images.extend(rows)
-        between, last = self._separators[separator], len(rows) - 1
+        between = self._separators[separator]
+        flat, offsets, tokens, num_between = self.identifiers.flat, self.identifiers.offsets, text.tokens, len(between)
         for place, row in enumerate(rows):
             if text.is_full:  # the rest is cut anyway, and may be long
                 left = self.identifiers.lengths(np.asarray(rows[place:], dtype=np.int64))
-                text.num_tokens += int(left.sum()) + len(between) * (len(left) - 1) + len(self._photo)
-                break
-            text.append(self.identifiers.row(row))
-            text.append(self._photo if place == last else between)
+                text.num_tokens += int(left.sum()) + num_between * (len(left) - 1) + len(self._photo)
+                return
+            identifier = flat[offsets[row] : offsets[row + 1]]
+            tokens += (identifier, between)
+            text.num_tokens += len(identifier) + num_between
+        tokens[-1] = self._photo
+        text.num_tokens += len(self._photo) - num_between
 
     def _tokenise_title(self, row: int) -> Ids:
         return _ids(self._tokenizer.words(self._titles[row] or UNKNOWN_TITLE))

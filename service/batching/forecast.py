@@ -98,25 +98,26 @@ class BatchForecast:
         self._running = None
 
     def completion_s(self, waiting: Sequence[Load], job: Load | None = None) -> float:
-        jobs = [*waiting] if job is None else [*waiting, job]
         running = self._running
-        if not jobs or (running is None and not waiting):
+        if not (waiting or job) or (running is None and not waiting):
             return 0.0
         remaining_s = 0.0
         if running is not None:
             since, size = running
             remaining_s = max(0.0, self._times.estimate_s(1, size) - (self._clock() - since))
-        size = sum(each.size for each in jobs)
+        size, num_rows, padded = (0, 0, 0) if job is None else (job.size, job.num_rows, job.num_rows * job.longest)
+        for each in waiting:
+            size += each.size
+            num_rows += each.num_rows
+            padded += each.num_rows * each.longest
         # The fixed share of a batch's time and the number of batches are both uncertain: take the higher estimate.
-        batches_s = self._times.estimate_s(self._num_batches(jobs), size)
+        batches_s = self._times.estimate_s(self._num_batches(num_rows, padded), size)
         return remaining_s + max(batches_s, self._times.proportional_s(size))
 
     def batch_s(self, size: int) -> float:
         return self._times.estimate_s(1, size)
 
-    def _num_batches(self, jobs: Sequence[Load]) -> int:
-        num_rows = sum(job.num_rows for job in jobs)
-        padded = sum(job.num_rows * job.longest for job in jobs)
+    def _num_batches(self, num_rows: int, padded: int) -> int:
         share = max(num_rows / self._limits.max_batch_rows, padded / self._limits.max_batch_tokens)
         return max(1, math.ceil(share))
 
