@@ -73,7 +73,10 @@ class Eligibility:
             is_leaf = (leaves >= 0) & (leaves < len(is_member))
             return is_leaf & is_member[np.where(is_leaf, leaves, 0)] & ~_are_among(leaves, self.excluded)
         admitted: NDArray[np.bool_] = is_member[leaves]
-        return admitted & ~_are_among(leaves, self.excluded) if len(self.excluded) else admitted
+        excluded = set(self.excluded.tolist())
+        if not excluded.isdisjoint(leaves.tolist()):
+            admitted &= ~_are_among(leaves, self.excluded)
+        return admitted
 
     def mask(self) -> NDArray[np.bool_]:
         """Eligibility of every leaf: [N]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -54,6 +54,41 @@ async def test_requests_that_wait_together_run_together(lane: BatchLane, engine:
 
     assert [name_of(ranking) for ranking in found] == [0, 1, 2, 3]
     assert engine.batches == [[0], [1, 2, 3]]
+
+
+async def test_requests_of_one_pass_of_the_loop_wake_the_lane_once(
+    lane: BatchLane, engine: GatedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.gate.set()
+    wake, wakes = lane._queue.wake, []
+    monkeypatch.setattr(lane._queue, "wake", lambda: wakes.append(wake()))
+    jobs = [lane.submit(search_named(name), deadline=FAR) for name in (0, 1, 2)]
+
+    found = await asyncio.gather(*(job.result() for job in jobs))
+
+    assert [name_of(ranking) for ranking in found] == [0, 1, 2]
+    assert len(wakes) == 1
+
+
+async def test_the_answers_of_a_batch_wake_the_loop_once(
+    lane: BatchLane, engine: GatedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = lane.submit(search_named(0), deadline=FAR)
+    await engine.wait_entered()
+    others = [lane.submit(search_named(name), deadline=FAR) for name in (1, 2, 3)]
+    loop = asyncio.get_running_loop()
+    call, calls = loop.call_soon_threadsafe, []
+
+    def counted(callback: Callable[..., object], *arguments: object) -> asyncio.Handle:
+        calls.append(callback)
+        return call(callback, *arguments)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    engine.gate.set()
+    await asyncio.gather(*(job.result() for job in (first, *others)))
+
+    assert engine.batches == [[0], [1, 2, 3]]
+    assert len(calls) == 2
 
 
 async def test_a_batch_keeps_to_the_padded_token_budget_and_to_the_order(lane: BatchLane, engine: GatedEngine) -> None:
