@@ -34,8 +34,9 @@ with Python's default of 5 ms (benchmarks/RESULTS.md)."""
 
 
 COLLECTED_EVERY = (20_000, 20, 20)
-"""Allocations between collections of garbage, and collections of each generation between those of the next. With Python's
-700, a request pays for one or two collections, which find nothing: little of a request is in cycles."""
+"""Allocations between collections of garbage, and collections of each generation between those of the next.
+
+With Python's 700, every request or two pay for a collection, which finds next to nothing."""
 
 
 def run_server(settings: Settings) -> None:

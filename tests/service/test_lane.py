@@ -60,14 +60,20 @@ async def test_requests_of_one_pass_of_the_loop_wake_the_lane_once(
     lane: BatchLane, engine: GatedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.gate.set()
-    wake, wakes = lane._queue.wake, []
-    monkeypatch.setattr(lane._queue, "wake", lambda: wakes.append(wake()))
+    wake, num_wakes = lane._queue.wake, 0
+
+    def counted() -> None:
+        nonlocal num_wakes
+        num_wakes += 1
+        wake()
+
+    monkeypatch.setattr(lane._queue, "wake", counted)
     jobs = [lane.submit(search_named(name), deadline=FAR) for name in (0, 1, 2)]
 
     found = await asyncio.gather(*(job.result() for job in jobs))
 
     assert [name_of(ranking) for ranking in found] == [0, 1, 2]
-    assert len(wakes) == 1
+    assert num_wakes == 1
 
 
 async def test_the_answers_of_a_batch_wake_the_loop_once(
@@ -77,7 +83,8 @@ async def test_the_answers_of_a_batch_wake_the_loop_once(
     await engine.wait_entered()
     others = [lane.submit(search_named(name), deadline=FAR) for name in (1, 2, 3)]
     loop = asyncio.get_running_loop()
-    call, calls = loop.call_soon_threadsafe, []
+    call = loop.call_soon_threadsafe
+    calls: list[Callable[..., object]] = []
 
     def counted(callback: Callable[..., object], *arguments: object) -> asyncio.Handle:
         calls.append(callback)
