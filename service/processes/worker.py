@@ -113,8 +113,8 @@ def main() -> None:
         if os.getppid() != options.parent:
             _end_at_once(options)
 
-    # The system sends this when the engine process ends; it wakes a worker that was stopped, and reaches one whose event
-    # loop is blocked.
+    # The system sends this when the engine process ends. It wakes a worker that was stopped, and reaches one whose
+    # event loop is blocked.
     signal.signal(signal.SIGCONT, end_if_orphaned)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
     end_if_orphaned()
