@@ -17,6 +17,8 @@ from service.settings import QueueLimits
 MAX_RETRY_S = 60
 DECAY = 0.7
 """Weight of the past in each exponential moving average, per measurement."""
+REACH = 2.0
+"""Size of the largest batch whose duration is told, relative to the largest that was measured recently."""
 
 
 class Forecast(Protocol):
@@ -27,7 +29,10 @@ class Forecast(Protocol):
         ...
 
     def batch_s(self, size: int) -> float:
-        """Seconds until a batch of this size ends for all its jobs; 0 if unknown, or if jobs end independently."""
+        """Seconds until a batch of this size ends for all its jobs; 0 if unknown, or if jobs end independently.
+
+        Infinite if it is so much larger than recent batches that its duration cannot be told from theirs.
+        """
         ...
 
 
@@ -49,8 +54,15 @@ class BatchTimeModel:
 
     def __init__(self) -> None:
         self._weight = self._x = self._y = self._xx = self._xy = 0.0
+        self._largest = 0.0
+
+    @property
+    def reach(self) -> float:
+        """Largest size that the fit tells about; infinite before the first measurement."""
+        return REACH * self._largest if self._weight else math.inf
 
     def record(self, size: float, duration_s: float) -> None:
+        self._largest = max(float(size), self._largest * DECAY)
         self._weight = self._weight * DECAY + 1
         self._x = self._x * DECAY + size
         self._y = self._y * DECAY + duration_s
@@ -115,7 +127,7 @@ class BatchForecast:
         return remaining_s + max(batches_s, self._times.proportional_s(size))
 
     def batch_s(self, size: int) -> float:
-        return self._times.estimate_s(1, size)
+        return math.inf if size > self._times.reach else self._times.estimate_s(1, size)
 
     def _num_batches(self, num_rows: int, padded: int) -> int:
         share = max(num_rows / self._limits.max_batch_rows, padded / self._limits.max_batch_tokens)

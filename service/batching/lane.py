@@ -16,7 +16,7 @@ from model.errors import EngineError
 from service.batching.job import AnyJob, Load
 from service.batching.queue import JobQueue
 from service.batching.shares import NOBODY, Client
-from service.errors import DrainingError
+from service.errors import DrainingError, ServiceError
 from service.observability.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -78,6 +78,10 @@ class Lane(ABC, Generic[J]):
         Raises QueueFullError, OverloadedError or DrainingError.
         """
         self._queue.check(deadline, load, client)
+
+    def recent_refusal(self, client: Client, deadline_s: float) -> ServiceError | None:
+        """Why a request with so much time until its deadline is refused, if one of its client was refused just now."""
+        return self._queue.recent_refusal(client, deadline_s)
 
     def start(self) -> None:
         self._thread.start()

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from service.batching.correction import CorrectionFactor
+from service.batching.correction import Corrections
 from service.batching.forecast import Forecast, RetryJitter
+from service.batching.holds import Holds
 from service.batching.job import AnyJob, Load
 from service.batching.loop_lag import LoopLag
 from service.batching.shares import NOBODY, Client, Shares
-from service.errors import DrainingError, OverloadedError, QueueFullError
+from service.errors import DrainingError, OverloadedError, QueueFullError, ServiceError
 
 J = TypeVar("J", bound=AnyJob)
 
@@ -35,6 +36,10 @@ HEADROOM = 0.35
 
 def _any_may(_joining: Sequence[AnyJob], _job: AnyJob) -> bool:
     return True
+
+
+def _is_in_time(completion_s: float, allowed_s: float) -> bool:
+    return completion_s == 0 or completion_s <= allowed_s * (1 - HEADROOM)
 
 
 def _place(job: AnyJob) -> float:
@@ -71,7 +76,8 @@ class JobQueue(Generic[J]):
         self._forecast = forecast
         self._loop_lag = loop_lag or LoopLag()
         self._jitter = jitter or RetryJitter()
-        self._correction = CorrectionFactor()
+        self._corrections = Corrections()
+        self._holds = Holds()
         self._shares = Shares()
         self._jobs: list[J] = []  # by place
         self._in_flight: list[J] = []
@@ -107,7 +113,14 @@ class JobQueue(Generic[J]):
         with self._changed:
             self._check_room(client)
             ahead = self._ahead(client, 0 if load is None else load.size)
-            self._check_deadline(deadline, self._correction.value * self._forecast.completion_s(ahead, load))
+            self._check_deadline(deadline, client, self._forecast.completion_s(ahead, load))
+
+    def recent_refusal(self, client: Client, deadline_s: float) -> ServiceError | None:
+        """Why a request with so much time until its deadline would be refused, as one of this client just was.
+
+        Costs almost nothing. None if that is not known. Called where requests are put.
+        """
+        return self._holds.find(client.name, deadline_s)
 
     def put(self, job: J, *, wakes: bool = True) -> None:
         """Raises QueueFullError or OverloadedError, which say when to retry, and DrainingError after close().
@@ -117,7 +130,7 @@ class JobQueue(Generic[J]):
         with self._changed:
             self._check_room(job.client)
             job.forecast_s = self._forecast.completion_s(self._ahead(job.client, job.size), job)
-            self._check_deadline(job.deadline, self._correction.value * job.forecast_s)
+            self._check_deadline(job.deadline, job.client, job.forecast_s)
             if len(self._jobs) >= self._max_waiting:
                 self._give_up_one()
             self._insert(job)
@@ -219,32 +232,48 @@ class JobQueue(Generic[J]):
             own = sum(job.client.name == client.name for job in self._jobs)
             if self._jobs and self._largest_backlog()[1] >= own + 2:
                 return
-            retry_after_s = self._jitter.retry_after_s(self._completion_s())
-            raise QueueFullError(
-                f"{len(self._jobs)} requests are waiting, the limit is {self._max_waiting}; retry in {retry_after_s} s",
+            num_waiting, completion_s = len(self._jobs), self._completion_s()
+
+            def refusal() -> QueueFullError:
+                retry_after_s = self._jitter.retry_after_s(completion_s)
+                return QueueFullError(
+                    f"{num_waiting} requests are waiting, the limit is {self._max_waiting}; retry in {retry_after_s} s",
+                    retry_after_s=retry_after_s,
+                )
+
+            self._holds.note(client.name, math.inf, completion_s, refusal)
+            raise refusal()
+
+    def _check_deadline(self, deadline: float, client: Client, forecast_s: float) -> None:
+        allowed_s = deadline - time.monotonic()
+        completion_s = self._corrected(client, forecast_s)
+        if _is_in_time(completion_s, allowed_s):
+            return
+
+        def refusal() -> OverloadedError:
+            retry_after_s = self._jitter.retry_after_s(completion_s - allowed_s * (1 - HEADROOM))
+            return OverloadedError(
+                f"the answer would take about {completion_s:.2f} s, the deadline is in {max(allowed_s, 0):.2f} s; "
+                f"retry in {retry_after_s} s, or allow a longer deadline_ms",
                 retry_after_s=retry_after_s,
             )
 
-    def _check_deadline(self, deadline: float, completion_s: float) -> None:
-        allowed_s = deadline - time.monotonic()
-        completion_s += LOOP_PASSES * self._loop_lag.seconds
-        if completion_s <= allowed_s * (1 - HEADROOM) or completion_s == 0:
-            return
-        retry_after_s = self._jitter.retry_after_s(completion_s - allowed_s * (1 - HEADROOM))
-        raise OverloadedError(
-            f"the answer would take about {completion_s:.2f} s, the deadline is in {max(allowed_s, 0):.2f} s; "
-            f"retry in {retry_after_s} s, or allow a longer deadline_ms",
-            retry_after_s=retry_after_s,
-        )
+        least_s = self._corrected(client, self._forecast.completion_s(self._ahead(client, 0)))
+        if not _is_in_time(least_s, allowed_s):
+            self._holds.note(client.name, allowed_s, least_s, refusal)
+        raise refusal()
+
+    def _corrected(self, client: Client, forecast_s: float) -> float:
+        return self._corrections.value(client.name) * forecast_s + LOOP_PASSES * self._loop_lag.seconds
 
     def _completion_s(self) -> float:
-        return self._correction.value * self._forecast.completion_s(self._jobs)
+        return self._corrections.mean * self._forecast.completion_s(self._jobs)
 
     def _record_durations(self, jobs: Sequence[J]) -> None:
         now = time.monotonic()
         for job in jobs:
             if job.forecast_s:
-                self._correction.record(job.forecast_s, now - job.submitted_at)
+                self._corrections.record(job.client.name, job.forecast_s, now - job.submitted_at)
 
     def _remove_in_flight(self, jobs: Sequence[J]) -> None:
         removed = set(map(id, jobs))
@@ -254,6 +283,13 @@ class JobQueue(Generic[J]):
         self._record_durations([job for job in self._jobs if job.is_late])
         self._jobs = [job for job in self._jobs if not job.is_expired]
 
+    def _longest_s(self, head: J) -> float:
+        """Longest duration of the batch of this job."""
+        if not self._is_burst():
+            return math.inf
+        alone_s = self._forecast.batch_s(head.size)
+        return 0.0 if math.isinf(alone_s) else BURST_GROWTH * alone_s
+
     def _take_batch(self, budget: BatchBudget, may_join: Callable[[Sequence[J], J], bool]) -> list[J]:
         """The first job that may join, then jobs of its group in order until one does not fit."""
         head = next((job for job in self._jobs if may_join((), job)), None) if budget.max_rows else None
@@ -261,7 +297,7 @@ class JobQueue(Generic[J]):
             return []
         batch, num_rows, longest = [head], head.num_rows, head.longest
         size, shortest_s = head.size, head.time_budget_s
-        longest_s = BURST_GROWTH * self._forecast.batch_s(head.size) if self._is_burst() else math.inf
+        longest_s = self._longest_s(head)
         for job in self._jobs:
             if job is head or job.group != head.group or not may_join(batch, job):
                 continue

@@ -9,7 +9,7 @@ import pytest
 from service.batching.forecast import BatchForecast
 from service.batching.job import AnyJob, Job
 from service.batching.queue import BatchBudget, JobQueue
-from service.batching.shares import Client, Shares
+from service.batching.shares import ACTIVE_S, ARREARS_S, Client, Shares
 from service.errors import QueueFullError
 from service.settings import QueueLimits
 from tests.service.plans import search_named
@@ -115,6 +115,46 @@ async def test_batches_are_short_during_a_burst_and_long_without_others() -> Non
     assert len(queue.take(budget, waits=False) or []) <= 2, "beside another"
 
 
+def test_an_unused_share_is_made_up_for_and_then_no_more() -> None:
+    now = [0.0]
+    shares = Shares(lambda: now[0])
+    for _ in range(100):  # the clock runs 10 of a share's tokens a tenth of a second
+        now[0] += 0.1
+        shares.start(LARGE, 10, shares.take(LARGE, 10))
+    behind = shares.take(LARGE, 10)
+    places = [shares.take(SMALL, 10) for _ in range(40)]
+    claim = round(ARREARS_S / 0.1)
+    assert sum(place < behind for place in places) in range(claim, claim + 3)
+
+    shares.rest()
+    assert shares.take(SMALL, 10) == shares.take(LARGE, 10), "an idle lane leaves no share unused"
+
+
+async def test_a_batch_that_others_may_wait_for_is_no_longer_than_was_measured() -> None:
+    forecast = BatchForecast(QueueLimits(100, 64, 16_384))
+    queue: JobQueue[AnyJob] = JobQueue(100, forecast)
+    budget = BatchBudget(64, 16_384)
+    for _ in range(10):  # single requests, from which the time of a second row is not known
+        forecast._times.record(job(LARGE).size, 0.1)
+    queue.put_continued(job(SMALL))
+    for number in range(50):
+        queue.put_continued(job(LARGE, number))
+    sizes = []
+    while batch := queue.take(budget, waits=False):
+        sizes.append(len(batch))
+        forecast._times.record(sum(each.size for each in batch), 0.1 * len(batch))
+    assert sizes[0] <= 2
+    assert max(sizes) <= 2, "each row takes as long as one alone"
+
+    for number in range(50):
+        queue.put_continued(job(LARGE, number))
+    grown = []
+    while batch := queue.take(budget, waits=False):
+        grown.append(len(batch))
+        forecast._times.record(sum(each.size for each in batch), 0.1)
+    assert max(grown) >= 16, "rows that cost nothing are taken together, as soon as that is known"
+
+
 def test_clients_that_left_are_forgotten() -> None:
     now = [0.0]
     shares = Shares(lambda: now[0])
@@ -124,5 +164,5 @@ def test_clients_that_left_are_forgotten() -> None:
         shares.start(Client(str(number)), 10, place)
         if number % 7 == 0:
             shares.rest()
-    assert len(shares._seen_at) <= 7
+    assert len(shares._seen_at) <= ACTIVE_S + 2
     assert len(shares._ends) <= 7
