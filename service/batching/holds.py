@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from service.errors import ServiceError
 
@@ -19,15 +20,18 @@ HOLD_SHARE = 0.25
 MAX_HOLDS = 1_000
 
 
+Refusal: TypeAlias = Callable[[float], ServiceError]
+"""Makes the error, for so many seconds until the deadline: each has a random time of its own to retry after."""
+
+
 @dataclass(frozen=True)
 class Hold:
     """Why a client's requests are refused for now."""
 
     deadline_s: float
-    """Longest time until a request's deadline for which it would be refused."""
+    """Requests with less time until their deadline would be refused."""
     until: float
-    refusal: Callable[[], ServiceError]
-    """Makes the error: each has a random time of its own to retry after."""
+    refusal: Refusal
 
 
 class Holds:
@@ -36,7 +40,7 @@ class Holds:
     def __init__(self) -> None:
         self._holds: dict[str, Hold] = {}
 
-    def note(self, name: str, deadline_s: float, completion_s: float, refusal: Callable[[], ServiceError]) -> None:
+    def note(self, name: str, deadline_s: float, completion_s: float, refusal: Refusal) -> None:
         """A request of this client was refused though it had no work, because of this forecast."""
         now = time.monotonic()
         if len(self._holds) >= MAX_HOLDS:
@@ -47,6 +51,6 @@ class Holds:
     def find(self, name: str, deadline_s: float) -> ServiceError | None:
         """Why a request with so much time left until its deadline is refused; None if that is to be found out."""
         hold = self._holds.get(name)
-        if hold is None or deadline_s > hold.deadline_s or time.monotonic() >= hold.until:
+        if hold is None or deadline_s >= hold.deadline_s or time.monotonic() >= hold.until:
             return None
-        return hold.refusal()
+        return hold.refusal(deadline_s)

@@ -234,7 +234,7 @@ class JobQueue(Generic[J]):
                 return
             num_waiting, completion_s = len(self._jobs), self._completion_s()
 
-            def refusal() -> QueueFullError:
+            def refusal(_: float) -> QueueFullError:
                 retry_after_s = self._jitter.retry_after_s(completion_s)
                 return QueueFullError(
                     f"{num_waiting} requests are waiting, the limit is {self._max_waiting}; retry in {retry_after_s} s",
@@ -242,7 +242,7 @@ class JobQueue(Generic[J]):
                 )
 
             self._holds.note(client.name, math.inf, completion_s, refusal)
-            raise refusal()
+            raise refusal(0.0)
 
     def _check_deadline(self, deadline: float, client: Client, forecast_s: float) -> None:
         allowed_s = deadline - time.monotonic()
@@ -250,7 +250,7 @@ class JobQueue(Generic[J]):
         if _is_in_time(completion_s, allowed_s):
             return
 
-        def refusal() -> OverloadedError:
+        def refusal(allowed_s: float) -> OverloadedError:
             retry_after_s = self._jitter.retry_after_s(completion_s - allowed_s * (1 - HEADROOM))
             return OverloadedError(
                 f"the answer would take about {completion_s:.2f} s, the deadline is in {max(allowed_s, 0):.2f} s; "
@@ -260,8 +260,8 @@ class JobQueue(Generic[J]):
 
         least_s = self._corrected(client, self._forecast.completion_s(self._ahead(client, 0)))
         if not _is_in_time(least_s, allowed_s):
-            self._holds.note(client.name, allowed_s, least_s, refusal)
-        raise refusal()
+            self._holds.note(client.name, least_s / (1 - HEADROOM), least_s, refusal)
+        raise refusal(allowed_s)
 
     def _corrected(self, client: Client, forecast_s: float) -> float:
         return self._corrections.value(client.name) * forecast_s + LOOP_PASSES * self._loop_lag.seconds

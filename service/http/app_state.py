@@ -41,6 +41,7 @@ class AppState:
     body_budget: BodyBudget
     max_body_bytes: int
     receive_s: float
+    default_deadline_s: float
     cross_origin: CrossOrigin
     private_paths: PrivatePaths
     admin_app: FastAPI | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from ipaddress import IPv6Address
 
 from fastapi import Request
@@ -21,7 +20,7 @@ def note_key(request: Request, key: ApiKey) -> None:
     trace = trace_of(request)
     trace.client, trace.share = key.id, key.share
     if key.quota is not None:
-        trace.charge = partial(state_of(request.app).quotas.charge, key)
+        trace.charge = state_of(request.app).quotas.open_charge(key, trace).take
 
 
 def key_of(request: Request) -> ApiKey | None:

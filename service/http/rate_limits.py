@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -12,13 +13,17 @@ from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from service.errors import RateLimitedError
+from model.errors import EngineError, Vip5Error
+from service.errors import ClientDisconnectedError, DeadlineError, RateLimitedError
 from service.http.api_keys import ApiKey
 from service.http.app_state import state_of
 from service.http.callers import client_identity
+from service.observability.trace import RequestTrace
 
 SCOPE = "requests"
 QUOTA_SCOPE = "tokens"
+WORKED_FOR = frozenset(kind.code for kind in (ClientDisconnectedError, DeadlineError, EngineError, Vip5Error))
+"""Errors of requests that the engine may have worked for. Others are refusals, before the engine."""
 
 
 class RateLimits:
@@ -54,6 +59,43 @@ class Quotas:
                 f"quota of {refused.limit}; retry in {refused.retry_after_s} s, or send less",
                 retry_after_s=refused.retry_after_s,
             )
+
+    def open_charge(self, key: ApiKey, trace: RequestTrace) -> Charge:
+        """The charge of a request, which is settled at its end."""
+        charge = Charge(self, key, trace)
+        trace.hold(charge.settled())
+        return charge
+
+    def give_back(self, key: ApiKey, num_tokens: int) -> None:
+        """Undo a charge; what has left the window meanwhile is not given twice."""
+        for limit in parse_many(key.quota or ""):
+            used = limit.amount - self._limiter.get_window_stats(limit, QUOTA_SCOPE, key.id).remaining
+            self._limiter.hit(limit, QUOTA_SCOPE, key.id, cost=-min(num_tokens, used))
+
+
+class Charge:
+    """What one request has counted against its key's quota; given back at its end if no work was done for it."""
+
+    def __init__(self, quotas: Quotas, key: ApiKey, trace: RequestTrace) -> None:
+        self._quotas = quotas
+        self._key = key
+        self._trace = trace
+        self._num_tokens = 0
+
+    def take(self, num_tokens: int) -> None:
+        """Raises RateLimitedError."""
+        self._quotas.charge(self._key, num_tokens)
+        self._num_tokens += num_tokens
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """Give it back at the end of the block unless the request has been worked for."""
+        try:
+            yield
+        finally:
+            code = self._trace.error_code
+            if self._num_tokens and code is not None and code not in WORKED_FOR:
+                self._quotas.give_back(self._key, self._num_tokens)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from service.http.api_keys import RouteScope
 from service.http.app_state import state_of
 from service.http.auditing import audit_refusal
 from service.http.callers import note_key, require_route
+from service.http.early_refusals import LaneName, refuse_read, refuse_unread
 from service.http.json_body import with_json_body
 from service.http.problems import trace_of
 from service.http.rate_limits import check_rate
@@ -37,9 +38,33 @@ class JsonRoute(APIRoute):
 
         async def read_and_handle(request: Request) -> Response:
             with state_of(request.app).body_budget.held() as held:
-                return await handler(await with_json_body(request, held))
+                read = await with_json_body(request, held)
+                await self.check_read(read)
+                return await handler(read)
 
         return read_and_handle
+
+    async def check_read(self, request: Request) -> None:
+        """Raises what refuses a request whose body was read and not yet parsed."""
+
+
+class LaneRoute(JsonRoute):
+    """A route whose requests wait in a lane, which may just have refused one of the same client."""
+
+    lane: ClassVar[LaneName]
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        lane = self.lane
+        read_and_handle = super().get_route_handler()
+
+        async def refuse_or_handle(request: Request) -> Response:
+            refuse_unread(request, lane)
+            return await read_and_handle(request)
+
+        return refuse_or_handle
+
+    async def check_read(self, request: Request) -> None:
+        await refuse_read(request, self.lane)
 
 
 class RateLimitedRoute(APIRoute):
@@ -84,16 +109,18 @@ class ApiKeyRoute(APIRoute):
         return check_and_handle
 
 
-class RecommendRoute(ApiKeyRoute, RateLimitedRoute, JsonRoute):
+class RecommendRoute(ApiKeyRoute, RateLimitedRoute, LaneRoute):
     """A request for recommendations."""
 
     scope = "recommend"
+    lane = "ranking"
 
 
-class ExplainRoute(ApiKeyRoute, RateLimitedRoute, JsonRoute):
+class ExplainRoute(ApiKeyRoute, RateLimitedRoute, LaneRoute):
     """A request for an explanation."""
 
     scope = "explain"
+    lane = "text"
 
 
 class BrowseRoute(ApiKeyRoute):

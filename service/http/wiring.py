@@ -92,6 +92,7 @@ def _new_state(settings: Settings, metrics: Metrics) -> AppState:
         body_budget=BodyBudget(settings.max_bodies_bytes),
         max_body_bytes=settings.request_limits.max_body_bytes,
         receive_s=settings.receive_s,
+        default_deadline_s=settings.request_limits.default_deadline_s,
         cross_origin=CrossOrigin(settings.cors_origins),
         private_paths=PrivatePaths(settings.private_folders),
     )

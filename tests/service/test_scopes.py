@@ -14,10 +14,11 @@ from fastapi import FastAPI
 from model.planning.runtime import Runtime
 from service.cli.failures import UsageError
 from service.cli.keys import new, new_admin
-from service.errors import ApiKeysError
+from service.errors import ApiKeysError, OverloadedError
 from service.http.admin_tokens import new_admin_token
 from service.http.api_keys import new_key
 from service.http.app import create_app
+from service.http.app_state import state_of
 from service.settings import Settings, SettingsError, load_settings
 from tests.service.conftest import client_of
 from tests.service.live import TOKEN, bundle_of, live_settings, shop_of
@@ -90,6 +91,26 @@ async def test_a_quota_counts_tokens_and_not_requests(client: httpx.AsyncClient)
     assert statuses[0] == 200
     assert statuses[-1] == 429
     assert (await client.post(SEQUENTIAL, json=dear, headers=header(ALL.key))).status_code == 200
+
+
+async def test_a_request_that_is_refused_after_it_was_charged_gets_its_quota_back(
+    app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = state_of(app).service.lanes.ranking
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OverloadedError("the answer would take too long; retry in 1 s", retry_after_s=1)
+
+    poor = header(POOR.key)
+    with monkeypatch.context() as patched:
+        patched.setattr(lane, "submit", refuse)
+        for _ in range(20):
+            check_problem(await client.post(SEQUENTIAL, json=ASK, headers=poor), 429, "overloaded")
+    assert (await client.post(SEQUENTIAL, json=ASK, headers=poor)).status_code == 200
+    for _ in range(20):
+        bad = await client.post(SEQUENTIAL, json=ASK | {"where": {"nothing": ["x"]}}, headers=poor)
+        check_problem(bad, 422, "unknown_column")
+    assert (await client.post(SEQUENTIAL, json=ASK, headers=poor)).status_code == 200
 
 
 @pytest.mark.parametrize(
