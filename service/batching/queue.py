@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from service.batching.correction import Corrections
 from service.batching.forecast import Forecast, RetryJitter
 from service.batching.holds import Holds
-from service.batching.job import AnyJob, Load
+from service.batching.job import AnyJob, ExpectedLoad, Load
 from service.batching.loop_lag import LoopLag
 from service.batching.shares import NOBODY, Client, Shares
 from service.errors import DrainingError, OverloadedError, QueueFullError, ServiceError
@@ -32,6 +32,9 @@ BURST_GROWTH = 1.6
 
 HEADROOM = 0.35
 """Share of a job's time budget that must be left at its admission: later jobs lengthen its batch, and forecasts err."""
+
+LEAST = ExpectedLoad(num_rows=1, longest=1, size=1, max_steps=1)
+"""A job that is refused only if any would be."""
 
 
 def _any_may(_joining: Sequence[AnyJob], _job: AnyJob) -> bool:
@@ -258,7 +261,7 @@ class JobQueue(Generic[J]):
                 retry_after_s=retry_after_s,
             )
 
-        least_s = self._corrected(client, self._forecast.completion_s(self._ahead(client, 0)))
+        least_s = self._corrected(client, self._forecast.completion_s(self._ahead(client, LEAST.size), LEAST))
         if not _is_in_time(least_s, allowed_s):
             self._holds.note(client.name, least_s / (1 - HEADROOM), least_s, refusal)
         raise refusal(allowed_s)

@@ -14,6 +14,7 @@ import pytest
 from fastapi import FastAPI, Request
 
 from model.planning.runtime import Runtime
+from service.batching import holds
 from service.batching.batch_lane import BatchLane
 from service.http.api_keys import ApiKey, new_key
 from service.http.app import create_app
@@ -74,6 +75,37 @@ async def test_a_request_that_would_be_late_is_refused_at_once(
     assert problem["retryable"] is True
     assert 10 <= int(refused.headers["Retry-After"]) <= 22
     assert 'vip5_requests_rejected_total{reason="overloaded"} 1.0' in (await client.get("/metrics")).text
+    engine.gate.set()
+    assert [(await each).status_code for each in (running, admitted)] == [200, 200]
+
+
+async def test_after_a_refusal_the_next_one_costs_no_parsing(
+    app: FastAPI, client: httpx.AsyncClient, engine: GatedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds, "HOLD_S", 3600.0)
+    monkeypatch.setattr(holds, "HOLD_SHARE", 3600.0)
+    monkeypatch.setattr(state_of(app), "default_deadline_s", 5.0)
+    json_type = {"content-type": "application/json"}
+
+    async def status_of(content: bytes) -> int:
+        return (await client.post(SEQUENTIAL, content=content, headers=json_type)).status_code
+
+    running = ask(client)
+    await engine.wait_entered()
+    expect(app, 10.0)
+    assert await status_of(b"{") == 400, "nothing was refused yet"
+    check_problem(await client.post(SEQUENTIAL, json=ASK | {"deadline_ms": 5_000}), 429, "overloaded")
+
+    no_json = await client.post(SEQUENTIAL, content=b"{", headers=json_type)
+    problem = check_problem(no_json, 429, "overloaded")
+    assert "the deadline is in 5.00 s" in problem["detail"]
+    assert int(no_json.headers["Retry-After"]) >= 1
+    assert await status_of(b'{"deadline_ms" : 5000') == 429
+    assert await status_of(b'{"deadline_ms" : 100000') == 400, "a longer deadline may be kept"
+    assert await status_of(b"x" * 1_000_000) == 429, "not read: it is larger than bodies may be"
+    metrics = (await client.get("/metrics")).text
+    assert 'vip5_requests_rejected_total{reason="overloaded"} 4.0' in metrics
+    admitted = ask(client, deadline_ms=100_000)
     engine.gate.set()
     assert [(await each).status_code for each in (running, admitted)] == [200, 200]
 
