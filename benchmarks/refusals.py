@@ -123,7 +123,13 @@ def cost_us(
         statuses += sender.send(options.requests, keeps=keeps)
         num_answered = options.requests + others.total() - num_others
         found.append((loop_us(sender.server) - before) / num_answered)
-    print(sender.request.split(b" ", 2)[1].decode(), keeps, round(statistics.median(found)), dict(statuses), file=sys.stderr)
+    print(
+        sender.request.split(b" ", 2)[1].decode(),
+        keeps,
+        round(statistics.median(found)),
+        dict(statuses),
+        file=sys.stderr,
+    )
     return statistics.median(found), statuses
 
 

@@ -38,7 +38,8 @@ def trace_of(request: Request) -> RequestTrace:
 
 
 def install_problem_handlers(app: FastAPI, metrics: Metrics, private_paths: PrivatePaths) -> None:
-    def respond(request: Request, error: Exception) -> Response:
+    async def respond(request: Request, error: Exception) -> Response:
+        # A coroutine: plain functions run in a thread, which takes longer than all the rest of a refusal.
         return answer_problem(request, error, metrics, private_paths)
 
     for kind in (Vip5Error, ValidationError, RequestValidationError, HTTPException):
