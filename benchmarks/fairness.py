@@ -4,9 +4,10 @@ Question  One key sends a steady load. Another sends 20 times as much at once. H
 Method    `vip5 serve` in its own process on a model with random weights, with a file of two keys. Capacity is measured
           with 16 clients of one key in a closed loop. Requests of the first key then arrive at --share of the capacity,
           at random (Poisson), in alternating phases: alone, and beside 20 times as many of the second key, which
-          another process sends and which retry when Retry-After says so. Each request has its own connection.
-Output    p50 and p99 of the first key alone and beside the burst, and their ratios; what both keys were answered. The
-          last line is JSON.
+          another process sends. Each request has its own connection. Clients, event loop and engine need processors of
+          their own: with fewer than four, or beside other work, what the burst costs the clients delays the engine too.
+Output    p50 and p99 of the first key alone and beside the burst, and their ratios; what both keys were answered; the
+          processor time of the burst's clients and of the event loop per second of burst. The last line is JSON.
 
     python -m benchmarks.fairness [--share 0.3] [--seconds 20] [--phases 3]
 """
@@ -18,7 +19,6 @@ import asyncio
 import itertools
 import json
 import random
-import re
 import sys
 import tempfile
 import time
@@ -33,6 +33,7 @@ import numpy as np
 
 from benchmarks.commit import commit
 from benchmarks.overload import BACKBONE
+from benchmarks.refusals import loop_us
 from service.http.api_keys import new_key
 from tests.e2e.processes import Server, serving
 from tests.tiny import tiny_bundle
@@ -53,7 +54,7 @@ class Key:
         self.durations_ms: list[float] = []
 
     async def ask(self) -> None:
-        """One request on its own connection; waits as long as Retry-After says."""
+        """One request on its own connection."""
         first = random.randrange(1, 100)
         body = json.dumps({"domain": "toys", "history": [f"item-{first + place}" for place in range(5)]}).encode()
         head = (
@@ -69,8 +70,6 @@ class Key:
         self.statuses[status] += 1
         if status == 200:
             self.durations_ms.append((time.perf_counter() - started_at) * 1000)
-        elif found := re.search(rb"retry-after: (\d+)", answer.lower()):
-            await asyncio.sleep(float(found[1]))
 
     async def arrive(self, rate: float, until: float) -> None:
         """Requests at random times; waits for the last."""
@@ -98,31 +97,36 @@ async def measure(server: Server, steady: str, bursting: str, options: argparse.
     rate = options.share * capacity
     alone, beside = Key(server.url, steady), Key(server.url, steady)
     burst: Counter[int] = Counter()
+    clients_s = loop_s = 0.0
     for _ in range(options.phases):
         await alone.arrive(rate, time.perf_counter() + options.seconds)
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             await asyncio.to_thread(pool.submit(int).result)  # the process has started
             other = pool.submit(burst_of, server.url, bursting, FACTOR * rate, options.seconds)
+            before = loop_us(server)
             await beside.arrive(rate, time.perf_counter() + options.seconds)
-            burst += await asyncio.to_thread(other.result)
+            statuses, spent_s = await asyncio.to_thread(other.result)
+            burst, clients_s, loop_s = burst + statuses, clients_s + spent_s, loop_s + (loop_us(server) - before) / 1e6
     found = {
         "capacity_rps": round(capacity, 1),
         "rate_rps": round(rate, 1),
         "alone_ms": percentiles(alone.durations_ms),
         "beside_ms": percentiles(beside.durations_ms),
+        "burst_clients_cpu": round(clients_s / (options.phases * options.seconds), 2),
+        "event_loop_cpu": round(loop_s / (options.phases * options.seconds), 2),
         "statuses": {"alone": alone.statuses, "beside": beside.statuses, "burst": burst},
     }
     pairs = zip(found["beside_ms"], found["alone_ms"], strict=True)
     return found | {"ratios": [round(each / base, 2) for each, base in pairs]}
 
 
-def burst_of(url: str, key: str, rate: float, seconds: float) -> Counter[int]:
-    """What a burst of another process was answered."""
+def burst_of(url: str, key: str, rate: float, seconds: float) -> tuple[Counter[int], float]:
+    """What a burst of another process was answered, and the seconds of processor time that its clients took."""
 
-    async def run() -> Counter[int]:
-        other = Key(url, key)
+    async def run() -> tuple[Counter[int], float]:
+        other, before = Key(url, key), time.process_time()
         await other.arrive(rate, time.perf_counter() + seconds)
-        return other.statuses
+        return other.statuses, time.process_time() - before
 
     return asyncio.run(run())
 
