@@ -124,7 +124,8 @@ class Explainer:
         self._lanes.text.check(deadline, client=client)  # reject before planning
         with trace.stage("plan"):
             plan = plan_explanation(domain, request)
-        trace.charge(size_of(plan))
+        if trace.charge is not None:
+            await trace.charge(size_of(plan))
         with trace.stage("features"):
             plan = await fetch_features(lease.version, plan)
         trace.note_degraded((*plan.degraded, *domain.degraded))

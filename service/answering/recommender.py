@@ -94,7 +94,8 @@ class Recommender:
         cost.check(self._limits.max_tokens)
         load = ExpectedLoad.of(cost)
         lane.check(deadline, load if cost.num_prompts > 1 else None, client)  # reject before planning
-        trace.charge(load.size)
+        if trace.charge is not None:
+            await trace.charge(load.size)
         with trace.stage("plan"):
             plan = await _planned(domain, request, cost)
         if isinstance(plan, RankingPlan) and request.num_beams is None:

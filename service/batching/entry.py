@@ -9,6 +9,7 @@ from model.engine.plans import RankingPlan, ScoringPlan, TextPlan
 from model.engine.protocol import GeneratedText, Ranking, Timings
 from service.batching.job import Load
 from service.batching.shares import NOBODY, Client
+from service.errors import ServiceError
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -58,6 +59,10 @@ class Entry(Protocol):
 
         Raises QueueFullError, OverloadedError or DrainingError.
         """
+        ...
+
+    def recent_refusal(self, client: Client, deadline_s: float) -> ServiceError | None:
+        """Why a request with so much time until its deadline is refused, as far as that is known at no cost."""
         ...
 
 

@@ -69,7 +69,7 @@ class Lane(ABC, Generic[J]):
         return self._queue.completion_s()
 
     def forecast_for(self, client: Client) -> tuple[float, int, bool]:
-        """Forecast seconds until a new request of a client could run, the number waiting, and whether it is full."""
+        """Forecast seconds until a client's smallest request is done, the number waiting, and whether it is refused."""
         return self._queue.forecast_for(client)
 
     def check(self, deadline: float, load: Load | None = None, client: Client = NOBODY) -> None:

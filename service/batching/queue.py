@@ -102,11 +102,10 @@ class JobQueue(Generic[J]):
             return self._completion_s()
 
     def forecast_for(self, client: Client) -> tuple[float, int, bool]:
-        """Forecast seconds until a new job of a client could run, the number waiting, and whether all are its own."""
+        """Forecast seconds until a client's smallest job is done, the number waiting, and whether it is refused."""
         with self._changed:
-            completion_s = self._correction.value * self._forecast.completion_s(self._ahead(client, 0), None)
-            is_full = len(self._jobs) >= self._max_waiting and not self._shares.is_shared
-            return completion_s, len(self._jobs), is_full
+            forecast_s = self._forecast.completion_s(self._ahead(client, LEAST.size), LEAST)
+            return self._corrected(client, forecast_s), len(self._jobs), not self._has_room_for(client)
 
     def check(self, deadline: float, load: Load | None = None, client: Client = NOBODY) -> None:
         """Reject a request before it is planned, if `put` would reject a job of this load. Raises as `put`.
@@ -231,10 +230,7 @@ class JobQueue(Generic[J]):
         self._check_open()
         if len(self._jobs) >= self._max_waiting:
             self._drop_expired()
-        if len(self._jobs) >= self._max_waiting:
-            own = sum(job.client.name == client.name for job in self._jobs)
-            if self._jobs and self._largest_backlog()[1] >= own + 2:
-                return
+        if not self._has_room_for(client):
             num_waiting, completion_s = len(self._jobs), self._completion_s()
 
             def refusal(_: float) -> QueueFullError:
@@ -246,6 +242,13 @@ class JobQueue(Generic[J]):
 
             self._holds.note(client.name, math.inf, completion_s, refusal)
             raise refusal(0.0)
+
+    def _has_room_for(self, client: Client) -> bool:
+        """Whether a job of this client may wait, if need be in the place of another's."""
+        if len(self._jobs) < self._max_waiting:
+            return True
+        own = sum(job.client.name == client.name for job in self._jobs)
+        return bool(self._jobs) and self._largest_backlog()[1] >= own + 2
 
     def _check_deadline(self, deadline: float, client: Client, forecast_s: float) -> None:
         allowed_s = deadline - time.monotonic()

@@ -22,7 +22,7 @@ from service.settings import Settings
 from service.versions.followers import Followers, NoFollowers
 
 if TYPE_CHECKING:
-    from service.http.rate_limits import Quotas, RateLimits
+    from service.http.rate_limits import Quotas, RateLimits, SharedCounts
 
 
 @dataclass(eq=False)
@@ -50,6 +50,8 @@ class AppState:
     """Problems of the process that runs the app: its log, its file descriptors."""
     followers: Followers = field(default_factory=NoFollowers)
     """Processes that show what this one serves; set before the service is opened."""
+    shared_counts: SharedCounts | None = None
+    """Of a worker: what is counted in the engine process, in place of `rate_limits` and `quotas`."""
     running_service: Service | None = None
 
     @property

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastapi import Request
 from limits import RateLimitItem, parse_many
@@ -16,8 +17,8 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from model.errors import EngineError, Vip5Error
 from service.errors import ClientDisconnectedError, DeadlineError, RateLimitedError
 from service.http.api_keys import ApiKey
-from service.http.app_state import state_of
-from service.http.callers import client_identity
+from service.http.app_state import AppState, state_of
+from service.http.identity import client_identity
 from service.observability.trace import RequestTrace
 
 SCOPE = "requests"
@@ -52,39 +53,63 @@ class Quotas:
 
     def charge(self, key: ApiKey, num_tokens: int) -> None:
         """Count a request's tokens. Raises RateLimitedError if they exceed the key's quota, and counts none then."""
-        refused = _count(self._limiter, parse_many(key.quota or ""), QUOTA_SCOPE, key.id, num_tokens)
+        self.spend(key.id, key.quota or "", num_tokens)
+
+    def spend(self, key_id: str, quota: str, num_tokens: int) -> None:
+        """`charge` for a key of this id and quota."""
+        refused = _count(self._limiter, parse_many(quota), QUOTA_SCOPE, key_id, num_tokens)
         if refused is not None:
             raise RateLimitedError(
-                f"the request costs about {num_tokens} tokens, and the key {key.id!r} has {refused.left} left of its "
+                f"the request costs about {num_tokens} tokens, and the key {key_id!r} has {refused.left} left of its "
                 f"quota of {refused.limit}; retry in {refused.retry_after_s} s, or send less",
                 retry_after_s=refused.retry_after_s,
             )
 
-    def open_charge(self, key: ApiKey, trace: RequestTrace) -> Charge:
-        """The charge of a request, which is settled at its end."""
-        charge = Charge(self, key, trace)
-        trace.hold(charge.settled())
-        return charge
-
-    def give_back(self, key: ApiKey, num_tokens: int) -> None:
+    def give_back(self, key_id: str, quota: str, num_tokens: int) -> None:
         """Undo a charge; what has left the window meanwhile is not given twice."""
-        for limit in parse_many(key.quota or ""):
-            used = limit.amount - self._limiter.get_window_stats(limit, QUOTA_SCOPE, key.id).remaining
-            self._limiter.hit(limit, QUOTA_SCOPE, key.id, cost=-min(num_tokens, used))
+        for limit in parse_many(quota):
+            used = limit.amount - self._limiter.get_window_stats(limit, QUOTA_SCOPE, key_id).remaining
+            self._limiter.hit(limit, QUOTA_SCOPE, key_id, cost=-min(num_tokens, used))
+
+
+class SharedCounts(Protocol):
+    """Counts against limits that several processes share."""
+
+    async def check(self, client: str) -> None:
+        """As `RateLimits.check`."""
+        ...
+
+    async def spend(self, key_id: str, quota: str, num_tokens: int) -> None:
+        """As `Quotas.spend`."""
+        ...
+
+    def give_back(self, key_id: str, quota: str, num_tokens: int) -> None:
+        """As `Quotas.give_back`."""
+        ...
 
 
 class Charge:
     """What one request has counted against its key's quota; given back at its end if no work was done for it."""
 
-    def __init__(self, quotas: Quotas, key: ApiKey, trace: RequestTrace) -> None:
+    def __init__(self, quotas: Quotas | SharedCounts, key: ApiKey, trace: RequestTrace) -> None:
         self._quotas = quotas
-        self._key = key
+        self._key_id, self._quota = key.id, key.quota or ""
         self._trace = trace
         self._num_tokens = 0
 
-    def take(self, num_tokens: int) -> None:
+    @classmethod
+    def open(cls, state: AppState, key: ApiKey, trace: RequestTrace) -> Charge:
+        """The charge of a request, which is settled at its end."""
+        charge = cls(state.shared_counts or state.quotas, key, trace)
+        trace.hold(charge.settled())
+        return charge
+
+    async def take(self, num_tokens: int) -> None:
         """Raises RateLimitedError."""
-        self._quotas.charge(self._key, num_tokens)
+        if isinstance(self._quotas, Quotas):
+            self._quotas.spend(self._key_id, self._quota, num_tokens)
+        else:
+            await self._quotas.spend(self._key_id, self._quota, num_tokens)
         self._num_tokens += num_tokens
 
     @contextmanager
@@ -95,7 +120,7 @@ class Charge:
         finally:
             code = self._trace.error_code
             if self._num_tokens and code is not None and code not in WORKED_FOR:
-                self._quotas.give_back(self._key, self._num_tokens)
+                self._quotas.give_back(self._key_id, self._quota, self._num_tokens)
 
 
 @dataclass(frozen=True)
@@ -120,8 +145,12 @@ def _count(
     return None
 
 
-def check_rate(request: Request) -> None:
+async def check_rate(request: Request) -> None:
     """Raises RateLimitedError."""
-    limits = state_of(request.app).rate_limits
-    if limits is not None:
-        limits.check(client_identity(request))
+    state = state_of(request.app)
+    if state.rate_limits is None:
+        return
+    if state.shared_counts is None:
+        state.rate_limits.check(client_identity(request))
+    else:
+        await state.shared_counts.check(client_identity(request))

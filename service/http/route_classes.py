@@ -74,7 +74,7 @@ class RateLimitedRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def check_and_handle(request: Request) -> Response:
-            check_rate(request)
+            await check_rate(request)
             return await handler(request)
 
         return check_and_handle

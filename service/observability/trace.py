@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -34,7 +34,7 @@ class RequestTrace:
     """The id of the request's API key, if it has one."""
     share: float = 1.0
     """Weight of the client's share of the engine."""
-    charge: Callable[[int], None] = field(default=lambda _: None, repr=False)
+    charge: Callable[[int], Awaitable[None]] | None = field(default=None, repr=False)
     """Counts tokens against the client's quota. Raises RateLimitedError."""
     num_items: int | None = None
     num_invalid: int = 0

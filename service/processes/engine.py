@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -22,6 +23,7 @@ from service.http.listening import Reservation, reserved
 from service.http.server import SIGNALS, SWITCH_INTERVAL_S, listening_for_admins, serving_admins, urls_of
 from service.http.uvicorn_server import server_of
 from service.observability.json_logging import logging_in_background
+from service.processes.engine_counts import count
 from service.processes.hub import Hub, HubParts
 from service.processes.supervisor import Workers
 from service.settings import Settings
@@ -48,7 +50,7 @@ def run_engine(settings: Settings, num_workers: int) -> None:
     with logging_in_background(settings.log_level) as log:
         app = create_app(settings)
         state = state_of(app)
-        state.followers = hub = Hub(lambda: state.service.domains, settings.worker_ack_s)
+        state.followers = hub = Hub(lambda: state.service.domains, partial(count, state), settings.worker_ack_s)
         log.on_drop = state.metrics.count_dropped_log_lines
         descriptors = Descriptors(raise_limit(), state.metrics)
         with reserved(settings.endpoint) as reservation:

@@ -242,13 +242,12 @@ class HubParts:
 class Hub:
     """All workers, as followers of what the engine process publishes."""
 
-    def __init__(self, domains: Callable[[], Domains], acknowledge_s: float) -> None:
-        """A worker that does not acknowledge a change within `acknowledge_s` is ended."""
+    def __init__(self, domains: Callable[[], Domains], count: Callable[[Count], Counted], acknowledge_s: float) -> None:
+        """`count` counts against limits. A worker that does not follow a change within `acknowledge_s` is ended."""
         self.numbers = Numbers()
         self.changes = itertools.count(1)
         self.links: set[WorkerLink] = set()
-        self.count: Callable[[Count], Counted] = lambda message: Counted(message.request, None, None)
-        """Counts against the limits that all workers share."""
+        self.count = count
         self._domains = domains
         self._acknowledge_s = acknowledge_s
         self._published: dict[str, list[tuple[WorkerLink, asyncio.Future[str | None]]]] = {}

@@ -38,6 +38,7 @@ from service.http.app_state import AppState, state_of
 from service.http.wiring import build_app
 from service.observability.metrics import Metrics
 from service.processes.worker_calls import WorkerCalls
+from service.processes.worker_counts import WorkerCounts
 from service.processes.worker_lanes import RemoteLanes
 from service.processes.worker_versions import BundleFolders, WorkerVersions
 from service.settings import Settings
@@ -63,6 +64,7 @@ class WorkerApp:
         self._channel: Channel
         self._calls: WorkerCalls
         self._lanes: RemoteLanes
+        self._counts: WorkerCounts
         self._versions: WorkerVersions
         self._state: AppState
 
@@ -75,6 +77,7 @@ class WorkerApp:
         self.app = build_app(settings, self._opened, metrics=self._metrics)
         self.served = self._calls.around(self.app)
         self._state = state_of(self.app)
+        self._state.shared_counts = self._counts = WorkerCounts(self._channel)
 
     def greet(self) -> None:
         """Ask the engine process for what it serves; the app's lifespan has begun."""
@@ -108,7 +111,7 @@ class WorkerApp:
                 if message.stops:
                     self.end()
             case Counted():
-                pass
+                self._counts.handle(message)
             case _:
                 self._lanes.handle(message)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from model.engine.plans import Plan, RankingPlan, ScoringPlan, TextPlan
 from model.engine.protocol import GeneratedText, Ranking, Timings
+from service.batching.forecast import RetryJitter
 from service.batching.job import Load as Work
 from service.batching.queue import HEADROOM
 from service.batching.shares import NOBODY, Client
@@ -31,12 +32,14 @@ from service.channel.messages import (
     Written,
 )
 from service.channel.plans import PlanWriter
-from service.errors import DeadlineError, DrainingError, OverloadedError, QueueFullError
+from service.errors import DeadlineError, DrainingError, OverloadedError, QueueFullError, ServiceError
 
 R = TypeVar("R")
 
 FRESH_S = 0.1
 """A forecast that is older than this refuses nothing."""
+FRESH_SHARE = 0.25
+"""The same as a share of the forecast: the lane must not run out of work meanwhile."""
 MAX_CLIENTS = 10_000
 """Clients whose forecasts are kept."""
 
@@ -74,21 +77,27 @@ class RemoteJob(Generic[R]):
             raise error
 
     async def result(self) -> R:
-        remaining_s = None if math.isinf(self._deadline) else self._deadline - time.monotonic()
+        timer = None
+        if not math.isinf(self._deadline):
+            loop = self._future.get_loop()
+            timer = loop.call_later(max(0.0, self._deadline - time.monotonic()), self._expire)
         try:
-            async with asyncio.timeout(remaining_s):
-                return await self._future
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"no answer within {self._deadline - self._submitted_at:.3f} s of queueing; allow a longer deadline_ms"
-                " or retry when fewer requests are waiting"
-            ) from error
+            return await self._future
         finally:
-            self.abandon()
+            if timer is not None:
+                timer.cancel()
+            self._abandon()
+
+    def _expire(self) -> None:
+        self.fail(
+            DeadlineError(
+                f"no answer within {self._deadline - self._submitted_at:.3f} s of queueing; allow a longer deadline_ms "
+                "or retry when fewer requests are waiting"
+            )
+        )
 
     def abandon(self) -> None:
-        if not self._future.done() or self._future.cancelled():
-            self._abandon()
+        self._abandon()
 
     # Called with what the engine process says.
 
@@ -118,6 +127,7 @@ class RemoteLane:
         self._forecasts: dict[str, tuple[Load, float]] = {}
         self._latest: Load | None = None
         self._heard_at = -math.inf
+        self._jitter = RetryJitter()
 
     @property
     def num_waiting(self) -> int:
@@ -131,27 +141,32 @@ class RemoteLane:
     def check(self, deadline: float, load: Work | None = None, client: Client = NOBODY) -> None:  # noqa: ARG002  # as other lanes
         if self._lanes.is_draining:
             raise DrainingError("the service is shutting down; retry on another replica", retry_after_s=1)
-        now = time.monotonic()
-        found = self._forecasts.get(client.name)
-        if found is None or now - found[1] > FRESH_S:
-            return
-        forecast, heard_at = found
-        completion_s = max(0.0, forecast.completion_s - (now - heard_at))
-        allowed_s = deadline - now
+        refusal = self.recent_refusal(client, deadline - time.monotonic())
+        if refusal is not None:
+            raise refusal
+
+    def recent_refusal(self, client: Client, deadline_s: float) -> ServiceError | None:
+        forecast, heard_at = self._forecasts.get(client.name, (None, 0.0))
+        age_s = time.monotonic() - heard_at
+        if forecast is None or age_s > min(FRESH_S, FRESH_SHARE * forecast.completion_s):
+            return None
+        completion_s = max(0.0, forecast.completion_s - age_s)
+        late_s = completion_s - deadline_s * (1 - HEADROOM)
         if forecast.is_full:
-            retry_after_s = max(1, math.ceil(completion_s))
-            raise QueueFullError(
+            retry_after_s = self._jitter.retry_after_s(completion_s)
+            return QueueFullError(
                 f"{forecast.num_waiting} requests are waiting, the limit is {self._max_waiting}; retry in "
                 f"{retry_after_s} s",
                 retry_after_s=retry_after_s,
             )
-        if completion_s > allowed_s * (1 - HEADROOM):
-            retry_after_s = max(1, math.ceil(completion_s - allowed_s * (1 - HEADROOM)))
-            raise OverloadedError(
-                f"the answer would take about {completion_s:.2f} s, the deadline is in {max(allowed_s, 0):.2f} s; "
-                f"retry in {retry_after_s} s, or allow a longer deadline_ms",
-                retry_after_s=retry_after_s,
-            )
+        if late_s <= 0:
+            return None
+        retry_after_s = self._jitter.retry_after_s(late_s)
+        return OverloadedError(
+            f"the answer would take about {completion_s:.2f} s, the deadline is in {max(deadline_s, 0):.2f} s; "
+            f"retry in {retry_after_s} s, or allow a longer deadline_ms",
+            retry_after_s=retry_after_s,
+        )
 
     def note(self, load: Load) -> None:
         """The engine process's forecast for a client."""

@@ -19,7 +19,7 @@ from service.batching.batch_lane import BatchLane
 from service.http.api_keys import ApiKey, new_key
 from service.http.app import create_app
 from service.http.app_state import state_of
-from service.http.callers import client_identity
+from service.http.identity import client_identity
 from service.settings import Settings, SettingsError, load_settings
 from tests.service.conftest import client_of
 from tests.service.test_bad_input import check_problem

@@ -7,12 +7,14 @@ import itertools
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.batching.lanes import Lanes
 from service.http.app_state import state_of
+from service.processes.engine_counts import count
 from service.processes.hub import Hub, HubParts, WorkerLink
 from service.processes.worker_app import WorkerApp
 
@@ -30,7 +32,7 @@ class Spread:
 def add_workers(app: FastAPI) -> Hub:
     """Let workers follow the app; called before its lifespan begins."""
     state = state_of(app)
-    hub = Hub(lambda: state.service.domains, state.settings.worker_ack_s)
+    hub = Hub(lambda: state.service.domains, partial(count, state), state.settings.worker_ack_s)
     state.followers = hub
     return hub
 

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model.network.config import Task
 from model.prompts.templates import templates_of
-from service.http.callers import key_of, require_domain
+from service.http.callers import require_domain
 from service.http.dependencies import DomainPath, Trace, service_of
+from service.http.identity import key_of
 from service.http.openapi import problems
 from service.http.route_classes import BrowseRoute, ItemsRoute, UsersRoute
 from service.schemas.domains import (
