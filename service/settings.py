@@ -70,11 +70,15 @@ class RequestLimits:
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """Times in seconds that a connection may take to send a request, read an answer, and wait for another request."""
+    """Times in seconds that a connection may take to send a request, read an answer, and wait for another request.
+
+    A connection older than `max_age_s` is closed after its next answer.
+    """
 
     receive_s: float
     send_s: float
     keep_alive_s: float
+    max_age_s: float
 
 
 @dataclass(frozen=True)
@@ -275,6 +279,10 @@ class Settings(SigningSettings):
     send_s: Seconds = Field(
         default=30.0, description="Longest time that a client may leave an answer unread before it is disconnected."
     )
+    connection_max_age_s: Seconds = Field(
+        default=600.0,
+        description="Age at which a connection is closed after an answer, so that clients spread over all workers.",
+    )
     keep_alive_s: Seconds = Field(
         default=75.0, description="Longest time that a connection waits for its next request; more than the proxy's."
     )
@@ -358,7 +366,7 @@ class Settings(SigningSettings):
 
     @property
     def connection_limits(self) -> ConnectionLimits:
-        return ConnectionLimits(receive_s=self.receive_s, send_s=self.send_s, keep_alive_s=self.keep_alive_s)
+        return ConnectionLimits(self.receive_s, self.send_s, self.keep_alive_s, self.connection_max_age_s)
 
     @property
     def endpoint(self) -> Endpoint:

@@ -42,6 +42,7 @@ LINGER_S = 1.0
 """How long the rest of a refused request is discarded: closing at once would discard the refusal itself."""
 PROBE_S = 0.5
 """Interval at which a client that has ended its side is asked whether it is still there."""
+CLOSE = (b"connection", b"close")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 HTTP2_METHOD = b"PRI"
 """What an HTTP/2 connection begins with, if the client does not ask whether the server speaks it (RFC 9113, 3.4)."""
@@ -86,6 +87,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._num_open_bytes = 0
         self._num_head_bytes = 0
         self._began_at = 0.0
+        self._connected_at = self.loop.time()
 
     @property
     def _is_idle(self) -> bool:
@@ -183,8 +185,14 @@ class BoundedProtocol(HttpToolsProtocol):
                 raise body.fault
             return message
 
+        async def send_last(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
+            await send(message)
+
         if body.fault is None:
-            await self._served_app(scope, receive_or_raise, send)
+            is_old = self.loop.time() - self._connected_at >= self.limits.max_age_s
+            await self._served_app(scope, receive_or_raise, send_last if is_old else send)
         else:
             headers = self._cross_origin_headers(scope["path"], scope["headers"])
             await refusal(body.fault, scope["headers"], headers, self.metrics, 0.0)(scope, receive, send)

@@ -51,6 +51,14 @@ async def test_a_blank_line_after_an_answer_does_not_keep_the_connection(hasty: 
     writer.close()
 
 
+async def test_an_old_connection_is_closed_after_its_answer(app: FastAPI, settings: Settings) -> None:
+    async with listening(app, settings.model_copy(update={"connection_max_age_s": 1e-6})) as port:
+        answer = await say(port, GET + b"\r\n")
+
+    assert answer.statuses == [200]
+    assert b"connection: close" in answer.raw
+
+
 async def test_headers_that_trickle_get_no_more_time_than_those_that_stop(hasty: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", hasty)
 
