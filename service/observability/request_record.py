@@ -40,7 +40,7 @@ class RequestRecord(logging.LogRecord):
             **self._fields,
             "time": datetime.fromtimestamp(self.created, UTC).isoformat(),
         }
-        return _ENCODER.encode(line).decode()
+        return msgspec.json.format(_ENCODER.encode(line), indent=0).decode()
 
 
 _DEFAULTS = vars(logging.makeLogRecord({"msg": EVENT, "args": None}))
