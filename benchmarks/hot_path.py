@@ -7,7 +7,7 @@ Method    Each subject is a process of its own, under 16 keep-alive connections 
           thread: the event loop's, and all others' (lane, log). `asgi` answers with prepared bytes, `fastapi` validates
           the same body and answer models. The catalog is that of Toys if DATA has it, otherwise made up in its size.
 Output    Medians over rounds of CPU microseconds per request, answers per second and latencies, and the least CPU time
-          of a round; the last line is JSON.
+          of a round; ratios to the baseline are medians over rounds. The last line is JSON.
 
     python -m benchmarks.hot_path [--baseline CHECKOUT] [--requests 1000] [--rounds 12] [--data ../shared/data]
 """
@@ -164,6 +164,12 @@ def summary(rounds: list[dict[str, float]]) -> dict[str, float]:
     """Medians, and the least CPU time of a round, which other work on the machine inflates the least."""
     medians = {name: round(statistics.median(each[name] for each in rounds), 2) for name in rounds[0]}
     return {"least_us": round(min(each["cpu_us"] for each in rounds), 2), **medians}
+
+
+def ratios(rounds: list[dict[str, float]], baseline: list[dict[str, float]]) -> dict[str, float]:
+    """Medians over rounds of each figure relative to the baseline's in the same round."""
+    pairs = list(zip(rounds, baseline, strict=True))
+    return {name: round(statistics.median(one[name] / other[name] for one, other in pairs), 3) for name in rounds[0]}
 
 
 # What is served
@@ -411,6 +417,9 @@ def main() -> int:
             for server in servers:
                 server.rounds.append(measure(server, requests, options.requests))
     found = {server.subject.name: summary(server.rounds) for server in servers}
+    rounds = {server.subject.name: server.rounds for server in servers}
+    if {"service", "baseline"} <= rounds.keys():
+        found["service / baseline"] = ratios(rounds["service"], rounds["baseline"])
     for name, figures in found.items():
         print(f"{name:10}", *(f"{key} {value:9.2f}" for key, value in figures.items()))
     print(json.dumps({"benchmark": "hot_path", "requests": options.requests, "rounds": options.rounds, **found}))
