@@ -66,7 +66,7 @@ def build(root: Path, data: Path) -> None:
     with BundleWriter(root) as writer:
         writer.share_backbone(CONFIG, initial_weights(expected_shapes(CONFIG), _SEED), tokenizer)
         adapter = initial_weights(expected_domain_shapes(CONFIG, LAYOUT), _SEED + 1)
-        writer.add_domain(spec, adapter, catalog, features=ItemFeatures(catalog.item_ids, features))
+        writer.add_domain(spec, adapter, catalog, features=ItemFeatures(tuple(catalog.item_ids), features))
         writer.seal()
 
 

@@ -118,7 +118,7 @@ def _prepare(data: Path, tokenizer: Path) -> None:
     if not (WORK / "data").exists():
         toys = Dataset.read(data)
         features = np.random.default_rng(0).standard_normal((len(toys.catalog), LAYOUT.feature_dim))
-        pictured = replace(toys, features=ItemFeatures(toys.catalog.item_ids, features.astype(np.float16)))
+        pictured = replace(toys, features=ItemFeatures(tuple(toys.catalog.item_ids), features.astype(np.float16)))
         pictured.write(WORK / "data")
     if not (WORK / "start").exists():
         (WORK / "start.toml").write_text(_START.format(tokenizer=tokenizer.resolve()), encoding="utf-8")

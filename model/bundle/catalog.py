@@ -4,29 +4,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from model.bundle.column_texts import MOST_HELD, optional_texts_of, texts_of
 from model.bundle.columns import (
     AttributeValue,
     Column,
     Scalar,
+    Values,
     attribute_column,
+    booleans,
     column_or_nulls,
+    in_one_chunk,
     name_column,
     optional_text_column,
     require_unique,
-    strings,
     value_set,
 )
+from model.bundle.hashed_ids import GrownIds, RowsById
 from model.bundle.opened_file import Content
 from model.bundle.tables import matching_rows, parse_bundled_parquet, read_bundled_parquet, table_of, write_parquet
 from model.errors import CatalogError, UnknownColumnError
@@ -45,9 +48,14 @@ _DERIVED = {
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
-    """Items in a fixed order. Create one with `from_rows`, `from_table` or `read`, which check the columns."""
+    """Items in a fixed order. Create one with `from_rows`, `from_table` or `read`, which check the columns.
+
+    The columns of a large catalog stay in Arrow's buffers, which may be mapped from an index (`index/`).
+    """
 
     table: pa.Table
+    ids: RowsById | None = None
+    """Rows by item id, if they are known already."""
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, object]]) -> Catalog:
@@ -86,27 +94,26 @@ class Catalog:
         return int(self.table.num_rows)
 
     @cached_property
-    def item_ids(self) -> tuple[str, ...]:
-        return tuple(strings(self.table.column("item_id")))
+    def item_ids(self) -> Sequence[str]:
+        return texts_of(self.table.column("item_id"))
 
     @cached_property
-    def indices(self) -> tuple[str, ...]:
+    def indices(self) -> Sequence[str]:
         """The identifier texts."""
-        return tuple(strings(self.table.column("index")))
+        return texts_of(self.table.column("index"))
 
     @cached_property
-    def titles(self) -> tuple[str | None, ...]:
-        return tuple(self.table.column("title").to_pylist())
+    def titles(self) -> Sequence[str | None]:
+        return optional_texts_of(self.table.column("title"))
 
     @cached_property
-    def images(self) -> tuple[str | None, ...]:
-        return tuple(self.table.column("image").to_pylist())
+    def images(self) -> Sequence[str | None]:
+        return optional_texts_of(self.table.column("image"))
 
     @cached_property
     def is_active(self) -> NDArray[np.bool_]:
         """[N]; inactive items are never returned, but may be in a history."""
-        is_active: NDArray[np.bool_] = self.table.column("active").to_numpy()
-        return is_active
+        return booleans(self.table.column("active"))
 
     @cached_property
     def attribute_columns(self) -> tuple[str, ...]:
@@ -118,10 +125,16 @@ class Catalog:
         table = self.table
         for name, column in columns.items():
             table = table.set_column(table.column_names.index(name), name, column)
-        changed = Catalog(table)
+        changed = Catalog(table, self.ids)
         kept = {name: self.__dict__[name] for name in _DERIVED.keys() & self.__dict__.keys()}
         changed.__dict__.update({name: value for name, value in kept.items() if _DERIVED[name] not in columns})
         return changed
+
+    def followed_by(self, more: Catalog) -> Catalog:
+        """These items, then others of the same columns with other ids. Copies neither's columns."""
+        start = len(self)
+        added = {item_id: start + row for row, item_id in enumerate(more.item_ids)}
+        return Catalog(pa.concat_tables([self.table, more.table]), GrownIds.of(self._rows, added))
 
     def row_of(self, item_id: str) -> int | None:
         return self._rows.get(item_id)
@@ -152,20 +165,25 @@ class Catalog:
         return matching_rows(self.table, ("item_id", "title"), text, offset, limit)
 
     @cached_property
-    def _attributes(self) -> dict[str, pa.Array[Any]]:
-        """In one chunk each, in which looking up a row takes a third of the time."""
-        return {name: self.table.column(name).combine_chunks() for name in self.attribute_columns}
+    def _attributes(self) -> dict[str, Values | Column]:
+        """Small ones in one chunk each, in which looking up a row takes a third of the time."""
+        columns = {name: self.table.column(name) for name in self.attribute_columns}
+        is_small = len(self) <= MOST_HELD
+        return {name: in_one_chunk(column) if is_small else column for name, column in columns.items()}
 
     @cached_property
-    def _rows(self) -> dict[str, int]:
+    def _rows(self) -> RowsById:
+        """A small catalog's are a dictionary, which is several times as fast."""
+        if self.ids is not None and (len(self) > MOST_HELD or isinstance(self.ids, GrownIds)):
+            return self.ids
         return {item_id: row for row, item_id in enumerate(self.item_ids)}
 
     def _column_mask(self, name: str, values: tuple[Scalar, ...]) -> NDArray[np.bool_]:
         column = self.table.column(name)
         if not pa.types.is_list(column.type):
-            return np.asarray(pc.is_in(column, value_set(name, column.type, values)), dtype=np.bool_)
-        lists = column.combine_chunks()
-        is_match = np.asarray(pc.is_in(pc.list_flatten(lists), value_set(name, column.type.value_type, values)))
+            return booleans(pc.is_in(column, value_set(name, column.type, values)))
+        lists = in_one_chunk(column)
+        is_match = booleans(pc.is_in(pc.list_flatten(lists), value_set(name, column.type.value_type, values)))
         is_member = np.zeros(len(self), dtype=np.bool_)
         is_member[np.asarray(pc.list_parent_indices(lists))[is_match]] = True
         return is_member

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TypeAlias, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from model.bundle.likely_names import hint
 from model.errors import CatalogError, InputError
@@ -46,6 +48,25 @@ def column_or_nulls(table: pa.Table, name: str) -> Column:
 def strings(column: Column) -> list[str]:
     """The values of a string column without nulls."""
     return cast("list[str]", column.to_pylist())
+
+
+def in_one_chunk(column: Column) -> Values:
+    """The values in one array, without a copy where they are in one already."""
+    return column.chunks[0] if column.num_chunks == 1 else column.combine_chunks()
+
+
+def booleans(column: Column | Values) -> NDArray[np.bool_]:
+    """A boolean column without nulls, [N]. Arrow's own conversion imports pandas where that is installed."""
+    numbers = column.cast(pa.uint8())
+    parts = [_bytes_of(chunk) for chunk in (numbers.chunks if isinstance(numbers, pa.ChunkedArray) else [numbers])]
+    return np.concatenate(parts).view(np.bool_) if parts else np.zeros(0, np.bool_)
+
+
+def _bytes_of(values: Values) -> NDArray[np.uint8]:
+    _, content = values.buffers()
+    if content is None:
+        return np.zeros(0, np.uint8)
+    return np.frombuffer(memoryview(content), np.uint8, len(values), values.offset)
 
 
 def filled(column: Column) -> Column:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
-from model.bundle.columns import Column, Values, filled
+from model.bundle.columns import Column, Values, booleans, filled
 from model.bundle.folders import replacing
 from model.bundle.opened_file import Content, OpenedFile
 from model.bundle.parquet_footer import FooterError, declared_bytes
@@ -97,7 +97,7 @@ def matching_rows(table: pa.Table, columns: Sequence[str], text: str, offset: in
     is_match = np.zeros(table.num_rows, dtype=np.bool_)
     for name in columns:
         texts = filled(table.column(name))
-        is_match |= np.asarray(pc.match_substring(texts, pattern, ignore_case=True))
+        is_match |= booleans(pc.match_substring(texts, pattern, ignore_case=True))
     rows = np.flatnonzero(is_match)
     return rows[offset : offset + limit].tolist(), len(rows)
 

@@ -83,7 +83,7 @@ def summarise(dataset: Dataset) -> DatasetSummary:
         num_features=0 if features is None else len(features.item_ids),
         feature_dim=None if features is None else features.dim,
         columns=catalog.attribute_columns,
-        examples_of_index=catalog.indices[:3],
+        examples_of_index=tuple(catalog.indices[:3]),
         num_interactions=len(sequences.items),
         density=num_pairs / max(len(users) * len(catalog), 1),
         has_timestamps=sequences.timestamps is not None,

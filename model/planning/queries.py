@@ -110,7 +110,7 @@ class OfflineSequential(_OfflineRanking):
 class OfflineDirect(_OfflineRanking):
     """A DirectQuery."""
 
-    candidates: tuple[str, ...] | None = None
+    candidates: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,7 @@ def audit_leaks(dataset: Dataset, numbers: NDArray[np.int64]) -> LeakAudit:
         ),
         never_trained_targets=share([user for user in tested if not is_trained[targets[user]]]),
         never_trained_items=Share.named(
-            [dataset.catalog.item_ids[row] for row in np.flatnonzero(~is_trained)], len(dataset.catalog)
+            [dataset.catalog.item_ids[row] for row in np.flatnonzero(~is_trained).tolist()], len(dataset.catalog)
         ),
     )
 
