@@ -21,11 +21,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from feature_cache.errors import RedisAddressError
 from feature_cache.remote.address import RedisAddress
 from feature_cache.signing import MIN_SECRET, Signing
+from model.bundle.index.folder import usual_folder
 from model.engine.names import EngineName
 from service.origins import origins_of
 
 PREFIX = "VIP5_"
 REDIS_JOURNAL = "redis"
+NO_INDEX_CACHE = "off"
 UNIX_PEER = "unix"
 """Stands for the clients of a Unix socket, which have no address."""
 ROOT_PATH_PATTERN = r"^(/[A-Za-z0-9._~-]+)+$"
@@ -331,6 +333,10 @@ class Settings(SigningSettings):
     trusted_keys: Path | None = Field(
         default=None, description="File of public keys; only bundles that one of them signed are served (default: any)."
     )
+    index_cache: Path | None = Field(
+        default=None,
+        description="Folder of compiled catalogs, or off to compile them at each start (default: in the user's cache).",
+    )
     files_check_s: Seconds = Field(
         default=60.0, description="Interval at which the files of served bundles are checked for changes."
     )
@@ -383,6 +389,13 @@ class Settings(SigningSettings):
             max_batch_rows=self.max_batch_rows,
             max_batch_tokens=self.max_batch_tokens,
         )
+
+    @property
+    def index_folder(self) -> Path | None:
+        """Where indexes of catalogs are kept; None if they are not."""
+        if self.index_cache == Path(NO_INDEX_CACHE):
+            return None
+        return self.index_cache or usual_folder()
 
     @property
     def reduction_options(self) -> ReductionOptions | None:

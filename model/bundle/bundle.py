@@ -11,11 +11,14 @@ from model.bundle.backbone import Backbone, check_tokenizer, read_backbone
 from model.bundle.documents import parse_backbone_config, parse_domain_spec
 from model.bundle.domain_files import DomainFiles, Foundation, OpenedDomain
 from model.bundle.domain_tables import read_tables
+from model.bundle.features import check_features, open_features
+from model.bundle.index.cache import IndexCache
 from model.bundle.layout import (
     ADAPTER_WEIGHTS,
     BACKBONE_CONFIG,
     BACKBONE_WEIGHTS,
     DOMAIN_SPEC,
+    FEATURES,
     TOKENIZER,
     DomainSpec,
     domain_file,
@@ -55,9 +58,18 @@ class Bundle:
         return build_network(self.backbone.config, layouts, self.backbone.weights, adapters)
 
 
-def open_bundle(root: Path, trusted: TrustedKeys | None = None) -> Bundle:
+@dataclass(frozen=True)
+class Opening:
+    """How bundles are opened: who must have signed them, and where the indexes of their catalogs are kept."""
+
+    trusted: TrustedKeys | None = None
+    indexes: IndexCache | None = None
+
+
+def open_bundle(root: Path, trusted: TrustedKeys | None = None, indexes: IndexCache | None = None) -> Bundle:
     """Verify and load a bundle, which one of the trusted keys must have signed if they are given.
 
+    With `indexes`, large catalogs are compiled once and kept there.
     Raises BundleError or a subclass, naming the file and the rule.
     """
     files = VerifiedFiles(root, trusted)
@@ -67,15 +79,21 @@ def open_bundle(root: Path, trusted: TrustedKeys | None = None) -> Bundle:
     check_tokenizer(tokenizer, backbone.config, str(TOKENIZER))
     manifest = files.manifest
     foundation = Foundation(backbone.config, backbone.sha256, tokenizer, manifest.files[TOKENIZER].sha256)
-    domains = {name: _open_domain(files, name, foundation) for name in manifest.domains}
+    domains = {name: _open_domain(files, name, foundation, indexes) for name in manifest.domains}
     files.verify_rest()
     return Bundle(root, manifest, backbone, tokenizer, tokenizer_json, foundation, domains)
 
 
-def open_domain(root: Path, name: str, foundation: Foundation, trusted: TrustedKeys | None = None) -> OpenedDomain:
+def open_domain(
+    root: Path,
+    name: str,
+    foundation: Foundation,
+    trusted: TrustedKeys | None = None,
+    indexes: IndexCache | None = None,
+) -> OpenedDomain:
     """Verify and load one domain of a bundle whose backbone is loaded already, without reading the backbone again.
 
-    One of the trusted keys must have signed the bundle if they are given. Raises BackboneMismatchError for another
+    `trusted` and `indexes` are as in `open_bundle`. Raises BackboneMismatchError for another
     backbone or tokenizer, BundleError or a subclass for any other broken rule.
     """
     files = VerifiedFiles(root, trusted)
@@ -83,7 +101,7 @@ def open_domain(root: Path, name: str, foundation: Foundation, trusted: TrustedK
     if name not in manifest.domains:
         raise BundleError(f"{root.name} has no domain {name!r}; it has {', '.join(manifest.domains) or 'none'}")
     _require_foundation(files, foundation)
-    domain = _open_domain(files, name, foundation)
+    domain = _open_domain(files, name, foundation, indexes)
     files.verify([TOKENIZER])
     return OpenedDomain(domain, manifest.hash)
 
@@ -125,12 +143,27 @@ def _require_foundation(files: VerifiedFiles, foundation: Foundation) -> None:
         )
 
 
-def _open_domain(files: VerifiedFiles, name: str, foundation: Foundation) -> DomainFiles:
+def _open_domain(files: VerifiedFiles, name: str, foundation: Foundation, indexes: IndexCache | None) -> DomainFiles:
     weights = files.read(domain_file(name, ADAPTER_WEIGHTS))  # in the manifest's order: the first fault is named
     spec = parse_domain_spec(files.read(domain_file(name, DOMAIN_SPEC)), name)
     adapter = parse_tensors(weights, ADAPTER_WEIGHTS)
     check_domain(spec, adapter, foundation.config, foundation.backbone_sha256)
-    domain = read_tables(files, spec, foundation.tokenizer)
-    folder = domain_file(name, ADAPTER_WEIGHTS).parent
-    files.verify(path for path in files.manifest.files if path.parent == folder)
-    return replace(domain, adapter=adapter, seals=files.seals(BACKBONE_CONFIG.parent, folder))
+    tables = read_tables(files, spec, foundation, indexes)
+    features = domain_file(name, FEATURES)
+    embeddings = None
+    if features in files:
+        file, verify = files.open(features)
+        embeddings = open_features(file, str(features), spec.layout.feature_dim, verify)
+        check_features(embeddings, tables.catalog, str(features))
+    files.verify(path for path in files.manifest.files if path.parent == features.parent)
+    return DomainFiles(
+        spec=spec,
+        catalog=tables.catalog,
+        identifiers=tables.identifiers,
+        users=tables.users,
+        compiled=tables.compiled,
+        index=tables.index,
+        adapter=adapter,
+        features=embeddings,
+        seals=files.seals(BACKBONE_CONFIG.parent, features.parent),
+    )

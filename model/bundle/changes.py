@@ -8,7 +8,7 @@ Changes accumulate: all changes of a domain are kept together and applied to wha
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -16,16 +16,22 @@ import numpy as np
 import pyarrow as pa
 
 from model.bundle.catalog import STANDARD_COLUMNS, Catalog
+from model.bundle.column_texts import MOST_HELD
 from model.bundle.columns import Column, Scalar, Values
 from model.bundle.domain_files import DomainFiles
-from model.bundle.identifiers import append_identifiers
+from model.bundle.identifiers import tokenise_identifiers
 from model.errors import CatalogError, InputError, UnknownItemError
+from model.prompts.assembly import TokenRows
+from model.prompts.prompt import Ids
 from model.prompts.tokenizer import TextTokenizer
 
 logger = logging.getLogger(__name__)
 
 Cell: TypeAlias = Scalar | list[Scalar] | None
 Row: TypeAlias = Mapping[str, Cell]
+
+_MOST_SPLICED = 256
+"""New values of a large column up to this number share the rest of the column; it is copied for more."""
 
 FIXED_COLUMNS = ("item_id", "index", "active")
 
@@ -68,7 +74,7 @@ def check_changes(files: DomainFiles, catalog: Catalog, changes: CatalogChanges,
         for row in changes.added:
             if catalog.row_of(str(row.get("item_id"))) is not None:
                 raise CatalogError(f"add: item {row.get('item_id')!r} is in the catalog already; use set to change it")
-        _extended(files, changes.added, tokenizer)
+        _new_items(files, changes.added, tokenizer)
 
 
 def with_added(files: DomainFiles, changes: CatalogChanges, tokenizer: TextTokenizer) -> DomainFiles:
@@ -115,7 +121,17 @@ def with_values(catalog: Catalog, changes: CatalogChanges) -> Catalog:
     return catalog.with_columns(columns) if columns else catalog
 
 
-def _extended(files: DomainFiles, rows: list[Row] | tuple[Row, ...], tokenizer: TextTokenizer) -> DomainFiles:
+def _extended(files: DomainFiles, rows: list[Row], tokenizer: TextTokenizer) -> DomainFiles:
+    """The files with more items; columns are shared, token rows copied, and a compiled trie is built again."""
+    more, tokens = _new_items(files, rows, tokenizer)
+    identifiers = TokenRows.joined([files.identifiers, tokens])
+    compiled = files.compiled and files.compiled.grown(identifiers, more.indices, tokenizer)
+    grown = files.catalog.followed_by(more)
+    return replace(files, catalog=grown, identifiers=identifiers, compiled=compiled, index=None)
+
+
+def _new_items(files: DomainFiles, rows: Sequence[Row], tokenizer: TextTokenizer) -> tuple[Catalog, TokenRows]:
+    """The items of the rows, and their identifiers. Raises CatalogError and InputError if the catalog refuses them."""
     catalog = files.catalog
     for number, row in enumerate(rows, start=1):
         for name in ("item_id", "index"):
@@ -126,11 +142,27 @@ def _extended(files: DomainFiles, rows: list[Row] | tuple[Row, ...], tokenizer: 
             if name not in STANDARD_COLUMNS:
                 _check_settable(catalog, name, f"add: row {number}")
     columns = {name: _cells(catalog, name, [_cell(row, name) for row in rows], "add") for name in _names(catalog)}
-    grown = Catalog.from_table(pa.concat_tables([catalog.table, pa.table(columns)]), "add")
-    identifiers = append_identifiers(
-        files.identifiers, grown.indices[len(catalog) :], grown.item_ids[len(catalog) :], tokenizer, "add"
-    )
-    return replace(files, catalog=grown, identifiers=identifiers)
+    more = Catalog.from_table(pa.table(columns), "add")
+    twice = next((item_id for item_id in more.item_ids if catalog.row_of(item_id) is not None), None)
+    if twice is not None:
+        raise CatalogError(f"add: item_id {twice!r} occurs in 2 rows; it must be unique")
+    tokens = tokenise_identifiers(more.indices, more.item_ids, tokenizer, "add")
+    is_used = _use_of_identifiers(files, tokenizer)
+    for place, (item_id, index) in enumerate(zip(more.item_ids, more.indices, strict=True)):
+        if is_used(tokens.row(place)):
+            raise CatalogError(
+                f"add: the index {index!r} of item {item_id!r} belongs to another item; choose an unused one"
+            )
+    return more, tokens
+
+
+def _use_of_identifiers(files: DomainFiles, tokenizer: TextTokenizer) -> Callable[[Ids], bool]:
+    """Whether an item has an identifier; told by the trie if there is one, which takes as many steps as tokens."""
+    if files.compiled is not None:
+        trie = files.compiled.trie
+        return lambda tokens: trie.has([*tokens.tolist(), tokenizer.eos_id])
+    present = {files.identifiers.row(row).tobytes() for row in range(len(files.identifiers))}
+    return lambda tokens: tokens.tobytes() in present
 
 
 def _names(catalog: Catalog) -> list[str]:
@@ -164,6 +196,20 @@ def _cells(catalog: Catalog, name: str, cells: list[Cell], where: str) -> Values
 def _with_cells(catalog: Catalog, name: str, cell_of_row: Mapping[int, Cell]) -> Column:
     column = catalog.table.column(name)
     news = _cells(catalog, name, list(cell_of_row.values()), "set")
+    if len(catalog) > MOST_HELD and len(cell_of_row) <= _MOST_SPLICED:
+        return _spliced(column, dict(zip(cell_of_row, range(len(news)), strict=True)), news)
     places = np.arange(len(catalog))
     places[list(cell_of_row)] = np.arange(len(catalog), len(catalog) + len(news))
     return pa.chunked_array([*column.chunks, news]).take(places)
+
+
+def _spliced(column: Column, place_of_row: Mapping[int, int], news: Values) -> Column:
+    """A column whose unchanged parts are shared with the old one: [N], in one more chunk or two for each new value."""
+    chunks: list[Values] = []
+    start = 0
+    for row in sorted(place_of_row):
+        chunks += column.slice(start, row - start).chunks
+        chunks.append(news.slice(place_of_row[row], 1))
+        start = row + 1
+    chunks += column.slice(start).chunks
+    return pa.chunked_array([chunk for chunk in chunks if len(chunk)], type=column.type)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.bundle.catalog import Catalog
+from model.bundle.compiled_items import CompiledItems
 from model.bundle.features import ItemFeatures
+from model.bundle.index.index import Index
 from model.bundle.layout import FEATURES, DomainSpec
 from model.bundle.users import Users
 from model.bundle.verified_files import FileSeal
@@ -27,6 +29,10 @@ class DomainTables:
     catalog: Catalog
     identifiers: TokenRows  # of the items' index texts, without `</s>`
     users: Users | None
+    compiled: CompiledItems | None = field(default=None, kw_only=True)
+    """What the identifiers become, if it is known already."""
+    index: Index | None = field(default=None, kw_only=True)
+    """The memory that these are views of, if other processes may share it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,56 +1,79 @@
-"""Reads what planning needs of a domain: all files but the weights. Imports no torch."""
+"""Reads a domain's items and users: from an index if there is one, else from the bundle's tables."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import logging
+import time
 
 from model.bundle.catalog import Catalog
-from model.bundle.documents import parse_domain_spec
-from model.bundle.domain_files import DomainFiles, OpenedDomain
-from model.bundle.features import check_features, open_features
+from model.bundle.compiled_items import CompiledItems
+from model.bundle.domain_files import DomainTables, Foundation
 from model.bundle.identifiers import tokenise_identifiers
-from model.bundle.layout import CATALOG, DOMAIN_SPEC, FEATURES, TOKENIZER, USERS, DomainSpec, domain_file
-from model.bundle.signatures import TrustedKeys
+from model.bundle.index.cache import IndexCache
+from model.bundle.index.contents import IndexedTables
+from model.bundle.index.index import Index
+from model.bundle.index.keys import index_key
+from model.bundle.layout import CATALOG, USERS, DomainSpec, domain_file
 from model.bundle.users import Users
 from model.bundle.verified_files import VerifiedFiles
-from model.errors import IntegrityError
 from model.prompts.tokenizer import TextTokenizer
 
+logger = logging.getLogger(__name__)
 
-def read_tables(files: VerifiedFiles, spec: DomainSpec, tokenizer: TextTokenizer) -> DomainFiles:
-    """The files of a domain, without weights and seals. Raises BundleError kinds."""
-    name = spec.name
-    where = str(domain_file(name, CATALOG))
-    catalog = Catalog.parse(files.read(domain_file(name, CATALOG)), where)
-    identifiers = tokenise_identifiers(catalog.indices, catalog.item_ids, tokenizer, where)
-    users, features = domain_file(name, USERS), domain_file(name, FEATURES)
-    embeddings = None
-    if features in files:
-        file, verify = files.open(features)
-        embeddings = open_features(file, str(features), spec.layout.feature_dim, verify)
-        check_features(embeddings, catalog, str(features))
-    known_users = Users.parse(files.read(users), str(users)) if users in files else None
-    return DomainFiles(
-        spec=spec, adapter={}, catalog=catalog, identifiers=identifiers, users=known_users, features=embeddings
+
+def read_tables(
+    files: VerifiedFiles, spec: DomainSpec, foundation: Foundation, indexes: IndexCache | None
+) -> DomainTables:
+    """Verified tables of a domain. A large catalog's index is looked up in `indexes`, else compiled and kept there.
+
+    With an index, the bundle's tables are not read here, and are left to be verified. Raises BundleError kinds.
+    """
+    key = _key(files, spec.name, foundation)
+    index = None if indexes is None else indexes.find(key)
+    if index is not None:
+        return tables_of(spec, index)
+    started_at = time.perf_counter()
+    tables = _read(files, spec, foundation)
+    if indexes is None or len(tables.catalog) < indexes.min_items:
+        return tables
+    index = compile_index(tables, foundation.tokenizer, key)
+    seconds = round(time.perf_counter() - started_at, 3)
+    logger.info("index_built", extra={"domain": spec.name, "seconds": seconds, "bytes": index.memory.size})
+    indexes.keep(index)
+    return tables_of(spec, index)
+
+
+def compile_index(tables: DomainTables, tokenizer: TextTokenizer, key: str = "") -> Index:
+    """Compile tables into memory that processes can share, also those of a catalog that was changed while served.
+
+    Raises OSError if there is no memory left.
+    """
+    compiled = tables.compiled or CompiledItems.of(tables.identifiers, tables.catalog.indices, tokenizer)
+    return Index.build(key, IndexedTables(tables.catalog, compiled, tables.users))
+
+
+def tables_of(spec: DomainSpec, index: Index) -> DomainTables:
+    """Tables that are views of an index; `spec` is the domain's."""
+    found = index.tables
+    return DomainTables(
+        spec=spec,
+        catalog=found.catalog,
+        identifiers=found.compiled.tokens.identifiers,
+        users=found.users,
+        compiled=found.compiled,
+        index=index,
     )
 
 
-def open_tables(
-    root: Path, name: str, bundle_hash: str, tokenizer: TextTokenizer, trusted: TrustedKeys | None = None
-) -> OpenedDomain:
-    """Open a domain without its weights; another process has verified these, and that the tokenizer is the bundle's.
-
-    Raises IntegrityError if the bundle has another hash by now, and BundleError kinds.
-    """
-    files = VerifiedFiles(root, trusted)
-    if files.manifest.hash != bundle_hash:
-        raise IntegrityError(
-            f"{root.name} has the hash {files.manifest.hash} now, and {bundle_hash} is served; restore its old files"
-        )
-    spec = parse_domain_spec(files.read(domain_file(name, DOMAIN_SPEC)), name)
-    return OpenedDomain(read_tables(files, spec, tokenizer), bundle_hash)
+def _read(files: VerifiedFiles, spec: DomainSpec, foundation: Foundation) -> DomainTables:
+    where, users = domain_file(spec.name, CATALOG), domain_file(spec.name, USERS)
+    catalog = Catalog.parse(files.read(where), str(where))
+    identifiers = tokenise_identifiers(catalog.indices, catalog.item_ids, foundation.tokenizer, str(where))
+    known_users = Users.parse(files.read(users), str(users)) if users in files else None
+    return DomainTables(spec=spec, catalog=catalog, identifiers=identifiers, users=known_users)
 
 
-def read_tokenizer(root: Path, trusted: TrustedKeys | None = None) -> TextTokenizer:
-    """The tokenizer of a bundle. Raises BundleError kinds."""
-    return TextTokenizer.parse(bytes(VerifiedFiles(root, trusted).read(TOKENIZER)), TOKENIZER.name)
+def _key(files: VerifiedFiles, domain: str, foundation: Foundation) -> str:
+    digests = {path: record.sha256 for path, record in files.manifest.files.items()}
+    users = digests.get(domain_file(domain, USERS))
+    return index_key(digests[domain_file(domain, CATALOG)], users, foundation.tokenizer_sha256)

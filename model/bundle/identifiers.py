@@ -19,8 +19,7 @@ def tokenise_identifiers(
     Raises CatalogError, naming the first invalid item, unless every identifier can be generated and is unique: it has a
     token, no unknown, padding, `</s>` or image token, and no other item has the same tokens.
     """
-    sequences = tokenizer.identifiers(indices)
-    rows = TokenRows.of(sequences)
+    rows = TokenRows.of_texts(indices, tokenizer)
     lengths = np.diff(rows.offsets)
     if not lengths.all():
         item_id = item_ids[int(np.argmin(lengths))]
@@ -34,33 +33,14 @@ def tokenise_identifiers(
             f"{where}: the index {indices[row]!r} of item {item_ids[row]!r} has the token "
             f"{tokenizer.token(int(rows.flat[place]))}, which the model cannot generate; choose a text without it"
         )
-    _check_unique(sequences, indices, item_ids, where)
+    _check_unique(rows, indices, item_ids, where)
     return rows
 
 
-def append_identifiers(
-    rows: TokenRows, indices: Sequence[str], item_ids: Sequence[str], tokenizer: TextTokenizer, where: str
-) -> TokenRows:
-    """Append the identifiers of more items. Raises CatalogError as `tokenise_identifiers` does."""
-    more = tokenise_identifiers(indices, item_ids, tokenizer, where)
-    present = {rows.row(row).tobytes() for row in range(len(rows))}
-    for row, item_id in enumerate(item_ids):
-        if more.row(row).tobytes() in present:
-            raise CatalogError(
-                f"{where}: the index {indices[row]!r} of item {item_id!r} belongs to another item; choose an unused one"
-            )
-    return TokenRows(
-        flat=np.concatenate([rows.flat, more.flat]),
-        offsets=np.concatenate([rows.offsets, more.offsets[1:] + rows.offsets[-1]]),
-    )
-
-
-def _check_unique(
-    sequences: Sequence[Sequence[int]], indices: Sequence[str], item_ids: Sequence[str], where: str
-) -> None:
-    first_row: dict[tuple[int, ...], int] = {}
-    for row, sequence in enumerate(sequences):
-        other = first_row.setdefault(tuple(sequence), row)
+def _check_unique(rows: TokenRows, indices: Sequence[str], item_ids: Sequence[str], where: str) -> None:
+    first_row: dict[bytes, int] = {}
+    for row in range(len(rows)):
+        other = first_row.setdefault(rows.row(row).tobytes(), row)
         if other != row:
             raise CatalogError(
                 f"{where}: items {item_ids[other]!r} and {item_ids[row]!r} have the same tokens as index "

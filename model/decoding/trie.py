@@ -10,6 +10,7 @@ node covers an interval of leaves.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -49,6 +50,16 @@ class Trie:
     def depth(self) -> int:
         """L, the decode steps of the longest identifier."""
         return len(self.fanout)
+
+    def has(self, tokens: Sequence[int]) -> bool:
+        """Whether this is an identifier, with `</s>` at its end."""
+        node = 0
+        for token in tokens:
+            start, end = self.first_child[node : node + 2].tolist()
+            node = start + int(np.searchsorted(self.token[start:end], token))
+            if node == end or self.token[node] != token:
+                return False
+        return bool(self.first_child[node] == self.first_child[node + 1])
 
     def max_children(self, num_nodes: int) -> tuple[int, ...]:
         """For each depth [L], the largest total number of children of any `num_nodes` nodes."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from model.bundle.catalog import Catalog
 from model.bundle.columns import Scalar
+from model.bundle.compiled_items import CompiledItems
 from model.bundle.domain_files import DomainTables
 from model.bundle.layout import DomainSpec
 from model.bundle.users import Users
@@ -41,17 +42,17 @@ class ServedDomain:
 
     @classmethod
     def of(cls, slot: int, files: DomainTables, tokenizer: TextTokenizer, bundle_hash: str) -> ServedDomain:
-        """Tokenise the catalog's texts for prompts and build its trie."""
+        """Tokenise the catalog's texts for prompts and build its trie, unless they are compiled already."""
         catalog = files.catalog
+        compiled = files.compiled or CompiledItems.of(files.identifiers, catalog.indices, tokenizer)
         assembler = PromptAssembler(
             tokenizer,
             catalog.indices,
             catalog.titles,
             visual_tokens=files.spec.layout.visual_tokens,
             max_tokens=files.spec.prompts.max_tokens,
-            identifiers=files.identifiers,
+            tokens=compiled.tokens,
         )
-        trie = Trie.build(files.identifiers.flat, files.identifiers.offsets, eos_id=tokenizer.eos_id)
         return cls(
             slot=slot,
             spec=files.spec,
@@ -60,8 +61,8 @@ class ServedDomain:
             users=files.users,
             tokenizer=tokenizer,
             assembler=assembler,
-            trie=trie,
-            leaves_of_rows=trie.leaves_of_rows,
+            trie=compiled.trie,
+            leaves_of_rows=compiled.leaves_of_rows,
         )
 
     def __post_init__(self) -> None:

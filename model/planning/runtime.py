@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 
-from model.bundle.bundle import open_bundle
+from model.bundle.bundle import Opening, open_bundle
 from model.bundle.domain_files import DomainFiles, Foundation
-from model.bundle.signatures import TrustedKeys
 from model.decoding.trie_arena import TrieArena
 from model.devices import require_device
 from model.engine.captured.options import read_buckets
@@ -42,19 +41,21 @@ def load_runtime(
     num_threads: int | None = None,
     engine: EngineName = "auto",
     buckets: Path | None = None,
-    trusted: TrustedKeys | None = None,
+    opening: Opening | None = None,
 ) -> Runtime:
     """Verify a bundle and load it onto a device.
 
     `num_threads` sets torch's number of threads in this process. `buckets` is a file of shapes written by
-    `vip5 bench --out`, for searches captured on a GPU. With `trusted`, one of these keys must have signed the bundle.
+    `vip5 bench --out`, for searches captured on a GPU. `opening` says who must have signed the bundle, and where
+    indexes are kept.
     Raises BundleError kinds for an invalid bundle, and EngineError for a device or engine that is not available.
     """
     target = require_device(device)
     shapes = None if buckets is None else read_buckets(buckets)
     if num_threads is not None:
         torch.set_num_threads(num_threads)
-    bundle = open_bundle(root, trusted)
+    opening = opening or Opening()
+    bundle = open_bundle(root, opening.trusted, opening.indexes)
     names = sorted(bundle.domains)
     domains = {
         name: ServedDomain.of(slot, bundle.domains[name], bundle.tokenizer, bundle.hash)

@@ -22,8 +22,10 @@ from model.prompts.templates import SEPARATORS, TEMPLATES, Separator, Template
 from model.prompts.tokenizer import TextTokenizer
 
 UNKNOWN_TITLE = "unknown title"
+ITEM_PREFIX = "item_"
 _ARGUMENT = re.compile(r"(?P<prefix>[^\s{]*)\{(?P<name>\w+)\}(?P<suffix>\S*)")
 _TITLES_KEPT = 4096
+_TOKENISED_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,20 @@ class TokenRows:
         flat = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(offsets[-1]))
         return cls(flat=flat, offsets=offsets)
 
+    @classmethod
+    def of_texts(cls, texts: Sequence[str], tokenizer: TextTokenizer) -> TokenRows:
+        """Tokens of identifiers, in pieces: the tokenizer's results take fifty times the memory of their ids."""
+        starts = range(0, max(1, len(texts)), _TOKENISED_AT_ONCE)
+        pieces = (texts[start : start + _TOKENISED_AT_ONCE] for start in starts)
+        return cls.joined([cls.of(tokenizer.identifiers(piece)) for piece in pieces])
+
+    @classmethod
+    def joined(cls, parts: Sequence[TokenRows]) -> TokenRows:
+        """The rows of all parts, of which there is at least one."""
+        begins = np.cumsum([0, *(len(part.flat) for part in parts)])
+        ends = [part.offsets[1:] + begin for part, begin in zip(parts, begins, strict=False)]
+        return cls(np.concatenate([part.flat for part in parts]), np.concatenate([parts[0].offsets[:1], *ends]))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -49,6 +65,23 @@ class TokenRows:
     def lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Numbers of tokens of some rows."""
         return self.offsets[rows + 1] - self.offsets[rows]
+
+
+@dataclass(frozen=True, eq=False)
+class ItemTokens:
+    """Tokens of the items' indices in prompts, [N] each."""
+
+    identifiers: TokenRows
+    prefixed: TokenRows  # after `item_`: T5's pieces depend on what precedes them in a word
+
+    @classmethod
+    def of(cls, identifiers: TokenRows, indices: Sequence[str], tokenizer: TextTokenizer) -> ItemTokens:
+        """Of the indices, whose own tokens are known."""
+        return cls(identifiers, _prefixed(indices, tokenizer))
+
+    def grown(self, identifiers: TokenRows, added: Sequence[str], tokenizer: TextTokenizer) -> ItemTokens:
+        """With more items at the end, whose indices are `added`; `identifiers` are those of all items."""
+        return ItemTokens(identifiers, TokenRows.joined([self.prefixed, _prefixed(added, tokenizer)]))
 
 
 @dataclass(frozen=True)
@@ -95,8 +128,8 @@ class _Text:
 class PromptAssembler:
     """Assembles the prompts of one domain.
 
-    `indices` and `titles` are the items' texts in catalog order, `identifiers` the token rows of the indices, if they
-    are known already.
+    `indices` and `titles` are the items' texts in catalog order, `tokens` those of the indices, if they are known
+    already.
     """
 
     def __init__(
@@ -107,12 +140,12 @@ class PromptAssembler:
         *,
         visual_tokens: int,
         max_tokens: int,
-        identifiers: TokenRows | None = None,
+        tokens: ItemTokens | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
-        self.identifiers = identifiers or TokenRows.of(tokenizer.identifiers(indices))
-        self._prefixed = TokenRows.of(tokenizer.identifiers([f"item_{index}" for index in indices]))
+        tokens = tokens or ItemTokens.of(TokenRows.of_texts(indices, tokenizer), indices, tokenizer)
+        self.identifiers, self._prefixed = tokens.identifiers, tokens.prefixed
         self._end = _ids([tokenizer.eos_id])
         self._photo = np.full(visual_tokens, tokenizer.image_id, dtype=np.int64)
         self._separators: dict[Separator, Ids] = {
@@ -212,6 +245,10 @@ class PromptAssembler:
             image_items=tuple(text.images) if len(self._photo) else (),
             num_tokens_untruncated=text.num_tokens + 1,
         )
+
+
+def _prefixed(indices: Sequence[str], tokenizer: TextTokenizer) -> TokenRows:
+    return TokenRows.of_texts([f"{ITEM_PREFIX}{index}" for index in indices], tokenizer)
 
 
 def _ids(ids: Sequence[int]) -> Ids:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from feature_cache.background import Background
 from feature_cache.remote.link import connect
+from model.bundle.bundle import Opening
+from model.bundle.index.cache import IndexCache
 from model.bundle.signatures import trusted_keys
 from model.planning.runtime import Runtime
 from service.answering.readiness import warm_up_version
@@ -46,6 +48,12 @@ class VersionParts:
     background: Background
 
 
+def opening_of(settings: Settings) -> Opening:
+    """How the service opens bundles."""
+    folder = settings.index_folder
+    return Opening(trusted_keys(settings.trusted_keys), None if folder is None else IndexCache(folder))
+
+
 @asynccontextmanager
 async def open_administration(
     settings: Settings, parts: VersionParts, journal: Journal, followers: Followers | None = None
@@ -57,7 +65,7 @@ async def open_administration(
     runtime = parts.runtime
     taken = (domain.slot for domain in runtime.domains.values())
     slots = Slots(runtime.engine, taken, lambda: _fence(parts.lanes), parts.background)
-    sources = Sources(runtime, settings.admin_options.bundles_root, trusted_keys(settings.trusted_keys))
+    sources = Sources(runtime, settings.admin_options.bundles_root, opening_of(settings))
     loader = VersionLoader(sources, slots, parts.features, lambda version: warm_up_version(parts.recommender, version))
     parts.metrics.watch_journal(lambda: journal.is_broken, lambda: journal.num_unread)
     replica = Replica(parts.domains, loader, journal, parts.metrics, followers)

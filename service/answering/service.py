@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
 from feature_cache.background import Background
-from model.bundle.signatures import trusted_keys
 from model.planning.runtime import Runtime, load_runtime
 from service.answering.beam_reduction import open_reduction
 from service.answering.explainer import Explainer
-from service.answering.opening import VersionParts, open_administration
+from service.answering.opening import VersionParts, open_administration, opening_of
 from service.answering.parts import Service
 from service.answering.recommender import Recommender
 from service.batching.lanes import Lanes
@@ -37,7 +36,7 @@ def load(settings: Settings) -> Runtime:
         num_threads=settings.num_threads,
         engine=settings.engine,
         buckets=settings.graph_buckets,
-        trusted=trusted_keys(settings.trusted_keys),
+        opening=opening_of(settings),
     )
 
 

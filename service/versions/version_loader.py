@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from model.bundle.bundle import open_domain
+from model.bundle.bundle import Opening, open_domain
 from model.bundle.changes import CatalogChanges
 from model.bundle.domain_files import Foundation, OpenedDomain
-from model.bundle.signatures import TrustedKeys
 from model.bundle.tensors import check_finite
 from model.engine.protocol import Placement
 from model.errors import UnknownDomainError
@@ -34,8 +33,7 @@ class Sources:
 
     runtime: Runtime
     bundles_root: Path | None
-    trusted: TrustedKeys | None = None
-    """Keys, one of which must have signed a bundle; None admits any bundle."""
+    opening: Opening = field(default_factory=Opening)
 
     @property
     def foundation(self) -> Foundation:
@@ -53,7 +51,8 @@ class Sources:
             if domain not in self.runtime.files:
                 raise UnknownDomainError(f"the service's own bundle has no domain {domain!r}")
             return self.own(domain), OpenedDomain(self.runtime.files[domain], self.runtime.bundle_hash)
-        opened = open_domain(find_bundle(self.bundles_root, bundle), domain, self.foundation, self.trusted)
+        root, opening = find_bundle(self.bundles_root, bundle), self.opening
+        opened = open_domain(root, domain, self.foundation, opening.trusted, opening.indexes)
         if bundle_hash not in (None, opened.bundle_hash):
             raise UnknownBundleError(
                 f"the bundle {bundle!r} now has the hash {opened.bundle_hash}, not {bundle_hash}; restore its old files"

@@ -1,0 +1,39 @@
+"""What a catalog's identifiers become when a domain is loaded: tokens for prompts, and the trie that is searched."""
+
+# N items
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.decoding.trie import Trie
+from model.prompts.assembly import ItemTokens, TokenRows
+from model.prompts.tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledItems:
+    """Made from identifiers once; costs most of a large domain's start."""
+
+    tokens: ItemTokens
+    trie: Trie
+    leaves_of_rows: NDArray[np.int32]  # [N], leaf of the trie by catalog row
+
+    @classmethod
+    def of(cls, identifiers: TokenRows, indices: Sequence[str], tokenizer: TextTokenizer) -> CompiledItems:
+        """From the items' index texts and their tokens."""
+        return cls._of(ItemTokens.of(identifiers, indices, tokenizer), tokenizer)
+
+    def grown(self, identifiers: TokenRows, added: Sequence[str], tokenizer: TextTokenizer) -> CompiledItems:
+        """With more items at the end, whose index texts are `added`; `identifiers` are those of all items."""
+        return self._of(self.tokens.grown(identifiers, added, tokenizer), tokenizer)
+
+    @classmethod
+    def _of(cls, tokens: ItemTokens, tokenizer: TextTokenizer) -> CompiledItems:
+        rows = tokens.identifiers
+        trie = Trie.build(rows.flat, rows.offsets, eos_id=tokenizer.eos_id)
+        return cls(tokens, trie, trie.leaves_of_rows)
