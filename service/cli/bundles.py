@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.filesize import decimal
 
+from service.cli.failures import UsageError
 from service.cli.options import AsJson, Bundle, Data, Domain, Replace, input_file, output_file
 from service.cli.replacing import may_replace
 from service.cli.terminal import fact_table, print_json
@@ -89,6 +90,38 @@ def audit(bundle: Bundle, domain: Domain, data: Data, as_json: AsJson = False) -
         print_json(as_document(report))
     else:
         print_report(report)
+
+
+@app.command(epilog="Example: vip5 bundle index --bundle bundles/shop --index-cache /srv/indexes")
+def index(
+    bundle: Bundle,
+    index_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder to keep the indexes in.",
+            file_okay=False,
+            envvar="VIP5_INDEX_CACHE",
+            show_envvar=False,
+            show_default="VIP5_INDEX_CACHE, else vip5-serve/indexes in the user's cache folder",
+        ),
+    ] = None,
+) -> None:
+    """Verify a bundle and compile its catalogs, so that its services start without tokenising them."""
+    from model.bundle.bundle import open_bundle
+    from model.bundle.index.cache import IndexCache
+    from model.bundle.index.folder import usual_folder
+    from service.settings import NO_INDEX_CACHE
+
+    folder = index_cache or usual_folder()
+    if folder is None or folder == Path(NO_INDEX_CACHE):
+        raise UsageError("there is no folder to keep indexes in: give --index-cache")
+    cache = IndexCache(folder, min_items=0)
+    for name, files in open_bundle(bundle, None, cache).domains.items():
+        made = files.index
+        if made is None or not cache.has(made.key):
+            raise UsageError(f"no index can be kept in {folder}; give --index-cache a folder that only you write to")
+        size = decimal(made.memory.size)
+        typer.echo(f"{cache.path(made.key)} is the index of {name}: {len(files.catalog):,} items in {size}")
 
 
 @app.command(epilog="Example: vip5 bundle export-onnx --bundle bundles/shop --out exported/shop")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from model.bundle.bundle import open_bundle
+from model.bundle.index.cache import IndexCache
 from tests.commands import run
 from tests.tiny import tiny_bundle, tiny_checkpoint, tiny_tokenizer
 
@@ -29,6 +30,26 @@ def test_importing_makes_a_bundle_and_says_so(files: Path, capsys: pytest.Captur
     assert run("import", "vip5", *import_options(files)) == 0
     bundle = open_bundle(files / "bundle")
     assert capsys.readouterr().out == f"imported toys into {files / 'bundle'}, bundle {bundle.hash}\n"
+
+
+def test_indexes_are_compiled_ahead(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, folder = tiny_bundle(files, ("toys", "garments")), files / "indexes"
+    assert run("bundle", "index", "--bundle", root, "--index-cache", folder) == 0
+    (kept,) = folder.iterdir()  # both domains have the same items
+    assert [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()] == [
+        f"{kept} is the index of {name}" for name in ("garments", "toys")
+    ]
+    opened = open_bundle(root, None, IndexCache(folder)).domains["toys"]
+    assert opened.index is not None
+    assert opened.index.key == kept.stem
+
+
+def test_a_folder_that_others_write_to_keeps_no_index(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "indexes").mkdir(mode=0o777)
+    (files / "indexes").chmod(0o777)
+    assert run("bundle", "index", "--bundle", tiny_bundle(files), "--index-cache", files / "indexes") == 2
+    assert "give --index-cache a folder that only you write to" in capsys.readouterr().err
+    assert run("bundle", "index", "--bundle", files / "bundle", "--index-cache", "off") == 2
 
 
 def test_importing_says_which_embeddings_and_items_did_not_meet(

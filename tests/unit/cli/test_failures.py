@@ -112,6 +112,7 @@ def of_bundle(bundle: Path, place: Path) -> dict[str, list[object]]:
         "bundle verify": named,
         "bundle show": named,
         "bundle audit": measured,
+        "bundle index": [*named, "--index-cache", place / "indexes"],
         "bundle export-onnx": [*named, "--out", place / "exported"],
         "features load": of_redis,
         "features verify": of_redis,
