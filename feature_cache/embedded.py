@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,25 @@ from feature_cache.store import EMBEDDED_TIER, CheckedSource, FeatureBatch, Feat
 logger = logging.getLogger(__name__)
 
 
+PlaceOf = Callable[[str], int]
+"""The place of an item's embedding; -1 if there is none."""
+
+
 class EmbeddedStore:
     """Reads one source of embeddings, such as a bundle's file. Rows that were changed on disk count as missing."""
 
-    def __init__(self, source: CheckedSource, observer: FeatureObserver, name: str = "the embeddings") -> None:
+    def __init__(
+        self,
+        source: CheckedSource,
+        observer: FeatureObserver,
+        name: str = "the embeddings",
+        place_of: PlaceOf | None = None,
+    ) -> None:
+        """`place_of` finds an item's place in `source`, without a dictionary of all that are there."""
         self._source = source
-        self._place_of = {item_id: place for place, item_id in enumerate(source.item_ids)}
+        item_ids = source.item_ids if place_of is None else ()
+        self._place_of = {item_id: place for place, item_id in enumerate(item_ids)}
+        self._find = place_of or self._known_place
         self._observer = observer
         self._name = name
         self._changed: set[int] = set()
@@ -44,7 +57,7 @@ class EmbeddedStore:
         return batch
 
     def _read(self, item_ids: Sequence[str]) -> FeatureBatch:
-        found_places = [self._place_of.get(item_id, -1) for item_id in item_ids]
+        found_places = [self._find(item_id) for item_id in item_ids]
         places = np.array(found_places, dtype=np.int64)  # [N]
         if item_ids and not self._changed and -1 not in found_places:
             rows = self._source.read(places)
@@ -61,6 +74,9 @@ class EmbeddedStore:
         self._note_changed(places[is_present][~found.is_intact])
         is_present[is_present] = found.is_intact
         return FeatureBatch(features, is_present, f"{self._name} was changed on disk while it is in use")
+
+    def _known_place(self, item_id: str) -> int:
+        return self._place_of.get(item_id, -1)
 
     def _note_changed(self, places: NDArray[np.int64]) -> None:
         if not self._changed:

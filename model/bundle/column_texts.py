@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import TypeVar, cast, overload
 
+import pyarrow as pa
+
 from model.bundle.columns import Column
 
 MOST_HELD = 1 << 15
@@ -21,6 +23,7 @@ class ColumnTexts(Sequence[Text]):
     """Values of a string column, [N]; slices are tuples."""
 
     def __init__(self, column: Column) -> None:
+        self.column = column
         self._chunks = [chunk for chunk in column.chunks if len(chunk)]
         self._ends = list(accumulate(len(chunk) for chunk in self._chunks))
 
@@ -50,6 +53,13 @@ class ColumnTexts(Sequence[Text]):
 def texts_of(column: Column) -> Sequence[str]:
     """The values of a string column without nulls."""
     return ColumnTexts[str](column) if len(column) > MOST_HELD else tuple(cast("list[str]", column.to_pylist()))
+
+
+def as_column(texts: Sequence[str]) -> Column:
+    """Texts as a column, which those of `texts_of` may be already."""
+    if isinstance(texts, ColumnTexts):
+        return texts.column.cast(pa.string())
+    return pa.chunked_array([pa.array(texts, type=pa.string())])
 
 
 def optional_texts_of(column: Column) -> Sequence[str | None]:

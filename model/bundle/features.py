@@ -18,12 +18,15 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from model.bundle.catalog import Catalog
+from model.bundle.column_texts import as_column, texts_of
+from model.bundle.columns import in_one_chunk, numbers
 from model.bundle.feature_file import ENCODER, FLOATS, REMEDY, Verify, read_feature_file
 from model.bundle.folders import replacing
 from model.bundle.joins import Join, match
@@ -42,7 +45,7 @@ _PIECE_ROWS = 8192
 class ItemFeatures:
     """Embeddings of some items. `encoder` names the image encoder that made them, if known."""
 
-    item_ids: tuple[str, ...]
+    item_ids: Sequence[str]
     matrix: NDArray[np.floating] | StoredRows  # [F, D], float16 or float32; on disk if it is a large file's
     encoder: str | None = None
 
@@ -118,14 +121,29 @@ def load_features(path: Path, where: str = "features.safetensors", dim: int | No
 def open_features(file: OpenedFile, where: str, dim: int | None, verify: Verify | None = None) -> ItemFeatures:
     """Like `load_features`; `verify` is told the SHA-256 of what was read."""
     found = read_feature_file(file, where, dim, verify)
-    return ItemFeatures(tuple(cast("list[str]", found.item_ids.to_pylist())), found.features, found.encoder)
+    return ItemFeatures(texts_of(pa.chunked_array([found.item_ids])), found.features, found.encoder)
 
 
 def check_features(found: ItemFeatures, catalog: Catalog, where: str) -> None:
     """Raise BundleError unless all embeddings are of items in the catalog."""
-    unknown = next((item_id for item_id in found.item_ids if catalog.row_of(item_id) is None), None)
-    if unknown is not None:
+    is_known = rows_of(found, catalog) >= 0
+    if not is_known.all():
+        unknown = found.item_ids[int(is_known.argmin())]
         raise BundleError(f"{where}: item {unknown!r} is not in the catalog; {REMEDY}")
+
+
+def rows_of(found: ItemFeatures, catalog: Catalog) -> NDArray[np.int32]:
+    """The catalog's row of each embedding, [F]; -1 if the item is not in the catalog."""
+    known = in_one_chunk(catalog.table.column("item_id"))
+    return numbers(pc.index_in(as_column(found.item_ids), value_set=known), missing=-1)
+
+
+def places_of(found: ItemFeatures, catalog: Catalog) -> NDArray[np.int32]:
+    """The place of each item's embedding in `found`, [N]; -1 if it has none."""
+    rows = rows_of(found, catalog)
+    places = np.full(len(catalog), -1, dtype=np.int32)
+    places[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
+    return places
 
 
 def write_features(path: Path, found: ItemFeatures) -> None:

@@ -10,11 +10,13 @@ from weakref import WeakSet
 import numpy as np
 
 from feature_cache.background import Background
-from feature_cache.embedded import EmbeddedStore
+from feature_cache.embedded import EmbeddedStore, PlaceOf
 from feature_cache.remote.reader import ReadLimits
 from feature_cache.store import FeatureSpace, FeatureStore
 from feature_cache.tiered import SpaceStore, TieredStore, open_tiered
-from model.bundle.features import ItemFeatures
+from model.bundle.catalog import Catalog
+from model.bundle.column_texts import MOST_HELD
+from model.bundle.features import ItemFeatures, places_of
 from model.bundle.layout import FEATURES
 from model.planning.domain import ServedDomain
 from service.observability.metrics import Metrics
@@ -68,9 +70,23 @@ class Features:
 
     def _embedded(self, domain: ServedDomain, found: ItemFeatures | None) -> EmbeddedStore:
         source = found or ItemFeatures((), np.zeros((0, domain.spec.layout.feature_dim), dtype=np.float32))
-        store = EmbeddedStore(source, self._metrics, f"{FEATURES} of the domain {domain.name}")
+        name = f"{FEATURES} of the domain {domain.name}"
+        store = EmbeddedStore(source, self._metrics, name, _place_of(source, domain.catalog))
         self._embedded_stores.add(store)
         return store
+
+
+def _place_of(source: ItemFeatures, catalog: Catalog) -> PlaceOf | None:
+    """For a large catalog, by its rows; a dictionary of a small one is quicker."""
+    if len(source.item_ids) <= MOST_HELD:
+        return None
+    places = places_of(source, catalog)
+
+    def place_of(item_id: str) -> int:
+        row = catalog.row_of(item_id)
+        return -1 if row is None else int(places[row])
+
+    return place_of
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,18 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from model.bundle.features import ItemFeatures, check_features, load_features, write_feature_pieces, write_features
+from model.bundle.catalog import Catalog
+from model.bundle.column_texts import texts_of
+from model.bundle.features import (
+    ItemFeatures,
+    check_features,
+    load_features,
+    places_of,
+    rows_of,
+    write_feature_pieces,
+    write_features,
+)
+from model.errors import BundleError
 from tests.tiny import tiny_catalog
 from tests.unit.bundle.refusals import refused
 
@@ -204,3 +216,18 @@ def test_another_file_is_refused(path: Path, content: bytes | None) -> None:
         path.write_bytes(content)
     with refused("invalid_bundle", "it cannot be read"):
         load_features(path, "it")
+
+
+@pytest.mark.parametrize("most_held", [0, 1 << 15])
+def test_rows_and_places_of_embeddings_meet(most_held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.bundle.column_texts.MOST_HELD", most_held)
+    catalog = Catalog.from_rows({"item_id": item_id, "index": item_id} for item_id in ("a", "b", "c", "é"))
+    item_ids = texts_of(pa.chunked_array([["é"], ["x", "b"]], type=pa.large_string()))
+    found = ItemFeatures(item_ids, np.zeros((3, 2), dtype=np.float32))
+    assert rows_of(found, catalog).tolist() == [3, -1, 1]
+    assert places_of(found, catalog).tolist() == [-1, 2, -1, 0]
+    with pytest.raises(BundleError, match="item 'x' is not in the catalog"):
+        check_features(found, catalog, "features")
+    none = ItemFeatures((), np.zeros((0, 2), dtype=np.float32))
+    assert places_of(none, catalog).tolist() == [-1] * 4
+    check_features(none, catalog, "features")

@@ -34,3 +34,11 @@ async def test_no_items_give_an_empty_batch() -> None:
     store = EmbeddedStore(ItemFeatures(("a",), np.ones((1, 3), dtype=np.float32)), NoObserver())
 
     assert (await store.get_many([])).features.shape == (0, 3)
+
+
+async def test_places_may_be_found_without_a_dictionary() -> None:
+    source = ItemFeatures(("a", "b"), np.arange(4, dtype=np.float32).reshape(2, 2))
+
+    batch = await EmbeddedStore(source, NoObserver(), place_of={"b": 1}.__getitem__).get_many(["b"])
+
+    np.testing.assert_array_equal(batch.features, [[2, 3]])
