@@ -36,7 +36,11 @@ def read_tables(
     tables = _read(files, spec, foundation)
     if indexes is None or len(tables.catalog) < indexes.min_items:
         return tables
-    index = compile_index(tables, foundation.tokenizer, key)
+    try:
+        index = compile_index(tables, foundation.tokenizer, key)
+    except OSError as error:  # no memory left, or none of this kind: what was read is served all the same
+        logger.warning("index_not_built", extra={"domain": spec.name, "reason": str(error)})
+        return tables
     seconds = round(time.perf_counter() - started_at, 3)
     logger.info("index_built", extra={"domain": spec.name, "seconds": seconds, "bytes": index.memory.size})
     indexes.keep(index)

@@ -87,3 +87,14 @@ def test_all_bad_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
     with pytest.raises(SettingsError, match=r"VIP5_PORT.*; .*VIP5_NUM_THREADS"):
         load_settings({"bundle": "b"})
+
+
+def test_indexes_are_kept_in_the_users_cache_in_a_folder_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert load_settings({"bundle": "b"}).index_folder == tmp_path / "vip5-serve" / "indexes"
+    monkeypatch.setenv("VIP5_INDEX_CACHE", "/srv/indexes")
+    assert load_settings({"bundle": "b"}).index_folder == Path("/srv/indexes")
+    monkeypatch.setenv("VIP5_INDEX_CACHE", "off")
+    assert load_settings({"bundle": "b"}).index_folder is None

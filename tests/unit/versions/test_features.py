@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 
 from feature_cache.background import Background
+from feature_cache.embedded import EmbeddedStore
 from feature_cache.store import FeatureSpace
 from feature_cache.tiered import TieredStore
 from model.planning.runtime import Runtime, load_runtime
@@ -73,3 +74,20 @@ async def test_a_store_whose_opening_is_cancelled_leaves_no_reader(runtime: Runt
         await features.store_of(runtime.domains["toys"], None)
 
     assert not tiers.watched
+
+
+async def test_a_large_catalogs_embeddings_are_found_by_its_rows(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domain, files = runtime.domains["toys"], runtime.files["toys"]
+    item_ids = [*domain.catalog.item_ids[:20], "unknown"]
+    features = Features(Metrics(), None, has_fallback=True)
+    small = await (await features.store_of(domain, files.features)).get_many(item_ids)
+    monkeypatch.setattr("service.versions.features.MOST_HELD", 0)
+    store = await features.store_of(domain, files.features)
+    assert isinstance(store, EmbeddedStore)
+    assert not store._place_of
+    large = await store.get_many(item_ids)
+    assert large.is_present.tolist() == small.is_present.tolist()
+    assert large.features.tolist() == small.features.tolist()
+    assert 0 < large.is_present.sum() < len(item_ids) - 1

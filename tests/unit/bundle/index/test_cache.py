@@ -12,6 +12,7 @@ import pytest
 from model.bundle.bundle import Bundle, open_bundle
 from model.bundle.index.cache import IndexCache
 from model.bundle.index.folder import usual_folder
+from model.errors import IntegrityError
 from tests.tiny import tiny_bundle
 from tests.unit.bundle.index.tables import KEY, tiny_index
 
@@ -206,6 +207,29 @@ def test_a_damaged_index_is_built_again(cache: IndexCache, tmp_path: Path, caplo
     assert same_tables(plain, open_bundle(root, None, cache))
     assert len(reasons(caplog, "index_not_used")) == 1
     assert path.read_bytes() == whole
+
+
+def test_without_memory_to_share_what_was_read_is_served(
+    cache: IndexCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(38, "Function not implemented")
+
+    root = tiny_bundle(tmp_path, num_items=20)
+    whole = open_bundle(root, None, cache)
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    assert same_tables(open_bundle(root, None, cache), whole)
+    assert len(reasons(caplog, "index_not_used")) == len(reasons(caplog, "index_not_built")) == 1
+
+
+def test_a_changed_table_is_refused_though_its_index_is_there(cache: IndexCache, tmp_path: Path) -> None:
+    root = tiny_bundle(tmp_path, num_items=20)
+    open_bundle(root, None, cache)
+    path = root / "domains/toys/catalog.parquet"
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    with pytest.raises(IntegrityError, match=r"catalog\.parquet"):
+        open_bundle(root, None, cache)
 
 
 def same_tables(one: Bundle, other: Bundle) -> bool:

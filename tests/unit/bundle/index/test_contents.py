@@ -159,6 +159,7 @@ def test_a_large_catalog_is_read_from_its_columns() -> None:
     assert catalog.item_ids[-1] == item_ids[-1]
     assert catalog.item_ids[5:9:2] == ("item 5", "item 7")
     assert list(catalog.item_ids) == item_ids
+    assert [catalog.item_ids[row] for row in np.array([3, 5])] == ["item 3", "item 5"]
     for row in (len(item_ids), -len(item_ids) - 1):
         with pytest.raises(IndexError):
             catalog.item_ids[row]
