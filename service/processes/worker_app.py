@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from feature_cache.background import Background
-from model.bundle.domain_tables import read_tokenizer
+from model.bundle.planning_files import read_foundation
 from model.bundle.signatures import trusted_keys
 from service.answering.beam_reduction import open_reduction
 from service.answering.explainer import Explainer
@@ -119,8 +119,8 @@ class WorkerApp:
     async def _opened(self, state: AppState) -> AsyncIterator[Service]:
         settings, metrics, lanes = self._settings, state.metrics, self._lanes
         trusted = trusted_keys(settings.trusted_keys)
-        tokenizer = await asyncio.to_thread(read_tokenizer, settings.bundle, trusted)
-        folders = BundleFolders(settings.bundle, settings.admin_options.bundles_root, tokenizer, trusted)
+        foundation = await asyncio.to_thread(read_foundation, settings.bundle, trusted)
+        folders = BundleFolders(settings.bundle, settings.admin_options.bundles_root, foundation, trusted)
         background, domains = Background(metrics), Domains()
         async with aclosing(background), open_features(settings.feature_options, metrics, background) as features:
             beams = open_reduction(settings.reduction_options, lanes.ranking.completion_s)

@@ -10,10 +10,9 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from feature_cache.background import Background
-from model.bundle.domain_files import OpenedDomain
-from model.bundle.domain_tables import open_tables
+from model.bundle.domain_files import Foundation, OpenedDomain
+from model.bundle.planning_files import open_planning_files
 from model.bundle.signatures import TrustedKeys
-from model.prompts.tokenizer import TextTokenizer
 from service.channel.channel import Channel
 from service.channel.messages import Acknowledged, Discard, Forgotten, Prepare, Publish, Settled
 from service.versions.building import build_domain, version_at
@@ -30,8 +29,8 @@ logger = logging.getLogger(__name__)
 class BundleFolders:
     """Where the files of versions are, and how they are opened."""
 
-    def __init__(self, own: Path, root: Path | None, tokenizer: TextTokenizer, trusted: TrustedKeys | None) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, own: Path, root: Path | None, foundation: Foundation, trusted: TrustedKeys | None) -> None:
+        self.foundation = foundation
         self._own = own
         self._root = root
         self._trusted = trusted
@@ -43,7 +42,7 @@ class BundleFolders:
         opened = self._opened.get(key)
         if opened is None:
             folder = self._own if ref.bundle == OWN_BUNDLE else find_bundle(self._root, ref.bundle)
-            opened = open_tables(folder, ref.domain, ref.bundle_hash, self.tokenizer, self._trusted)
+            opened = open_planning_files(folder, ref.domain, ref.bundle_hash, self.foundation, self._trusted)
             self._opened[key] = opened
         return opened
 
@@ -114,7 +113,7 @@ class WorkerVersions:
     async def _place(self, message: Prepare, ref: VersionRef, state: DomainState) -> PlacedDomain:
         opened = await asyncio.to_thread(self._folders.open, ref)
         domain = await asyncio.to_thread(
-            build_domain, message.slot, opened, message.name, state, self._folders.tokenizer
+            build_domain, message.slot, opened, message.name, state, self._folders.foundation.tokenizer
         )
         store = await self._features.store_of(domain, opened.files.features)
         return PlacedDomain(message.slot, opened, domain, added=state.changes.added, features=store)
