@@ -184,6 +184,7 @@ class Prepare(Struct, array_like=True, tag="prepare", frozen=True):
     ref: tuple[str, str, str]
     placement: int  # versions of equal placement share a slot
     state: bytes  # the domain's state, as in the journal
+    has_index: bool  # whether the descriptor of the bundle's compiled catalog is the next on the other socket
 
 
 class Publish(Struct, array_like=True, tag="publish", frozen=True):

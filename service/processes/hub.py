@@ -96,11 +96,14 @@ class WorkerLink:
         self._held: dict[int, _Held] = {}
         self._awaited: dict[int, asyncio.Future[str | None]] = {}
         self._channel: Channel
+        self._shared: socket.socket
         self._jobs: EngineJobs
         self._calls: EngineCalls
 
-    async def connect(self, connected: socket.socket, parts: HubParts) -> None:
-        """Take over the socket to the worker."""
+    async def connect(self, connected: socket.socket, shared: socket.socket, parts: HubParts) -> None:
+        """Take over the sockets to the worker: for messages, and for descriptors of shared memory."""
+        shared.setblocking(False)  # noqa: FBT003  # the standard library's signature
+        self._shared = shared
         self._channel = await Channel.over(connected, FromWorker, self._handle, self._lost)
         self._jobs = EngineJobs(parts.lanes, self._channel, self._version_of)
         self._calls = EngineCalls(parts.app, self._channel, parts.background)
@@ -112,6 +115,7 @@ class WorkerLink:
 
     def close(self) -> None:
         self._channel.close()
+        self._shared.close()
 
     def listen(self) -> None:
         self._channel.send(Listen())
@@ -136,8 +140,20 @@ class WorkerLink:
         ref = (version.ref.bundle, version.ref.bundle_hash, version.ref.domain)
         placement_number = self._hub.numbers.of_placement(placed)
         state = encode_states({name: _state_of(version)})
-        self._channel.send(Prepare(change, number, name, placed.slot, ref, placement_number, state))
+        has_index = self._send_index(placed)
+        self._channel.send(Prepare(change, number, name, placed.slot, ref, placement_number, state, has_index))
         return acknowledged
+
+    def _send_index(self, placed: PlacedDomain) -> bool:
+        """Share the memory of a large catalog with the worker; whether there is any."""
+        index = placed.opened.files.index
+        if index is None:
+            return False
+        try:
+            socket.send_fds(self._shared, [b"!"], [index.memory.descriptor])
+        except OSError as error:  # the worker is gone, or does not read
+            self.end(f"it does not take shared memory: {error}")
+        return True
 
     def publish(self, name: str, serving: Serving) -> asyncio.Future[str | None]:
         """Let the worker route requests to these versions; the acknowledgement."""

@@ -135,7 +135,7 @@ class Workers:
         self._running[number] = _Running(started, link)
         logger.info("worker_started", extra={"worker": number, "pid": started.process.pid})
         try:
-            await link.connect(started.channel, parts)
+            await link.connect(started.channel, started.shared, parts)
             await self._let_listen(number, link)
             await self._watch(started, link)
         finally:

@@ -42,6 +42,8 @@ class WorkerOptions:
     number: int
     settings: Settings
     channel: int
+    shared: int
+    """A socket over which descriptors of shared memory come."""
     listeners: tuple[int, ...]
     last_word: int
     """A pipe that holds one byte: who reads it reports the end of the engine process."""
@@ -62,7 +64,7 @@ async def serve(options: WorkerOptions) -> None:
         if not worker.must_end.is_set():
             _end_at_once(options)
 
-    await worker.connect(socket.socket(fileno=options.channel), note_lost)
+    await worker.connect(socket.socket(fileno=options.channel), socket.socket(fileno=options.shared), note_lost)
     state = state_of(worker.app)
     loop = asyncio.get_running_loop()
     descriptors = Descriptors(raise_limit(), state.metrics)

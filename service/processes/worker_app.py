@@ -62,14 +62,19 @@ class WorkerApp:
         self._settings = settings
         self._metrics = metrics
         self._channel: Channel
+        self._shared: socket.socket
         self._calls: WorkerCalls
         self._lanes: RemoteLanes
         self._counts: WorkerCounts
         self._versions: WorkerVersions
         self._state: AppState
 
-    async def connect(self, connected: socket.socket, on_lost: Callable[[], None]) -> None:
-        """Take over the socket to the engine process; `on_lost` is called when that has closed it."""
+    async def connect(self, connected: socket.socket, shared: socket.socket, on_lost: Callable[[], None]) -> None:
+        """Take over the sockets to the engine process: for messages, and for descriptors of shared memory.
+
+        `on_lost` is called when the engine process has closed the first.
+        """
+        self._shared = shared
         settings = self._settings
         self._channel = await Channel.over(connected, FromEngine, self._handle, on_lost)
         self._calls = WorkerCalls(self._channel, settings.root_path)
@@ -96,6 +101,7 @@ class WorkerApp:
 
     def close(self) -> None:
         self._channel.close()
+        self._shared.close()
 
     def _handle(self, message: FromEngine) -> None:
         match message:
@@ -125,7 +131,9 @@ class WorkerApp:
         async with aclosing(background), open_features(settings.feature_options, metrics, background) as features:
             beams = open_reduction(settings.reduction_options, lanes.ranking.completion_s)
             recommender = Recommender(domains, lanes, metrics, settings.request_limits, beams, background)
-            versions = self._versions = WorkerVersions(domains, folders, features, self._channel, background)
+            versions = self._versions = WorkerVersions(
+                domains, folders, features, self._channel, self._shared, background
+            )
 
             async def report() -> None:
                 while True:

@@ -27,6 +27,7 @@ class Started:
 
     process: Process
     channel: socket.socket
+    shared: socket.socket
     counted: SharedValues
     log: WorkerLog
 
@@ -57,6 +58,9 @@ async def start_worker(
         ours, theirs = socket.socketpair()
         unless_started.callback(ours.close)
         inherited.enter_context(theirs)
+        our_shared, their_shared = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        unless_started.callback(our_shared.close)
+        inherited.enter_context(their_shared)
         counted = SharedValues.create(f"vip5-worker-{number}")
         unless_started.callback(counted.close)
         log = WorkerLog(number, writer.put, writer.on_drop)
@@ -66,6 +70,7 @@ async def start_worker(
             number=number,
             settings=settings,
             channel=theirs.fileno(),
+            shared=their_shared.fileno(),
             listeners=tuple(each.fileno() for each in listeners),
             last_word=last_word.reading,
             engine_log=last_word.log,
@@ -81,14 +86,24 @@ async def start_worker(
             stdin=PIPE,
             stdout=log.stdout,
             stderr=log.stderr,
-            pass_fds=(options.channel, *options.listeners, options.last_word, options.engine_log, options.metrics),
+            pass_fds=(
+                *(options.channel, options.shared, *options.listeners),
+                *(options.last_word, options.engine_log, options.metrics),
+            ),
+                options.channel,
+                options.shared,
+                *options.listeners,
+                options.last_word,
+                options.engine_log,
+                options.metrics,
+            ),
         )
         unless_started.pop_all()
     assert process.stdin is not None
     process.stdin.write(pickle.dumps(options))
     process.stdin.close()
     log.start()
-    return Started(process, ours, counted, log)
+    return Started(process, ours, our_shared, counted, log)
 
 
 def _python_path() -> str:

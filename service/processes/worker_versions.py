@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from weakref import WeakValueDictionary
 
 from feature_cache.background import Background
 from model.bundle.domain_files import Foundation, OpenedDomain
+from model.bundle.index.index import Index
+from model.bundle.index.sealed import SealedMemory
 from model.bundle.planning_files import open_planning_files
 from model.bundle.signatures import TrustedKeys
 from service.channel.channel import Channel
@@ -36,13 +39,13 @@ class BundleFolders:
         self._trusted = trusted
         self._opened: WeakValueDictionary[tuple[str, str], OpenedDomain] = WeakValueDictionary()
 
-    def open(self, ref: VersionRef) -> OpenedDomain:
+    def open(self, ref: VersionRef, index: Index | None) -> OpenedDomain:
         """A domain's files, as the engine process has verified them. Raises BundleError kinds and OSError."""
         key = ref.bundle_hash, ref.domain
         opened = self._opened.get(key)
         if opened is None:
             folder = self._own if ref.bundle == OWN_BUNDLE else find_bundle(self._root, ref.bundle)
-            opened = open_planning_files(folder, ref.domain, ref.bundle_hash, self.foundation, self._trusted)
+            opened = open_planning_files(folder, ref.domain, ref.bundle_hash, self.foundation, self._trusted, index)
             self._opened[key] = opened
         return opened
 
@@ -59,12 +62,20 @@ class WorkerVersions:
     """Builds, publishes and forgets versions in the order of the messages. Used on the event loop only."""
 
     def __init__(
-        self, domains: Domains, folders: BundleFolders, features: Features, channel: Channel, background: Background
+        self,
+        domains: Domains,
+        folders: BundleFolders,
+        features: Features,
+        channel: Channel,
+        shared: socket.socket,
+        background: Background,
     ) -> None:
+        """Descriptors of shared memory come over `shared`."""
         self._domains = domains
         self._folders = folders
         self._features = features
         self._channel = channel
+        self._shared = shared
         self._background = background
         self._versions: dict[int, _Prepared] = {}
         self._placements: WeakValueDictionary[int, PlacedDomain] = WeakValueDictionary()
@@ -100,9 +111,10 @@ class WorkerVersions:
     async def _prepare(self, message: Prepare) -> None:
         state = decode_states(message.state)[message.name]
         ref = VersionRef(*message.ref)
+        index = await asyncio.to_thread(self._receive_index) if message.has_index else None
         placed = self._placements.get(message.placement)
         if placed is None:
-            placed = await self._place(message, ref, state)
+            placed = await self._place(message, ref, state, index)
             self._placements[message.placement] = placed
         own = replace(placed, references=ReferenceCount())  # a version is forgotten by itself
         version = await asyncio.to_thread(version_at, ref, own, state)
@@ -110,8 +122,14 @@ class WorkerVersions:
         version = replace(version, domain=replace(version.domain, slot=message.version))
         self._versions[message.version] = _Prepared(version, placed)
 
-    async def _place(self, message: Prepare, ref: VersionRef, state: DomainState) -> PlacedDomain:
-        opened = await asyncio.to_thread(self._folders.open, ref)
+    def _receive_index(self) -> Index:
+        """The compiled catalog of the next version. Raises IntegrityError and OSError."""
+        _, descriptors, _, _ = socket.recv_fds(self._shared, 1, 1)
+        (descriptor,) = descriptors
+        return Index.open(SealedMemory(descriptor))
+
+    async def _place(self, message: Prepare, ref: VersionRef, state: DomainState, index: Index | None) -> PlacedDomain:
+        opened = await asyncio.to_thread(self._folders.open, ref, index)
         domain = await asyncio.to_thread(
             build_domain, message.slot, opened, message.name, state, self._folders.foundation.tokenizer
         )

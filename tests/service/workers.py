@@ -58,10 +58,11 @@ async def workers_of(app: FastAPI, hub: Hub, number: int) -> AsyncIterator[ASGIA
 @asynccontextmanager
 async def _worker_of(app: FastAPI, hub: Hub, parts: HubParts, number: int) -> AsyncIterator[WorkerApp]:
     ours, theirs = socket.socketpair()
+    our_shared, their_shared = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     worker = WorkerApp(state_of(app).settings, metrics=state_of(app).metrics)
     link = WorkerLink(hub, number, lambda reason: (_ for _ in ()).throw(AssertionError(reason)))
-    await link.connect(ours, parts)
-    await worker.connect(theirs, lambda: None)
+    await link.connect(ours, our_shared, parts)
+    await worker.connect(theirs, their_shared, lambda: None)
     async with worker.app.router.lifespan_context(worker.app):
         worker.greet()
         await link.is_greeted.wait()
