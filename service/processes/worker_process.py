@@ -87,9 +87,6 @@ async def start_worker(
             stdout=log.stdout,
             stderr=log.stderr,
             pass_fds=(
-                *(options.channel, options.shared, *options.listeners),
-                *(options.last_word, options.engine_log, options.metrics),
-            ),
                 options.channel,
                 options.shared,
                 *options.listeners,
