@@ -6,7 +6,39 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.processes import PROCESSES
 from tests.redis_servers import RedisServer, redis_server
+
+OVER_HTTP = {
+    "test_addresses",
+    "test_api_examples",
+    "test_changed_files",
+    "test_closed_streams",
+    "test_descriptors",
+    "test_ending",
+    "test_live",
+    "test_live_redis",
+    "test_log",
+    "test_monitoring",
+    "test_real_toys",
+    "test_redis_features",
+    "test_serve",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests of a running service run without and with workers."""
+    is_alone = metafunc.definition.get_closest_marker("alone") is not None
+    if metafunc.module.__name__.rpartition(".")[2] in OVER_HTTP and not is_alone:
+        metafunc.fixturenames.insert(0, "num_workers")
+        metafunc.parametrize("num_workers", [0, 2], ids=["alone", "workers"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def num_workers(request: pytest.FixtureRequest) -> Iterator[int]:
+    PROCESSES.num_workers = getattr(request, "param", 0)
+    yield PROCESSES.num_workers
+    PROCESSES.num_workers = 0
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,21 @@ COMMAND = (sys.executable, "-c", "from service.cli import main; main()")
 PATIENCE_S = 120
 
 
+@dataclass
+class Processes:
+    """How many workers services have in the running test; 0: one process does it all."""
+
+    num_workers: int = 0
+
+
+PROCESSES = Processes()
+
+
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's variables without any setting of the service."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("VIP5_")}
-    return kept | {"PYTHONPATH": str(ROOT), "COLUMNS": "300"} | dict(extra or {})
+    workers = {"VIP5_WORKERS": str(PROCESSES.num_workers)} if PROCESSES.num_workers else {}
+    return kept | {"PYTHONPATH": str(ROOT), "COLUMNS": "300"} | workers | dict(extra or {})
 
 
 def run_vip5(*arguments: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
