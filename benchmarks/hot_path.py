@@ -4,12 +4,15 @@ Question  CPU time per `POST /recommend/sequential` and answers per second, with
           ASGI and FastAPI cost alone? How does another checkout do in the same run?
 Method    Each subject is a process of its own, under 16 keep-alive connections that each send the next request when the
           last is answered; the load comes from this process. Subjects take turns. CPU times are the kernel's, by
-          thread: the event loop's, and all others' (lane, log). `asgi` answers with prepared bytes, `fastapi` validates
-          the same body and answer models. The catalog is that of Toys if DATA has it, otherwise made up in its size.
+          thread: the event loop's, and all others' (lane, log). `split` is the service with two workers: `workers` is
+          the CPU time of both for a request, `loop` and `others` that of the engine process. `asgi` answers with
+          prepared bytes, `fastapi` validates the same body and answer models. The catalog is that of Toys if DATA has
+          it, otherwise made up in its size.
 Output    Medians over rounds of CPU microseconds per request, answers per second and latencies, and the least CPU time
           of a round; ratios to the baseline are medians over rounds. The last line is JSON.
 
-    python -m benchmarks.hot_path [--baseline CHECKOUT] [--requests 1000] [--rounds 12] [--data ../shared/data]
+    python -m benchmarks.hot_path [--baseline CHECKOUT] [--requests 1000] [--rounds 12] [--connections 16]
+            [--data ../shared/data]
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 DOMAIN = "toys"
 NUM_ITEMS = 11_924
 NUM_BODIES = 512
-CONNECTIONS = 16
+NUM_WORKERS = 2
 PATIENCE_S = 120
 WARM_UP = 100
 
@@ -61,11 +64,17 @@ class Server:
 
     def cpu_s(self) -> dict[str, float]:
         """CPU seconds so far, of the event loop's thread and of all others."""
-        times = {"loop": 0.0, "others": 0.0}
+        times = {"loop": 0.0, "others": 0.0, "workers": 0.0}
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             name = "loop" if int(task.name) == self.process.pid else "others"
-            times[name] += int((task / "schedstat").read_text().split()[0]) / 1e9
+            times[name] += _cpu_s(task)
+            for child in (task / "children").read_text().split():
+                times["workers"] += sum(_cpu_s(each) for each in Path(f"/proc/{child}/task").iterdir())
         return times
+
+
+def _cpu_s(task: Path) -> float:
+    return int((task / "schedstat").read_text().split()[0]) / 1e9
 
 
 class Client(asyncio.Protocol):
@@ -106,9 +115,9 @@ class Client(asyncio.Protocol):
 class Load:
     """A number of requests to send over several connections."""
 
-    def __init__(self, requests: list[bytes], total: int) -> None:
+    def __init__(self, requests: list[bytes], total: int, num_connections: int) -> None:
         self._requests, self._left = requests, total
-        self._num_open = CONNECTIONS
+        self._num_open = self._num_connections = num_connections
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.latencies_s: list[float] = []
 
@@ -130,23 +139,23 @@ class Load:
     async def run(self, port: int) -> float:
         """Seconds that it took."""
         started_at = time.perf_counter()
-        for _ in range(CONNECTIONS):
+        for _ in range(self._num_connections):
             await asyncio.get_running_loop().create_connection(lambda: Client(self), "127.0.0.1", port)
         await asyncio.wait_for(self._ended, PATIENCE_S)
         return time.perf_counter() - started_at
 
 
-async def send(requests: list[bytes], total: int, port: int) -> tuple[float, list[float]]:
-    load = Load(requests, total)
+async def send(requests: list[bytes], total: int, port: int, num_connections: int) -> tuple[float, list[float]]:
+    load = Load(requests, total, num_connections)
     return await load.run(port), load.latencies_s
 
 
-def measure(server: Server, requests: list[bytes], total: int) -> dict[str, float]:
+def measure(server: Server, requests: list[bytes], total: int, num_connections: int) -> dict[str, float]:
     import uvloop  # noqa: PLC0415  # servers with an older checkout need nothing of this
 
-    uvloop.run(send(requests, WARM_UP, server.port))
+    uvloop.run(send(requests, WARM_UP, server.port, num_connections))
     before = server.cpu_s()
-    seconds, latencies_s = uvloop.run(send(requests, total, server.port))
+    seconds, latencies_s = uvloop.run(send(requests, total, server.port, num_connections))
     after = server.cpu_s()
     cpu_us = {name: (after[name] - before[name]) / total * 1e6 for name in before}
     ordered_ms = sorted(each * 1000 for each in latencies_s)
@@ -154,6 +163,7 @@ def measure(server: Server, requests: list[bytes], total: int) -> dict[str, floa
         "cpu_us": sum(cpu_us.values()),
         "loop_us": cpu_us["loop"],
         "others_us": cpu_us["others"],
+        "workers_us": cpu_us["workers"],
         "per_s": total / seconds,
         "p50_ms": ordered_ms[len(ordered_ms) // 2],
         "p99_ms": ordered_ms[int(len(ordered_ms) * 0.99)],
@@ -169,7 +179,11 @@ def summary(rounds: list[dict[str, float]]) -> dict[str, float]:
 def ratios(rounds: list[dict[str, float]], baseline: list[dict[str, float]]) -> dict[str, float]:
     """Medians over rounds of each figure relative to the baseline's in the same round."""
     pairs = list(zip(rounds, baseline, strict=True))
-    return {name: round(statistics.median(one[name] / other[name] for one, other in pairs), 3) for name in rounds[0]}
+    return {
+        name: round(statistics.median(one[name] / other[name] for one, other in pairs), 3)
+        for name in rounds[0]
+        if all(other[name] for other in baseline)
+    }
 
 
 # What is served
@@ -242,8 +256,8 @@ def requests_of(item_ids: list[str]) -> list[bytes]:
 
 
 def serve(kind: str, bundle: Path, port: int) -> None:
-    if kind == "service":
-        _serve_service(bundle, port)
+    if kind in {"service", "split"}:
+        _serve_service(bundle, port, NUM_WORKERS if kind == "split" else 0)
         return
     import uvicorn  # noqa: PLC0415
 
@@ -251,13 +265,13 @@ def serve(kind: str, bundle: Path, port: int) -> None:
     uvicorn.run(app, port=port, log_config=None, access_log=False, server_header=False, ws="none", lifespan="off")
 
 
-def _serve_service(bundle: Path, port: int) -> None:
+def _serve_service(bundle: Path, port: int, num_workers: int) -> None:
     from dataclasses import replace  # noqa: PLC0415
 
     from service.answering.service import load  # noqa: PLC0415
     from service.settings import Settings  # noqa: PLC0415
 
-    server: Any = import_module("service.http.server")
+    server: Any = import_module("service.processes.engine" if num_workers else "service.http.server")
     create_app = server.create_app
 
     def loader(settings: Any) -> Any:  # noqa: ANN401  # of whichever checkout
@@ -266,7 +280,11 @@ def _serve_service(bundle: Path, port: int) -> None:
         return replace(runtime, engine=_instant_engine(leaves))
 
     server.create_app = lambda settings: create_app(settings, loader=loader)
-    server.run_server(Settings(bundle=bundle, port=port, engine="torch"))
+    settings = Settings(bundle=bundle, port=port, engine="torch")
+    if num_workers:
+        server.run_engine(settings, num_workers)
+    else:
+        server.run_server(settings)
 
 
 def _instant_engine(num_leaves: int) -> Any:  # noqa: ANN401  # of whichever checkout
@@ -360,7 +378,7 @@ def running(subject: Subject, bundle: Path) -> Iterator[Server]:
     command = [sys.executable, __file__, "--serve", subject.kind, "--bundle", str(bundle), "--port", str(port)]
     process = subprocess.Popen(command, env=environment, cwd=subject.root, stdout=subprocess.DEVNULL)  # noqa: S603
     try:
-        _wait_ready(process, port, "/health/ready" if subject.kind == "service" else None)
+        _wait_ready(process, port, "/health/ready" if subject.kind in {"service", "split"} else None)
         yield Server(subject, process, port)
     finally:
         process.terminate()
@@ -394,9 +412,10 @@ def main() -> int:
     parser.add_argument("--baseline", type=Path, help="another checkout of this repository")
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--only", default="", help="names of subjects, separated by commas (default: all)")
-    parser.add_argument("--serve", choices=("asgi", "fastapi", "service"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=("asgi", "fastapi", "service", "split"), help=argparse.SUPPRESS)
     parser.add_argument("--bundle", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -404,7 +423,7 @@ def main() -> int:
         sys.path.pop(0)  # this folder; the checkout's root comes from PYTHONPATH
         serve(options.serve, options.bundle, options.port)
         return 0
-    subjects = [Subject(kind, kind, ROOT) for kind in ("asgi", "fastapi", "service")]
+    subjects = [Subject(kind, kind, ROOT) for kind in ("asgi", "fastapi", "service", "split")]
     if options.baseline:
         subjects.append(Subject("baseline", "service", options.baseline.resolve()))
     names = set(options.only.split(",")) - {""}
@@ -415,11 +434,12 @@ def main() -> int:
         servers = [stack.enter_context(running(each, bundle)) for each in subjects]
         for _ in range(options.rounds):
             for server in servers:
-                server.rounds.append(measure(server, requests, options.requests))
+                server.rounds.append(measure(server, requests, options.requests, options.connections))
     found = {server.subject.name: summary(server.rounds) for server in servers}
     rounds = {server.subject.name: server.rounds for server in servers}
-    if {"service", "baseline"} <= rounds.keys():
-        found["service / baseline"] = ratios(rounds["service"], rounds["baseline"])
+    for name in {"service", "split"} & rounds.keys():
+        if "baseline" in rounds:
+            found[f"{name} / baseline"] = ratios(rounds[name], rounds["baseline"])
     for name, figures in found.items():
         print(f"{name:10}", *(f"{key} {value:9.2f}" for key, value in figures.items()))
     print(json.dumps({"benchmark": "hot_path", "requests": options.requests, "rounds": options.rounds, **found}))
