@@ -41,12 +41,14 @@ class Outcome:
     hangs: list[int] = field(default_factory=list)
     signals: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
-    grown_mib: float = 0.0  # the most of one process
+    start_mib: float = 0.0  # resident memory after the first fifth of a process's examples; the most of one process
+    grown_mib: float = 0.0  # from there to the end; the most of one process
 
     def add(self, found: dict[str, Any]) -> None:
         for name in ("examples", "read", "refused", "failures", "hangs"):
             setattr(self, name, getattr(self, name) + found[name])
         self.slowest_s = max(self.slowest_s, found["slowest_s"])
+        self.start_mib = max(self.start_mib, found["start_mib"])
         self.grown_mib = max(self.grown_mib, found["grown_mib"])
 
     @property

@@ -74,7 +74,7 @@ def run(kind: str, seed: int, numbers: range, folder: Path) -> dict[str, object]
             gc.collect()
             start_bytes = resident_bytes()
     gc.collect()
-    grown = (resident_bytes() - start_bytes) / (1 << 20)
+    end_bytes = resident_bytes()
     return {
         "kind": kind,
         "seed": seed,
@@ -83,7 +83,8 @@ def run(kind: str, seed: int, numbers: range, folder: Path) -> dict[str, object]
         "failures": len(failures),
         "hangs": hangs,
         "slowest_s": round(slowest, 3),
-        "grown_mib": round(grown, 1),
+        "start_mib": round(start_bytes / (1 << 20), 1),
+        "grown_mib": round((end_bytes - start_bytes) / (1 << 20), 1),
     }
 
 
