@@ -33,6 +33,10 @@ class Sampling:
 
 
 GREEDY = Sampling()
+_MIN_TEMPERATURE = 1e-30
+"""A lower one makes log-probabilities infinite; the likeliest token is drawn long before."""
+_MIN_TOP_P = torch.finfo(torch.float32).tiny
+"""A lower one is 0 in float32, and would leave no token to draw."""
 
 
 class TextStepper(Protocol):
@@ -103,7 +107,8 @@ class _Sampler:
 
     def choose(self, log_probs: Tensor) -> int:
         """log_probs: [V]."""
-        probs = nucleus((log_probs / self._sampling.temperature).softmax(-1), self._sampling.top_p)
+        temperature = max(self._sampling.temperature, _MIN_TEMPERATURE)
+        probs = nucleus((log_probs / temperature).softmax(-1), self._sampling.top_p)
         return int(torch.multinomial(probs.cpu(), 1, generator=self._generator))
 
 
@@ -111,7 +116,7 @@ def nucleus(probs: Tensor, top_p: float) -> Tensor:
     """Probs [V] with all but the smallest set of top tokens that holds `top_p` of the mass set to 0; not normalised."""
     ordered, index = probs.sort(descending=True)
     mass_before = ordered.cumsum(-1) - ordered
-    kept = torch.where(mass_before < top_p, ordered, 0.0)
+    kept = torch.where(mass_before < max(top_p, _MIN_TOP_P), ordered, 0.0)
     return torch.zeros_like(probs).scatter(0, index, kept)
 
 

@@ -79,6 +79,20 @@ def test_tokens_are_drawn_as_often_as_the_temperature_and_the_nucleus_say() -> N
     assert [counts[token] / num_draws for token in range(4)] == pytest.approx(expected / expected.sum(), abs=0.04)
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 4e-181, 1e-45, 1e-39, 1e-30, 1e-12])
+@pytest.mark.parametrize("top_p", [5e-324, 1e-50, 1e-30, 1.0])
+def test_the_lowest_temperatures_and_masses_draw_the_likeliest_token(temperature: float, top_p: float) -> None:
+    table = random_table(3, VOCAB_SIZE)
+    texts = _decode([table] * 2, [GREEDY, Sampling(temperature, top_p, seed=1)], [8, 8])
+    assert texts[0] == texts[1]
+
+
+def test_the_lowest_mass_draws_the_likeliest_token_at_any_temperature() -> None:
+    table = random_table(3, VOCAB_SIZE)
+    texts = _decode([table] * 2, [GREEDY, Sampling(10.0, 5e-324, seed=1)], [8, 8])
+    assert texts[0] == texts[1]
+
+
 def test_the_caller_sees_every_token_and_may_end_a_row() -> None:
     tables = [_never_ending(seed) for seed in range(3)]
     seen: dict[int, list[int]] = {0: [], 1: [], 2: []}
