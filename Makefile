@@ -64,6 +64,7 @@ bench: $(INSTALLED) ## compare the engines with transformers' generate
 fuzz: $(INSTALLED) ## read damaged files of every kind, and send random requests; takes hours
 	$(BIN)/python -m tests.fuzz
 	$(BIN)/python -m tests.fuzz.bodies
+	$(BIN)/python -m tests.fuzz.chains
 
 # Pins the newest versions that pyproject.toml allows, except for torch, whose newer builds add gigabytes.
 TORCH ?= 2.13.0

@@ -88,8 +88,9 @@ def run(kind: str, seed: int, numbers: range, folder: Path) -> dict[str, object]
     }
 
 
-def resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+def resident_bytes(process: int | str = "self") -> int:
+    """Memory of a process that is in use."""
+    pages = int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize()
 
 

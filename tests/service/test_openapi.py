@@ -25,8 +25,9 @@ from service.http.app import create_app
 from service.http.app_state import state_of
 from service.settings import Settings
 from tests.answers import answer_like
-from tests.fuzz.bodies import CHECKS, Case, name_what_is_known
 from tests.fuzz.bodies import operations_of as operations_of_app
+from tests.fuzz.known import name_what_is_known
+from tests.fuzz.service import CHECKS, Case
 from tests.service.conftest import client_of
 from tests.summer import DEMONSTRATION, add_summer
 from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, random_tensors, tiny_tokenizer

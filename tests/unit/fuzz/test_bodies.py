@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from tests.fuzz import bodies
+from tests.fuzz.service import Caller
 
 
 def test_a_server_error_and_an_answer_off_the_document_are_faults() -> None:
@@ -23,7 +24,10 @@ def test_a_server_error_and_an_answer_off_the_document_are_faults() -> None:
     def other(number: int) -> JSONResponse:
         return JSONResponse({}, 201)
 
-    found = {each.path: bodies.fuzz(each, each.path, 1, 5) for each in bodies.operations_of(app)}
-    assert (found["/health/ready"]["fault"], found["/health/ready"]["statuses"]) == ("", {200: 1})
-    assert "Server error" in str(found["/broken"]["fault"])
-    assert "Undocumented status code" in str(found["/other"]["fault"])
+    caller = Caller()
+    found = {each.path: bodies.fuzz(each, 1, 5, caller) for each in bodies.operations_of(app)}
+    assert found["/health/ready"] == ""
+    assert "Server error" in found["/broken"]
+    assert "Undocumented status code" in found["/other"]
+    assert caller.statuses.keys() == {200, 201, 500}
+    assert (caller.statuses[200], caller.hangs) == (1, 0)
