@@ -146,6 +146,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_fault = MalformedRequestError("CONNECT asks for a tunnel; the service is not a proxy")
             raise self._head_fault
         self._require_path()
+        self._require_host()
         self._is_head_open = False
         self._body = _Body(is_complete=False)
         self.app = functools.partial(self._answer, self._body)
@@ -167,6 +168,14 @@ class BoundedProtocol(HttpToolsProtocol):
             raise self._head_fault from error
         if not url.path:
             self.url = b"/?" + url.query if url.query else b"/"
+
+    def _require_host(self) -> None:
+        """HTTP/1.1 requires the Host header, and that requests without one are refused (RFC 9112, 3.2)."""
+        if self.parser.get_http_version() != "1.0" and not any(name == b"host" for name, _ in self.headers):
+            self._head_fault = MalformedRequestError(
+                "the request has no Host header, which HTTP/1.1 requires; send one"
+            )
+            raise self._head_fault
 
     def _require_small(self, num_bytes: int) -> None:
         self._num_head_bytes += num_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -99,5 +100,16 @@ def _translate(request: Request, error: Exception) -> Exception:
         allowed = (error.headers or {}).get("Allow", "another method")
         return MethodError(f"{request.url.path} does not support {request.method}; use {allowed}")
     if error.status_code == 400:
-        return MalformedBodyError("the body could not be read as JSON; send one JSON object in UTF-8")
+        return _unreadable(error.__cause__)
     return error
+
+
+def _unreadable(cause: BaseException | None) -> MalformedBodyError:
+    """Why Python's reader of JSON failed, other than at a character."""
+    problem = "the body could not be read as JSON"
+    if isinstance(cause, RecursionError):
+        return MalformedBodyError(f"{problem}: it is nested too deeply; send one JSON object")
+    if isinstance(cause, ValueError) and not isinstance(cause, UnicodeDecodeError):
+        limit = sys.get_int_max_str_digits()
+        return MalformedBodyError(f"{problem}: an integer has more than {limit} digits; send a smaller number")
+    return MalformedBodyError(f"{problem}; send one JSON object in UTF-8")

@@ -59,7 +59,8 @@ def main() -> int:
                 count = min(TURN, options.examples - first)
                 found[name].fault += fuzz(operations[name], options.seed * SEEDS + turn, count, place.caller)
                 report(place, found[name])
-                place.restore()
+                if not place.has_ended:
+                    place.restore()
     return 0 if all(each.is_clean for each in found.values()) else 1
 
 

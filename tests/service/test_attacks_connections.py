@@ -177,6 +177,20 @@ async def test_what_can_be_read_in_two_ways_is_not_read_at_all(port: int) -> Non
         assert await still_answers(port)
 
 
+@pytest.mark.parametrize("more", [b"", b"Hosts: test\r\n", b"Upgrade: h2c\r\nConnection: Upgrade\r\n"])
+@pytest.mark.parametrize("line", [b"GET /health/live", b"GET http://test/health/live", b"POST /explain", b"OPTIONS *"])
+async def test_http_1_1_without_a_host_is_refused(port: int, line: bytes, more: bytes) -> None:
+    answer = await say(port, line + b" HTTP/1.1\r\n" + more + b"Content-Length: 0\r\n\r\n" + SMUGGLED)
+
+    assert answer.statuses == [400]
+    assert answer.problem["code"] == "malformed_request"
+    assert "has no Host header" in answer.problem["detail"]
+
+
+async def test_http_1_0_needs_no_host(port: int) -> None:
+    assert (await say(port, b"GET /health/live HTTP/1.0\r\n\r\n")).statuses == [200]
+
+
 async def test_a_refusal_is_a_problem_document_and_closes(port: int) -> None:
     answer = await say(port, b"no HTTP\r\n\r\n")
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from service.http.app_state import state_of
+from tests.service.conftest import client_of
 
 JSON = {"Content-Type": "application/json"}
 SEQUENTIAL = "/recommend/sequential"
@@ -264,8 +266,8 @@ async def test_numbers_that_are_not_finite_are_refused(
     ("content", "detail"),
     [
         (b'{"domain": ', "the body is not JSON: Expecting value at character 11"),
-        (b"\xff\xfe{", "could not be read as JSON"),
-        (b"[" * 3_000, "could not be read as JSON"),
+        (b"\xff\xfe{", "could not be read as JSON; send one JSON object in UTF-8"),
+        (b"[" * 3_000, "could not be read as JSON: it is nested too deeply"),
         (b"1" * 3_900, "valid dictionary"),
     ],
     ids=["broken", "not UTF-8", "nested too deeply", "a number"],
@@ -278,6 +280,18 @@ async def test_a_body_that_is_no_json_object_is_refused(client: httpx.AsyncClien
         response, response.status_code, "malformed_body" if response.status_code == 400 else "invalid_input"
     )
     assert detail in problem["detail"]
+
+
+@pytest.mark.parametrize("content", [b'{"k": %b}', b"-%b", b'{"where": {"price": [0, %b]}}'])
+async def test_an_integer_that_python_does_not_read_is_named_as_the_reason(app: FastAPI, content: bytes) -> None:
+    state_of(app).max_body_bytes = 10_000
+    async with client_of(app) as client:
+        response = await client.post(SEQUENTIAL, content=content % (b"9" * 4_301), headers=JSON)
+
+    problem = check_problem(response, 400, "malformed_body")
+    assert problem["detail"] == (
+        "the body could not be read as JSON: an integer has more than 4300 digits; send a smaller number"
+    )
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""])
