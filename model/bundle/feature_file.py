@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from model.bundle.columns import Values
+from model.bundle.finite_rows import first_not_finite
 from model.bundle.opened_file import Content, OpenedFile
 from model.bundle.safetensors_format import (
     LENGTH_BYTES,
@@ -116,6 +117,14 @@ class _Format:
             raise BundleError(f"{self.where}: item {repeated!r} has {count} rows; each item has one; {REMEDY}")
         return item_ids
 
+    def check_finite(self, first_not_finite: int | None, item_ids: Values) -> None:
+        """`first_not_finite` is the first row with values that are NaN or infinite."""
+        if first_not_finite is not None:
+            raise BundleError(
+                f"{self.where}: the embedding of item {item_ids[first_not_finite].as_py()!r} has values that are NaN "
+                f"or infinite; {REMEDY}"
+            )
+
 
 def _read_held(file: OpenedFile, rules: _Format, verify: Verify | None) -> FeatureFile:
     content = file.content()
@@ -128,6 +137,7 @@ def _read_held(file: OpenedFile, rules: _Format, verify: Verify | None) -> Featu
     place = rules.place(header.tensors["features"], len(item_ids))
     rows = content[place.start : place.start + place.num_rows * place.row_bytes]
     features = np.frombuffer(rows, place.dtype).reshape(place.num_rows, place.dim)
+    rules.check_finite(first_not_finite(features), item_ids)
     return FeatureFile(item_ids, features, header.metadata.get(ENCODER))
 
 
@@ -165,6 +175,7 @@ def _scan(file: OpenedFile, rules: _Format, consume: Callable[[memoryview], obje
     item_ids = rules.item_ids(texts["id_offsets"], texts["id_bytes"])
     rules.place(header.tensors["features"], len(item_ids))
     assert rows is not None
+    rules.check_finite(rows.first_not_finite, item_ids)
     return FeatureFile(item_ids, rows, header.metadata.get(ENCODER))
 
 

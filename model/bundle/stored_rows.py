@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model.bundle.finite_rows import first_not_finite
 from model.bundle.opened_file import OpenedFile
 from model.errors import IntegrityError
 
@@ -58,6 +59,8 @@ class StoredRows:
         num_words = -(-place.row_bytes // _WORD_BYTES)
         self._key = np.frombuffer(secrets.token_bytes(8 * (num_words + 1)), dtype=np.uint64)
         self._checksums = np.empty(place.num_rows, dtype=np.uint64)
+        self.first_not_finite: int | None = None
+        """The first row that has values which are NaN or infinite."""
         per_piece = max(1, _PIECE_BYTES // max(1, place.row_bytes))
         buffer = np.empty((min(per_piece, place.num_rows), place.row_bytes), dtype=np.uint8)
         for begin in range(0, place.num_rows, per_piece):
@@ -66,6 +69,9 @@ class StoredRows:
             file.fill(content, place.start + begin * place.row_bytes)
             consume(content)
             self._checksums[begin : begin + len(rows)] = self._sums(rows)
+            if self.first_not_finite is None and place.dim:
+                found = first_not_finite(rows.view(place.dtype))
+                self.first_not_finite = None if found is None else begin + found
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -8,12 +8,14 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from model.bundle import manifest
 from model.bundle.catalog import Catalog
+from model.bundle.features import ItemFeatures, load_features, write_features
 from model.bundle.manifest import write_manifest
 from model.bundle.tables import MOST_TABLE_BYTES, read_bundled_parquet
 from model.errors import CatalogError
@@ -105,6 +107,19 @@ async def test_a_pipe_in_the_place_of_a_file_does_not_hang(shop: Shop, bundles: 
         os.mkfifo(bundles / "piped" / name)
         await refusal(shop, "bundle_integrity", bundle="piped")
         shutil.rmtree(bundles / "piped")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+async def test_embeddings_that_the_network_cannot_take_are_refused(shop: Shop, bundles: Path, value: float) -> None:
+    """Served, they left recommendations without items and explanations with status 500."""
+    file = bundles / "second" / DOMAIN / "features.safetensors"
+    found = load_features(file)
+    rows = found.features.copy()
+    rows[3, 2] = value
+    write_features(file, ItemFeatures(found.item_ids, rows, found.encoder))
+    write_manifest(bundles / "second")
+
+    assert f"{found.item_ids[3]!r} has values that are NaN or infinite" in await refusal(shop, "invalid_bundle")
 
 
 @pytest.mark.parametrize("path", ["manifest.json", "backbone/tokenizer.json", DOMAIN / "domain.json"])

@@ -72,6 +72,26 @@ def test_what_is_read_from_disk_is_what_is_read_into_memory(
     assert found.read(places).is_intact.all()
 
 
+@pytest.mark.parametrize("most_held", [0, 1 << 20])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+def test_rows_that_are_not_finite_are_refused_with_the_item(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, dtype: type[np.floating], most_held: int
+) -> None:
+    monkeypatch.setattr(feature_file, "MOST_HELD_BYTES", most_held)
+    monkeypatch.setattr("model.bundle.stored_rows._PIECE_BYTES", 7 * DIM * 4)
+    monkeypatch.setattr("model.bundle.finite_rows._STEP_BYTES", 3 * DIM * 4)
+    rows = ROWS.astype(dtype)
+    rows[1] = np.finfo(dtype).max
+    write_features(tmp_path / "it", ItemFeatures(IDS, rows))
+    load_features(tmp_path / "it")
+    rows[40:, DIM - 1] = value
+    write_features(tmp_path / "it", ItemFeatures(IDS, rows))
+
+    with pytest.raises(BundleError, match="the embedding of item 'item-40' has values that are NaN or infinite"):
+        load_features(tmp_path / "it")
+
+
 def test_pieces_are_joined(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model.bundle.stored_rows._PIECE_BYTES", 7 * DIM * 4)
     monkeypatch.setattr("model.bundle.stored_rows._STEP_BYTES", 3 * DIM * 4)
