@@ -28,7 +28,7 @@ from schemathesis.generation.stateful.state_machine import APIStateMachine
 from schemathesis.schemas import BaseSchema
 
 from tests.fuzz.bodies import LEFT_OUT, SEEDS, name_of, report
-from tests.fuzz.known import DOMAIN, complete
+from tests.fuzz.known import DOMAIN, Body, complete
 from tests.fuzz.links import add_links
 from tests.fuzz.service import CHECKS, Case, Found, Shop, shop
 
@@ -117,9 +117,9 @@ def chain_at(place: Shop, linked: type[APIStateMachine], tried: Counter[str]) ->
     return Chain
 
 
-def _from_answers(body: dict[str, object]) -> dict[str, object]:
+def _from_answers(body: Body) -> Body:
     """Fields that may come from answers, and stay as they are."""
-    found: dict[str, object] = {}
+    found: Body = {}
     if str(body.get("item_id")).startswith("item-"):
         found["item_id"] = body["item_id"]
     if isinstance(body.get("expected_revision"), int):
@@ -127,7 +127,7 @@ def _from_answers(body: dict[str, object]) -> dict[str, object]:
     return found
 
 
-def _name_a_version(body: dict[str, object], versions: Sequence[str]) -> None:
+def _name_a_version(body: Body, versions: Sequence[str]) -> None:
     """Mostly replace a version that does not exist by one that did a moment ago."""
     version = body.get("version")
     if isinstance(version, str) and versions and version not in versions:

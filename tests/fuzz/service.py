@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,9 +86,9 @@ class Shop:
     def has_ended(self) -> bool:
         return self.server.process.poll() is not None
 
-    def errors(self) -> list[Mapping[str, object]]:
+    def errors(self) -> list[dict[str, Any]]:
         """Lines of the log at the level of an error, or with a traceback, since the last call."""
-        found = []
+        found: list[dict[str, Any]] = []
         while True:
             try:
                 line = self.server.lines.get_nowait()
@@ -107,7 +107,7 @@ class Shop:
         self._ask("DELETE")
         self.restore()
 
-    def _ask(self, method: str, path: str = "", body: object = None) -> requests.Response:
+    def _ask(self, method: str, path: str = "", body: dict[str, Any] | None = None) -> requests.Response:
         assert self.caller.session is not None
         url = f"{self.server.url}/admin/domains/{DOMAIN}{path}"
         return self.caller.session.request(method, url, json=body, timeout=PATIENCE_S)
@@ -126,7 +126,7 @@ class Found:
     start_mib: float = 0.0
     """Memory of the service after the first turn of this kind."""
     end_mib: float = 0.0
-    errors: list[Mapping[str, object]] = field(default_factory=list)
+    errors: list[dict[str, Any]] = field(default_factory=list)
     has_ended: bool = False
     fault: str = ""
 
