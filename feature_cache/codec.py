@@ -83,6 +83,16 @@ class Codec:
             return row if self.signer.is_short_valid(signature, item_id.encode() + row) else None
         return row if value[self.row_bytes : checked_bytes] == self._checksum(item_id, row) else None
 
+    def finite(self, rows: Sequence[bytes | None]) -> list[bytes | None]:
+        """Raw floats; None for those that are not finite, which a network cannot take."""
+        places = [place for place, row in enumerate(rows) if row is not None]
+        found = list(rows)
+        if places:
+            is_finite = np.isfinite(self.decode([row for row in rows if row is not None])).all(axis=1)
+            for bad in np.flatnonzero(~is_finite).tolist():
+                found[places[bad]] = None
+        return found
+
     def decode(self, rows: Sequence[bytes]) -> NDArray[np.float32]:
         """Raw floats of N items as [N, D], without loss."""
         joined = b"".join(rows)

@@ -138,11 +138,12 @@ class RemoteReader:
         codec = edition.codec
         refused: list[str] = []
         read: list[str] = []
-        for place, reply in zip(places, replies, strict=True):
+        asked = [item_ids[place] for place in places]
+        rows = codec.finite([codec.row_of(item_id, reply) for item_id, reply in zip(asked, replies, strict=True)])
+        for place, reply, row in zip(places, replies, rows, strict=True):
             if reply is None:
                 into.is_absent[place] = True
                 continue
-            row = codec.row_of(item_ids[place], reply)
             into.rows[place] = row
             (refused if row is None else read).append(item_ids[place])
         self._refused.note(edition, refused, read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_cache.patched import PatchedStore
-from feature_cache.store import FeatureStore
 from model.bundle.changes import with_added, with_values
 from model.bundle.domain_files import OpenedDomain
 from model.bundle.layout import DomainSpec
@@ -18,6 +18,9 @@ from model.planning.domain import ServedDomain
 from model.prompts.tokenizer import TextTokenizer
 from service.versions.domain_version import DomainVersion, PlacedDomain
 from service.versions.state import DomainState, VersionRef
+
+
+logger = logging.getLogger(__name__)
 
 
 def build_domain(
@@ -37,10 +40,12 @@ def version_at(
     domain.eligible({})  # fills the cache: every request needs it
     rows = state.features.get(space_of(domain.spec), {})
     if before is not None and before.feature_rows is rows:
-        features = before.features
+        features, num_left_out = before.features, before.num_left_out
     else:
-        features = _patched(placed.features, rows)
-    return DomainVersion(ref, domain, state.catalog_revision, state.changes, features, rows, placed)
+        unpacked = _unpacked(rows, domain.spec.layout.feature_dim)
+        features = PatchedStore(placed.features, unpacked) if unpacked else placed.features
+        num_left_out = len(rows) - len(unpacked)
+    return DomainVersion(ref, domain, state.catalog_revision, state.changes, features, rows, placed, num_left_out)
 
 
 def space_of(spec: DomainSpec) -> str:
@@ -54,8 +59,20 @@ def feature_to_base64(feature: NDArray[np.float32]) -> str:
     return base64.b64encode(feature.astype("<f4").tobytes()).decode()
 
 
-def _patched(store: FeatureStore, rows: Mapping[str, str]) -> FeatureStore:
-    if not rows:
-        return store
-    unpacked = {item_id: np.frombuffer(base64.b64decode(text), dtype="<f4") for item_id, text in rows.items()}
-    return PatchedStore(store, unpacked)
+def feature_from_base64(text: str, dim: int) -> NDArray[np.float32] | None:
+    """An embedding of the journal; None for what is not `dim` finite numbers, which a journal in Redis may hold."""
+    try:
+        content = base64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+    row = np.frombuffer(content, dtype="<f4") if len(content) == 4 * dim else None
+    return row if row is not None and np.isfinite(row).all() else None
+
+
+def _unpacked(rows: Mapping[str, str], dim: int) -> dict[str, NDArray[np.float32]]:
+    """Rows that are embeddings; the others are left out, so that the rest of the state is served."""
+    found = {item_id: feature_from_base64(text, dim) for item_id, text in rows.items()}
+    unpacked = {item_id: row for item_id, row in found.items() if row is not None}
+    if len(unpacked) < len(rows):
+        logger.error("embeddings_left_out", extra={"num_embeddings": len(rows) - len(unpacked)})
+    return unpacked

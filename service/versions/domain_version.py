@@ -82,6 +82,8 @@ class DomainVersion:
     feature_rows: Mapping[str, str]
     """Embeddings put after the bundle was written, by item: base64 of float32."""
     placed: PlacedDomain
+    num_left_out: int = 0
+    """Rows of these that are not embeddings."""
     rankings: ReferenceCount = field(default_factory=ReferenceCount)
     """Rankings in progress, which a change of the catalog waits for."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -67,7 +67,17 @@ class Replica:
     @property
     def problems(self) -> list[str]:
         """Faults of the journal, and domains that are not served as the journal says."""
-        return [*self.journal.problems, *self._problems.values()]
+        return [*self.journal.problems, *self._problems.values(), *self._left_out()]
+
+    def _left_out(self) -> Iterator[str]:
+        """Embeddings in the journal that are none."""
+        for name, serving in self.domains.items():
+            num_rows = max((version.num_left_out for version in serving.versions.values()), default=0)
+            if num_rows:
+                yield (
+                    f"{num_rows} embeddings that the journal has for the domain {name} are damaged or of another "
+                    "width, and count as not put; put them again"
+                )
 
     @asynccontextmanager
     async def lock(self, name: str) -> AsyncIterator[None]:

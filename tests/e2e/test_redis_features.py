@@ -149,6 +149,24 @@ async def test_what_was_read_before_a_put_is_not_kept_after_it(server: RedisServ
     assert (fresh.features == 1).all()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+async def test_a_value_that_the_network_cannot_take_is_a_counted_miss(server: RedisServer, value: float) -> None:
+    edition = (await load_into(server.url, SOURCE)).edition
+    row = np.ones(DIM, dtype=edition.codec.dtype)
+    row[1] = value
+    with server.client as client:
+        content = row.tobytes() + edition.codec._checksum("item-1", row.tobytes())
+        client.hset(edition.bucket_key(edition.bucket_of("item-1")), "item-1", content)
+    counts = Counting()
+    async with store_of(server.url, observer=counts) as store:
+        batch = await store.get_many(TOYS, ["item-1", "item-5"])
+
+    assert batch.is_present.tolist() == [False, True]
+    assert not batch.features[0].any()
+    assert batch.shortfall == "1 values in Redis are not embeddings by vitb32"
+    assert counts.num_rejected == 1
+
+
 async def test_a_value_that_is_no_embedding_of_the_item_is_a_counted_miss(server: RedisServer) -> None:
     loaded = await load_into(server.url, SOURCE)
     edition = loaded.edition

@@ -40,6 +40,17 @@ def test_float32_comes_back_exactly() -> None:
     np.testing.assert_array_equal(codec.decode([row for row in rows if row is not None]), features)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_rows_that_are_not_finite_are_none(dtype: DType, value: float) -> None:
+    codec = Codec("vitb32", dtype, 2)
+    good, bad = (np.array([1.0, number], dtype=dtype).tobytes() for number in (np.finfo(dtype).max, value))
+
+    assert codec.finite([good, None, bad, good, bad]) == [good, None, None, good, None]
+    assert codec.finite([None]) == [None]
+    assert codec.finite([]) == []
+
+
 @pytest.mark.parametrize(
     ("encoder", "dtype", "dim", "item_id"),
     [
