@@ -39,7 +39,7 @@ class Canary:
     """A version for a share (0 to 1) of the users, chosen by a salted hash."""
 
     ref: VersionRef
-    share: float
+    share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     salt: str
 
 

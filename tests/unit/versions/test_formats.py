@@ -12,8 +12,8 @@ from service.errors import JournalError
 from service.versions.file_journal import SNAPSHOT, FileJournal
 from service.versions.formats import UnreadableError, decode_entry, decode_states, encode_entry, encode_states
 from service.versions.journal import fold
-from service.versions.state import ENTRIES, STATES, DomainState, States, apply_entry
-from tests.unit.versions.entries import stock_entry
+from service.versions.state import ENTRIES, STATES, Canary, DomainState, Roles, States, apply_entry
+from tests.unit.versions.entries import FIRST, SECOND, roles_entry, stock_entry
 from tests.unit.versions.other_releases import FORMER_ENTRIES, FORMER_STATES, next_entry, next_states
 from tests.unit.versions.test_state import ENTRIES_OF_TOYS
 
@@ -112,3 +112,12 @@ async def test_a_snapshot_of_the_next_release_ends_the_start_with_the_reason(tmp
     with pytest.raises(JournalError, match=r"its format is 2, .*start a release that reads it"):
         await FileJournal(path).open()
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("share", ["NaN", "Infinity", "1e999", "-0.1", "1.1"])
+def test_an_entry_with_a_share_that_is_none_cannot_be_read(share: str) -> None:
+    content = encode_entry(roles_entry(1, Roles(FIRST, canary=Canary(SECOND, 0.25, "salt"))))
+    assert decode_entry(content)
+
+    with pytest.raises(UnreadableError, match="share"):
+        decode_entry(content.replace(b"0.25", share.encode()))
