@@ -116,8 +116,9 @@ async def test_a_snapshot_of_the_next_release_ends_the_start_with_the_reason(tmp
 
 @pytest.mark.parametrize("share", ["NaN", "Infinity", "1e999", "-0.1", "1.1"])
 def test_an_entry_with_a_share_that_is_none_cannot_be_read(share: str) -> None:
-    content = encode_entry(roles_entry(1, Roles(FIRST, canary=Canary(SECOND, 0.25, "salt"))))
-    assert decode_entry(content)
+    entry = roles_entry(1, Roles(FIRST, canary=Canary(SECOND, 0.25, "salt")))
+    content = encode_entry(entry)
+    assert decode_entry(content) == entry
 
     with pytest.raises(UnreadableError, match="share"):
         decode_entry(content.replace(b"0.25", share.encode()))
