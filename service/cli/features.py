@@ -132,8 +132,7 @@ def put(
     encoder: Encoder = None,
 ) -> None:
     """Add or replace the embedding of one item; services use it within their refresh time."""
-    from tokenize import TokenError
-
+    
     import numpy as np
 
     from feature_cache.errors import FeatureValueError
@@ -141,8 +140,9 @@ def put(
 
     target = target_of(domain, bundle, encoder)
     try:
-        row = np.load(features, allow_pickle=False).astype(np.float32).reshape(1, -1)
-    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError) as error:  # headers are Python
+        with features.open("rb") as file:
+            row = np.load(file, allow_pickle=False).astype(np.float32).reshape(1, -1)
+    except Exception as error:  # numpy parses headers as Python
         raise FeatureValueError(f"{features} is not a .npy file of numbers that can be read: {error}") from error
 
     signing = signing_of_environment()

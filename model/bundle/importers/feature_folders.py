@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,8 +126,9 @@ def _of_one_width(
 def _read(path: Path, place: str) -> NDArray[np.floating] | Rejected:
     """One embedding, [D]."""
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError):  # numpy parses headers as Python
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
+    except Exception:  # noqa: BLE001  # numpy parses headers as Python, and the zip library reads archives
         return Rejected(place, "the file is not a readable array")
     is_vector = isinstance(array, np.ndarray) and array.ndim > 0 and array.size == array.shape[-1] > 0
     if not is_vector or array.dtype.kind != "f":

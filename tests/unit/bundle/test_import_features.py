@@ -108,6 +108,23 @@ def test_an_array_that_does_not_fit_is_refused(folder: Path, array: NDArray[np.g
         read_features(folder, CATALOG)
 
 
+@pytest.mark.parametrize("shape", [b"(99999999999999999999,)", b"(-1,)", b"(4,4**9,)", b"('a',)", b"(True,)"])
+def test_an_array_of_an_impossible_shape_is_refused(folder: Path, shape: bytes) -> None:
+    path = folder / "item-3.npy"
+    np.save(path, np.zeros(4, np.float32))
+    content = path.read_bytes()
+    gap = len(shape) - len(b"(4,)")
+    path.write_bytes(content.replace(b"(4,), }" + b" " * gap, shape + b", }"))
+    with refused("invalid_bundle", "item-3.npy"):
+        read_features(folder, CATALOG)
+
+
+def test_a_broken_archive_of_arrays_is_refused(folder: Path) -> None:
+    (folder / "item-3.npy").write_bytes(b"PK\x03\x04" + bytes(50))
+    with refused("invalid_bundle", "item-3.npy: the file is not a readable array"):
+        read_features(folder, CATALOG)
+
+
 def test_the_first_file_does_not_decide_the_width(folder: Path) -> None:
     np.save(folder / "item-1.npy", np.zeros(9, np.float32))
     with refused("invalid_bundle", "item-1.npy (9 wide, most are 4 wide): the feature has a different width"):
