@@ -132,7 +132,6 @@ def put(
     encoder: Encoder = None,
 ) -> None:
     """Add or replace the embedding of one item; services use it within their refresh time."""
-    
     import numpy as np
 
     from feature_cache.errors import FeatureValueError
