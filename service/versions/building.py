@@ -19,7 +19,6 @@ from model.prompts.tokenizer import TextTokenizer
 from service.versions.domain_version import DomainVersion, PlacedDomain
 from service.versions.state import DomainState, VersionRef
 
-
 logger = logging.getLogger(__name__)
 
 

@@ -26,8 +26,6 @@ from service.versions.state import OWN_BUNDLE, DomainState, VersionRef
 WarmUp = Callable[[DomainVersion], Awaitable[None]]
 """Answers one request with a version. Raises Vip5Error kinds."""
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Sources:
