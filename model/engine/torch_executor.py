@@ -53,13 +53,19 @@ class TorchExecutor:
         batch = self.encode(plans)
         return batch.network, batch.memory
 
+    def move_to(self, network: Vip5Network) -> None:
+        """Encode from now on with other banks over the same backbone.
+
+        Batches and texts that are under way keep the banks that they began with.
+        """
+        self._network = network
+
     def place(self, slot: int, placement: Placement) -> None:
-        # Running batches keep their own reference to the network, so it can be replaced at any time.
         network = self._network
         if not fits(network, slot, placement.layout):
             network = with_layout(network, slot, placement.layout)
         place_domain(network, slot, placement.layout, placement.weights)
-        self._network = network
+        self.move_to(network)
 
 
 @dataclass(frozen=True)

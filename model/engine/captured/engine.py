@@ -53,7 +53,9 @@ class CapturedEngine:
         packed = PackedNetwork.of(network)
         self._synchronize()
         self._programs = ProgramCache(packed, self._catalog, options, recorder)
-        self._texts = self._text_engine(network)
+        # Scores and text sessions, which outlive banks: they share one executor, which moves to new banks.
+        self._uncaptured = TorchExecutor(network, device)
+        self._texts = DecodingEngine(self._uncaptured, TrieArena.of([], device))
 
     @property
     def num_slots(self) -> int:
@@ -86,7 +88,7 @@ class CapturedEngine:
                 packed = PackedNetwork.of(network)
                 self._synchronize()
                 self._programs.move_to(packed)
-                self._texts = self._text_engine(network)
+                self._uncaptured.move_to(network)
         place_domain(network, slot, placement.layout, placement.weights)
         with torch.inference_mode():
             self._catalog.put(slot, placement.trie)
@@ -149,9 +151,6 @@ class CapturedEngine:
             prepared = self._programs.prepare(need_of(plans, network), {plan.slot for plan in plans})
         fill(prepared.program.buffers, plans, self._catalog, network)
         return prepared
-
-    def _text_engine(self, network: Vip5Network) -> DecodingEngine:
-        return DecodingEngine(TorchExecutor(network, self._device), TrieArena.of([], self._device))
 
     def _synchronize(self) -> None:
         """Wait for this thread's copies, before searches read them on their own stream."""
