@@ -18,6 +18,10 @@ class DisguisedEngine:
     def num_slots(self) -> int:
         return self._engine.num_slots
 
+    @property
+    def is_exact(self) -> bool:
+        return self._engine.is_exact
+
     def place(self, slot: int, placement: Placement) -> None:
         self._engine.place(slot, placement)
 

@@ -41,6 +41,10 @@ class DecodingEngine:
     def num_slots(self) -> int:
         return self._executor.num_slots
 
+    @property
+    def is_exact(self) -> bool:
+        return self._executor.is_exact
+
     def place(self, slot: int, placement: Placement) -> None:
         self._executor.place(slot, placement)
         self._arena = self._arena.with_trie(slot, placement.trie)
@@ -60,11 +64,13 @@ class DecodingEngine:
                 search = self._item_search(plans)
                 stepper = encoded.stepper(num_beams=search.num_beams, max_length=len(search.max_children))
                 beams = search_items(search, stepper, prunes_early=self._device.type == "cpu")
-                rankings.update(zip(group, rankings_of(beams, plans), strict=True))
+                rankings.update(zip(group, rankings_of(beams, plans, is_exact=self.is_exact), strict=True))
                 timings += Timings(encoded_at - started_at, time.perf_counter() - encoded_at)
         return [rankings[place] for place in range(len(batch))], timings
 
     def widened(self, plan: RankingPlan, ranking: Ranking) -> RankingPlan | None:
+        if not self.is_exact:
+            return None  # no number of beams proves anything
         return widened_plan(plan, ranking, self._arena.tries[plan.slot], self._certified_beam_limit)
 
     def score(self, batch: Sequence[ScoringPlan]) -> tuple[list[LogProbs], Timings]:

@@ -58,6 +58,11 @@ class Executor(Protocol):
     @property
     def num_slots(self) -> int: ...
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether weights and products are in float32, see Engine.is_exact."""
+        ...
+
     def computing(self) -> AbstractContextManager[object]:
         """Settings of torch in the calling thread while a batch is encoded, decoded and searched."""
         ...

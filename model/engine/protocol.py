@@ -119,6 +119,14 @@ class Engine(Protocol):
         """Number of slots, free ones included."""
         ...
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether log-probabilities are those of float32, so that rankings by them are proven.
+
+        Certified searches of an engine that is not exact prove nothing and are not widened.
+        """
+        ...
+
     def place(self, slot: int, placement: Placement) -> None:
         """Fill a free slot while other slots are in use; replaces the slot's previous domain.
 

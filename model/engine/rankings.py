@@ -16,11 +16,11 @@ CERTIFIED_BEAM_LIMIT = 2048
 _CERTIFIED_GROWTH = 4  # factor of the beams from one search to the next
 
 
-def rankings_of(beams: ItemBeams, plans: Sequence[RankingPlan]) -> list[Ranking]:
-    """The k best items of each row, with the number of proven ones."""
+def rankings_of(beams: ItemBeams, plans: Sequence[RankingPlan], *, is_exact: bool = True) -> list[Ranking]:
+    """The k best items of each row, with the number of proven ones: 0 unless scores are those of float32."""
     found = (beams.scores > float("-inf")).sum(1).tolist()
     counts = [min(plan.k, number) for plan, number in zip(plans, found, strict=True)]
-    proven = exact_prefixes(beams, counts)
+    proven = exact_prefixes(beams, counts) if is_exact else [0] * len(counts)
     scores, leaves = beams.scores.double().cpu().numpy(), beams.leaves.cpu().numpy()
     return [
         Ranking(

@@ -8,9 +8,10 @@ from model.engine.plans import ScoringPlan
 from model.engine.protocol import LogProbs, Ranking
 
 
-def ranking_of_scores(plan: ScoringPlan, log_probs: LogProbs) -> Ranking:
-    """The k best candidates by P(yes) / (P(yes) + P(no)). Ties keep the order of the candidates; all are proven.
+def ranking_of_scores(plan: ScoringPlan, log_probs: LogProbs, *, is_exact: bool = True) -> Ranking:
+    """The k best candidates by P(yes) / (P(yes) + P(no)). Ties keep the order of the candidates.
 
+    All are proven, since all candidates were scored, unless the engine is not exact.
     Raises ValueError if the log-probabilities do not match the plan's leaves.
     """
     if len(log_probs) != len(plan.leaves):
@@ -20,4 +21,4 @@ def ranking_of_scores(plan: ScoringPlan, log_probs: LogProbs) -> Ranking:
     scores = 1.0 / (1.0 + np.exp(no - yes))
     order = np.argsort(-scores, kind="stable")[: plan.k]
     leaves = np.asarray([leaf for leaf, _ in scored], dtype=np.int64)[order]
-    return Ranking(leaves, scores[order], exact_prefix=len(order), num_beams=0)
+    return Ranking(leaves, scores[order], exact_prefix=len(order) if is_exact else 0, num_beams=0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from model.engine.collate import collate
 from model.engine.plans import Plan
+from model.engine.products import ProductPrecision, float32_products
 from model.engine.protocol import Placement
 from model.engine.row_stepper import NetworkRowStepper
 from model.engine.stepper import NetworkStepper
@@ -24,11 +25,13 @@ from model.network.stacks import Memory
 class TorchExecutor:
     """Runs the network operator by operator."""
 
-    def __init__(self, network: Vip5Network, device: torch.device) -> None:
+    def __init__(self, network: Vip5Network, device: torch.device, *, products: ProductPrecision | None = None) -> None:
+        """`products` is set for the whole process while this executor computes; None leaves the process's setting."""
         if device.type == "cpu":
             pack_projections(network)
         self._network = network
         self._device = device
+        self._products = products
 
     @property
     def device(self) -> torch.device:
@@ -38,8 +41,14 @@ class TorchExecutor:
     def num_slots(self) -> int:
         return len(self._network.layouts)
 
-    def computing(self) -> AbstractContextManager[object]:
-        return torch.inference_mode()
+    @property
+    def is_exact(self) -> bool:
+        return self._network.shared.dtype == torch.float32
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        with nullcontext() if self._products is None else float32_products(self._products), torch.inference_mode():
+            yield
 
     def encode(self, plans: Sequence[Plan]) -> TorchBatch:
         network = self._network

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -77,7 +78,8 @@ class Respondent:
             answers += map(self._ranked, questions, searches, rank(self.engine, searches))
         elif scores := [plan for plan in plans if isinstance(plan, ScoringPlan)]:
             log_probs, _ = self.engine.score(scores)
-            answers += map(self._ranked, questions, scores, map(ranking_of_scores, scores, log_probs))
+            rankings = partial(ranking_of_scores, is_exact=self.engine.is_exact)
+            answers += map(self._ranked, questions, scores, map(rankings, scores, log_probs))
         else:
             texts = [plan for plan in plans if isinstance(plan, TextPlan)]
             answers += map(self._text, questions, texts, generate(self.engine, texts))

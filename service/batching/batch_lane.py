@@ -116,7 +116,7 @@ class BatchLane(Lane[RankingJob]):
         if isinstance(plan, ScoringPlan):
             part = self._next_part(plan)
             if part is plan:
-                return ranking_of_scores(plan, result)
+                return ranking_of_scores(plan, result, is_exact=self._engine.is_exact)
             if len(result) != len(part.prompts):
                 raise EngineError(f"the engine gave {len(result)} results for {len(part.prompts)} prompts")
             return plan.after(result)

@@ -66,6 +66,7 @@ class GatedEngine(Gate):
     """Finds the leaf that each plan is named after; batches wait at the gate and are recorded."""
 
     num_slots = 1
+    is_exact = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,21 +7,29 @@ from dataclasses import asdict, dataclass, fields, replace
 
 from model.errors import EngineError
 
+_NUM_SIZES = 4  # the first fields of a bucket
+
 
 @dataclass(frozen=True, order=True)
 class Bucket:
-    """Upper limits of a batch. With `is_mixed` each row may have its own domain; otherwise all rows share one."""
+    """Upper limits of a batch. With `is_mixed` each row may have its own domain; otherwise all rows share one.
+
+    With `is_exact` products are in float32, of which an engine with narrower ones can prove nothing.
+    """
 
     num_rows: int
     num_tokens: int  # of the longest prompt
     num_beams: int
     num_listed: int  # leaves in the longest list of included or excluded items
     is_mixed: bool
+    is_exact: bool = False
 
     def covers(self, other: Bucket) -> bool:
         """Whether every batch that fits the other bucket fits this one."""
         mine, theirs = astuple(self), astuple(other)
-        return all(one >= another for one, another in zip(mine, theirs, strict=True))
+        return self.is_exact == other.is_exact and all(
+            one >= another for one, another in zip(mine, theirs, strict=True)
+        )
 
     @property
     def cost(self) -> int:
@@ -35,10 +43,12 @@ class Bucket:
     def from_json(cls, stored: object) -> Bucket:
         """Inverse of `to_json`. Raises EngineError for invalid input."""
         names = [each.name for each in fields(cls)]
-        if not isinstance(stored, dict) or sorted(stored) != sorted(names):
-            raise EngineError(f"{stored!r} is not a bucket; it must have exactly the keys {', '.join(names)}")
-        sizes = [stored[name] for name in names[:-1]]
-        if not all(type(size) is int and size > 0 for size in sizes) or type(stored["is_mixed"]) is not bool:
+        required = names[:-1]  # is_exact may be absent
+        if not isinstance(stored, dict) or not set(required) <= set(stored) <= set(names):
+            raise EngineError(f"{stored!r} is not a bucket; it must have exactly the keys {', '.join(required)}")
+        sizes = [stored[name] for name in names[:_NUM_SIZES]]
+        flags = [stored[name] for name in names[_NUM_SIZES:] if name in stored]
+        if not all(type(size) is int and size > 0 for size in sizes) or not all(type(flag) is bool for flag in flags):
             raise EngineError(f"{stored!r} is not a bucket; sizes must be integers above 0, is_mixed true or false")
         return cls(**stored)
 

@@ -54,12 +54,17 @@ class CapturedEngine:
         self._synchronize()
         self._programs = ProgramCache(packed, self._catalog, options, recorder)
         # Scores and text sessions, which outlive banks: they share one executor, which moves to new banks.
-        self._uncaptured = TorchExecutor(network, device)
+        is_narrowed = options.precision == "tfloat32"  # by searches; scores and texts are computed in float32
+        self._uncaptured = TorchExecutor(network, device, products="highest" if is_narrowed else None)
         self._texts = DecodingEngine(self._uncaptured, TrieArena.of([], device))
 
     @property
     def num_slots(self) -> int:
         return len(self._programs.packed.network.layouts)
+
+    @property
+    def is_exact(self) -> bool:
+        return self._uncaptured.is_exact
 
     @property
     def counts(self) -> CaptureCounts:
@@ -100,13 +105,18 @@ class CapturedEngine:
     def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:
         """One search per plan; batches larger than the largest bucket are split."""
         started = time.perf_counter()
-        rankings: list[Ranking] = []
-        most = self._max_rows(batch)
-        for start in range(0, len(batch), most):
-            rankings += self._search_or_split(batch[start : start + most])
-        return rankings, Timings(decode_s=time.perf_counter() - started)
+        rankings: dict[int, Ranking] = {}
+        for places in self._by_precision(batch):
+            most = self._max_rows([batch[place] for place in places])
+            for start in range(0, len(places), most):
+                part = places[start : start + most]
+                rankings.update(zip(part, self._search_or_split([batch[place] for place in part]), strict=True))
+        timings = Timings(decode_s=time.perf_counter() - started)
+        return [rankings[place] for place in range(len(batch))], timings
 
     def widened(self, plan: RankingPlan, ranking: Ranking) -> RankingPlan | None:
+        if self._options.precision == "bfloat16":
+            return None  # no number of beams proves anything
         return widened_plan(plan, ranking, self._catalog.trie(plan.slot), self._options.certified_beam_limit)
 
     def score(self, batch: Sequence[ScoringPlan]) -> tuple[list[LogProbs], Timings]:
@@ -115,10 +125,22 @@ class CapturedEngine:
     def open_texts(self, num_rows: int) -> TextSession:
         return self._texts.open_texts(num_rows)
 
+    def _by_precision(self, batch: Sequence[RankingPlan]) -> list[list[int]]:
+        """Places of the plans whose searches may share a bucket."""
+        if self._options.precision != "tfloat32":
+            return [list(range(len(batch)))]
+        certified = [place for place, plan in enumerate(batch) if plan.certified]
+        others = [place for place, plan in enumerate(batch) if not plan.certified]
+        return [places for places in (others, certified) if places]
+
+    def _need(self, plans: Sequence[RankingPlan]) -> Bucket:
+        is_exact = self._options.precision == "tfloat32" and plans[0].certified
+        return need_of(plans, self._programs.packed.network, is_exact=is_exact)
+
     def _max_rows(self, batch: Sequence[RankingPlan]) -> int:
         if len(batch) <= 1:
             return 1
-        return self._options.ladder.max_rows(need_of(batch, self._programs.packed.network))
+        return self._options.ladder.max_rows(self._need(batch))
 
     def _search_or_split(self, plans: Sequence[RankingPlan]) -> list[Ranking]:
         """Search a batch, in halves if it does not fit in memory."""
@@ -141,14 +163,15 @@ class CapturedEngine:
             prepared.program.buffers.fetch()
             if self._stream is not None:
                 self._stream.synchronize()
-        return read(prepared.program.buffers, plans)
+        is_exact = prepared.program.shape.bucket.is_exact or self._options.precision == "float32"
+        return read(prepared.program.buffers, plans, is_exact=is_exact)
 
     def _filled(self, plans: Sequence[RankingPlan]) -> Prepared:
         for plan in plans:
             self._catalog.offset(plan.eligibility.base)  # first upload filters: buffers that grow invalidate searches
         with self._lock:
             network = self._programs.packed.network
-            prepared = self._programs.prepare(need_of(plans, network), {plan.slot for plan in plans})
+            prepared = self._programs.prepare(self._need(plans), {plan.slot for plan in plans})
         fill(prepared.program.buffers, plans, self._catalog, network)
         return prepared
 
@@ -159,14 +182,8 @@ class CapturedEngine:
 
     @contextmanager
     def _on_stream(self) -> Iterator[None]:
-        before = torch.get_float32_matmul_precision()
-        if self._stream is not None:  # a captured search keeps its precision
-            torch.set_float32_matmul_precision("high" if self._options.precision == "tfloat32" else "highest")
-        try:
-            with torch.cuda.stream(self._stream):
-                yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+        with torch.cuda.stream(self._stream):
+            yield
 
 
 def captured_engine(

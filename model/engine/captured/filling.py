@@ -21,7 +21,7 @@ from model.engine.row_options import row_options
 from model.network.network import Vip5Network
 
 
-def need_of(plans: Sequence[RankingPlan], network: Vip5Network) -> Bucket:
+def need_of(plans: Sequence[RankingPlan], network: Vip5Network, *, is_exact: bool = False) -> Bucket:
     """The exact sizes of a batch, as a bucket."""
     readers = {(plan.slot, network.adapter_row(plan.slot, plan.task)) for plan in plans}
     return Bucket(
@@ -30,6 +30,7 @@ def need_of(plans: Sequence[RankingPlan], network: Vip5Network) -> Bucket:
         num_beams=max(plan.num_beams for plan in plans),
         num_listed=max(1, *(_num_listed(plan) for plan in plans)),
         is_mixed=len(readers) > 1,
+        is_exact=is_exact,
     )
 
 
@@ -86,8 +87,8 @@ def _write(target: NDArray[Any], values: Sequence[float]) -> None:
     target.reshape(-1)[: len(values)] = values
 
 
-def read(buffers: SearchBuffers, plans: Sequence[RankingPlan]) -> list[Ranking]:
-    """Rankings of the plans from the host's outputs."""
+def read(buffers: SearchBuffers, plans: Sequence[RankingPlan], *, is_exact: bool) -> list[Ranking]:
+    """Rankings of the plans from the host's outputs. Without `is_exact` they claim no proof."""
     count, found = len(plans), buffers.found
     beams = ItemBeams(scores=found.scores[:count], leaves=found.leaves[:count].long(), bound=found.bound[:count])
-    return rankings_of(beams, plans)
+    return rankings_of(beams, plans, is_exact=is_exact)

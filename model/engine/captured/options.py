@@ -10,11 +10,16 @@ from typing import Literal
 import torch
 
 from model.engine.captured.buckets import Bucket, Ladder
+from model.engine.products import ProductPrecision
 from model.engine.rankings import CERTIFIED_BEAM_LIMIT
 from model.errors import EngineError
 
 Precision = Literal["float32", "tfloat32", "bfloat16"]
-"""`tfloat32` stores float32 and multiplies with a 10-bit mantissa; `bfloat16` has a 7-bit mantissa."""
+"""`tfloat32` stores float32 and multiplies with a 10-bit mantissa; `bfloat16` has a 7-bit mantissa.
+
+Only float32 proves rankings: the others' scores are off by more than any useful margin. `tfloat32` therefore runs
+certified searches with float32 products; `bfloat16`, whose weights are rounded too, proves nothing.
+"""
 
 _DTYPES = {"float32": torch.float32, "tfloat32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -34,6 +39,10 @@ class CaptureOptions:
     @property
     def dtype(self) -> torch.dtype:
         return _DTYPES[self.precision]
+
+    def products(self, bucket: Bucket) -> ProductPrecision:
+        """Precision of a search's float32 products."""
+        return "high" if self.precision == "tfloat32" and not bucket.is_exact else "highest"
 
 
 @dataclass

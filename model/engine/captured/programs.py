@@ -12,6 +12,7 @@ from model.engine.captured.catalog import DeviceCatalog
 from model.engine.captured.options import CaptureCounts, CaptureOptions
 from model.engine.captured.program import ProgramShape, Replay, SearchProgram
 from model.engine.captured.replay import Recorder
+from model.engine.products import float32_products
 from model.network.packing import PackedNetwork
 
 _MAX_COVER_COST = 2
@@ -65,7 +66,7 @@ class ProgramCache:
         if not self._options.ladder.holds(need):
             self.counts.uncaptured += 1
             program = self._program(bucket)
-            return Prepared(program, program.run)
+            return Prepared(program, self._run(program))
         cover = cheapest_cover(self._prepared, bucket, at_most=_MAX_COVER_COST * bucket.cost)
         if cover is not None and not self._serves(self._prepared[cover], slots):
             del self._prepared[cover]
@@ -83,7 +84,8 @@ class ProgramCache:
     def capture(self, bucket: Bucket) -> None:
         """Capture the search of a bucket and keep it. Raises torch.OutOfMemoryError as `prepare`."""
         program = self._program(bucket)
-        replay = program.run if self._recorder is None else self._recorder.record(program.run)
+        run = self._run(program)
+        replay = run if self._recorder is None else self._recorder.record(run)
         self.counts.captures += 1
         logger.info("captured the search for %s", bucket)
         self._prepared[bucket] = Prepared(program, replay)
@@ -98,6 +100,16 @@ class ProgramCache:
     def _program(self, bucket: Bucket) -> SearchProgram:
         shape = ProgramShape(bucket, self._catalog.max_children(bucket.num_beams))
         return SearchProgram(shape, self._packed, self._arrays)
+
+    def _run(self, program: SearchProgram) -> Replay:
+        """Runs the search operator by operator; a replay keeps the precision of its capture."""
+        products = self._options.products(program.shape.bucket)
+
+        def run() -> None:
+            with float32_products(products):
+                program.run()
+
+        return run
 
     def _drop_all(self, reason: str) -> None:
         if self._prepared:

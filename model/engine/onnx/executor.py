@@ -59,6 +59,10 @@ class OnnxExecutor:
     def num_slots(self) -> int:
         return len(self._loaded.network.layouts)
 
+    @property
+    def is_exact(self) -> bool:
+        return self._precision == "float32"
+
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Limits torch to one thread: idle torch threads keep spinning on the cores that ONNX Runtime needs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from model.engine.captured.buckets import Ladder
 from model.engine.captured.engine import CapturedEngine, captured_engine
 from model.engine.captured.options import CaptureOptions
 from model.engine.decoding_engine import DecodingEngine
+from model.engine.executor import Executor
 from model.engine.plans import RankingPlan
 from model.engine.protocol import Ranking
 from model.engine.torch_executor import TorchExecutor
@@ -70,6 +71,11 @@ class Served:
         device = torch.device("cpu")
         arena = TrieArena.of([domain.trie for domain in self.domains])
         return DecodingEngine(TorchExecutor(self.bundle.network().to(dtype), device), arena)
+
+    def over(self, make: Callable[..., Executor], **options: object) -> DecodingEngine:
+        """An engine over an executor of this kind."""
+        arena = TrieArena.of([domain.trie for domain in self.domains])
+        return DecodingEngine(make(self.bundle.network(), torch.device("cpu"), **options), arena)
 
     def captured(self, options: CaptureOptions | None = None, device: str = "cpu") -> CapturedEngine:
         tries = [domain.trie for domain in self.domains]

@@ -179,6 +179,7 @@ class Failing:
     def __init__(self, executor: TorchExecutor, most: int) -> None:
         self._executor, self._most = executor, most
         self.device, self.num_slots, self.place = executor.device, executor.num_slots, executor.place
+        self.is_exact = executor.is_exact
         self.encode = executor.encode
 
     def computing(self) -> AbstractContextManager[object]:
