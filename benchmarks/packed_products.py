@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from model.engine.onnx.models import Precision, ProjectionWriter
-from model.engine.onnx.session import Session, SessionOptions, to_value
+from model.engine.onnx.session import Session, to_value
 from model.network.projection import Projection
 
 SHAPES = ((512, 1536), (512, 2048), (2048, 512), (512, 32100))  # inputs, outputs
@@ -77,7 +77,7 @@ def _session(projections: Sequence[Projection], precision: Precision) -> Session
     x = writer.input("x")
     for number, projection in enumerate(projections):
         writer.output(f"y{number}", writer.project(x, f"w{number}", projection))
-    return Session("products", writer, SessionOptions(torch.device("cpu"), torch.get_num_threads()))
+    return Session("products", writer, torch.get_num_threads())
 
 
 def machine_rates() -> dict[str, float]:

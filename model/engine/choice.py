@@ -47,13 +47,13 @@ def make_engine(
     if name in _CAPTURED:
         options = CaptureOptions(precision=_CAPTURED[name], captures=device.type == "cuda", warm_up=buckets)
         return captured_engine(network, arena.tries, device, options)
-    return DecodingEngine(_executor(name, network.to(device), device), arena)
+    return DecodingEngine(_executor(name, network, device), arena)
 
 
 def _executor(name: EngineName, network: Vip5Network, device: torch.device) -> Executor:
     missing = [package for package in ("onnx", "onnxruntime") if find_spec(package) is None]
     if name == "torch" or (name == "auto" and (device.type != "cpu" or missing)):
-        return TorchExecutor(network, device)
+        return TorchExecutor(network.to(device), device)
     if missing:
         raise EngineError(f"the engine {name!r} needs {' and '.join(missing)}; install them, or choose torch")
     from model.engine.onnx.executor import OnnxExecutor  # noqa: PLC0415  # optional dependency

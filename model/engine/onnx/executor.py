@@ -1,4 +1,4 @@
-"""The executor for ONNX Runtime. Embeddings and searches run on torch, on the same device."""
+"""The executor for ONNX Runtime, on a CPU. Embeddings and searches run on torch."""
 
 # B rows, n beams, T target length, V vocabulary
 
@@ -16,9 +16,10 @@ from model.engine.collate import collate
 from model.engine.onnx.domains import DomainInputBank, Inputs
 from model.engine.onnx.models import Precision, encoder_model, step_model
 from model.engine.onnx.row_stepper import OnnxRowStepper, ReadPrompts
-from model.engine.onnx.session import Session, SessionOptions, to_tensor, to_value
+from model.engine.onnx.session import Session, to_tensor, to_value
 from model.engine.plans import Plan
 from model.engine.protocol import Placement
+from model.errors import EngineError
 from model.network.network import PAD_ID, START_ID, Vip5Network
 from model.network.slots import fits, place_domain, with_layout
 from model.network.stacks import Memory
@@ -46,14 +47,19 @@ class OnnxExecutor:
         precision: Precision = "float32",
         num_threads: int | None = None,
     ) -> None:
-        """Raises EngineError if ONNX Runtime cannot use the device. Default of `num_threads`: as many as torch."""
+        """Raises EngineError for another device than a CPU. Default of `num_threads`: as many as torch."""
+        if device.type != "cpu":
+            raise EngineError(
+                f"ONNX Runtime computes on a CPU here, not on {device}; choose a CPU, or auto, torch or one of graphs-*"
+            )
+        self._device = device
         self._precision = precision
-        self._options = SessionOptions(device, torch.get_num_threads() if num_threads is None else num_threads)
+        self._num_threads = torch.get_num_threads() if num_threads is None else num_threads
         self._loaded = self._load(network)
 
     @property
     def device(self) -> torch.device:
-        return self._options.device
+        return self._device
 
     @property
     def num_slots(self) -> int:
@@ -111,8 +117,8 @@ class OnnxExecutor:
     def _load(self, network: Vip5Network) -> _Loaded:
         return _Loaded(
             network,
-            Session("encoder", encoder_model(network, self._precision), self._options),
-            Session("step", step_model(network, self._precision), self._options),
+            Session("encoder", encoder_model(network, self._precision), self._num_threads),
+            Session("step", step_model(network, self._precision), self._num_threads),
             DomainInputBank(network),
         )
 

@@ -3,52 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from model.engine.onnx.model_writer import ModelWriter
-from model.errors import EngineError
 from quiet_libraries.onnx_runtime import onnxruntime
 
 
-@dataclass(frozen=True)
-class SessionOptions:
-    """Device and number of threads of sessions; 0 threads uses all cores."""
-
-    device: torch.device
-    num_threads: int = 0
-
-    @property
-    def providers(self) -> list[str | tuple[str, dict[str, str]]]:
-        if self.device.type == "cuda":
-            return [("CUDAExecutionProvider", {"device_id": str(self.device.index or 0)})]
-        return ["CPUExecutionProvider"]
-
-
 class Session:
-    """Runs one model. Thread-safe."""
+    """Runs one model on the CPU. Thread-safe."""
 
-    def __init__(self, name: str, writer: ModelWriter, options: SessionOptions) -> None:
-        """Raises EngineError if the library has no provider for the device."""
-        (provider, *_) = options.providers
-        wanted = provider if isinstance(provider, str) else provider[0]
-        available = onnxruntime.get_available_providers()
-        if wanted not in available:
-            raise EngineError(
-                f"this onnxruntime has no {wanted} (it has {', '.join(available)}); install onnxruntime-gpu, or choose"
-                " another engine"
-            )
+    def __init__(self, name: str, writer: ModelWriter, num_threads: int) -> None:
+        """0 threads uses all cores."""
         external = writer.external_weights.items()
         weights = {key: onnxruntime.OrtValue.ortvalue_from_numpy(array) for key, array in external}
         settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = options.num_threads
+        settings.intra_op_num_threads = num_threads
         settings.add_session_config_entry("session.force_spinning_stop", "1")  # frees the cores between runs
         settings.add_external_initializers(list(weights), list(weights.values()))
         model = writer.model(name).SerializeToString()
-        self._session = onnxruntime.InferenceSession(model, settings, providers=options.providers)
+        self._session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, onnxruntime.OrtValue]) -> dict[str, onnxruntime.OrtValue]:

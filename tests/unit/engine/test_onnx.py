@@ -11,11 +11,12 @@ import torch
 from safetensors.numpy import load_file
 
 from model.bundle.bundle import open_bundle
+from model.decoding.trie import TrieArena
+from model.engine.choice import make_engine
 from model.engine.collate import collate
+from model.engine.names import EngineName
 from model.engine.offline import rank
 from model.engine.onnx.export import export_onnx
-from model.engine.onnx.model_writer import ModelWriter
-from model.engine.onnx.session import Session, SessionOptions
 from model.engine.plans import RankingPlan
 from model.errors import BundleError, EngineError
 from model.network.config import DomainLayout
@@ -82,13 +83,14 @@ def test_an_unknown_engine_is_refused_with_those_that_are_known(bundle: Path) ->
         load_runtime(bundle, engine="tensorrt")  # type: ignore[arg-type]  # as it comes from outside
 
 
-def test_a_device_that_the_library_was_not_built_for_is_refused() -> None:
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime knows CUDA")
+@pytest.mark.parametrize("name", ["onnx", "onnx-int8"])
+def test_another_device_than_a_cpu_is_refused_before_anything_moves_to_it(bundle: Path, name: EngineName) -> None:
+    network = open_bundle(bundle).network()
     with pytest.raises(
-        EngineError, match=r"no CUDAExecutionProvider .* install onnxruntime-gpu, or choose another engine"
+        EngineError, match=r"computes on a CPU here, not on meta; choose a CPU, or auto, torch or one of"
     ):
-        Session("encoder", ModelWriter(), SessionOptions(torch.device("cuda")))
+        make_engine(name, network, TrieArena.of([]), torch.device("meta"))
+    assert network.shared.device.type == "cpu"
 
 
 def _rank(root: Path, engine: str) -> list[tuple[int, float]]:
