@@ -16,10 +16,11 @@ from model.decoding.trie import Trie
 from model.decoding.trie_arena import TrieArena
 from model.engine.captured.buckets import Bucket
 from model.engine.captured.catalog import DeviceCatalog
+from model.engine.captured.device import prepare_device
 from model.engine.captured.filling import fill, need_of, read
 from model.engine.captured.options import CaptureCounts, CaptureOptions
 from model.engine.captured.programs import Prepared, ProgramCache
-from model.engine.captured.replay import Recorder
+from model.engine.captured.replay import CudaGraphs, Recorder
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.plans import RankingPlan, ScoringPlan
 from model.engine.protocol import LogProbs, Placement, Ranking, TextSession, Timings
@@ -45,14 +46,15 @@ class CapturedEngine:
         self._options = options
         self._lock = threading.RLock()  # guards the programs and the network that they run
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        recorder = Recorder(self._stream) if self._stream is not None and options.captures else None
+        prepare_device(device, options.memory_share)
+        self._recorder = Recorder(CudaGraphs(self._stream)) if self._stream is not None and options.captures else None
         self._catalog = DeviceCatalog(device)
         for slot, trie in enumerate(tries):
             self._catalog.put(slot, trie)
         network = _with_spare_slots(network.to(device=device, dtype=options.dtype), options.num_spare_slots)
         packed = PackedNetwork.of(network)
         self._synchronize()
-        self._programs = ProgramCache(packed, self._catalog, options, recorder)
+        self._programs = ProgramCache(packed, self._catalog, options, self._recorder)
         # Scores and text sessions, which outlive banks: they share one executor, which moves to new banks.
         is_narrowed = options.precision == "tfloat32"  # by searches; scores and texts are computed in float32
         self._uncaptured = TorchExecutor(network, device, products="highest" if is_narrowed else None)
@@ -143,14 +145,20 @@ class CapturedEngine:
         return self._options.ladder.max_rows(self._need(batch))
 
     def _search_or_split(self, plans: Sequence[RankingPlan]) -> list[Ranking]:
-        """Search a batch, in halves if it does not fit in memory."""
+        """Search a batch, in halves if it does not fit in memory, and at last without the other captures."""
         try:
             return self._search(plans)
         except torch.OutOfMemoryError as error:
-            if self._stream is not None:
-                torch.cuda.empty_cache()
-            if len(plans) == 1:
-                raise EngineError(f"a single search does not fit in memory: {error}") from error
+            failure = str(error)
+        # Outside of the handler, no exception holds the failed search, and its memory, any longer.
+        self._free()
+        if len(plans) == 1:
+            if not self.buckets:
+                raise EngineError(f"a single search does not fit in memory: {failure}")
+            with self._lock:
+                self._programs.drop_all("a single search did not fit in memory beside them")
+            self._free()
+            return self._search_or_split(plans)
         self.counts.splits += 1
         half = (len(plans) + 1) // 2
         return self._search_or_split(plans[:half]) + self._search_or_split(plans[half:])
@@ -179,6 +187,10 @@ class CapturedEngine:
         """Wait for this thread's copies, before searches read them on their own stream."""
         if self._stream is not None:
             torch.cuda.current_stream(self._device).synchronize()
+
+    def _free(self) -> None:
+        if self._recorder is not None:
+            self._recorder.free()
 
     @contextmanager
     def _on_stream(self) -> Iterator[None]:

@@ -34,6 +34,7 @@ class CaptureOptions:
     ladder: Ladder = field(default_factory=Ladder)
     warm_up: tuple[Bucket, ...] | None = None  # captured at the start; None: the ladder's default buckets
     max_captures: int = 96
+    memory_share: float = 0.9  # of the device's memory; the rest is for kernels, graphs and other libraries
     certified_beam_limit: int = CERTIFIED_BEAM_LIMIT
 
     @property

@@ -55,13 +55,13 @@ class ProgramCache:
     def move_to(self, packed: PackedNetwork) -> None:
         """Switch to other banks and drop all captured searches."""
         self._packed = packed
-        self._drop_all("the banks have grown")
+        self.drop_all("the banks have grown")
 
     def prepare(self, need: Bucket, slots: Collection[int]) -> Prepared:
         """A search that covers a batch's sizes and slots. Raises torch.OutOfMemoryError."""
         if self._catalog.arrays is not self._arrays:
             self._arrays = self._catalog.arrays
-            self._drop_all("the catalog's buffers have grown")
+            self.drop_all("the catalog's buffers have grown")
         bucket = self._options.ladder.bucket(need)
         if not self._options.ladder.holds(need):
             self.counts.uncaptured += 1
@@ -90,6 +90,13 @@ class ProgramCache:
         logger.info("captured the search for %s", bucket)
         self._prepared[bucket] = Prepared(program, replay)
 
+    def drop_all(self, reason: str) -> None:
+        """Drop all captured searches."""
+        if self._prepared:
+            logger.info("%d captured searches are dropped because %s", len(self._prepared), reason)
+        self.counts.dropped += len(self._prepared)
+        self._prepared.clear()
+
     def _serves(self, prepared: Prepared, slots: Collection[int]) -> bool:
         shape = prepared.program.shape
         num_beams = shape.bucket.num_beams
@@ -110,9 +117,3 @@ class ProgramCache:
                 program.run()
 
         return run
-
-    def _drop_all(self, reason: str) -> None:
-        if self._prepared:
-            logger.info("%d captured searches are dropped because %s", len(self._prepared), reason)
-        self.counts.dropped += len(self._prepared)
-        self._prepared.clear()
