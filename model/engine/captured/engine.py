@@ -144,7 +144,7 @@ class CapturedEngine:
             return 1
         return self._options.ladder.max_rows(self._need(batch))
 
-    def _search_or_split(self, plans: Sequence[RankingPlan]) -> list[Ranking]:
+    def _search_or_split(self, plans: Sequence[RankingPlan], *, may_drop: bool = True) -> list[Ranking]:
         """Search a batch, in halves if it does not fit in memory, and at last without the other captures."""
         try:
             return self._search(plans)
@@ -153,12 +153,12 @@ class CapturedEngine:
         # Outside of the handler, no exception holds the failed search, and its memory, any longer.
         self._free()
         if len(plans) == 1:
-            if not self.buckets:
+            if not (may_drop and self.buckets):
                 raise EngineError(f"a single search does not fit in memory: {failure}")
             with self._lock:
                 self._programs.drop_all("a single search did not fit in memory beside them")
             self._free()
-            return self._search_or_split(plans)
+            return self._search_or_split(plans, may_drop=False)
         self.counts.splits += 1
         half = (len(plans) + 1) // 2
         return self._search_or_split(plans[:half]) + self._search_or_split(plans[half:])
