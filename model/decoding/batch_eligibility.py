@@ -46,14 +46,14 @@ class BatchEligibility:
             list_sign=torch.from_numpy(np.where(is_list_only, 1, -1).astype(np.int32)).to(device),
         )
 
-    def count(self, low: Tensor, high: Tensor) -> Tensor:
-        """Eligible leaves in the intervals [low, high), given as int32 [B, Q]: [B, Q]."""
-        in_base = self.cumulative[self.base_offset + high] - self.cumulative[self.base_offset + low]
+    def count(self, intervals: Tensor) -> Tensor:
+        """Eligible leaves in intervals [low, high), given as int32 [B, Q, 2]: [B, Q]."""
+        sums = self.cumulative[self.base_offset.unsqueeze(-1) + intervals]
+        in_base = (sums[..., 1] - sums[..., 0]) * self.base_weight
         if self.listed.shape[1] == 0:
-            return in_base * self.base_weight
-        position = torch.searchsorted(self.listed, torch.cat([low, high], dim=1), out_int32=True)
-        below, upto = position.chunk(2, dim=1)
-        return in_base * self.base_weight + (upto - below) * self.list_sign
+            return in_base
+        places = torch.searchsorted(self.listed, intervals.flatten(1), out_int32=True).view_as(intervals)
+        return torch.addcmul(in_base, places[..., 1] - places[..., 0], self.list_sign)
 
 
 def _stack(bases: Sequence[LeafMask]) -> tuple[NDArray[np.int32], list[int]]:

@@ -44,7 +44,6 @@ class Selection:
     is_finished: Tensor  # [B, C]
     next_index: Tensor  # [B, K]
     next_scores: Tensor  # [B, K], sums of log-probabilities; NEG_INF beyond the beams that continue
-    is_pruned: Tensor  # [B, C]
 
 
 def select(scores: Tensor, is_eos: Tensor, max_beams: int, num_beams: Tensor) -> Selection:
@@ -65,10 +64,4 @@ def select(scores: Tensor, is_eos: Tensor, max_beams: int, num_beams: Tensor) ->
         is_finished=is_finished,
         next_index=next_index.clamp(max=scores.shape[1] - 1),
         next_scores=next_scores,
-        is_pruned=is_valid & ~is_finished & ~continues,
     )
-
-
-def best_pruned(selection: Selection, upper_bounds: Tensor) -> Tensor:
-    """Largest upper bound of the pruned candidates: bounds [B, C] → [B]; NEG_INF where nothing was pruned."""
-    return torch.where(selection.is_pruned, upper_bounds, NEG_INF).amax(1)

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.decoding.batch_eligibility import BatchEligibility
-from model.decoding.beams import NEG_INF, SpecialIds, Stepper, best_pruned, select
-from model.decoding.trie_arena import TrieNodes
+from model.decoding.beams import NEG_INF, SpecialIds, Stepper
+from model.decoding.nodes import NodeRows, Nodes, rows_at
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -52,7 +52,7 @@ class ItemSearch:
     `max_children` [L] is, for each step, an upper bound of the number of children of a row's beams.
     """
 
-    nodes: TrieNodes
+    nodes: Nodes
     roots: Tensor  # [B, 1], int64, root node of each row's trie in the arena
     depths: Tensor  # [B, 1], length of the longest identifier of each row's trie, with `</s>`
     eligibility: BatchEligibility
@@ -71,13 +71,74 @@ class ItemBeams:
     bound: Tensor  # [B], upper bound of all pruned scores
 
 
+@dataclass(frozen=True)
+class SearchRanges:
+    """Tensors that depend only on the shape of a search, so that a captured search need not make them."""
+
+    scores: Tensor  # [B, 1], zeros: the scores of the first beams
+    tokens: Tensor  # [B, 1], the start token
+    nothing: Tensor  # [B, K], NEG_INF
+    no_leaves: Tensor  # [B, K], zeros
+    ranks: Tensor  # [2·K + 1]
+    lengths: Tensor  # [L], float32, 1, 2, …
+    places: tuple[Tensor, ...]  # for each step, [B, M]: 0, 1, …; empty if capacities are not known beforehand
+
+    @classmethod
+    def of(cls, search: ItemSearch, *, knows_places: bool = True) -> SearchRanges:
+        """Ranges for searches of this shape; without `knows_places` the capacities are found in each step."""
+        num_rows, device = len(search.roots), search.roots.device
+        kept = (num_rows, search.num_beams)
+        capacities = search.max_children if knows_places else ()
+        return cls(
+            scores=torch.zeros(num_rows, 1, device=device),
+            tokens=torch.full((num_rows, 1), search.special.start, dtype=torch.int64, device=device),
+            nothing=torch.full(kept, NEG_INF, device=device),
+            no_leaves=torch.zeros(kept, dtype=torch.int32, device=device),
+            ranks=torch.arange(2 * search.num_beams + 1, device=device),
+            lengths=torch.arange(1, len(search.max_children) + 1, device=device, dtype=torch.float32),
+            places=tuple(_places(num_rows, capacity, device) for capacity in capacities),
+        )
+
+
+def _places(num_rows: int, capacity: int, device: torch.device) -> Tensor:
+    return torch.arange(capacity, device=device).expand(num_rows, capacity).contiguous()
+
+
 @dataclass
 class _State:
     scores: Tensor  # [B, n], sums of log-probabilities of the running beams
-    nodes: Tensor  # [B, n], their nodes in the arena
-    finished_scores: Tensor  # [B, R]
+    nodes: NodeRows  # [B, n]
+    finished_scores: Tensor  # [B, R]; those beyond a row's own number of beams are dropped at the end
     finished_leaves: Tensor  # [B, R]
-    bound: Tensor  # [B]
+    bound: Tensor  # [B, 1]
+    nothing: Tensor  # [B, 1], NEG_INF
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What a row's options mean for every step."""
+
+    is_within: Tensor  # [B, 2·K + 1], bool, whether a rank is below the row's number of beams
+    num_beams: Tensor  # [B, 1], int64
+    divisors: Tensor  # [B, L], of the score of an item that ends in a step
+    beam_divisors: Tensor  # [B, L], of the sum of a beam after a step: the largest that its items may get
+    pruned_divisors: Tensor  # [B, L], likewise of a candidate that is not looked at: it may also end in this step
+
+    @classmethod
+    def of(cls, search: ItemSearch, ranges: SearchRanges) -> _Limits:
+        penalty = search.options.length_penalty
+        ends = ranges.lengths**penalty
+        # A beam ends at least one step later, or with a reward for length as late as its trie allows. Scores are
+        # negative: the largest comes from the largest divisor.
+        latest = torch.where(penalty > 0, search.depths, ranges.lengths + 1)
+        later = latest**penalty
+        return cls(
+            is_within=ranges.ranks < search.options.num_beams,
+            num_beams=search.options.num_beams.long(),
+            divisors=ends,
+            beam_divisors=later,
+            pruned_divisors=torch.maximum(ends, later),
+        )
 
 
 @dataclass(frozen=True)
@@ -86,43 +147,50 @@ class _Candidates:
 
     scores: Tensor  # [B, C]
     parents: Tensor
-    nodes: Tensor
-    tokens: Tensor
+    nodes: NodeRows
 
 
-def search_items(search: ItemSearch, stepper: Stepper, *, prunes_early: bool = True) -> ItemBeams:
+def search_items(
+    search: ItemSearch, stepper: Stepper, *, prunes_early: bool = True, ranges: SearchRanges | None = None
+) -> ItemBeams:
     """Run up to the end of the longest identifier.
 
     `prunes_early` removes, after each step, the running beams that cannot change the k best items, and ends when none
     is left. That reads values back from the device; without it, all shapes depend on `search` only, as CUDA graphs
     require. The k best items are the same.
     """
-    state = _start(search)
-    tokens = torch.full_like(state.nodes, search.special.start)
-    parents: Tensor | None = None
-    for step, max_children in enumerate(search.max_children):
+    if ranges is None:
+        ranges = SearchRanges.of(search, knows_places=not prunes_early)
+    limits = _Limits.of(search, ranges)
+    state = _State(
+        scores=ranges.scores,
+        nodes=rows_at(search.nodes, search.roots),
+        finished_scores=ranges.nothing,
+        finished_leaves=ranges.no_leaves,
+        bound=ranges.nothing[:, :1],
+        nothing=ranges.nothing[:, :1],
+    )
+    tokens, parents = ranges.tokens, None
+    num_steps = len(search.max_children)
+    for step in range(num_steps):
         logits = stepper.step(tokens, parents)
-        children = _Children.of(state, search.nodes)
-        capacity = children.count() if prunes_early else max_children
-        candidates = _expand(search, state, children, logits, capacity)
-        tokens, parents = _advance(search, state, candidates, step)
+        children = _Children.of(state)
+        candidates = _expand(
+            search, state, children, logits, children.places() if prunes_early else ranges.places[step]
+        )
+        is_eos = candidates.nodes.tokens == search.special.eos
+        _finish(search, state, limits, candidates, is_eos, step)
+        if step + 1 == num_steps:
+            break  # every identifier has ended
+        tokens, parents = _continue(search, state, limits, candidates, is_eos, step)
         if prunes_early:
-            num_viable = _prune_beams(state, search, step)
+            num_viable = _prune_beams(state, search, limits, step)
             if num_viable == 0:
                 break
             tokens, parents = tokens[:, :num_viable], parents[:, :num_viable]
-    return ItemBeams(scores=state.finished_scores, leaves=state.finished_leaves, bound=state.bound)
-
-
-def _start(search: ItemSearch) -> _State:
-    num_rows, device = search.roots.shape[0], search.roots.device
-    return _State(
-        scores=torch.zeros(num_rows, 1, device=device),
-        nodes=search.roots,
-        finished_scores=torch.full((num_rows, search.num_beams), NEG_INF, device=device),
-        finished_leaves=torch.zeros(num_rows, search.num_beams, dtype=torch.int64, device=device),
-        bound=torch.full((num_rows,), NEG_INF, device=device),
-    )
+    is_kept = limits.is_within[:, : search.num_beams]
+    scores = torch.where(is_kept, state.finished_scores, ranges.nothing)
+    return ItemBeams(scores=scores, leaves=state.finished_leaves, bound=state.bound.squeeze(1))
 
 
 @dataclass(frozen=True)
@@ -130,89 +198,84 @@ class _Children:
     """Children of a row's running beams, concatenated in the order of the beams; unused beams have none."""
 
     ends: Tensor  # [B, n], number of children of the beams up to this one
-    shifts: Tensor  # [B, n], added to a child's position in the row, gives its node in the arena
+    shifts: Tensor  # [B, n], added to a child's position in the row, gives its node
 
     @classmethod
-    def of(cls, state: _State, nodes: TrieNodes) -> _Children:
-        first = nodes.first_child[state.nodes]
-        counts = (nodes.first_child[state.nodes + 1] - first) * (state.scores > NEG_INF)
+    def of(cls, state: _State) -> _Children:
+        end = state.nodes.end_children
+        counts = (end - state.nodes.first_children) * (state.scores > NEG_INF)
         ends = counts.cumsum(1)
-        return cls(ends=ends, shifts=first - ends + counts)
+        return cls(ends=ends, shifts=end - ends)
 
-    def count(self) -> int:
-        """Children of the row with the most, at least 1. Reads from the device."""
-        return max(1, int(self.ends[:, -1].max()))
+    def places(self) -> Tensor:
+        """As many places as the row with the most children has, at least 1."""
+        return _places(len(self.ends), max(1, int(self.ends[:, -1].max())), self.ends.device)
 
 
-def _expand(search: ItemSearch, state: _State, children: _Children, logits: Tensor, capacity: int) -> _Candidates:
-    """Score every eligible child of every running beam and keep the best 2·K + 1."""
-    places = torch.arange(capacity, device=logits.device).expand(logits.shape[0], capacity)  # [B, M]
-    is_child = places < children.ends[:, -1:]
-    parents = torch.searchsorted(children.ends, places.contiguous(), right=True).clamp(max=logits.shape[1] - 1)
+def _expand(search: ItemSearch, state: _State, children: _Children, logits: Tensor, places: Tensor) -> _Candidates:
+    """The best children of the running beams, with some eligible leaf below them; `places` are 0, 1, … [B, M]."""
+    parents = torch.searchsorted(children.ends, places, right=True)
+    is_child = parents < logits.shape[1]
+    parents = parents.clamp(max=logits.shape[1] - 1)
     # Unused places point to the root, whose interval of leaves is valid for the row's eligibility.
-    nodes = torch.where(is_child, children.shifts.gather(1, parents) + places, search.roots)
-    tokens = search.nodes.token[nodes].long()
-    counts = search.eligibility.count(search.nodes.leaf_lo[nodes], search.nodes.leaf_hi[nodes])
-    log_probs = logits.log_softmax(-1).flatten(1).gather(1, parents * logits.shape[2] + tokens)
-    scores = state.scores.gather(1, parents) + log_probs
-    scores = torch.where(is_child & (counts > 0), scores, NEG_INF)
-    best, index = scores.topk(min(2 * search.num_beams + 1, capacity), dim=1)
-    return _Candidates(
-        scores=best,
-        parents=parents.gather(1, index),
-        nodes=nodes.gather(1, index),
-        tokens=tokens.gather(1, index),
-    )
+    nodes = rows_at(search.nodes, torch.where(is_child, children.shifts.gather(1, parents) + places, search.roots))
+    counts = search.eligibility.count(nodes.intervals)
+    chosen = torch.add(nodes.tokens, parents, alpha=logits.shape[2])
+    scores = logits.log_softmax(-1).flatten(1).gather(1, chosen) + state.scores.gather(1, parents)
+    scores = torch.where(is_child & (counts > 0), scores, state.nothing)
+    best, index = scores.topk(min(2 * search.num_beams + 1, scores.shape[1]), dim=1)
+    return _Candidates(scores=best, parents=parents.gather(1, index), nodes=nodes.gather(index))
 
 
-def _advance(search: ItemSearch, state: _State, candidates: _Candidates, step: int) -> tuple[Tensor, Tensor]:
-    """Finish, continue or prune candidates; returns the next tokens [B, K] and their parents [B, K]."""
-    is_eos = candidates.tokens == search.special.eos
-    selection = select(candidates.scores, is_eos, search.num_beams, search.options.num_beams)
-    penalised = candidates.scores / (step + 1) ** search.options.length_penalty
-    # Candidates beyond the 2·K + 1 may include a `</s>`, which ends earlier than a pruned prefix.
-    attainable = torch.maximum(penalised, _attainable(candidates.scores, search, step))
-    upper_bounds = torch.where(is_eos, penalised, attainable)
-    state.bound = torch.maximum(state.bound, best_pruned(selection, upper_bounds))
-    finished = torch.where(selection.is_finished, penalised, NEG_INF)
-    _finish(state, finished, search.nodes.leaf_lo[candidates.nodes], search.options.num_beams)
-    state.scores = selection.next_scores
-    state.nodes = candidates.nodes.gather(1, selection.next_index)
-    tokens = candidates.tokens.gather(1, selection.next_index)
-    return tokens, candidates.parents.gather(1, selection.next_index)
+def _finish(
+    search: ItemSearch, state: _State, limits: _Limits, candidates: _Candidates, is_eos: Tensor, step: int
+) -> None:
+    """Keep the identifiers that end among the best candidates of each row; the bound covers the others that end."""
+    is_within = limits.is_within[:, : candidates.scores.shape[1]]
+    ended = torch.where(is_eos, candidates.scores / limits.divisors[:, step : step + 1], state.nothing)
+    scores = torch.cat([state.finished_scores, torch.where(is_within, ended, state.nothing)], dim=1)
+    leaves = torch.cat([state.finished_leaves, candidates.nodes.first_leaves], dim=1)
+    state.bound = torch.maximum(state.bound, ended.masked_fill_(is_within, NEG_INF).amax(1, keepdim=True))
+    state.finished_scores, index = scores.topk(search.num_beams, dim=1)
+    state.finished_leaves = leaves.gather(1, index)
 
 
-def _finish(state: _State, scores: Tensor, leaves: Tensor, num_beams: Tensor) -> None:
-    """Merge newly finished items, or NEG_INF, into the best of each row."""
-    num_kept = state.finished_scores.shape[1]
-    all_scores = torch.cat([state.finished_scores, scores], dim=1)
-    all_leaves = torch.cat([state.finished_leaves, leaves.long()], dim=1)
-    best, index = all_scores.topk(num_kept, dim=1)
-    is_kept = torch.arange(num_kept, device=best.device) < num_beams
-    state.finished_scores = torch.where(is_kept, best, NEG_INF)
-    state.finished_leaves = all_leaves.gather(1, index)
+def _continue(
+    search: ItemSearch, state: _State, limits: _Limits, candidates: _Candidates, is_eos: Tensor, step: int
+) -> tuple[Tensor, Tensor]:
+    """Continue the best open candidates; the bound covers all others. Returns tokens and parents, each [B, K]."""
+    num_beams = search.num_beams
+    scores = candidates.scores.masked_fill(is_eos, NEG_INF)
+    missing = num_beams + 1 - scores.shape[1]
+    if missing > 0:
+        scores = functional.pad(scores, (0, missing), value=NEG_INF)
+    best, index = scores.topk(num_beams + 1, dim=1)
+    pruned = best.gather(1, limits.num_beams)
+    if scores.shape[1] == 2 * num_beams + 1:
+        # There may be further candidates, open or not, none of them better than the last.
+        pruned = torch.maximum(pruned, candidates.scores[:, -1:])
+    state.bound = torch.maximum(state.bound, pruned / limits.pruned_divisors[:, step : step + 1])
+    if missing > 0:
+        index = index.clamp(max=candidates.scores.shape[1] - 1)
+    index = index[:, :num_beams]
+    state.scores = torch.where(limits.is_within[:, :num_beams], best[:, :num_beams], state.nothing)
+    state.nodes = candidates.nodes.gather(index)
+    return state.nodes.tokens, candidates.parents.gather(1, index)
 
 
-def _attainable(scores: Tensor, search: ItemSearch, step: int) -> Tensor:
-    """Upper bound of a prefix's final score: its sum can only fall, and its length grow to the trie's depth."""
-    length_penalty = search.options.length_penalty
-    length = torch.where(length_penalty > 0, search.depths, step + 2).to(scores.dtype)
-    return scores / length**length_penalty
-
-
-def _prune_beams(state: _State, search: ItemSearch, step: int) -> int:
+def _prune_beams(state: _State, search: ItemSearch, limits: _Limits, step: int) -> int:
     """Remove beams that cannot exceed the score of their row's k-th item; returns how many are left.
 
     Beams are sorted by score, and all rows keep as many as the row with the most viable ones. Removed beams count as
     pruned; a beam close enough to leave the k items unproven is kept.
     """
     kth_score = state.finished_scores.gather(1, search.options.k.long() - 1)
-    attainable = _attainable(state.scores, search, step)
+    attainable = state.scores / limits.beam_divisors[:, step : step + 1]
     num_viable = int((attainable > kth_score - 2 * EXACTNESS_MARGIN).sum(1).max())
     dropped = attainable[:, num_viable:]
     if dropped.shape[1]:
-        state.bound = torch.maximum(state.bound, dropped.amax(1))
-    state.scores, state.nodes = state.scores[:, :num_viable], state.nodes[:, :num_viable]
+        state.bound = torch.maximum(state.bound, dropped.amax(1, keepdim=True))
+    state.scores, state.nodes = state.scores[:, :num_viable], state.nodes.narrow(num_viable)
     return num_viable
 
 

@@ -21,7 +21,7 @@ def rankings_of(beams: ItemBeams, plans: Sequence[RankingPlan], *, is_exact: boo
     found = (beams.scores > float("-inf")).sum(1).tolist()
     counts = [min(plan.k, number) for plan, number in zip(plans, found, strict=True)]
     proven = exact_prefixes(beams, counts) if is_exact else [0] * len(counts)
-    scores, leaves = beams.scores.double().cpu().numpy(), beams.leaves.cpu().numpy()
+    scores, leaves = beams.scores.double().cpu().numpy(), beams.leaves.long().cpu().numpy()
     return [
         Ranking(
             leaves=np.ascontiguousarray(leaves[row, :count]),

@@ -33,11 +33,6 @@ class SelfAttention(nn.Module):
         projected = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         return projected[:, :, 0], projected[:, :, 1:]
 
-    def merge(self, attended: Tensor) -> Tensor:
-        """Attended [B, N, H, E] → [B, N, D]."""
-        merged: Tensor = self.o(attended.flatten(-2))
-        return merged
-
 
 class CrossAttention(nn.Module):
     """Projections of cross-attention; keys and values are computed once per encoder output."""
@@ -55,11 +50,12 @@ class CrossAttention(nn.Module):
         return k.transpose(1, 2), v.transpose(1, 2)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-        """X [B, N, D]: N positions of a target, or N beams of a row, which all read the row's single memory."""
+        """X [B, N, D]: N positions of a target, or N beams of a row, which all read the row's single memory.
+
+        Returns what they read, the input of `o`: [B, N, H·E].
+        """
         q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        attended = attend(q, keys, values, mask, dropout)
-        output: Tensor = self.o(attended.transpose(1, 2).flatten(-2))
-        return output
+        return attend(q, keys, values, mask, dropout).transpose(1, 2).flatten(-2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float = 0.0) -> Tensor:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.network.projection import linear_gelu
+
 
 @dataclass(frozen=True)
 class PackedBanks:
@@ -91,6 +93,22 @@ class RMSNormBank(nn.Module):
         return functional.rms_norm(x, width, None, self.eps) * weight.unsqueeze(1)
 
 
+@dataclass(frozen=True)
+class SharedAdapter:
+    """One adapter, with the bias of its second product added before its first, which saves an operator."""
+
+    down_weight: Tensor  # [R, D]
+    folded_bias: Tensor  # [R]
+    up_weight: Tensor  # [D, R]
+    up_bias: Tensor  # [D]
+
+    def add_to(self, x: Tensor, biased: Tensor) -> Tensor:
+        """Add the adapter's output for a to x, both [..., D], given `biased` = a + up_bias."""
+        hidden = linear_gelu(biased, self.down_weight, self.folded_bias)
+        total = (x + biased).flatten(0, -2)
+        return total.addmm_(hidden.flatten(0, -2), self.up_weight.t()).view_as(x)
+
+
 class AdapterBank(nn.Module):
     """Bottleneck adapters with an internal residual: a + up(gelu_new(down(a))). VIP5, §3.2."""
 
@@ -100,6 +118,23 @@ class AdapterBank(nn.Module):
         self.down_bias = nn.Parameter(torch.zeros(num_adapters, bottleneck))
         self.up_weight = nn.Parameter(torch.zeros(num_adapters, width, bottleneck))  # [A, D, R]
         self.up_bias = nn.Parameter(torch.zeros(num_adapters, width))
+        self.folded_bias: Tensor | None = None  # [A, R], see `fold`
+
+    def fold(self, entries: slice) -> None:
+        """Compute the bias of the product with `down_weight` for an input to which `up_bias` was added already.
+
+        down(a) + down_bias = down(a + up_bias) + folded_bias. Does nothing unless PackedNetwork made the bank.
+        """
+        if self.folded_bias is not None:
+            shift = (self.down_weight[entries].float() @ self.up_bias[entries].float().unsqueeze(-1)).squeeze(-1)
+            self.folded_bias[entries] = (self.down_bias[entries].float() - shift).to(self.folded_bias.dtype)
+
+    def shared_entry(self, index: BankIndex) -> SharedAdapter | None:
+        """The weights that all rows share, for a shorter computation; None if rows differ or nothing is folded."""
+        if self.folded_bias is None or not isinstance(index, BankRows) or len(index.entries) > 1:
+            return None
+        banks = (self.down_weight, self.folded_bias, self.up_weight, self.up_bias)
+        return SharedAdapter(*(index.of(bank)[0] for bank in banks))
 
     def forward(self, a: Tensor, index: BankIndex) -> Tensor:
         """a: [B, N, D]."""

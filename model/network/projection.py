@@ -19,7 +19,7 @@ _SMALLEST_PACKED = 2**17
 
 
 class Projection(nn.Module):
-    """x·Wᵀ without bias, W: [out, in]."""
+    """x·Wᵀ, W: [out, in]."""
 
     def __init__(self, weight: nn.Parameter) -> None:
         super().__init__()
@@ -31,12 +31,12 @@ class Projection(nn.Module):
         """A projection with an uninitialised weight."""
         return cls(nn.Parameter(torch.empty(num_outputs, num_inputs)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Multiply x [..., in] to [..., out]."""
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Multiply x [..., in] to [..., out], and add a bias [out]."""
         if self._packed is None:
-            return functional.linear(x, self.weight)
+            return functional.linear(x, self.weight, bias)
         product: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001  # an operator has no public name
-            x, self._packed, None, "none", [], ""
+            x, self._packed, bias, "none", [], ""
         )
         return product
 
@@ -57,6 +57,28 @@ class Projection(nn.Module):
         self._packed = torch.ops.mkldnn._reorder_linear_weight(  # noqa: SLF001  # likewise
             self.weight.detach(), _ROWS_HINT
         )
+
+
+def linear_relu(x: Tensor, projection: Projection, zeros: Tensor | None) -> Tensor:
+    """relu(x·Wᵀ); one operator on a GPU, given `zeros` [out], since it has none without a bias."""
+    if zeros is None or x.device.type == "cpu":
+        return functional.relu(projection(x))
+    return _activated(x, projection.weight, zeros, is_gelu=False)
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """gelu(x·Wᵀ + bias) in the approximation by tanh, W: [out, in]; one operator on a GPU."""
+    if x.device.type == "cpu":  # where the operator below computes the exact gelu
+        return functional.gelu(functional.linear(x, weight, bias), approximate="tanh")
+    return _activated(x, weight, bias, is_gelu=True)
+
+
+def _activated(x: Tensor, weight: Tensor, bias: Tensor, *, is_gelu: bool) -> Tensor:
+    rows: Tensor = torch._addmm_activation(  # noqa: SLF001  # the only name of the product with an activation
+        bias, x.flatten(0, -2), weight.t(), use_gelu=is_gelu
+    )
+    activated: Tensor = rows.unflatten(0, x.shape[:-1])
+    return activated
 
 
 def pack_projections(network: nn.Module) -> None:

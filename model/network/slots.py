@@ -33,6 +33,9 @@ def place_domain(network: Vip5Network, slot: int, layout: DomainLayout, weights:
     _empty(network, slot)
     network.set_layout(slot, layout)
     load_domain(network, slot, weights)
+    for module in network.modules():
+        if isinstance(module, AdapterBank):
+            module.fold(_adapters(network, slot))
 
 
 @torch.no_grad()
@@ -55,9 +58,13 @@ def with_layout(network: Vip5Network, slot: int, layout: DomainLayout) -> Vip5Ne
     return larger
 
 
+def _adapters(network: Vip5Network, slot: int) -> slice:
+    return slice(slot * network.adapters_per_domain, (slot + 1) * network.adapters_per_domain)
+
+
 def _empty(network: Vip5Network, slot: int) -> None:
     """Reset a slot's weights to those of a domain without additions."""
-    adapters = slice(slot * network.adapters_per_domain, (slot + 1) * network.adapters_per_domain)
+    adapters = _adapters(network, slot)
     for module in network.modules():
         if isinstance(module, RMSNormBank):
             module.weight[slot] = 1

@@ -17,7 +17,7 @@ from model.network.banks import AdapterBank, RMSNormBank, RowIndex
 from model.network.beam_tree import BeamTree
 from model.network.cache import StepCache
 from model.network.config import BackboneConfig
-from model.network.projection import Projection
+from model.network.projection import Projection, linear_relu
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,12 @@ class Branch(nn.Module):
         normed: Tensor = self.norm(x, rows.domain)
         return normed
 
-    def after(self, x: Tensor, output: Tensor, rows: RowIndex) -> Tensor:
+    def after(self, x: Tensor, hidden: Tensor, projection: Projection, rows: RowIndex) -> Tensor:
+        """The residual x and the adapted output of the sub-layer, whose last step is `projection` of `hidden`."""
+        shared = None if self.adapter is None else self.adapter.shared_entry(rows.adapter)
+        if shared is not None:
+            return shared.add_to(x, projection(hidden, shared.up_bias))
+        output = projection(hidden)
         adapted = output if self.adapter is None else self.adapter(output, rows.adapter)
         return x + functional.dropout(adapted, self.dropout, self.training)
 
@@ -66,17 +71,16 @@ class FeedForward(nn.Module):
         self.wi = Projection.empty(config.d_ff * (2 if self.is_gated else 1), config.d_model)
         self.wo = Projection.empty(config.d_model, config.d_ff)
         self.dropout = config.dropout_rate
+        self.zeros: Tensor | None = None  # [d_ff], made by PackedNetwork
 
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.wi(x)
+    def hidden(self, x: Tensor) -> Tensor:
+        """The input of `wo`."""
         if self.is_gated:
-            gate, linear = hidden.chunk(2, dim=-1)
+            gate, linear = self.wi(x).chunk(2, dim=-1)
             hidden = functional.gelu(gate, approximate="tanh") * linear
         else:
-            hidden = functional.relu(hidden)
-        hidden = functional.dropout(hidden, self.dropout, self.training)
-        output: Tensor = self.wo(hidden)
-        return output
+            hidden = linear_relu(x, self.wi, self.zeros)
+        return functional.dropout(hidden, self.dropout, self.training)
 
 
 class EncoderBlock(nn.Module):
@@ -93,13 +97,14 @@ class EncoderBlock(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor, rows: RowIndex) -> Tensor:
         """X [B, S, D], bias broadcastable to [B, H, S, S]."""
-        x = self.attention_branch.after(x, self._attend(self.attention_branch.before(x, rows), bias), rows)
-        return self.feed_forward_branch.after(x, self.feed_forward(self.feed_forward_branch.before(x, rows)), rows)
+        attended = self._attend(self.attention_branch.before(x, rows), bias)
+        x = self.attention_branch.after(x, attended, self.attention.o, rows)
+        return _feed(x, self.feed_forward, self.feed_forward_branch, rows)
 
     def _attend(self, x: Tensor, bias: Tensor) -> Tensor:
         q, k, v = (part.transpose(1, 2) for part in self.attention.project(x))
         attended = attend(q, k, v, bias, self.dropout if self.training else 0.0)
-        return self.attention.merge(attended.transpose(1, 2))
+        return attended.transpose(1, 2).flatten(-2)
 
 
 class DecoderBlock(nn.Module):
@@ -120,7 +125,7 @@ class DecoderBlock(nn.Module):
         """A whole target at once: x [B, T, D], bias [1, H, T, T] with the future masked."""
         q, k, v = (part.transpose(1, 2) for part in self.attention.project(self.attention_branch.before(x, rows)))
         attended = attend(q, k, v, bias, self.dropout if self.training else 0.0).transpose(1, 2)
-        x = self.attention_branch.after(x, self.attention.merge(attended), rows)
+        x = self.attention_branch.after(x, attended.flatten(-2), self.attention.o, rows)
         return self._read_and_feed(x, memory, layer, rows)
 
     def step(self, x: Tensor, bias: Tensor, cache: StepCache, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
@@ -128,7 +133,7 @@ class DecoderBlock(nn.Module):
         q, k, v = self.attention.project(self.attention_branch.before(x, rows))  # [B, K, H, E]
         keys, values = cache.append(layer, k, v)  # [B·K, H, t + 1, E]
         attended = attend(q.flatten(0, 1).unsqueeze(2), keys, values, bias)  # [B·K, H, 1, E]
-        x = self.attention_branch.after(x, self.attention.merge(attended.squeeze(2).view_as(q)), rows)
+        x = self.attention_branch.after(x, attended.squeeze(2).view_as(q).flatten(-2), self.attention.o, rows)
         return self._read_and_feed(x, memory, layer, rows)
 
     def grow(self, x: Tensor, tree: BeamTree, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
@@ -136,15 +141,19 @@ class DecoderBlock(nn.Module):
         q, pairs = self.attention.project_pairs(self.attention_branch.before(x, rows))
         keys, values = tree.append(layer, pairs)
         attended = attend(q.transpose(1, 2), keys, values, tree.bias).transpose(1, 2)  # [B, K, H, E]
-        x = self.attention_branch.after(x, self.attention.merge(attended), rows)
+        x = self.attention_branch.after(x, attended.flatten(-2), self.attention.o, rows)
         return self._read_and_feed(x, memory, layer, rows)
 
     def _read_and_feed(self, x: Tensor, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
         dropout = self.dropout if self.training else 0.0
         normed = self.cross_branch.before(x, rows)
         read = self.cross(normed, memory.keys[layer], memory.values[layer], memory.mask, dropout)
-        x = self.cross_branch.after(x, read, rows)
-        return self.feed_forward_branch.after(x, self.feed_forward(self.feed_forward_branch.before(x, rows)), rows)
+        x = self.cross_branch.after(x, read, self.cross.o, rows)
+        return _feed(x, self.feed_forward, self.feed_forward_branch, rows)
+
+
+def _feed(x: Tensor, feed_forward: FeedForward, branch: Branch, rows: RowIndex) -> Tensor:
+    return branch.after(x, feed_forward.hidden(branch.before(x, rows)), feed_forward.wo, rows)
 
 
 class Encoder(nn.Module):

@@ -17,6 +17,7 @@ from model.network.attention import relative_buckets
 from model.network.banks import AdapterBank, RMSNormBank, RowIndex
 from model.network.loss import IGNORED, token_losses, vip5_loss
 from model.network.network import EncoderBatch
+from model.network.projection import Projection
 from model.network.stacks import Branch
 from tests.parity.golden import STATE_TOLERANCE, Case, Golden, Tensors, largest_difference
 
@@ -166,8 +167,8 @@ def _layer_outputs(golden: Golden, case: Case) -> dict[str, Tensor]:
 def _watch(branch: Branch, name: str, outputs: dict[str, Tensor]) -> None:
     after = branch.after
 
-    def watched(x: Tensor, output: Tensor, rows: RowIndex) -> Tensor:
-        outputs[name] = after(x, output, rows)[0]
+    def watched(x: Tensor, hidden: Tensor, projection: Projection, rows: RowIndex) -> Tensor:
+        outputs[name] = after(x, hidden, projection, rows)[0]
         return outputs[name].unsqueeze(0)
 
     object.__setattr__(branch, "after", watched)

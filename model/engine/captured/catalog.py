@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.decoding.eligibility import LeafMask
-from model.decoding.trie import NUM_SENTINELS, Trie
-from model.decoding.trie_arena import TrieNodes
+from model.decoding.nodes import NUM_FACTS, NodeTable, facts_of
+from model.decoding.trie import Trie
 from model.engine.captured.spans import SpanAllocator
 
 _GROWTH_FACTOR = 2  # capacity of new buffers, relative to their required size
@@ -39,7 +39,7 @@ class _Span:
 class Arrays:
     """The buffers of one generation."""
 
-    nodes: TrieNodes
+    nodes: NodeTable
     cumulative: Tensor  # int32, the concatenated prefix sums of filters
 
 
@@ -57,7 +57,7 @@ class DeviceCatalog:
         self._masks: weakref.WeakKeyDictionary[LeafMask, _Span] = weakref.WeakKeyDictionary()
         self._unused: deque[_Span] = deque()  # spans of garbage-collected filters; appended by finalizers
         self._max_children: dict[int, tuple[int, ...]] = {}
-        self._arrays = Arrays(TrieNodes(*(self._zeros(0) for _ in range(4))), self._zeros(0))
+        self._arrays = Arrays(NodeTable(self._zeros(0, NUM_FACTS)), self._zeros(0))
 
     @property
     def arrays(self) -> Arrays:
@@ -71,18 +71,14 @@ class DeviceCatalog:
     def put(self, slot: int, trie: Trie) -> None:
         """Upload a slot's trie and drop its previous one."""
         self.drop(slot)
-        size = trie.num_nodes + NUM_SENTINELS
+        size = trie.num_nodes
         with self._lock:
             start = self._allocate_nodes(size)
             # Rows with another base, or none, index the prefix sums with any leaf of the trie: keep it in range.
             if self._sum_spans.capacity <= trie.num_leaves:
                 self._grow_sums(trie.num_leaves + 1)
             nodes = self._arrays.nodes
-        padding = np.zeros(NUM_SENTINELS, np.int32)
-        _upload(nodes.token, start, np.append(trie.token, padding))
-        _upload(nodes.first_child, start, trie.first_child + np.int32(start))
-        _upload(nodes.leaf_lo, start, np.append(trie.leaf_lo, padding))
-        _upload(nodes.leaf_hi, start, np.append(trie.leaf_hi, padding))
+        _upload(nodes.facts, start, facts_of(trie, start))
         self._synchronize()
         with self._lock:
             self._tries[slot] = (trie, _Span(start, size))
@@ -146,7 +142,7 @@ class DeviceCatalog:
     def _grow_nodes(self, size: int) -> None:
         nodes = self._arrays.nodes
         grown = self._grown(self._node_spans, size, "trie nodes")
-        moved = TrieNodes(grown(nodes.token), grown(nodes.first_child), grown(nodes.leaf_lo), grown(nodes.leaf_hi))
+        moved = NodeTable(grown(nodes.facts))
         self._synchronize()
         self._arrays = Arrays(moved, self._arrays.cumulative)
 
@@ -162,7 +158,7 @@ class DeviceCatalog:
         logger.info("capacity for %s grows from %d to %d; searches are captured again", what, old, spans.capacity)
 
         def moved(array: Tensor) -> Tensor:
-            larger = self._zeros(spans.capacity)
+            larger = self._zeros(spans.capacity, *array.shape[1:])
             larger[:old] = array
             return larger
 
@@ -173,8 +169,8 @@ class DeviceCatalog:
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()
 
-    def _zeros(self, size: int) -> Tensor:
-        return torch.zeros(size, dtype=torch.int32, device=self._device)
+    def _zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.int32, device=self._device)
 
 
 def _padded_children(tries: Sequence[Trie], num_beams: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from model.decoding.batch_eligibility import BatchEligibility
-from model.decoding.items import ItemSearch, search_items
+from model.decoding.items import ItemSearch, SearchRanges, search_items
 from model.engine.captured.buckets import Bucket
 from model.engine.captured.buffers import SearchBuffers
 from model.engine.captured.catalog import Arrays
@@ -58,6 +58,7 @@ class SearchProgram:
         self.buffers = SearchBuffers(bucket, num_images(bucket, network), network.feature_dim, device)
         self._encoder_positions = network.encoder.positions(bucket.num_tokens).to(dtype)
         positions = network.decoder.positions(len(shape.max_children)).to(dtype)
+        self._ranges = SearchRanges.of(self._item_search())
         self._tree_plan = TreePlan.of(positions, bucket.num_beams)
 
     def run(self) -> None:
@@ -67,7 +68,7 @@ class SearchProgram:
         memory = self._memorise(rows)
         tree = BeamTree(self._tree_plan, self._packed.network.new_tree_data(len(inputs.roots), self._tree_plan))
         stepper = _TreeStepper(self._packed.network, tree, memory, rows)
-        beams = search_items(self._item_search(), stepper, prunes_early=False)
+        beams = search_items(self._item_search(), stepper, prunes_early=False, ranges=self._ranges)
         outputs = self.buffers.outputs
         outputs.scores.copy_(beams.scores)
         outputs.bound.copy_(beams.bound)

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.decoding.beams import NEG_INF, Selection, best_pruned, select
+from model.decoding.beams import NEG_INF, Selection, select
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,11 @@ def rows_of_one_batch(draw: st.DrawFn) -> list[Row]:
 
 @given(rows_of_one_batch())
 @settings(max_examples=100, deadline=None, derandomize=True)
-def test_the_best_finish_or_go_on_and_the_rest_is_pruned(rows: list[Row]) -> None:
+def test_the_best_finish_or_go_on_and_the_rest_does_neither(rows: list[Row]) -> None:
     selection = _select(rows)
     for number, row in enumerate(rows):
         finished: list[int] = []
         next_scores: list[float] = []
-        pruned: list[int] = []
         for rank, (score, is_eos) in enumerate(zip(row.scores, row.is_eos, strict=True)):
             if score is None:
                 continue
@@ -54,10 +52,7 @@ def test_the_best_finish_or_go_on_and_the_rest_is_pruned(rows: list[Row]) -> Non
                 finished.append(rank)
             elif not is_eos and len(next_scores) < row.num_beams:
                 next_scores.append(score)
-            else:
-                pruned.append(rank)
         assert selection.is_finished[number].nonzero().flatten().tolist() == finished
-        assert selection.is_pruned[number].nonzero().flatten().tolist() == pruned
         alive = selection.next_scores[number] > NEG_INF
         assert selection.next_scores[number, alive].tolist() == next_scores
         chosen = selection.next_index[number, alive]
@@ -72,12 +67,6 @@ def test_every_beam_points_to_a_candidate_even_if_it_is_dead(rows: list[Row]) ->
     assert selection.next_index.shape == (len(rows), max(row.num_beams for row in rows))
     assert int(selection.next_index.min()) >= 0
     assert int(selection.next_index.max()) < len(rows[0].scores)
-
-
-def test_the_best_pruned_is_the_largest_bound_and_not_the_first() -> None:
-    rows = [Row([-1.0, -2.0, -3.0], [False, False, False], 1), Row([-1.0, None, None], [False, False, False], 1)]
-    bounds = torch.tensor([[0.0, -7.0, -5.0], [0.0, 0.0, 0.0]])
-    assert best_pruned(_select(rows), bounds).tolist() == [-5.0, pytest.approx(NEG_INF)]
 
 
 def _select(rows: list[Row]) -> Selection:

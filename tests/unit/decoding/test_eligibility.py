@@ -65,8 +65,7 @@ def test_a_batch_counts_the_eligible_leaves_of_every_interval(requests: list[Ask
         [(min(low, len(request.is_member)), min(high, len(request.is_member))) for low, high in intervals]
         for request in requests
     ])  # fmt: skip
-    low, high = torch.from_numpy(bounds.astype(np.int32)).unbind(-1)
-    counts = device.count(low, high)
+    counts = device.count(torch.from_numpy(bounds.astype(np.int32)))
     for request, row_bounds, row_counts in zip(requests, bounds.tolist(), counts.tolist(), strict=True):
         expected = request.expected()
         assert row_counts == [sum(expected[low:high]) for low, high in row_bounds]

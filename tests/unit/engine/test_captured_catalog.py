@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.decoding.eligibility import LeafMask
+from model.decoding.nodes import rows_at
 from model.decoding.trie import Trie
 from model.engine.captured.buckets import Bucket, Ladder, cheapest_cover
 from model.engine.captured.catalog import DeviceCatalog
@@ -157,13 +158,12 @@ def test_a_file_without_buckets_is_refused_with_the_reason(tmp_path: Path, text:
 
 
 def _assert_holds(catalog: DeviceCatalog, slot: int, trie: Trie) -> None:
-    nodes, root = catalog.arrays.nodes, catalog.root(slot)
-    span = slice(root, root + trie.num_nodes)
-    assert torch.equal(nodes.token[span], torch.from_numpy(trie.token))
-    assert torch.equal(nodes.leaf_lo[span], torch.from_numpy(trie.leaf_lo))
-    assert torch.equal(nodes.leaf_hi[span], torch.from_numpy(trie.leaf_hi))
-    ends = nodes.first_child[root : root + trie.num_nodes + 1]
-    assert torch.equal(ends - root, torch.from_numpy(trie.first_child))
+    root = catalog.root(slot)
+    nodes = rows_at(catalog.arrays.nodes, torch.arange(root, root + trie.num_nodes).unsqueeze(0))
+    assert torch.equal(nodes.tokens[0], torch.from_numpy(trie.token))
+    assert torch.equal(nodes.intervals[0], torch.from_numpy(np.stack([trie.leaf_lo, trie.leaf_hi], axis=1)))
+    assert torch.equal(nodes.first_children[0] - root, torch.from_numpy(trie.first_child[:-1]))
+    assert torch.equal(nodes.end_children[0] - root, torch.from_numpy(trie.first_child[1:]))
 
 
 def _trie(num_items: int, seed: int) -> Trie:

@@ -20,7 +20,7 @@ from model.engine.offline import rank
 from model.engine.onnx.executor import OnnxExecutor
 from model.engine.plans import RankingPlan
 from model.engine.protocol import Engine, Ranking
-from model.engine.rankings import ranking_of_scores
+from model.engine.scores import ranking_of_scores
 from model.errors import EngineError
 from model.planning.queries import OfflineDirect
 from model.planning.rankings import plan_direct

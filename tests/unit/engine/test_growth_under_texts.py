@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.decoding.trie import TrieArena
+from model.decoding.trie_arena import TrieArena
 from model.engine.captured.engine import captured_engine
 from model.engine.captured.options import CaptureOptions
 from model.engine.decoding_engine import DecodingEngine

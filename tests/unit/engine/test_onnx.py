@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file
 
 from model.bundle.bundle import open_bundle
-from model.decoding.trie import TrieArena
+from model.decoding.trie_arena import TrieArena
 from model.engine.choice import make_engine
 from model.engine.collate import collate
 from model.engine.names import EngineName
