@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.decoding.trie import Trie, TrieNodes
+from model.decoding.trie import Trie
+from model.decoding.trie_arena import TrieNodes
 
 NUM_FACTS = 5
 _TOKEN, _FIRST, _END, _LOW = range(NUM_FACTS - 1)
