@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from fastapi import Request
 
 from service.batching.shares import Client
-from service.http.app_state import state_of
+from service.http.app_state import AppState, state_of
 from service.http.problems import trace_of
 
 LaneName: TypeAlias = Literal["ranking", "text"]
@@ -25,19 +25,25 @@ def refuse_unread(request: Request, lane: LaneName) -> None:
     """Refuse a large body before it is read. Raises QueueFullError and OverloadedError."""
     declared = request.headers.get("content-length", "")
     if not declared.isdigit() or int(declared) > READ_BYTES:
-        _refuse(request, lane, state_of(request.app).default_deadline_s)
+        state = state_of(request.app)
+        _refuse(state, trace_of(request).client, lane, state.default_deadline_s)
 
 
 async def refuse_read(request: Request, lane: LaneName) -> None:
     """Refuse a request whose body was read. Raises QueueFullError and OverloadedError."""
-    given = [int(each) for each in DEADLINE_MS.findall(await request.body())]
+    refuse_body(state_of(request.app), trace_of(request).client, lane, await request.body())
+
+
+def refuse_body(state: AppState, client: str, lane: LaneName, body: bytes) -> None:
+    """Refuse a client's request of this body. Raises QueueFullError and OverloadedError."""
+    given = [int(each) for each in DEADLINE_MS.findall(body)]
     # Of several, also those inside of texts, the longest: it is refused least.
-    _refuse(request, lane, max(given) / 1000 if given else state_of(request.app).default_deadline_s)
+    _refuse(state, client, lane, max(given) / 1000 if given else state.default_deadline_s)
 
 
-def _refuse(request: Request, lane: LaneName, deadline_s: float) -> None:
-    lanes = state_of(request.app).service.lanes
+def _refuse(state: AppState, client: str, lane: LaneName, deadline_s: float) -> None:
+    lanes = state.service.lanes
     found = lanes.ranking if lane == "ranking" else lanes.text
-    refusal = found.recent_refusal(Client(trace_of(request).client), deadline_s)
+    refusal = found.recent_refusal(Client(client), deadline_s)
     if refusal is not None:
         raise refusal

@@ -14,14 +14,19 @@ from typing import TypeAlias
 
 from fastapi import Request
 from pydantic import ValidationError
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.errors import Vip5Error
-from service.errors import BodyTimeoutError
+from service.errors import BodyTimeoutError, UnauthorizedError
+from service.http.api_keys import ApiKey
 from service.http.app_state import AppState
 from service.http.body_budget import SMALL_BYTES
+from service.http.callers import note_key
+from service.http.early_refusals import refuse_body
 from service.http.problems import answer_problem
 from service.http.responses import while_connected
+from service.http.route_classes import API_KEY, RecommendRoute
 from service.observability.trace import RequestTrace
 from service.schemas.ranking import DirectRequest, SequentialRequest
 from service.settings import ProxyOptions
@@ -46,8 +51,7 @@ class QuickRoute:
         self._state = state
         self._max_bytes = min(SMALL_BYTES, state.max_body_bytes)
         has_proxies = bool(proxies.trusted or proxies.root_path or proxies.allowed_hosts is not None)
-        has_callers = state.api_keys is not None or state.rate_limits is not None
-        self._bodies = {} if has_proxies or has_callers else BODIES
+        self._bodies = {} if has_proxies or state.rate_limits is not None else BODIES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = self._bodies.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
@@ -56,10 +60,14 @@ class QuickRoute:
             return
         trace: RequestTrace = scope["state"]["trace"]
         trace.route = scope["path"]
+        key = self._key_of(scope)
+        if key is None and self._state.api_keys is not None:
+            await self._app(scope, receive, send)
+            return
         try:
             message = await self._first_message(receive)
-            body = self._body_of(message, kind)
-            content = b"" if body is None else await self._content_of(body, receive, trace)
+            body = self._body_of(message, kind, key)
+            content = b"" if body is None else await self._content_of(body, scope, receive, key)
         except (Vip5Error, ValidationError) as error:
             response = answer_problem(Request(scope, receive), error, self._state.metrics, self._state.private_paths)
             await response(scope, receive, send)
@@ -71,8 +79,11 @@ class QuickRoute:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
-    async def _content_of(self, body: Body, receive: Receive, trace: RequestTrace) -> bytes:
+    async def _content_of(self, body: Body, scope: Scope, receive: Receive, key: ApiKey | None) -> bytes:
         self._state.readiness.require()
+        trace: RequestTrace = scope["state"]["trace"]
+        if key is not None:
+            note_key(Request(scope), key)
         recommender = self._state.service.recommender
         return (await while_connected(receive, recommender.recommend(body, trace))).json()
 
@@ -84,15 +95,33 @@ class QuickRoute:
         except TimeoutError as error:
             raise BodyTimeoutError.after(self._state.receive_s) from error
 
-    def _body_of(self, message: Message, kind: type[Body]) -> Body | None:
-        """None unless it is whole, small and valid."""
+    def _key_of(self, scope: Scope) -> ApiKey | None:
+        """The request's API key, if it may ask for recommendations; the layers below report what is wrong with it."""
+        keys = self._state.api_keys
+        if keys is None:
+            return None
+        headers = Headers(scope=scope)
+        try:
+            key = keys.check(headers.get("Authorization"), headers.get(API_KEY))
+        except UnauthorizedError:
+            return None
+        return key if RecommendRoute.scope in key.routes else None
+
+    def _body_of(self, message: Message, kind: type[Body], key: ApiKey | None) -> Body | None:
+        """None unless it is whole, small and valid, and of a domain that the key may use.
+
+        Raises QueueFullError and OverloadedError if the lane has just refused a request of the same client.
+        """
         content = message.get("body", b"")
         if message["type"] != "http.request" or message.get("more_body") or len(content) > self._max_bytes:
             return None
+        if self._state.running_service is not None:
+            refuse_body(self._state, "" if key is None else key.id, "ranking", content)
         try:
-            return kind.model_validate(json.loads(content))
+            body = kind.model_validate(json.loads(content))
         except (ValueError, RecursionError):  # the layers below say what is wrong with it
             return None
+        return body if key is None or key.allows_domain(body.domain) else None
 
 
 def _has_plain_headers(scope: Scope) -> bool:

@@ -6,7 +6,9 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from fastapi import FastAPI
 
 from model.planning.runtime import Runtime
 from service.http import quick_route
+from service.http.api_keys import new_key
 from service.http.app import create_app
 from service.http.app_state import state_of
 from service.http.quick_route import QuickRoute
@@ -113,6 +116,16 @@ class Apps:
 
 @pytest.fixture
 async def apps(settings: Settings, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Apps]:
+    async with apps_of(settings, runtime, monkeypatch) as apps:
+        yield apps
+
+
+@asynccontextmanager
+async def apps_of(
+    settings: Settings, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> AsyncIterator[Apps]:
+    """`headers` are those that a request needs."""
+    valid = Sent(PATHS[0], [VALID], [*HEADERS, *headers])
     quick = create_app(settings, lambda _: runtime)
     async with client_of(quick):  # builds its middleware when first called
         apps = Apps(quick, create_app(settings, lambda _: runtime))
@@ -123,11 +136,11 @@ async def apps(settings: Settings, runtime: Runtime, monkeypatch: pytest.MonkeyP
             return await content_of(*arguments)
 
         monkeypatch.setattr(QuickRoute, "_content_of", counted)
-        await answer_of(quick, Sent(PATHS[0], [VALID]))
+        await answer_of(quick, valid)
         assert apps.num_quick == 1
         monkeypatch.setattr(quick_route, "BODIES", {})
         async with client_of(apps.plain):
-            await answer_of(apps.plain, Sent(PATHS[0], [VALID]))
+            await answer_of(apps.plain, valid)
             assert apps.num_quick == 1
             yield apps
 
@@ -223,6 +236,41 @@ async def test_both_ways_give_the_same_answer_to_bodies_in_pieces_and_other_meth
     ):
         quick, plain = await apps.both(sent)
         assert quick == plain, sent
+
+
+async def test_both_ways_give_the_same_answer_to_all_kinds_of_keys(
+    settings: Settings, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    any_key, other, silent, poor = (
+        new_key("any"),
+        new_key("other", domains=("words",)),
+        new_key("silent", routes=("explain",)),
+        new_key("poor", quota="200/day"),
+    )
+    file = tmp_path / "keys.jsonl"
+    file.write_text("".join(each.line + "\n" for each in (any_key, other, silent, poor)))
+    settings = settings.model_copy(update={"api_keys_file": file})
+    headers = [(b"x-api-key", any_key.key.encode())]
+    statuses = []
+    async with apps_of(settings, runtime, monkeypatch, headers) as apps:
+        for name, value in (
+            (b"x-api-key", any_key.key),
+            (b"authorization", f"Bearer {any_key.key}"),
+            (b"x-api-key", other.key),
+            (b"x-api-key", silent.key),
+            (b"x-api-key", poor.key),
+            (b"x-api-key", poor.key),
+            (b"x-api-key", poor.key),
+            (b"x-api-key", "vip5_none"),
+            (b"x-none", "none"),
+        ):
+            quick, plain = await apps.both(Sent(PATHS[0], [VALID], [*HEADERS, (name, value.encode())]))
+            assert quick == plain, (name, value)
+            statuses.append(plain[0])  # type: ignore[index]
+    assert statuses[:4] == [200, 200, 403, 403]
+    assert statuses[4:7][0] == 200
+    assert statuses[6:] == [429, 401, 401]
+    assert apps.num_quick > 4
 
 
 async def test_both_ways_refuse_alike_while_the_service_drains(apps: Apps) -> None:
