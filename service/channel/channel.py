@@ -36,6 +36,8 @@ class Channel(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._unread = bytearray()
         self._outgoing: list[msgspec.Struct] = []
+        self.is_broken = False
+        """It was lost because this end gave it up."""
         self.before_flush: Callable[[], None] = lambda: None
         """Called before messages are written, to add some."""
 
@@ -79,7 +81,9 @@ class Channel(asyncio.Protocol):
             end = start + LENGTH.size + LENGTH.unpack_from(unread, start)[0]
             if len(unread) < end:
                 break
-            self._deliver(memoryview(unread)[start + LENGTH.size : end])
+            if not self._deliver(memoryview(unread)[start + LENGTH.size : end]):
+                self._break()
+                return
             start = end
         if start:
             self._unread = unread[start:]
@@ -90,27 +94,39 @@ class Channel(asyncio.Protocol):
             self._outgoing.clear()
             self._on_lost()
 
-    def _deliver(self, frame: memoryview) -> None:
+    def _deliver(self, frame: memoryview) -> bool:
+        """False, with a line in the log, if the messages of a frame cannot be read or handled."""
         try:
-            messages = self._decoder.decode(frame)
-        except msgspec.MsgspecError:
+            for message in self._decoder.decode(frame):
+                self._on_message(message)
+        except Exception:
             logger.exception("channel_broken")
-            assert self._transport is not None
-            self._transport.abort()
-            return
+            return False
         finally:
             frame.release()
-        for message in messages:
-            self._on_message(message)
+        return True
 
     def _flush(self) -> None:
         if self._transport is None or not self._outgoing:
             return
-        self.before_flush()
-        frame = _ENCODER.encode(self._outgoing)
+        try:
+            self.before_flush()
+            frame = _ENCODER.encode(self._outgoing)
+        except Exception:
+            logger.exception("channel_broken")
+            self._break()
+            return
         self._outgoing.clear()
-        if len(frame) > MAX_FRAME_BYTES or self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
-            logger.error("channel_full", extra={"num_bytes": self._transport.get_write_buffer_size()})
-            self._transport.abort()
+        num_unread = self._transport.get_write_buffer_size()
+        if len(frame) > MAX_FRAME_BYTES or num_unread > MAX_UNREAD_BYTES:
+            logger.error("channel_full", extra={"num_bytes": num_unread})
+            self._break()
             return
         self._transport.writelines((LENGTH.pack(len(frame)), frame))
+
+    def _break(self) -> None:
+        """Close the socket at once: what travels cannot be trusted any more."""
+        self.is_broken = True
+        self._unread.clear()
+        if self._transport is not None:
+            self._transport.abort()

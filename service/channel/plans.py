@@ -119,9 +119,14 @@ class PlanReader:
 
     def skip(self, wire: WirePlan) -> None:
         """Take note of a plan that cannot be read, as the other end did when it wrote it."""
-        if isinstance(wire, WireSearch) and (members := wire.eligibility.members) is not None:
+        if not isinstance(wire, WireSearch) or not wire.eligibility.filter_key:
+            return
+        version, key, members = wire.prompts.version, wire.eligibility.filter_key, wire.eligibility.members
+        if members is None:
+            self._filters.get(version, key)
+        else:
             nothing = LeafMask.of(np.zeros(0, dtype=np.bool_))
-            self._filters.put(wire.prompts.version, wire.eligibility.filter_key, nothing, len(members))
+            self._filters.put(version, key, nothing, len(members))
 
     def _eligibility(self, wire: WireEligibility, version: int, all_active: LeafMask) -> Eligibility:
         excluded = np.frombuffer(wire.excluded, dtype=_ID)

@@ -8,6 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -39,26 +40,14 @@ from service.channel.messages import (
 )
 from service.processes.engine_calls import EngineCalls
 from service.processes.engine_jobs import EngineJobs
+from service.processes.held_versions import HeldVersions
 from service.versions.building import space_of
-from service.versions.domain_version import DomainVersion, Lease, PlacedDomain
+from service.versions.domain_version import DomainVersion, PlacedDomain
 from service.versions.domains import Domains, Serving
 from service.versions.formats import encode_states
 from service.versions.state import DomainState
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class _Held:
-    """A version that a worker has, and the leases that stand for the worker's requests."""
-
-    version: DomainVersion
-    rankings: Lease
-    placement: Lease
-
-    def release(self) -> None:
-        self.rankings.release()
-        self.placement.release()
 
 
 class Numbers:
@@ -93,8 +82,14 @@ class WorkerLink:
         self.is_listening = asyncio.Event()
         self.is_lost = asyncio.Event()
         self._hub = hub
-        self._held: dict[int, _Held] = {}
+        self.faults: list[str] = []
+        """Messages that the worker could not follow."""
+        self.is_answering = False
+        """It may answer requests, so that changes wait for it."""
+        self._held = HeldVersions(f"worker {number}")
         self._awaited: dict[int, asyncio.Future[str | None]] = {}
+        self._preparing: dict[int, int] = {}  # numbers of versions, by change
+        self._when_lost: tuple[Callable[[], None], ...] = ()
         self._channel: Channel
         self._shared: socket.socket
         self._jobs: EngineJobs
@@ -105,20 +100,29 @@ class WorkerLink:
         shared.setblocking(False)  # noqa: FBT003  # the standard library's signature
         self._shared = shared
         self._channel = await Channel.over(connected, FromWorker, self._handle, self._lost)
-        self._jobs = EngineJobs(parts.lanes, self._channel, self._version_of)
+        self._jobs = EngineJobs(parts.lanes, self._channel, self._held.get)
         self._calls = EngineCalls(parts.app, self._channel, parts.background)
+        self._when_lost = self._jobs.abandon_all, self._calls.end_all
 
     @property
     def versions(self) -> list[str]:
         """Names of the domains' versions that the worker has."""
-        return [held.version.ref.version for held in self._held.values()]
+        return [each.ref.version for each in self._held.versions]
 
     def close(self) -> None:
         self._channel.close()
         self._shared.close()
 
     def listen(self) -> None:
+        """Let the worker answer requests. It has followed all that it was told."""
+        self.is_answering = True
+        self._held.begin_answering()
         self._channel.send(Listen())
+
+    async def catch_up(self) -> None:
+        """Wait until the worker has followed all that it was told, also meanwhile."""
+        while self._awaited:
+            await asyncio.wait(list(self._awaited.values()))
 
     def drain(self, *, stops: bool) -> None:
         self._channel.send(Drain(stops))
@@ -126,16 +130,16 @@ class WorkerLink:
     # Versions
 
     def prepare(self, name: str, version: DomainVersion) -> asyncio.Future[str | None] | None:
-        """Let the worker build a version; the acknowledgement, which is an error or None. None if it has it."""
+        """Let the worker build a version; the acknowledgement, which is an error or None.
+
+        None if it has the version, or is lost.
+        """
         number = self._hub.numbers.of_version(version)
-        if number in self._held:
+        if number in self._held or self.is_lost.is_set():
             return None
-        holder = f"worker {self.number}"
-        rankings = Lease(version, "stable", is_ranking=True, holder=holder)
-        placement = Lease(version, "stable", holder=holder)
-        rankings.num_requests = placement.num_requests = 0
-        self._held[number] = _Held(version, rankings, placement)
+        self._held.add(number, version)
         acknowledged, change = self._expect()
+        self._preparing[change] = number
         placed = version.placed
         ref = (version.ref.bundle, version.ref.bundle_hash, version.ref.domain)
         placement_number = self._hub.numbers.of_placement(placed)
@@ -179,10 +183,6 @@ class WorkerLink:
             self._awaited[change] = acknowledged
         return acknowledged, change
 
-    def _version_of(self, number: int) -> DomainVersion | None:
-        held = self._held.get(number)
-        return None if held is None else held.version
-
     # What the worker says
 
     def _handle(self, message: FromWorker) -> None:
@@ -218,30 +218,36 @@ class WorkerLink:
             case Status():
                 self._note_status(message)
             case Acknowledged():
-                if (acknowledged := self._awaited.pop(message.number, None)) is not None and not acknowledged.done():
-                    acknowledged.set_result(message.error)
+                self._note_acknowledged(message)
             case Settled():
-                self._held[message.version].rankings.release()
+                self._held.settle(message.version)
             case Forgotten():
-                self._held.pop(message.version).release()
+                self._held.forget(message.version)
 
     def _note_status(self, status: Status) -> None:
         self.status = status
-        for number, held in self._held.items():
-            held.placement.num_requests = status.requests.get(number, 0)
+        self._held.note(status.requests)
+
+    def _note_acknowledged(self, message: Acknowledged) -> None:
+        number = self._preparing.pop(message.number, None)
+        if message.error is not None:
+            self.faults.append(message.error)
+            if number is not None:
+                self._held.forget(number)  # it was not built
+        acknowledged = self._awaited.pop(message.number, None)
+        if acknowledged is not None and not acknowledged.done():
+            acknowledged.set_result(message.error)
 
     def _lost(self) -> None:
         """The worker is gone: its requests are abandoned, and nothing waits for it."""
         self.is_lost.set()
-        self._jobs.abandon_all()
-        self._calls.end_all()
+        for end in self._when_lost:
+            end()
         for acknowledged in self._awaited.values():
             if not acknowledged.done():
                 acknowledged.set_result(None)
         self._awaited.clear()
-        for held in self._held.values():
-            held.release()
-        self._held.clear()
+        self._held.forget_all()
         self._hub.links.discard(self)
 
 
@@ -269,46 +275,60 @@ class Hub:
         self._published: dict[str, list[tuple[WorkerLink, asyncio.Future[str | None]]]] = {}
 
     async def join(self, link: WorkerLink) -> None:
-        """Bring a worker that has said hello up to what is served, and let it listen. Raises EngineError."""
+        """Bring a worker that has said hello up to what is served, and let it listen. Raises EngineError.
+
+        Changes that are made meanwhile reach it and do not wait for it.
+        """
+        if link.is_lost.is_set():
+            return
         self.links.add(link)
-        sent: list[asyncio.Future[str | None] | None] = []
         for name, serving in self._domains().items():
-            sent += [link.prepare(name, version) for version in serving.versions.values()]
-            sent.append(link.publish(name, serving))
-        faults = [fault for fault in await asyncio.gather(*(each for each in sent if each is not None)) if fault]
-        if faults:
-            raise EngineError(f"worker {link.number} cannot serve what this process serves: {faults[0]}")
-        link.listen()
+            link.publish(name, serving)
+        await link.catch_up()
+        if link.faults:
+            raise EngineError(f"worker {link.number} cannot serve what this process serves: {link.faults[0]}")
+        if not link.is_lost.is_set():
+            link.listen()
 
     # Followers
 
     async def prepare(self, name: str, versions: Iterable[DomainVersion]) -> None:
         versions = list(versions)
         sent = [(link, link.prepare(name, version)) for link in self.links for version in versions]
-        faults = await self._acknowledged([(link, answer) for link, answer in sent if answer is not None])
-        if faults:
-            raise EngineError(f"a worker could not build a version of {name!r}, so nothing was changed: {faults[0]}")
+        faulty = await self._acknowledged([(link, answer) for link, answer in sent if answer is not None])
+        for link, fault in faulty.items():
+            raise EngineError(
+                f"worker {link.number} could not build a version of {name!r}, so nothing was changed: {fault}"
+            )
 
     def publish(self, name: str, serving: Serving) -> None:
         self._published[name] = [(link, link.publish(name, serving)) for link in self.links]
 
     async def published(self, name: str) -> None:
-        await self._acknowledged(self._published.pop(name, []))
+        for link, fault in (await self._acknowledged(self._published.pop(name, []))).items():
+            await self._end(link, f"it could not follow a change: {fault}")
 
     def discard(self, versions: Iterable[DomainVersion]) -> None:
         for version in versions:
             for link in self.links:
                 link.discard(version)
 
-    async def _acknowledged(self, sent: list[tuple[WorkerLink, asyncio.Future[str | None]]]) -> list[str]:
-        """Wait for acknowledgements; the faults among them. Workers that are late are ended."""
-        if not sent:
-            return []
-        done, late = await asyncio.wait([answer for _, answer in sent], timeout=self._acknowledge_s)
-        for link, answer in sent:
-            if answer in late:
-                link.end(f"it did not acknowledge a change within {self._acknowledge_s:g} s")
-        return [fault for each in done if (fault := each.result()) is not None]
+    async def _acknowledged(self, sent: list[tuple[WorkerLink, asyncio.Future[str | None]]]) -> dict[WorkerLink, str]:
+        """Wait for the acknowledgements of workers that answer requests; the faults. Who is late is ended."""
+        awaited = [(link, answer) for link, answer in sent if link.is_answering]
+        if not awaited:
+            return {}
+        _, late = await asyncio.wait([answer for _, answer in awaited], timeout=self._acknowledge_s)
+        for link in {link for link, answer in awaited if answer in late}:
+            await self._end(link, f"it did not acknowledge a change within {self._acknowledge_s:g} s")
+        return {link: fault for link, answer in awaited if answer.done() and (fault := answer.result()) is not None}
+
+    async def _end(self, link: WorkerLink, reason: str) -> None:
+        """End a worker, which must not answer as if there had been no change."""
+        link.end(reason)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._acknowledge_s):
+                await link.is_lost.wait()
 
 
 def _state_of(version: DomainVersion) -> DomainState:

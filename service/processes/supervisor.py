@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 START_S = 60.0
 """A worker that does not listen for so long after its start is replaced."""
+
+LOOK_S = STATUS_S / 4
 
 
 class WorkerEndedError(Exception):
@@ -158,10 +159,15 @@ class Workers:
     async def _watch(self, started: Started, link: WorkerLink) -> None:
         """Return when the worker has ended or hangs."""
         ended = asyncio.create_task(started.process.wait())
+        heard_at, silent_s = link.heard_at, 0.0
         try:
             while not ended.done():
-                await asyncio.wait({ended}, timeout=STATUS_S / 4)
-                if time.monotonic() - link.heard_at > self._patience_s and not link.is_lost.is_set():
+                await asyncio.wait({ended}, timeout=LOOK_S)
+                if heard_at != link.heard_at:
+                    heard_at, silent_s = link.heard_at, 0.0
+                    continue
+                silent_s += LOOK_S  # not by a clock: this process may have been stopped meanwhile
+                if silent_s > self._patience_s:
                     link.end(f"it has not been heard of for {self._patience_s:g} s")
                     return
         finally:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import pickle
 import signal
@@ -24,6 +23,7 @@ from service.http.uvicorn_server import server_of
 from service.observability.json_logging import logging_in_background
 from service.observability.metrics.shared import SharedValues
 from service.processes.worker_app import WorkerApp
+from service.processes.worker_start import end_with_parent
 from service.settings import Settings
 
 ORPHANED = 70
@@ -32,7 +32,6 @@ LAST_LINE = (
     b'{"event": "engine_process_gone", "level": "CRITICAL", "logger": "service.processes.worker", "reason": "the '
     b'process that has the model has ended without a word; its workers end: start the service again"}\n'
 )
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,13 @@ async def serve(options: WorkerOptions) -> None:
     settings = options.settings
     SharedValues.open(options.metrics).install()
     worker = WorkerApp(settings)
+    serving = asyncio.current_task()
+    assert serving is not None
 
     def note_lost() -> None:
-        if not worker.must_end.is_set():
+        if worker.is_broken:
+            serving.cancel()  # the log has the cause; the engine process goes on and starts another worker
+        elif not worker.must_end.is_set():
             _end_at_once(options)
 
     await worker.connect(socket.socket(fileno=options.channel), socket.socket(fileno=options.shared), note_lost)
@@ -118,15 +121,9 @@ def main() -> None:
     # The system sends this when the engine process ends. It wakes a worker that was stopped, and reaches one whose
     # event loop is blocked.
     signal.signal(signal.SIGCONT, end_if_orphaned)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
+    end_with_parent(signal.SIGCONT)
     end_if_orphaned()
     with logging_in_background(options.settings.log_level):
         factory = Config(lambda: None, log_config=None).get_loop_factory()
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(serve(options))
-
-
-if __name__ == "__main__":
-    from service.processes.worker import main as run  # not __main__, whose classes are others than the parent's
-
-    run()

@@ -99,6 +99,11 @@ class WorkerApp:
         self.must_end.set()
         self.next_step.set()
 
+    @property
+    def is_broken(self) -> bool:
+        """The connection to the engine process was given up here."""
+        return self._channel.is_broken
+
     def close(self) -> None:
         self._channel.close()
         self._shared.close()

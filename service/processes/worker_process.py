@@ -81,7 +81,8 @@ async def start_worker(
             sys.executable,
             "-P",  # a folder called service where we are started is none of ours
             "-m",
-            "service.processes.worker",
+            "service.processes.worker_start",
+            str(os.getpid()),
             env={**os.environ, "PYTHONPATH": _python_path()},
             stdin=PIPE,
             stdout=log.stdout,

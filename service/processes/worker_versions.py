@@ -112,12 +112,16 @@ class WorkerVersions:
         state = decode_states(message.state)[message.name]
         ref = VersionRef(*message.ref)
         index = await asyncio.to_thread(self._receive_index) if message.has_index else None
-        placed = self._placements.get(message.placement)
-        if placed is None:
-            placed = await self._place(message, ref, state, index)
-            self._placements[message.placement] = placed
+        shared = self._placements.get(message.placement)
+        placed = await self._place(message, ref, state, index) if shared is None else shared
         own = replace(placed, references=ReferenceCount())  # a version is forgotten by itself
-        version = await asyncio.to_thread(version_at, ref, own, state)
+        try:
+            version = await asyncio.to_thread(version_at, ref, own, state)
+        except BaseException:
+            if shared is None:
+                self._features.drop(placed.domain)
+            raise
+        self._placements[message.placement] = placed
         # Plans name the version by the slot of its domain.
         version = replace(version, domain=replace(version.domain, slot=message.version))
         self._versions[message.version] = _Prepared(version, placed)

@@ -129,7 +129,7 @@ class Replica:
             epoch = self.journal.epoch
             await self.journal.append(entry)
         except BaseException:
-            self._followers.discard(set(versions.values()) - set(present.values()))
+            self._followers.discard(set(versions.values()) - set(self.domains.serving(name).versions.values()))
             await self._discard(versions.values(), kept=present.values())
             raise
         self._states[name], self._epochs[name] = state, epoch
