@@ -13,6 +13,13 @@ Output    p50 and p99 with and without swaps, failures, wrong answers, memory; r
           JSON.
 
     python -m benchmarks.live_swaps [--swaps 50] [--requests 100000]
+
+With workers (`--workers 3 --kill --stop --requests 20000`): swaps, catalog patches and canaries without a pause while
+16 clients ask, half of them over a new connection each time. In the middle of changes one worker is killed (SIGKILL)
+and one stopped (SIGSTOP). Every answer is recomputed for the bundle and the catalog's revision that it names; what was
+asked after the answer to a change must show it, on every connection; the clients' counts must be those of /metrics.
+Requests on connections that broke with a worker are counted apart: they have no answer, and the service may have
+counted them.
 """
 
 from __future__ import annotations
@@ -23,6 +30,7 @@ import http.client
 import itertools
 import json
 import multiprocessing
+import signal
 import tempfile
 import time
 from collections.abc import Coroutine, Iterator, Sequence
@@ -37,6 +45,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from benchmarks.live_changes import measure_changes
 from model.bundle.bundle import open_bundle
 from model.bundle.features import load_features
 from model.bundle.writer import BundleWriter
@@ -307,9 +316,20 @@ def main() -> None:
         default=100_000,
         help="number of requests while the item's stock changes (default: 100000)",
     )
+    parser.add_argument("--workers", type=int, default=0, help="worker processes; with some, --swaps is not used")
+    parser.add_argument("--kill", action="store_true", help="kill a worker in the middle of a change")
+    parser.add_argument("--stop", action="store_true", help="stop a worker in the middle of a change")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = {}
+    found: dict[str, Any] = {}
+    if options.workers:
+        signals = [signal.SIGKILL] * options.kill + [signal.SIGSTOP] * options.stop
+        with tempfile.TemporaryDirectory() as folder:
+            found = asyncio.run(measure_changes(Path(folder), options.workers, options.requests, signals))
+        for name, value in found.items():
+            print(f"{name:28} {value}", flush=True)
+        print(json.dumps(found))
+        return
     if options.swaps:
         with tempfile.TemporaryDirectory() as folder:
             found["swaps"] = asyncio.run(measure_swaps(Path(folder), options.swaps))

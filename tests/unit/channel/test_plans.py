@@ -173,3 +173,25 @@ def test_both_ends_forget_the_same_filters(uses: list[tuple[int, int]]) -> None:
             theirs.put(version, key, value=True, num_bytes=number + 5)
         else:
             assert theirs.get(version, key)
+
+
+def test_both_ends_forget_the_same_filters_after_plans_that_could_not_be_read() -> None:
+    writer, reader = PlanWriter(), PlanReader()
+    for table in (writer._sent, reader._filters):
+        table._max_bytes = 2 * 3  # two filters of 23 bits
+    masks = [LeafMask.of(np.arange(NUM_LEAVES) % 5 != number, key=bytes([number])) for number in range(3)]
+
+    def written(number: int) -> WireSearch:
+        plan = RankingPlan(
+            slot=0, task="t", template="x", prompts=(), features=(), eligibility=Eligibility.of(masks[number]), k=1,
+            num_beams=1, length_penalty=0.0, certified=False,
+        )  # fmt: skip
+        wire = writer.write(plan, 7)
+        assert isinstance(wire, WireSearch)
+        return wire
+
+    for number in (0, 1):
+        reader.read(written(number), 0, ALL_ACTIVE)
+    reader.skip(written(0))  # which is now the latest one at both ends
+    for number in (2, 0):
+        reader.read(written(number), 0, ALL_ACTIVE)
