@@ -56,7 +56,8 @@ class Administrator:
         """Out of stock, a swap, a canary that is promoted or ended, and back."""
         await self.patch(deactivate=[self.item_id])
         await self.made("swap", change(self.client, "POST", "/load", bundle=following, activate=True), following)
-        canary = next(name for name in BUNDLES if name not in (following, await self.previous()))
+        canary = next(name for name in BUNDLES if name not in (following, self.stable))  # which is not loaded
+        self.stable = following
         version = await change(self.client, "POST", "/load", bundle=canary)
         await self.made(
             "canary",
@@ -66,11 +67,6 @@ class Administrator:
         )
         await self.patch(activate=[self.item_id])
         await self.made("end canary", change(self.client, "DELETE", "/canary"), following)
-
-    async def previous(self) -> str:
-        """The version before, which cannot be loaded again."""
-        roles = {role: each for each in (await change(self.client, "GET", ""))["versions"] for role in each["roles"]}
-        return str(roles["previous"]["bundle"]) if "previous" in roles else ""
 
     async def patch(self, **changes: list[str]) -> None:
         self.revision += 1
