@@ -68,7 +68,7 @@ class Administrator:
         await self.patch(activate=[self.item_id])
         await self.made("end canary", change(self.client, "DELETE", "/canary"), following)
 
-    async def patch(self, **changes: list[str]) -> None:
+    async def patch(self, **changes: Any) -> None:  # noqa: ANN401  # lists of items
         self.revision += 1
         await self.made("patch", change(self.client, "PATCH", "/catalog", **changes), *self._serving())
 
@@ -84,7 +84,9 @@ class Administrator:
 
 
 def _version_of(body: dict[str, Any]) -> str:
-    return str(body["version"])
+    """The version in the role `loaded`."""
+    (loaded,) = [each for each in body["versions"] if "loaded" in each["roles"]]
+    return str(loaded["version"])
 
 
 async def measure_changes(folder: Path, workers: int, num_requests: int, signals: Sequence[int]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What becomes of the service when its processes end at the worst moments?
 
-Question  A worker or the engine process is killed (SIGKILL), or the service gets SIGTERM once or twice, in
-          every phase of start, change and drain. Which requests get no answer? Is an acknowledged change lost? Does a process outlive
-          the service, is the port free again, what is the exit status?
+Question  A worker or the engine process is killed (SIGKILL), or the service gets SIGTERM once or twice, in every phase
+          of start, change and drain. Which requests get no answer? Is an acknowledged change lost? Does a process
+          outlive the service, is the port free again, what is the exit status?
 Method    `vip5 serve --workers N`, whose engine process waits at a named point (tests/e2e/faulty_serve.py) until the
           signal has been sent. In changes and drains, requests on connections of their own are with the engine at that
           moment. Afterwards the service is started from its journal and compared: three changes that were acknowledged

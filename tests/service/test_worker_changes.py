@@ -19,6 +19,7 @@ from service.http.app_state import state_of
 from service.processes import worker_versions
 from service.processes.hub import Hub, HubParts, WorkerLink
 from service.processes.worker_versions import WorkerVersions
+from service.versions.building import version_at
 from service.versions.domain_version import DomainVersion
 from tests.service.live import Shop, bundle_of, ids_of, live_settings, shop_of
 
@@ -85,7 +86,7 @@ async def test_a_version_is_forgotten_by_all_if_the_journal_fails(shop: Shop, mo
 async def test_a_version_that_one_worker_cannot_build_is_kept_by_none(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build, calls = worker_versions.version_at, iter([True, False])
+    build, calls = version_at, iter([True, False])
 
     def fail_once(*arguments: Any) -> DomainVersion:  # noqa: ANN401
         if next(calls, False):

@@ -183,8 +183,8 @@ def test_both_ends_forget_the_same_filters_after_plans_that_could_not_be_read() 
 
     def written(number: int) -> WireSearch:
         plan = RankingPlan(
-            slot=0, task="t", template="x", prompts=(), features=(), eligibility=Eligibility.of(masks[number]), k=1,
-            num_beams=1, length_penalty=0.0, certified=False,
+            slot=0, task="sequential", template="A-3", prompts=(), features=(), num_beams=1, certified=False,
+            eligibility=Eligibility.of(masks[number]), k=1, length_penalty=0.0,
         )  # fmt: skip
         wire = writer.write(plan, 7)
         assert isinstance(wire, WireSearch)
