@@ -33,7 +33,7 @@ BUNDLES = ("first", "second", "third")
 NUM_HISTORIES = 40
 NUM_KEPT = NUM_NEW = 8
 """Connections that are kept, and clients that open one for each request."""
-ACKNOWLEDGE_S = 3.0
+ACKNOWLEDGE_S = 5.0
 RECOVERY_S = 10.0
 """After its death a worker's connections may break for so long: that of a stopped one comes when it is ended."""
 SHARE = 0.5
@@ -119,7 +119,8 @@ async def measure_changes(folder: Path, workers: int, num_requests: int, signals
             duration_s = time.monotonic() - started_at
             counted = counts_of((await client.get("/metrics")).text)
             slots = (await client.get("/admin/domains", headers=AUTHORIZED)).json()["num_slots"]
-        by_worker = Counter(line.get("worker") for line in read_lines(server) if line["event"] == "request")
+        lines = read_lines(server)
+    by_worker = Counter(line.get("worker") for line in lines if line["event"] == "request")
     seen = [each for client in clients for each in client.seen]
     own = Counter(each.status for each in seen)
     held = [violations(client.seen, administrator.changes) for client in clients]
@@ -129,6 +130,7 @@ async def measure_changes(folder: Path, workers: int, num_requests: int, signals
         "seconds": round(duration_s, 1),
         "changes": dict(Counter(each.kind for each in administrator.changes)),
         "workers_killed_or_stopped": [kind for kind, _ in deaths],
+        "workers_ended_by_the_service": [line["reason"] for line in lines if line["event"] == "worker_killed"],
         "failed": sum(number for status, number in own.items() if status not in (BROKEN, HTTPStatus.OK)),
         "broken_with_a_killed_worker": own[BROKEN],
         "broken_otherwise": sum(each.status == BROKEN and not is_near(each, deaths) for each in seen),
@@ -214,7 +216,5 @@ def is_near(seen: Seen, deaths: Sequence[tuple[str, float]]) -> bool:
 
 
 def read_lines(server: Server) -> list[dict[str, Any]]:
-    lines = []
-    while not server.lines.empty():
-        lines.append(server.lines.get())
-    return lines
+    """The log so far."""
+    return [server.lines.get() for _ in range(server.lines.qsize())]

@@ -35,8 +35,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def shop(bundles: Path, num_workers: int) -> AsyncIterator[Shop]:  # sets the number
-    async with shop_of(live_settings(bundles, admin_wait_s=5)) as shop:
+async def shop(bundles: Path, tmp_path: Path, num_workers: int) -> AsyncIterator[Shop]:  # sets the number
+    async with shop_of(live_settings(bundles, admin_wait_s=5, journal=str(tmp_path / "journal"))) as shop:
         yield shop
 
 
@@ -153,7 +153,10 @@ async def test_changes_do_not_wait_for_a_worker_that_joins(shop: Shop) -> None:
         await shop.patch(deactivate=[f"item-{number}"])
     await shop.load("second", activate=True)
 
-    await until(lambda: sum(isinstance(each, Prepare) for each in told) == len((0, 1, 2, 3, 4)))
+    def num_prepared() -> int:
+        return sum(isinstance(each, Prepare) for each in told)
+
+    await until(lambda: num_prepared() == 1 + 4)
     assert not joining.done()
     for message in told:
         channel.send(Acknowledged(message.number))
