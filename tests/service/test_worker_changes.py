@@ -60,11 +60,12 @@ def num_versions(shop: Shop) -> list[int]:
 async def link_to(shop: Shop, heard: Callable[[Channel, Any], None]) -> tuple[WorkerLink, Channel]:
     """A worker that is played by the test, which hears what the engine process says."""
     state, (ours, theirs) = state_of(shop.app), socket.socketpair()
+    shared, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     lanes = state.service.lanes
     assert isinstance(lanes, Lanes)
     ended: list[str] = []
     link = WorkerLink(hub_of(shop), 9, ended.append)
-    await link.connect(ours, HubParts(shop.app, lanes, state.service.background))
+    await link.connect(ours, shared, HubParts(shop.app, lanes, state.service.background))
     channel: Channel = await Channel.over(theirs, FromEngine, lambda message: heard(channel, message), lambda: None)
     return link, channel
 
