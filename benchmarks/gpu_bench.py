@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.gpu_baseline import TransformersBaseline
 from benchmarks.gpu_roofline import settle, timed_s
 from benchmarks.gpu_workload import FULL, Size, Workload, make_network, make_workload
+from model.decoding.trie import Trie
 from model.engine.captured.buckets import Bucket, Ladder
 from model.engine.captured.engine import CapturedEngine, captured_engine
 from model.engine.captured.options import CaptureOptions, Precision
 from model.engine.plans import RankingPlan
 from model.engine.protocol import Ranking
+
+if TYPE_CHECKING:
+    from benchmarks.gpu_baseline import TransformersBaseline
 
 _K = 10
 _NUM_BEAMS = 20
@@ -50,37 +53,24 @@ class Bench:
         )
 
     @property
-    def dtype(self) -> torch.dtype:
-        return torch.bfloat16
-
-    @property
     def baseline_rows(self) -> int:
         return min(16, self.batch_sizes[-1])
 
-    @cached_property
-    def engine(self) -> CapturedEngine:
-        return self._engine("bfloat16", self.batch_sizes)
+    @property
+    def on_a_cpu(self) -> CapturedEngine:
+        """Uncaptured searches in float32."""
+        network, _ = make_network(self.workload.size)
+        options = CaptureOptions("float32", captures=False, ladder=self._ladder, warm_up=())
+        return captured_engine(network, self._tries, torch.device("cpu"), options)
 
-    @cached_property
-    def exact_engine(self) -> CapturedEngine:
-        return self._engine("float32", (1, self.batch_sizes[-1]))
-
-    @cached_property
-    def middle_engine(self) -> CapturedEngine:
-        return self._engine("tfloat32", (1, self.batch_sizes[-1]))
-
-    @cached_property
     def baseline(self) -> TransformersBaseline:
+        """Transformers with the default's dtype, warmed up."""
+        from benchmarks.gpu_baseline import TransformersBaseline  # noqa: PLC0415  # a machine may not have transformers
+
         _, weights = make_network(self.workload.size)
-        baseline = TransformersBaseline(self.workload, weights, self.device, self.dtype)
+        baseline = TransformersBaseline(self.workload, weights, self.device, torch.float32)
         baseline.answer(self.workload.plans[:1])
         return baseline
-
-    @cached_property
-    def reserved_at_start(self) -> int:
-        """Bytes that torch had reserved on the device once the first engine was ready."""
-        self.engine.warm_up(())
-        return torch.cuda.memory_reserved(self.device)
 
     def rate(self, engine: CapturedEngine, plans: Sequence[RankingPlan], rows: int) -> float:
         """Requests per second in batches of this size, after all shapes are captured."""
@@ -102,30 +92,47 @@ class Bench:
         batches = (plans[start : start + rows] for start in range(0, len(plans), rows))
         return [ranking for batch in batches for ranking in engine.search(batch)[0]]
 
-    def search_s(self, plans: Sequence[RankingPlan]) -> float:
+    def search_s(self, engine: CapturedEngine, plans: Sequence[RankingPlan]) -> float:
         """Seconds per batch with ours."""
-        return timed_s(lambda: self.engine.search(plans), self.device)
+        return timed_s(lambda: engine.search(plans), self.device)
 
-    def generate_s(self, plans: Sequence[RankingPlan]) -> float:
+    def generate_s(self, baseline: TransformersBaseline, plans: Sequence[RankingPlan]) -> float:
         """Seconds per batch with transformers."""
-        return timed_s(lambda: self.baseline.answer(plans), self.device)
+        return timed_s(lambda: baseline.answer(plans), self.device)
 
     def lengths(self, plans: Sequence[RankingPlan]) -> list[int]:
         return [work.prompt.num_tokens for work in plans]
 
-    def _engine(self, precision: Precision, rows: Sequence[int]) -> CapturedEngine:
-        """An engine with captures for all prompt lengths and these batch sizes, one domain per batch."""
-        network, _ = make_network(self.workload.size)
-        ladder = Ladder(beams=(self.num_beams, 100, 256), listed=(_LISTED, 1024))
+    def small_engine(self, precision: Precision) -> CapturedEngine:
+        """An engine that captures what it is asked for."""
+        return self._engine(precision, ())
+
+    def engine(self, precision: Precision, rows: Sequence[int], *, is_mixed: bool = False) -> CapturedEngine:
+        """An engine with captures for all prompt lengths and these batch sizes, also for mixed rows if asked for."""
         longest = max(self.lengths(self.workload.plans))
-        tokens = [step for step in ladder.tokens if step // 2 < longest]
-        needs = [Bucket(count, step, self.num_beams, _LISTED, is_mixed=False) for count in rows for step in tokens]
-        is_captured = self.device.type == "cuda"
+        tokens = [step for step in self._ladder.tokens if step // 2 < longest]
+        needs = [
+            Bucket(count, step, self.num_beams, _LISTED, is_mixed=of_several)
+            for count in rows
+            for step in tokens
+            for of_several in ([False, True] if is_mixed and count > 1 else [False])
+        ]
+        return self._engine(precision, [need for need in needs if self._ladder.holds(need)])
+
+    @property
+    def _ladder(self) -> Ladder:
+        return Ladder(beams=(self.num_beams, 100, 256), listed=(_LISTED, 1024))
+
+    @property
+    def _tries(self) -> list[Trie]:
+        return [self.workload.trie] * self.workload.size.num_domains
+
+    def _engine(self, precision: Precision, buckets: Sequence[Bucket]) -> CapturedEngine:
+        network, _ = make_network(self.workload.size)
         options = CaptureOptions(
             precision=precision,
-            captures=is_captured,
-            ladder=ladder,
-            warm_up=tuple(sorted((need for need in needs if ladder.holds(need)), key=lambda need: -need.cost)),
+            captures=self.device.type == "cuda",
+            ladder=self._ladder,
+            warm_up=tuple(sorted(buckets, key=lambda need: -need.cost)),
         )
-        tries = [self.workload.trie] * self.workload.size.num_domains
-        return captured_engine(network, tries, self.device, options)
+        return captured_engine(network, self._tries, self.device, options)

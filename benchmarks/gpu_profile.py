@@ -11,22 +11,23 @@ from tempfile import TemporaryDirectory
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu_bench import Bench
+from model.engine.captured.engine import CapturedEngine
 
 _NUM_REQUESTS = 5
 _LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
 _WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
 
 
-def profile_requests(bench: Bench, *, rows: int, trace: Path | None) -> dict[str, float]:
+def profile_requests(bench: Bench, engine: CapturedEngine, *, rows: int, trace: Path | None) -> dict[str, float]:
     """Events per batch of this size; on a CPU, which has none, operators are counted instead."""
     plans = bench.workload.plans[:rows]
     for _ in range(3):
-        bench.engine.search(plans)
+        engine.search(plans)
     is_gpu = bench.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_gpu else [])]
     with profile(activities=activities) as profiler:
         for _ in range(_NUM_REQUESTS):
-            bench.engine.search(plans)
+            engine.search(plans)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))

@@ -28,6 +28,7 @@ pytestmark = [
 ]
 
 SAME_ON_ANOTHER_DEVICE = 1e-3
+SAME_BY_OTHER_KERNELS = 1e-4  # above the noise between two orders of the same sums, which reaches 4e-5
 EXACT = CaptureOptions("float32", captures=True, ladder=SMALL_LADDER, warm_up=())
 
 
@@ -59,7 +60,7 @@ def test_a_replay_finds_what_the_same_operators_find_one_by_one(served: Served, 
     one_by_one = served.captured(replace(EXACT, captures=False), device="cuda")
     for seed in range(20, 26):
         plans = random_plans(served.domains, 6, seed)
-        assert_same(engine.search(plans)[0], one_by_one.search(plans)[0], 1e-5)
+        assert_same(engine.search(plans)[0], one_by_one.search(plans)[0], SAME_BY_OTHER_KERNELS)
 
 
 def test_a_replay_repeats_itself_to_the_bit(served: Served, engine: CapturedEngine) -> None:
@@ -96,12 +97,15 @@ def test_texts_are_generated_beside_captured_searches(served: Served, plain: Dec
 
 def test_a_search_does_not_wait_for_the_device(served: Served, engine: CapturedEngine) -> None:
     with torch.inference_mode():
-        program = engine._filled(random_plans(served.domains, 4, seed=7)).program
-        program.run()
+        with engine._on_stream():  # on which the engine fills, so that copies are in order
+            program = engine._filled(random_plans(served.domains, 4, seed=7)).program
+            program.buffers.send()
+            program.run()
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
         try:
-            program.run()
+            with engine._on_stream():
+                program.run()
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
@@ -149,7 +153,7 @@ def test_a_placed_domain_answers_as_it_does_in_its_own_place(served: Served) -> 
     expected = rank(engine, [plan])
     engine.place(engine.num_slots - 1, _placement(served))
     moved = replace(plan, slot=engine.num_slots - 1)
-    assert_same(rank(engine, [moved]), expected, 1e-5)
+    assert_same(rank(engine, [moved]), expected, SAME_BY_OTHER_KERNELS)
 
 
 def test_a_batch_that_does_not_fit_is_split(
