@@ -75,11 +75,11 @@ def main() -> int:
     else:
         print("../shared/data does not exist; skipping the latency of constraints")
     demo = {name: load_runtime(DEMO, engine=name) for name in ENGINES}
-    questions = _held_out(demo["torch"], options.batched)
+    questions = held_out(demo["torch"], options.batched)
     plain = [question.work for question in questions]
     found["certainty, demonstration"] = _certainty(demo["onnx"].engine, plain[: 5 * options.requests])
     for name in ENGINES:
-        found[f"batches, {name}"] = _batches(demo[name].engine, plain)
+        found[f"batches, {name}"] = compare_batches(demo[name].engine, plain)
     found["rounding, demonstration"] = _rounding(demo["torch"].engine, demo["onnx-int8"].engine, questions)
     for question, figures in found.items():
         print(f"{question}: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
@@ -110,8 +110,8 @@ def _constraints(runtime: Runtime, plans: Sequence[RankingPlan]) -> Mapping[str,
 def _certainty(engine: Engine, plans: Sequence[RankingPlan]) -> Mapping[str, object]:
     certified = [replace(work, certified=True) for work in plans]
     seconds = _in_turn({"plain": _asking(engine, plans), "certified": _asking(engine, certified)}, len(plans))
-    plain = [_rank(engine, work) for work in plans]
-    proven = [_rank(engine, work) for work in certified]
+    plain = [ranked(engine, work) for work in plans]
+    proven = [ranked(engine, work) for work in certified]
     return {
         "plain_ms": round(float(np.median(seconds["plain"])) * 1e3, 1),
         "certified_ms": round(float(np.median(seconds["certified"])) * 1e3, 1),
@@ -126,9 +126,9 @@ def _certainty(engine: Engine, plans: Sequence[RankingPlan]) -> Mapping[str, obj
     }
 
 
-def _batches(engine: Engine, plans: Sequence[RankingPlan]) -> Mapping[str, object]:
+def compare_batches(engine: Engine, plans: Sequence[RankingPlan]) -> Mapping[str, object]:
     """Answers to each request alone and in a random batch."""
-    alone = [_rank(engine, work) for work in plans]
+    alone = [ranked(engine, work) for work in plans]
     generator = np.random.default_rng(SEED)
     order = generator.permutation(len(plans))
     together: dict[int, Ranking] = {}
@@ -145,7 +145,7 @@ def _batches(engine: Engine, plans: Sequence[RankingPlan]) -> Mapping[str, objec
 
 
 def _rounding(exact: Engine, rounded: Engine, questions: Sequence[Question]) -> Mapping[str, object]:
-    pairs = [(_rank(exact, each.work), _rank(rounded, each.work)) for each in questions]
+    pairs = [(ranked(exact, each.work), ranked(rounded, each.work)) for each in questions]
     hits = [
         [question.bought in ranking.leaves for ranking in pair] for question, pair in zip(questions, pairs, strict=True)
     ]
@@ -158,7 +158,7 @@ def _rounding(exact: Engine, rounded: Engine, questions: Sequence[Question]) -> 
     }
 
 
-def _held_out(runtime: Runtime, number: int) -> list[Question]:
+def held_out(runtime: Runtime, number: int) -> list[Question]:
     """Held-out customers of both domains, alternating, with the last purchase as target."""
     questions: list[list[Question]] = []
     for name, domain in sorted(runtime.domains.items()):
@@ -172,6 +172,11 @@ def _held_out(runtime: Runtime, number: int) -> list[Question]:
             if history and row is not None:
                 questions[-1].append(Question(_work(domain, history, features), int(domain.leaves_of_rows[row])))
     return [question for pair in zip(*questions, strict=False) for question in pair][:number]
+
+
+def question_of(domain: ServedDomain, history: Sequence[str]) -> Question:
+    """A question with random features."""
+    return Question(_work(domain, history))
 
 
 def _work(
@@ -206,7 +211,7 @@ def _in_turn(asks: Mapping[str, Callable[[int], object]], number: int) -> dict[s
     return {kind: each[NUM_WARM_UP:] for kind, each in seconds.items()}
 
 
-def _rank(engine: Engine, work: RankingPlan) -> Ranking:
+def ranked(engine: Engine, work: RankingPlan) -> Ranking:
     (ranking,) = rank(engine, [work])
     return ranking
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from model.decoding.batch_eligibility import BatchEligibility
-from model.decoding.beams import NEG_INF, SpecialIds, Stepper
+from model.decoding.beams import NEG_INF, SpecialIds
+from model.decoding.logits import StepLogits, child_log_probs, num_beams_of
 from model.decoding.nodes import NodeRows, Nodes, rows_at
 
 T = TypeVar("T")
@@ -60,6 +61,12 @@ class ItemSearch:
     num_beams: int
     max_children: tuple[int, ...]
     special: SpecialIds
+
+
+class ItemStepper(Protocol):
+    """The decoder, for a search for items: as Stepper, but logits may be rounded."""
+
+    def step(self, tokens: Tensor, parents: Tensor | None) -> StepLogits: ...
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ class _Candidates:
 
 
 def search_items(
-    search: ItemSearch, stepper: Stepper, *, prunes_early: bool = True, ranges: SearchRanges | None = None
+    search: ItemSearch, stepper: ItemStepper, *, prunes_early: bool = True, ranges: SearchRanges | None = None
 ) -> ItemBeams:
     """Run up to the end of the longest identifier.
 
@@ -212,16 +219,15 @@ class _Children:
         return _places(len(self.ends), max(1, int(self.ends[:, -1].max())), self.ends.device)
 
 
-def _expand(search: ItemSearch, state: _State, children: _Children, logits: Tensor, places: Tensor) -> _Candidates:
+def _expand(search: ItemSearch, state: _State, children: _Children, logits: StepLogits, places: Tensor) -> _Candidates:
     """The best children of the running beams, with some eligible leaf below them; `places` are 0, 1, … [B, M]."""
     parents = torch.searchsorted(children.ends, places, right=True)
-    is_child = parents < logits.shape[1]
-    parents = parents.clamp(max=logits.shape[1] - 1)
+    is_child = parents < num_beams_of(logits)
+    parents = parents.clamp(max=num_beams_of(logits) - 1)
     # Unused places point to the root, whose interval of leaves is valid for the row's eligibility.
     nodes = rows_at(search.nodes, torch.where(is_child, children.shifts.gather(1, parents) + places, search.roots))
     counts = search.eligibility.count(nodes.intervals)
-    chosen = torch.add(nodes.tokens, parents, alpha=logits.shape[2])
-    scores = logits.log_softmax(-1).flatten(1).gather(1, chosen) + state.scores.gather(1, parents)
+    scores = child_log_probs(logits, parents, nodes.tokens, is_child) + state.scores.gather(1, parents)
     scores = torch.where(is_child & (counts > 0), scores, state.nothing)
     best, index = scores.topk(min(2 * search.num_beams + 1, scores.shape[1]), dim=1)
     return _Candidates(scores=best, parents=parents.gather(1, index), nodes=nodes.gather(index))

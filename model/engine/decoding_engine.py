@@ -62,7 +62,7 @@ class DecodingEngine:
                 encoded = self._executor.encode(plans)
                 encoded_at = time.perf_counter()
                 search = self._item_search(plans)
-                stepper = encoded.stepper(num_beams=search.num_beams, max_length=len(search.max_children))
+                stepper = encoded.item_stepper(num_beams=search.num_beams, max_length=len(search.max_children))
                 beams = search_items(search, stepper, prunes_early=self._device.type == "cpu")
                 rankings.update(zip(group, rankings_of(beams, plans, is_exact=self.is_exact), strict=True))
                 timings += Timings(encoded_at - started_at, time.perf_counter() - encoded_at)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from model.decoding.beams import Stepper
+from model.decoding.items import ItemStepper
 from model.engine.plans import Plan
 from model.engine.protocol import Placement
 
@@ -21,6 +22,10 @@ class EncodedBatch(Protocol):
 
     def stepper(self, *, num_beams: int, max_length: int) -> Stepper:
         """A decode loop of at most `max_length` steps with at most `num_beams` beams per row."""
+        ...
+
+    def item_stepper(self, *, num_beams: int, max_length: int) -> ItemStepper:
+        """As `stepper`, for a search for items, which needs few logits exactly."""
         ...
 
     def decode(self, target_ids: Tensor) -> Tensor:

@@ -88,5 +88,8 @@ class TorchBatch:
     def stepper(self, *, num_beams: int, max_length: int) -> NetworkStepper:
         return NetworkStepper(self.network, self.memory, self.rows, num_beams=num_beams, max_length=max_length)
 
+    def item_stepper(self, *, num_beams: int, max_length: int) -> NetworkStepper:
+        return self.stepper(num_beams=num_beams, max_length=max_length)
+
     def decode(self, target_ids: Tensor) -> Tensor:
         return self.network.decode(target_ids, self.memory, self.rows)

@@ -130,7 +130,7 @@ def export_onnx(
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
     precision: Annotated[
         Literal["float32", "int8"],
-        typer.Option(help="int8 rounds the backbone to 7 bits, which changes rankings a little."),
+        typer.Option(help="int8 rounds the decoder, which changes rankings a little."),
     ] = "float32",
     replace: Replace = False,
 ) -> None:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.decoding.logits import RoundedLogits
 from model.engine.collate import collate
 from model.engine.onnx.domains import DomainInputBank, Inputs
 from model.engine.onnx.models import Precision, encoder_model, step_model
@@ -117,7 +118,7 @@ class OnnxExecutor:
     def _load(self, network: Vip5Network) -> _Loaded:
         return _Loaded(
             network,
-            Session("encoder", encoder_model(network, self._precision), self._num_threads),
+            Session("encoder", encoder_model(network), self._num_threads),
             Session("step", step_model(network, self._precision), self._num_threads),
             DomainInputBank(network),
         )
@@ -140,6 +141,10 @@ class OnnxBatch:
     def stepper(self, *, num_beams: int, max_length: int) -> OnnxStepper:  # noqa: ARG002  # caches grow with each step
         return OnnxStepper(self, max_length)
 
+    def item_stepper(self, *, num_beams: int, max_length: int) -> OnnxStepper | RoundedStepper:
+        stepper = self.stepper(num_beams=num_beams, max_length=max_length)
+        return RoundedStepper(stepper) if self.session.is_rounded else stepper
+
     def decode(self, target_ids: Tensor) -> Tensor:
         """Teacher forcing, step by step."""
         stepper = OnnxStepper(self, target_ids.shape[1])
@@ -161,6 +166,10 @@ class OnnxStepper:
 
     def step(self, tokens: Tensor, parents: Tensor | None) -> Tensor:
         """Tokens [B, n] of beams that continue beams parents [B, n] of the last step → logits [B, n, V]."""
+        return to_tensor(self.run(tokens, parents)["logits"])
+
+    def run(self, tokens: Tensor, parents: Tensor | None) -> dict[str, onnxruntime.OrtValue]:
+        """The step's outputs besides the caches."""
         batch = self._batch
         first = torch.arange(batch.num_rows, device=tokens.device).unsqueeze(1) * self._num_beams
         origin = first if parents is None else first + parents
@@ -174,11 +183,18 @@ class OnnxStepper:
                 "origin": to_value(origin.flatten()),
             }
         )
-        logits = to_tensor(outputs.pop("logits"))
-        self._caches = {name.replace("new_", "past_"): cache for name, cache in outputs.items()}
+        self._caches = {name.replace("new_", "past_"): outputs.pop(name) for name in self._caches_of(outputs)}
         self._length += 1
         self._num_beams = tokens.shape[1]
-        return logits
+        return outputs
+
+    @property
+    def head(self) -> Tensor:
+        """The head's weight [V, D]."""
+        return self._batch.network.head.weight
+
+    def _caches_of(self, outputs: Iterable[str]) -> list[str]:
+        return [name for name in outputs if name.startswith("new_")]
 
     def _empty_caches(self) -> dict[str, onnxruntime.OrtValue]:
         config = self._batch.network.config
@@ -187,3 +203,15 @@ class OnnxStepper:
         )
         names = [f"past_{kind}.{layer}" for kind in ("key", "value") for layer in range(config.num_decoder_layers)]
         return {name: to_value(nothing) for name in names}
+
+
+class RoundedStepper:
+    """The decode loop of a search for items over a model whose logits are rounded."""
+
+    def __init__(self, stepper: OnnxStepper) -> None:
+        self._stepper = stepper
+
+    def step(self, tokens: Tensor, parents: Tensor | None) -> RoundedLogits:
+        """As OnnxStepper.step."""
+        outputs = self._stepper.run(tokens, parents)
+        return RoundedLogits(to_tensor(outputs["logits"]), to_tensor(outputs["states"]), self._stepper.head)

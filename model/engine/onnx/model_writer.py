@@ -17,7 +17,7 @@ _IR_VERSION = 10  # readable by ONNX Runtime 1.18 and later
 _EXTERNAL_BYTES = 1024
 """Size from which a weight is stored outside the model, whose protobuf is limited to two gigabytes."""
 
-Array = NDArray[np.float32] | NDArray[np.int8] | NDArray[np.int64]
+Array = NDArray[np.float32] | NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.int64]
 Attribute = float | list[int]
 
 

@@ -21,19 +21,29 @@ from model.network.projection import Projection
 from model.network.stacks import Branch, DecoderBlock, FeedForward
 
 Precision = Literal["float32", "int8"]
+"""Of the decode step's products; with int8, rows are rounded one by one, so that they do not depend on the batch."""
 
-_INT8_STEPS = 63
-"""Weights are rounded to 7 bits: older processors add pairs of 8-bit products in 16 bits, which would overflow."""
+_LARGEST_WEIGHT = 127
+_LARGEST_PAIR = 128
+"""Processors without VNNI add the products of two neighbouring inputs, each at most 255, in 16 bits with a sign.
+Nothing overflows if no two neighbouring weights of the same sign add up to more than this."""
+
+_SIGNED = (
+    np.array(1 / 127, np.float32),
+    np.array(128, np.uint8),
+)  # scale and zero of a row that was divided by its largest magnitude
+_POSITIVE = (np.array(1 / 255, np.float32), np.array(0, np.uint8))
+_SMALLEST_ROW = np.array(1e-30, np.float32)  # divisor of a row of zeros
 
 _MASKED_SCORE = float(np.finfo(np.float32).min)  # score of a masked position
 
 
-def encoder_model(network: Vip5Network, precision: Precision) -> ModelWriter:
+def encoder_model(network: Vip5Network) -> ModelWriter:
     """Embedded prompts [B, S, D] → `key.l` and `value.l` of every decoder layer l, [B, H, S, E].
 
     Inputs: `x`, `bias` [1, H, S, S] of the positions, `is_token` [B, S], and the weights of the domain.
     """
-    writer = _NetworkWriter(network, precision)
+    writer = _NetworkWriter(network, "float32")
     x, bias, is_token = writer.input("x"), writer.input("bias"), writer.mask("is_token")
     for number, block in enumerate(network.encoder.layers):
         name = f"encoder.{number}"
@@ -56,6 +66,8 @@ def encoder_model(network: Vip5Network, precision: Precision) -> ModelWriter:
 def step_model(network: Vip5Network, precision: Precision) -> ModelWriter:
     """The next token of every beam, embedded [B, n, D] → `logits` [B, n, V] and the extended caches.
 
+    With int8, logits are rounded, and `states` [B, n, D], the factor of the head, is an output too.
+
     Inputs: `x`; `bias` [1, H, 1, t + 1], or [B·n, H, 1, t + 1] for rows at different positions; `origin` [B·n], the
     entry of the caches that each beam continues; `past_key.l`, `past_value.l` [P, H, t, E]; `key.l`, `value.l`
     [B, H, S, E] and `is_token` [B, S] of the encoder; and the weights of the domain. Outputs `new_key.l` and
@@ -71,6 +83,9 @@ def step_model(network: Vip5Network, precision: Precision) -> ModelWriter:
     states = writer.norm(x, "decoder.final", network.decoder.final_norm)
     config = network.config
     scale = config.d_model**-0.5 if config.tie_word_embeddings else 1.0
+    if precision == "int8":
+        states, scale = writer.node("Mul", states, writer.constant(np.array(scale, np.float32))), 1.0
+        writer.output("states", states)
     writer.output("logits", writer.project(states, "head", network.head, scale))
     return writer
 
@@ -82,20 +97,29 @@ class ProjectionWriter(ModelWriter):
         super().__init__()
         self._precision = precision
 
-    def project(self, x: str, name: str, projection: Projection, scale: float = 1.0) -> str:
-        """x·Wᵀ with a frozen weight."""
+    def project(
+        self, x: str, name: str, projection: Projection, scale: float = 1.0, *, is_positive: bool = False
+    ) -> str:
+        """x·Wᵀ with a frozen weight; `is_positive` if x has no negative values."""
         weight = _array(projection.weight).T * np.float32(scale)  # [in, out]
         if self._precision == "float32":
             return self.node("MatMul", x, self.weight(name, weight))
-        steps = np.maximum(np.abs(weight).max(axis=0), np.float32(1e-12)) / np.float32(_INT8_STEPS)  # [out]
-        return self.node(
-            "DynamicQuantizeMatMul",
-            x,
-            self.weight(name, np.round(weight / steps).astype(np.int8)),
-            self.weight(f"{name}.scale", steps.astype(np.float32)),
-            self.weight(f"{name}.zero_point", np.zeros(len(steps), np.int8)),
+        rounded, steps = _rounded(weight)
+        scale_of_rows, zero_of_rows = _POSITIVE if is_positive else _SIGNED
+        size, zero = self.constant(scale_of_rows), self.constant(zero_of_rows)
+        axes = self.constant(np.array([-1], np.int64))
+        largest = self.node("ReduceMax", x if is_positive else self.node("Abs", x), axes, keepdims=1)
+        largest = self.node("Max", largest, self.constant(_SMALLEST_ROW))
+        product = self.node(
+            "MatMulIntegerToFloat",
+            self.node("QuantizeLinear", self.node("Div", x, largest), size, zero),
+            self.weight(name, rounded),
+            size,
+            self.weight(f"{name}.scale", steps),
+            zero,
             domain=CONTRIB,
         )
+        return self.node("Mul", product, largest)
 
 
 class _NetworkWriter(ProjectionWriter):
@@ -125,7 +149,8 @@ class _NetworkWriter(ProjectionWriter):
             hidden = self.node("Mul", self.node("FastGelu", gate, domain=CONTRIB), linear)
         else:
             hidden = self.node("Relu", hidden)
-        return self.add_residual(x, self.project(hidden, f"{name}.wo", block.wo), f"{name}.feed_forward", branch)
+        output = self.project(hidden, f"{name}.wo", block.wo, is_positive=not block.is_gated)
+        return self.add_residual(x, output, f"{name}.feed_forward", branch)
 
     def self_attention(self, x: str, bias: str, origin: str, layer: int, block: DecoderBlock) -> str:
         """Self-attention of every beam's new token over its own tokens."""
@@ -188,6 +213,17 @@ class _NetworkWriter(ProjectionWriter):
 
     def _shape(self, *sizes: int) -> str:
         return self.constant(np.array(sizes, np.int64))
+
+
+def _rounded(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Weights [in, out] in as small steps [out] as nothing overflows with."""
+    num_inputs = weight.shape[0]
+    pairs = np.pad(weight, ((0, num_inputs % 2), (0, 0))).reshape(-1, 2, weight.shape[1])
+    # With one less of each, rounding up both weights of a pair does not exceed the limit.
+    of_pairs = np.maximum(pairs.clip(min=0).sum(axis=1), -pairs.clip(max=0).sum(axis=1)).max(axis=0)
+    steps = np.maximum(np.abs(weight).max(axis=0) / _LARGEST_WEIGHT, of_pairs / (_LARGEST_PAIR - 1))
+    steps = np.maximum(steps, np.float32(1e-12)).astype(np.float32)
+    return np.round(weight / steps).astype(np.int8), steps
 
 
 def _array(weight: Tensor) -> NDArray[np.float32]:

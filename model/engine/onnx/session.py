@@ -26,6 +26,11 @@ class Session:
         self._session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
         self._outputs = [output.name for output in self._session.get_outputs()]
 
+    @property
+    def is_rounded(self) -> bool:
+        """Whether logits are rounded, with the states beside them."""
+        return "states" in self._outputs
+
     def run(self, inputs: Mapping[str, onnxruntime.OrtValue]) -> dict[str, onnxruntime.OrtValue]:
         """All outputs by name."""
         values = self._session.run_with_ort_values(self._outputs, inputs)
