@@ -15,7 +15,7 @@ from torch.nn import functional
 from model.decoding.logits import RoundedLogits
 from model.engine.collate import collate
 from model.engine.onnx.domains import DomainInputBank, Inputs
-from model.engine.onnx.models import Precision, encoder_model, step_model
+from model.engine.onnx.models import Precision, ProjectionWriter, encoder_model, step_model
 from model.engine.onnx.row_stepper import OnnxRowStepper, ReadPrompts
 from model.engine.onnx.session import Session, to_tensor, to_value
 from model.engine.plans import Plan
@@ -118,10 +118,15 @@ class OnnxExecutor:
     def _load(self, network: Vip5Network) -> _Loaded:
         return _Loaded(
             network,
-            Session("encoder", encoder_model(network), self._num_threads),
-            Session("step", step_model(network, self._precision), self._num_threads),
+            self._session("encoder", encoder_model(network)),
+            self._session("step", step_model(network, self._precision)),
             DomainInputBank(network),
         )
+
+    def _session(self, name: str, writer: ProjectionWriter) -> Session:
+        session = Session(name, writer, self._num_threads)
+        writer.share_weights()  # otherwise the backbone would be in memory twice
+        return session
 
 
 def _structure(network: Vip5Network) -> tuple[bool, bool]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -38,7 +39,7 @@ _SMALLEST_ROW = np.array(1e-30, np.float32)  # divisor of a row of zeros
 _MASKED_SCORE = float(np.finfo(np.float32).min)  # score of a masked position
 
 
-def encoder_model(network: Vip5Network) -> ModelWriter:
+def encoder_model(network: Vip5Network) -> ProjectionWriter:
     """Embedded prompts [B, S, D] → `key.l` and `value.l` of every decoder layer l, [B, H, S, E].
 
     Inputs: `x`, `bias` [1, H, S, S] of the positions, `is_token` [B, S], and the weights of the domain.
@@ -63,7 +64,7 @@ def encoder_model(network: Vip5Network) -> ModelWriter:
     return writer
 
 
-def step_model(network: Vip5Network, precision: Precision) -> ModelWriter:
+def step_model(network: Vip5Network, precision: Precision) -> ProjectionWriter:
     """The next token of every beam, embedded [B, n, D] → `logits` [B, n, V] and the extended caches.
 
     With int8, logits are rounded, and `states` [B, n, D], the factor of the head, is an output too.
@@ -96,6 +97,12 @@ class ProjectionWriter(ModelWriter):
     def __init__(self, precision: Precision) -> None:
         super().__init__()
         self._precision = precision
+        self._projections: dict[str, Projection] = {}  # whose weight is this one of the model, transposed
+
+    def share_weights(self) -> None:
+        """Let the network's projections use the memory of the model's float32 weights instead of their own."""
+        for name, projection in self._projections.items():
+            projection.weight.data = torch.from_numpy(self.weights[name]).t()
 
     def project(
         self, x: str, name: str, projection: Projection, scale: float = 1.0, *, is_positive: bool = False
@@ -103,6 +110,8 @@ class ProjectionWriter(ModelWriter):
         """x·Wᵀ with a frozen weight; `is_positive` if x has no negative values."""
         weight = _array(projection.weight).T * np.float32(scale)  # [in, out]
         if self._precision == "float32":
+            if scale == 1.0:
+                self._projections[name] = projection
             return self.node("MatMul", x, self.weight(name, weight))
         rounded, steps = _rounded(weight)
         scale_of_rows, zero_of_rows = _POSITIVE if is_positive else _SIGNED

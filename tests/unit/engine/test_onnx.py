@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from model.bundle.bundle import open_bundle
@@ -16,10 +17,13 @@ from model.engine.choice import make_engine
 from model.engine.collate import collate
 from model.engine.names import EngineName
 from model.engine.offline import rank
+from model.engine.onnx.executor import OnnxExecutor
 from model.engine.onnx.export import export_onnx
+from model.engine.onnx.models import ProjectionWriter
 from model.engine.plans import RankingPlan
 from model.errors import BundleError, EngineError
 from model.network.config import DomainLayout
+from model.network.projection import Projection
 from model.planning.domain import ServedDomain
 from model.planning.queries import OfflineSequential
 from model.planning.rankings import plan_sequential
@@ -81,6 +85,30 @@ def test_an_exported_encoder_needs_nothing_but_its_files(tmp_path: Path, bundle:
 def test_an_unknown_engine_is_refused_with_those_that_are_known(bundle: Path) -> None:
     with pytest.raises(EngineError, match="engine 'tensorrt' is not known; choose one of auto, torch, onnx, onnx-int8"):
         load_runtime(bundle, engine="tensorrt")  # type: ignore[arg-type]  # as it comes from outside
+
+
+def test_the_network_and_its_models_have_the_weights_in_memory_once(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = open_bundle(bundle).network()
+    expected = {name: weight.clone() for name, weight in network.state_dict().items()}
+    arrays: dict[str, NDArray[np.float32]] = {}
+    share = ProjectionWriter.share_weights
+
+    def noted(writer: ProjectionWriter) -> None:
+        arrays.update(writer.weights)  # type: ignore[arg-type]  # all are float32
+        share(writer)
+
+    monkeypatch.setattr(ProjectionWriter, "share_weights", noted)
+    OnnxExecutor(network, torch.device("cpu"))
+    shared = [
+        any(np.shares_memory(array, module.weight.detach().numpy()) for array in arrays.values())
+        for module in network.modules()
+        if isinstance(module, Projection) and module is not network.head
+    ]
+    assert len(shared) > 5
+    assert all(shared)
+    assert all(torch.equal(weight, expected[name]) for name, weight in network.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnx-int8"])
