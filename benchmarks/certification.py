@@ -1,7 +1,7 @@
 """What may captured searches in each precision claim to be proven?
 
-Question  How far do scores in each precision differ from those of float32, how often would a claim with float32's margin be
-          contradicted by float32, and how often is one that is made?
+Question  How far do scores in each precision differ from those of float32, how often would float32 contradict a claim
+          with its own margin, and how often does it contradict one that is made?
 Method    Held-out customers of the trained demonstration. Captured searches run uncaptured on the CPU; tensor cores are
           emulated by rounding the factors of products to 10 bits of mantissa (benchmarks/tensor_cores.py). The truth is
           the certified search in float32. A claim is contradicted if float32 ranks another item in a claimed place by
