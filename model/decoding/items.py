@@ -256,10 +256,8 @@ def _continue(
     if missing > 0:
         scores = functional.pad(scores, (0, missing), value=NEG_INF)
     best, index = scores.topk(num_beams + 1, dim=1)
+    # At most K of the 2·K + 1 end, one a beam, so the next open one is among them if any candidate is not.
     pruned = best.gather(1, limits.num_beams)
-    if scores.shape[1] == 2 * num_beams + 1:
-        # There may be further candidates, open or not, none of them better than the last.
-        pruned = torch.maximum(pruned, candidates.scores[:, -1:])
     state.bound = torch.maximum(state.bound, pruned / limits.pruned_divisors[:, step : step + 1])
     if missing > 0:
         index = index.clamp(max=candidates.scores.shape[1] - 1)

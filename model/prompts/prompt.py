@@ -35,4 +35,4 @@ class Prompt:
 
     def num_images_shown(self, visual_tokens: int) -> int:
         """Number of images with at least one token in the prompt; each image has `visual_tokens` tokens."""
-        return -(-int(self.category_ids.sum()) // visual_tokens) if visual_tokens else 0
+        return -(-int(np.count_nonzero(self.category_ids)) // visual_tokens) if visual_tokens else 0

@@ -18,6 +18,7 @@ from model.engine.captured.program import SearchProgram
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.offline import generate, rank
 from model.engine.protocol import Placement, Ranking
+from model.network.projection import Projection, linear_gelu, linear_relu
 from model.planning.explanations import plan_explanation
 from model.planning.queries import OfflineExplanation
 from tests.unit.engine.rankings import LAYOUTS, SMALL_LADDER, Served, assert_same, random_plan, random_plans
@@ -86,6 +87,25 @@ def test_narrower_products_are_this_engines_alone(served: Served, plain: Decodin
     for found, expected in zip(engine.search(plans)[0], plain.search(plans)[0], strict=True):
         assert found.scores == pytest.approx(expected.scores, rel=0.02)
     assert torch.get_float32_matmul_precision() == before
+
+
+def test_certified_searches_are_proven_beside_narrower_products(served: Served, plain: DecodingEngine) -> None:
+    engine = served.captured(replace(EXACT, precision="tfloat32"), device="cuda")
+    plans = [replace(plan, certified=number % 2 == 0) for number, plan in enumerate(random_plans(served.domains, 8, 3))]
+    found, expected = rank(engine, plans), rank(plain, plans)
+    assert [ranking.exact_prefix for ranking in found[1::2]] == [0] * 4
+    assert_same(found[::2], expected[::2], SAME_ON_ANOTHER_DEVICE)
+
+
+def test_products_with_an_activation_are_those_of_a_cpu() -> None:
+    generator = torch.Generator().manual_seed(2)
+    x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((3, 5, 64), (32, 64), (32,)))
+    projection = Projection(torch.nn.Parameter(weight))
+    gelu, relu = linear_gelu(x, weight, bias), linear_relu(x, projection, None)
+    on_device = (x.cuda(), weight.cuda(), bias.cuda())
+    assert torch.allclose(linear_gelu(*on_device).cpu(), gelu, atol=1e-3)
+    found = linear_relu(on_device[0], Projection(torch.nn.Parameter(on_device[1])), torch.zeros(32, device="cuda"))
+    assert torch.allclose(found.cpu(), relu, atol=1e-3)
 
 
 def test_texts_are_generated_beside_captured_searches(served: Served, plain: DecodingEngine) -> None:

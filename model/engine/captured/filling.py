@@ -18,12 +18,13 @@ from model.engine.plans import RankingPlan
 from model.engine.protocol import Ranking
 from model.engine.rankings import rankings_of
 from model.engine.row_options import row_options
+from model.network.config import Task
 from model.network.network import Vip5Network
 
 
 def need_of(plans: Sequence[RankingPlan], network: Vip5Network, *, is_exact: bool = False) -> Bucket:
     """The exact sizes of a batch, as a bucket."""
-    readers = {(plan.slot, network.adapter_row(plan.slot, plan.task)) for plan in plans}
+    readers = set(_adapters(plans, network).values())
     return Bucket(
         num_rows=len(plans),
         num_tokens=max(_num_tokens(plan, network) for plan in plans),
@@ -49,7 +50,8 @@ def fill(buffers: SearchBuffers, plans: Sequence[RankingPlan], catalog: DeviceCa
     _fill_prompts(host, plans, network)
     num_entries = len(host.domains)  # 1 if all rows share a domain
     _write(host.domains, [plan.slot for plan in plans][:num_entries])
-    _write(host.adapters, [network.adapter_row(plan.slot, plan.task) for plan in plans][:num_entries])
+    adapters = _adapters(plans, network)
+    _write(host.adapters, [adapters[plan.slot, plan.task] for plan in plans][:num_entries])
     host.roots.fill(catalog.root(plans[0].slot))
     _write(host.roots, [catalog.root(plan.slot) for plan in plans])
     _write(host.depths, [catalog.trie(plan.slot).depth for plan in plans])
@@ -59,17 +61,25 @@ def fill(buffers: SearchBuffers, plans: Sequence[RankingPlan], catalog: DeviceCa
     _fill_eligibility(host, plans, catalog)
 
 
+def _adapters(plans: Sequence[RankingPlan], network: Vip5Network) -> dict[tuple[int, Task], int]:
+    """The adapter of each domain and task."""
+    return {(slot, task): network.adapter_row(slot, task) for slot, task in {(plan.slot, plan.task) for plan in plans}}
+
+
 def _fill_prompts(host: SearchInputs[NDArray[Any]], plans: Sequence[RankingPlan], network: Vip5Network) -> None:
-    ids, features = (host.input_ids, host.whole_word_ids, host.category_ids), host.features
     for row, plan in enumerate(plans):
-        prompt, length = plan.prompt, plan.longest
-        for line, values in zip(ids, (prompt.input_ids, prompt.whole_word_ids, prompt.category_ids), strict=True):
-            line[row, :length] = values
+        prompt = plan.prompt
+        length = len(prompt.input_ids)
+        host.input_ids[row, :length] = prompt.input_ids
+        host.whole_word_ids[row, :length] = prompt.whole_word_ids
+        host.category_ids[row, :length] = prompt.category_ids
         shown = num_images_shown(prompt, plan.slot, network)
-        features[row, :shown] = 0
         given = plan.features_by_prompt[0][:shown]
-        if given.size:
-            features[row, : len(given), : given.shape[1]] = given
+        num_given, width = given.shape
+        target = host.features[row]
+        target[:num_given, :width] = given
+        target[:num_given, width:] = 0
+        target[num_given:shown] = 0
 
 
 def _fill_eligibility(host: SearchInputs[NDArray[Any]], plans: Sequence[RankingPlan], catalog: DeviceCatalog) -> None:
