@@ -44,6 +44,12 @@ class ServiceError(Vip5Error):
         self.retry_after_s = retry_after_s
 
 
+class UnknownPictureError(ServiceError):
+    """The item has no picture that could be sent."""
+
+    code = "unknown_picture"
+
+
 class MalformedBodyError(ServiceError):
     """The body is not JSON."""
 
@@ -265,6 +271,7 @@ STATUSES: dict[type[Exception], Status] = {
     UnknownDomainError: Status(404, "The domain is not served"),
     UnknownItemError: Status(404, "The item is not in the catalog"),
     UnknownTemplateError: Status(404, "The template does not exist"),
+    UnknownPictureError: Status(404, "The item has no picture"),
     ValidationError: Status(422, "The request is not valid"),
     MalformedBodyError: Status(400, "The body is not JSON"),
     UnknownHostError: Status(400, "The service has another name"),

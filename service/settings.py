@@ -31,7 +31,7 @@ NO_INDEX_CACHE = "off"
 UNIX_PEER = "unix"
 """Stands for the clients of a Unix socket, which have no address."""
 ROOT_PATH_PATTERN = r"^(/[A-Za-z0-9._~-]+)+$"
-OWN_PATHS = ("admin", "docs", "domains", "explain", "health", "metrics", "openapi.json", "recommend", "v2")
+OWN_PATHS = (*("admin", "docs", "domains", "explain", "health", "metrics", "openapi.json", "recommend", "v2"),)
 HOST_PATTERN = r"^(\*\.)?[A-Za-z0-9:._-]+$"
 
 Count = Annotated[int, Field(ge=1)]
@@ -329,6 +329,9 @@ class Settings(SigningSettings):
     admin_wait_s: Seconds = Field(
         default=45.0, description="Longest wait of a change for another one, and for requests that began before it."
     )
+    images_root: Path | None = Field(
+        default=None, description="Folder of the items' pictures (default: a folder in or beside the bundle)."
+    )
     bundles_root: Path | None = Field(default=None, description="Folder of the bundles that /admin may load.")
     trusted_keys: Path | None = Field(
         default=None, description="File of public keys; only bundles that one of them signed are served (default: any)."
@@ -432,7 +435,8 @@ class Settings(SigningSettings):
         """Folders of files that messages name, none of which is a client's business."""
         files = (self.bundle, self.api_keys_file, self.journal_options.path, self.beam_table, self.graph_buckets)
         folders = [file.parent for file in (*files, self.trusted_keys) if file is not None]
-        return (*folders, self.bundle, *(() if self.bundles_root is None else (self.bundles_root,)))
+        roots = [each for each in (self.images_root,) if each is not None]
+        return (*folders, self.bundle, *roots, *(() if self.bundles_root is None else (self.bundles_root,)))
 
     @property
     def journal_options(self) -> JournalOptions:

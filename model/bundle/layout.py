@@ -28,6 +28,8 @@ CATALOG = "catalog.parquet"
 USERS = "users.parquet"
 FEATURES = "features.safetensors"
 TRAINING_RECORD = "training.json"
+IMAGES = "images"
+"""A folder of pictures, in a domain's folder or beside a bundle."""
 
 
 @dataclass(frozen=True)

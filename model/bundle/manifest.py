@@ -17,6 +17,7 @@ from model.bundle.layout import (
     DOMAIN_SPEC,
     FEATURES,
     FORMAT_VERSION,
+    IMAGES,
     MANIFEST,
     SIGNATURES,
     TOKENIZER,
@@ -41,6 +42,8 @@ MOST_BYTES = {
     FEATURES: 256 << 30,
 }
 """Size limits in bytes by file name, far above what models of this kind need; larger files are not even hashed."""
+
+MOST_IMAGE_BYTES = 16 << 20
 
 _BACKBONE_FILES = (BACKBONE_CONFIG, BACKBONE_WEIGHTS, TOKENIZER)
 _DOMAIN_FILES = (DOMAIN_SPEC, ADAPTER_WEIGHTS, CATALOG)
@@ -205,8 +208,16 @@ def _check_place(name: str) -> None:
         and DOMAIN_NAME.fullmatch(path.parts[1]) is not None
         and path.parts[2] in _DOMAIN_FILES + _OPTIONAL_DOMAIN_FILES
     )
-    if str(path) != name or not (is_domain_file or path in _BACKBONE_FILES):
+    if str(path) != name or not (is_domain_file or _is_image(path) or path in _BACKBONE_FILES):
         raise IntegrityError(f"{name} does not belong in a bundle; remove it, or import the bundle again")
+
+
+def _is_image(path: PurePosixPath) -> bool:
+    """Whether the path is that of a picture, at any depth below a domain's folder of pictures."""
+    parts = path.parts
+    return (
+        len(parts) > 3 and parts[0] == "domains" and DOMAIN_NAME.fullmatch(parts[1]) is not None and parts[2] == IMAGES
+    )
 
 
 def _check_complete(manifest: Manifest) -> None:
@@ -224,7 +235,7 @@ def _require_inside(root: Path, path: PurePosixPath) -> None:
 
 
 def _check_size(path: PurePosixPath, size: int) -> None:
-    most = MOST_BYTES[path.name]
+    most = MOST_IMAGE_BYTES if _is_image(path) else MOST_BYTES[path.name]
     if size > most:
         raise IntegrityError(f"{path} has {size} bytes, the limit is {most}; do not trust its source")
 

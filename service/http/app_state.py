@@ -14,6 +14,7 @@ from service.http.admin_tokens import AdminTokens
 from service.http.api_keys import ApiKeys
 from service.http.body_budget import BodyBudget
 from service.http.cross_origin import CrossOrigin
+from service.http.pictures import PictureFolders
 from service.http.private_paths import PrivatePaths
 from service.observability.audit import AuditLog
 from service.observability.liveness import Liveness
@@ -44,6 +45,7 @@ class AppState:
     default_deadline_s: float
     cross_origin: CrossOrigin
     private_paths: PrivatePaths
+    picture_folders: PictureFolders
     admin_app: FastAPI | None = None
     """Serves /admin and /metrics on a separate port, if one is set."""
     process_problems: Callable[[], Sequence[str]] = tuple

@@ -59,7 +59,8 @@ class Proxies:
         async def send_as_asked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 scope["method"] = method  # the server looks at it to leave out the body
-                _make_redirect_relative(message)
+                if "route" not in scope:  # the router's own redirection; routes may redirect elsewhere
+                    _make_redirect_relative(message)
             elif is_head:
                 message = {**message, "body": b""}
             await send(message)

@@ -19,6 +19,7 @@ from service.http.body_budget import BodyBudget
 from service.http.cross_origin import CrossOrigin
 from service.http.docs_page import install_docs
 from service.http.openapi import install_openapi, operation_id, problems
+from service.http.pictures import PictureFolders
 from service.http.private_paths import PrivatePaths
 from service.http.problems import install_problem_handlers
 from service.http.proxies import Proxies
@@ -26,7 +27,7 @@ from service.http.quick_route import QuickRoute
 from service.http.rate_limits import Quotas, RateLimits
 from service.http.request_context import RequestContext
 from service.http.route_classes import SECURITY
-from service.http.routes import admin, domains, explain, health, recommend
+from service.http.routes import admin, domains, explain, health, images, recommend
 from service.http.routes import metrics as metrics_routes
 from service.observability.audit import AuditLog
 from service.observability.liveness import Liveness
@@ -62,7 +63,7 @@ def build_app(
         lifespan=_lifespan(state, opener, traces),
     )
     security, refusals = (SECURITY, problems(401, 403)) if state.api_keys else ([], {})
-    for module in (recommend, explain, domains):
+    for module in (recommend, explain, domains, images):
         app.include_router(module.router, dependencies=security, responses=refusals)
     app.include_router(health.router)
     if settings.admin_port is not None:
@@ -95,6 +96,7 @@ def _new_state(settings: Settings, metrics: Metrics) -> AppState:
         default_deadline_s=settings.request_limits.default_deadline_s,
         cross_origin=CrossOrigin(settings.cors_origins),
         private_paths=PrivatePaths(settings.private_folders),
+        picture_folders=PictureFolders(settings.images_root),
     )
 
 

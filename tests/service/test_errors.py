@@ -47,6 +47,7 @@ EXPECTED = {
     "unknown_item": 404,
     "unknown_route": 404,
     "unknown_template": 404,
+    "unknown_picture": 404,
     "unknown_version": 404,
     "unsafe_file": 422,
     "unsupported_media_type": 415,
