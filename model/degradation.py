@@ -13,6 +13,7 @@ class DegradationKind(StrEnum):
     """Stable names that clients may rely on."""
 
     ANONYMOUS_USER = "anonymous_user"
+    ATTRIBUTION_MISSING = "attribution_missing"
     BEAMS_REDUCED = "beams_reduced"
     MISSING_FEATURES = "missing_features"
     NO_ELIGIBLE_ITEMS = "no_eligible_items"

@@ -130,6 +130,18 @@ class ScoringPlan(Plan):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class AttributionPlan(ScoringPlan):
+    """Scores of recommended items for prompts that lack a part each. `leaves` numbers the prompts.
+
+    Its result is all log-probabilities instead of a ranking. It waits behind all rankings.
+    """
+
+    def all_scored(self, log_probs: Sequence[tuple[float, ...]]) -> tuple[tuple[float, ...], ...]:
+        """The log-probabilities of all prompts, of which these are the last."""
+        return (*(each for _, each in self.scored), *log_probs)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TextPlan(Plan):
     """Generate text for one prompt.
 

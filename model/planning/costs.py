@@ -26,6 +26,11 @@ class Cost:
     """The field with an item for each prompt."""
 
     @property
+    def is_pointwise(self) -> bool:
+        """Whether each prompt asks yes or no about one item, which needs no search."""
+        return self.num_beams == 0
+
+    @property
     def num_tokens(self) -> int:
         return self.num_prompts * self.tokens_per_prompt
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -50,6 +51,26 @@ def with_features(
     detail = f"{num_missing} of {len(is_present)} items of the prompt had no image embedding"
     reason = f": {shortfall}" if shortfall else ""
     return plan.degraded_by(Degradation(DegradationKind.MISSING_FEATURES, detail + reason))
+
+
+def without_images(plan: P, domain: ServedDomain, hidden: Sequence[Collection[int]]) -> P:
+    """The plan with features, of which each prompt sees zeros for the images of the items `hidden` (catalog rows)."""
+    features = plan.features
+    if not isinstance(features, SharedFeatures) or not any(hidden):
+        return plan
+    zeros = len(features.rows)
+    rows = np.concatenate([features.rows, np.zeros_like(features.rows[:1])])
+    places = [
+        np.array(
+            [
+                zeros if row in unseen else place
+                for row, place in zip(_shown(prompt, domain), own.tolist(), strict=True)
+            ],
+            dtype=np.int64,
+        )
+        for prompt, own, unseen in zip(plan.prompts, features.places, hidden, strict=True)
+    ]
+    return replace(plan, features=SharedFeatures(rows, places))
 
 
 def _shown(prompt: Prompt, domain: ServedDomain) -> tuple[int, ...]:

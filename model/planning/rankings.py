@@ -120,17 +120,21 @@ def _scoring_plan(
     """A yes/no prompt for each of the catalog rows."""
     prompts = tuple(domain.assembler.assemble(template, replace(values, item=row)) for row in rows)
     note_truncation(prompts, notes)
-    answers = tuple((*domain.tokenizer.words(word), domain.tokenizer.eos_id) for word in ("yes", "no"))
     return ScoringPlan(
         slot=domain.slot,
         task=template.task,
         template=template.template_id,
         prompts=prompts,
         degraded=tuple(notes),
-        targets=answers,
+        targets=yes_no_targets(domain),
         leaves=tuple(int(domain.leaves_of_rows[row]) for row in rows),
         k=query.k,
     )
+
+
+def yes_no_targets(domain: ServedDomain) -> tuple[tuple[int, ...], ...]:
+    """Token ids of the answers to a template that asks yes or no."""
+    return tuple((*domain.tokenizer.words(word), domain.tokenizer.eos_id) for word in ("yes", "no"))
 
 
 def _eligible(domain: ServedDomain, rows: Sequence[int], eligibility: Eligibility) -> list[int]:

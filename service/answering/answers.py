@@ -5,9 +5,18 @@ from __future__ import annotations
 import msgspec
 
 from model.bundle.columns import AttributeValue
+from model.planning.attribution import PartKind
 
 
-class RecommendedItem(msgspec.Struct):
+class Cause(msgspec.Struct):
+    """What an item is due to; the fields are those of Reason."""
+
+    item_id: str
+    part: PartKind
+    effect: float
+
+
+class RecommendedItem(msgspec.Struct, omit_defaults=True):
     """One item; the fields are those of RankedItem."""
 
     rank: int
@@ -16,6 +25,7 @@ class RecommendedItem(msgspec.Struct):
     title: str | None
     image: str | None
     attributes: dict[str, AttributeValue]
+    because: list[Cause] | None = None
 
 
 class Degraded(msgspec.Struct):

@@ -17,10 +17,12 @@ from model.engine.scores import ranking_of_scores
 from model.errors import InputError
 from model.planning.costs import Cost, direct_cost, sequential_cost
 from model.planning.domain import ServedDomain
+from model.planning.images import without_images
 from model.planning.rankings import plan_direct, plan_sequential
 from service.answering.answers import Degraded, Recommendation, RecommendedItem
+from service.answering.attribution import charge_attribution, with_reasons
 from service.answering.beam_reduction import BeamReduction, NoReduction
-from service.answering.image_features import fetch_features
+from service.answering.image_features import fetch_features, hidden_rows
 from service.answering.shadows import Shadows
 from service.batching.entry import Entries
 from service.batching.job import ExpectedLoad
@@ -65,9 +67,13 @@ class Recommender:
         started_at = time.perf_counter()
         key = request.user_id or trace.request_id
         lease = trace.hold_until_answer(
-            self._domains.lease(request.domain, key, is_ranking=True, holder=trace.request_id)
+            self._domains.lease(request.domain, key, is_ranking=True, holder=trace.request_id, role=request.role)
         )
+        deadline = time.monotonic() + self._deadline_s(request)
+        if request.attribution is not None:
+            await charge_attribution(request, _cost(lease.version.domain, request), self._limits.max_tokens, trace)
         answer = await self.answer_from(lease.version, request, trace)
+        answer = await with_reasons(answer, lease.version, request, self._lanes.ranking, trace, deadline)
         self._metrics.count_invalid_items(trace.num_invalid)
         if answer.num_beams_effective:
             self._metrics.observe_exact_prefix(answer.exact_prefix)
@@ -85,8 +91,7 @@ class Recommender:
     ) -> Recommendation:
         """Answer with a version that the caller holds a lease of, without updating the metrics of requests."""
         started_at = time.perf_counter()
-        deadline_s = self._limits.default_deadline_s if request.deadline_ms is None else request.deadline_ms / 1000
-        deadline = time.monotonic() + deadline_s
+        deadline = time.monotonic() + self._deadline_s(request)
         domain = version.domain
         trace.domain = domain.name
         lane, client = self._lanes.ranking, Client(trace.client, trace.share)
@@ -102,6 +107,8 @@ class Recommender:
             plan = self._beams.reduce(plan, deadline)
         with trace.stage("features"):
             plan = await fetch_features(version, plan)
+        if request.mask_images:
+            plan = without_images(plan, domain, [hidden_rows(domain, request.mask_images)] * len(plan.prompts))
         if isinstance(plan, ScoringPlan) and not plan.prompts:
             ranking = ranking_of_scores(plan, ())
             trace.note_engine(0.0, Timings())
@@ -111,6 +118,9 @@ class Recommender:
             trace.note_engine(job.queue_s, job.timings)
         trace.note_stage("total", time.perf_counter() - started_at)
         return _answer(version, plan, ranking, trace, has_timings=request.timings)
+
+    def _deadline_s(self, request: SequentialRequest | DirectRequest) -> float:
+        return self._limits.default_deadline_s if request.deadline_ms is None else request.deadline_ms / 1000
 
     def _check_lengths(self, request: SequentialRequest | DirectRequest) -> None:
         if isinstance(request, SequentialRequest):

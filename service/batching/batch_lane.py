@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from model.engine.memory import is_out_of_memory
-from model.engine.plans import RankingPlan, ScoringPlan
-from model.engine.protocol import Engine, Ranking, Timings
+from model.engine.plans import AttributionPlan, RankingPlan, ScoringPlan
+from model.engine.protocol import Engine, LogProbs, Ranking, Timings
 from model.engine.scores import ranking_of_scores
 from model.errors import EngineError
 from service.batching.forecast import BatchForecast
@@ -26,8 +26,12 @@ from service.settings import QueueLimits
 
 logger = logging.getLogger(__name__)
 
+ATTRIBUTION_SHARE = 8
+"""An attribution's part is at most a batch divided by this: rankings that come meanwhile wait for it."""
+
 AnyPlan: TypeAlias = RankingPlan | ScoringPlan
-RankingJob: TypeAlias = Job[AnyPlan, Ranking]
+RankingJob: TypeAlias = Job[AnyPlan, Any]
+"""Its result is a Ranking, or the LogProbs of an AttributionPlan."""
 EngineCall: TypeAlias = Callable[[Sequence[Any]], tuple[Sequence[Any], Timings]]
 
 
@@ -46,6 +50,7 @@ class BatchLane(Lane[RankingJob]):
         super().__init__("ranking", JobQueue(limits.max_waiting, self._forecast, loop_lag), metrics, on_crash)
         self._is_waking = False
         self._budget = BatchBudget(limits.max_batch_rows, limits.max_batch_tokens)
+        self._attribution_budget = BatchBudget(limits.max_batch_rows, limits.max_batch_tokens // ATTRIBUTION_SHARE)
 
     def submit(self, plan: AnyPlan, *, deadline: float, client: Client = NOBODY) -> RankingJob:
         """Queue a plan. Each widening of a certified search, and each part of a long one, goes to the queue's end.
@@ -90,13 +95,13 @@ class BatchLane(Lane[RankingJob]):
             logger.exception("engine_failed", extra={"num_requests": len(batch)})
             return self._answer_halves(batch, error)
         continued: dict[RankingJob, AnyPlan] = {}
-        answered: list[tuple[RankingJob, Ranking]] = []
+        answered: list[tuple[RankingJob, Ranking | LogProbs]] = []
         for job, outcome in zip(batch, outcomes, strict=True):
             job.record_run(started_at, timings)
-            if isinstance(outcome, Ranking):
-                answered.append((job, outcome))
-            else:
+            if isinstance(outcome, RankingPlan | ScoringPlan):
                 continued[job] = outcome
+            else:
+                answered.append((job, outcome))
         Job.resolve_all(answered)
         # Metrics follow the answers, to delay none of them.
         self._metrics.observe_batch(sum(len(plan.prompts) for plan in parts))
@@ -107,18 +112,21 @@ class BatchLane(Lane[RankingJob]):
     def _next_part(self, plan: AnyPlan) -> AnyPlan:
         """The plan, or as many of its prompts as fit into the budget if all of them do not."""
         num_prompts = len(plan.prompts)
-        if isinstance(plan, RankingPlan) or self._budget.allows(num_prompts, plan.longest):
+        budget = self._attribution_budget if isinstance(plan, AttributionPlan) else self._budget
+        if isinstance(plan, RankingPlan) or budget.allows(num_prompts, plan.longest):
             return plan
-        return plan.first(math.ceil(num_prompts / self._budget.num_batches(num_prompts, plan.longest)))
+        return plan.first(math.ceil(num_prompts / budget.num_batches(num_prompts, plan.longest)))
 
-    def _outcome(self, plan: AnyPlan, result: Any) -> Ranking | AnyPlan:  # noqa: ANN401  # depends on the plan
+    def _outcome(self, plan: AnyPlan, result: Any) -> Ranking | LogProbs | AnyPlan:  # noqa: ANN401  # depends on the plan
         """The answer to a plan, or the plan to run next: a wider search, or the candidates that are left."""
         if isinstance(plan, ScoringPlan):
             part = self._next_part(plan)
-            if part is plan:
+            if part is plan and not isinstance(plan, AttributionPlan):
                 return ranking_of_scores(plan, result, is_exact=self._engine.is_exact)
             if len(result) != len(part.prompts):
                 raise EngineError(f"the engine gave {len(result)} results for {len(part.prompts)} prompts")
+            if part is plan and isinstance(plan, AttributionPlan):
+                return plan.all_scored(result)
             return plan.after(result)
         wider = self._engine.widened(plan, result)
         return result if wider is None else wider

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from model.engine.plans import RankingPlan, ScoringPlan, TextPlan
-from model.engine.protocol import GeneratedText, Ranking, Timings
+from model.engine.protocol import GeneratedText, Timings
 from service.batching.job import Load
 from service.batching.shares import NOBODY, Client
 from service.errors import ServiceError
@@ -69,9 +69,9 @@ class Entry(Protocol):
 class RankingEntry(Entry, Protocol):
     """The lane of searches and scores."""
 
-    def submit(
-        self, plan: RankingPlan | ScoringPlan, *, deadline: float, client: Client = NOBODY
-    ) -> Waiting[Ranking]: ...
+    def submit(self, plan: RankingPlan | ScoringPlan, *, deadline: float, client: Client = NOBODY) -> Waiting[Any]:
+        """The result is a Ranking, or the LogProbs of an AttributionPlan."""
+        ...
 
 
 class TextEntry(Entry, Protocol):

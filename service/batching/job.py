@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from model.engine.plans import Plan, RankingPlan, ScoringPlan, TextPlan
+from model.engine.plans import AttributionPlan, Plan, RankingPlan, ScoringPlan, TextPlan
 from model.engine.protocol import Timings
 from model.planning.costs import Cost
 from service.batching.shares import NOBODY, Client
@@ -102,6 +102,11 @@ class Job(Generic[P, R]):
     def group(self) -> object:
         """Jobs of equal groups can share a batch: they use the same method of the engine."""
         return type(self.plan)
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether all other jobs go first."""
+        return isinstance(self.plan, AttributionPlan)
 
     @property
     def is_expired(self) -> bool:

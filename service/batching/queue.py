@@ -45,8 +45,8 @@ def _is_in_time(completion_s: float, allowed_s: float) -> bool:
     return completion_s == 0 or completion_s <= allowed_s * (1 - HEADROOM)
 
 
-def _place(job: AnyJob) -> float:
-    return job.place
+def _place(job: AnyJob) -> tuple[bool, float]:
+    return job.is_patient, job.place
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class BatchBudget:
 
 
 class JobQueue(Generic[J]):
-    """Jobs of one client run first in, first out; several clients get fair shares.
+    """Jobs of one client run first in, first out; several clients get fair shares. Patient jobs run after all others.
 
     Expired jobs are dropped before a job is rejected. If the queue is full, the client with the most waiting jobs gives
     up its last one for a client with at least two fewer. All methods are thread-safe.
@@ -97,7 +97,7 @@ class JobQueue(Generic[J]):
             return tuple(self._in_flight)
 
     def completion_s(self) -> float:
-        """Forecast seconds until all waiting jobs are done."""
+        """Forecast seconds until all waiting jobs are done, except for patient ones."""
         with self._changed:
             return self._completion_s()
 
@@ -130,9 +130,12 @@ class JobQueue(Generic[J]):
         Without `wakes`, a waiting `take` does not see the job before `wake` is called.
         """
         with self._changed:
-            self._check_room(job.client)
-            job.forecast_s = self._forecast.completion_s(self._ahead(job.client, job.size), job)
-            self._check_deadline(job.deadline, job.client, job.forecast_s)
+            is_patient = job.is_patient
+            self._check_room(job.client, is_patient=is_patient)
+            ahead = self._ahead(job.client, job.size, is_patient=is_patient)
+            forecast_s = self._forecast.completion_s(ahead, job)
+            self._check_deadline(job.deadline, job.client, forecast_s, is_patient=is_patient)
+            job.forecast_s = 0.0 if is_patient else forecast_s  # later jobs overtake a patient one
             if len(self._jobs) >= self._max_waiting:
                 self._give_up_one()
             self._insert(job)
@@ -201,9 +204,10 @@ class JobQueue(Generic[J]):
         job.place = self._shares.take(job.client, job.size)
         insort(self._jobs, job, key=_place)
 
-    def _ahead(self, client: Client, size: int) -> list[J]:
+    def _ahead(self, client: Client, size: int, *, is_patient: bool = False) -> list[J]:
         """Waiting jobs that run before a new one of this size."""
-        return self._jobs[: bisect_right(self._jobs, self._shares.place(client, size), key=_place)]
+        place = is_patient, self._shares.place(client, size)
+        return self._jobs[: bisect_right(self._jobs, place, key=_place)]
 
     def _largest_backlog(self) -> tuple[str, int]:
         """The client with the most waiting jobs, and their number."""
@@ -215,7 +219,12 @@ class JobQueue(Generic[J]):
         return self._shares.is_shared and self._largest_backlog()[1] > len(self._jobs) / 2
 
     def _give_up_one(self) -> None:
-        """Reject the last job of the client with the most, to make room for another's."""
+        """Reject a patient job, or else the last job of the client with the most, to make room for another's."""
+        if self._jobs[-1].is_patient:
+            retry_after_s = self._jitter.retry_after_s(self._completion_s())
+            reason = f"the queue is full, and others go first; retry in {retry_after_s} s"
+            self._jobs.pop().fail(QueueFullError(reason, retry_after_s=retry_after_s))
+            return
         name, num_jobs = self._largest_backlog()
         last = max(place for place, job in enumerate(self._jobs) if job.client.name == name)
         retry_after_s = self._jitter.retry_after_s(self._completion_s())
@@ -226,11 +235,11 @@ class JobQueue(Generic[J]):
             )
         )
 
-    def _check_room(self, client: Client) -> None:
+    def _check_room(self, client: Client, *, is_patient: bool = False) -> None:
         self._check_open()
         if len(self._jobs) >= self._max_waiting:
             self._drop_expired()
-        if not self._has_room_for(client):
+        if not self._has_room_for(client, is_patient=is_patient):
             num_waiting, completion_s = len(self._jobs), self._completion_s()
 
             def refusal(_: float) -> QueueFullError:
@@ -240,17 +249,20 @@ class JobQueue(Generic[J]):
                     retry_after_s=retry_after_s,
                 )
 
-            self._holds.note(client.name, math.inf, completion_s, refusal)
+            if not is_patient:  # others may have room that it has not
+                self._holds.note(client.name, math.inf, completion_s, refusal)
             raise refusal(0.0)
 
-    def _has_room_for(self, client: Client) -> bool:
+    def _has_room_for(self, client: Client, *, is_patient: bool = False) -> bool:
         """Whether a job of this client may wait, if need be in the place of another's."""
         if len(self._jobs) < self._max_waiting:
             return True
+        if is_patient or not self._jobs:
+            return False
         own = sum(job.client.name == client.name for job in self._jobs)
-        return bool(self._jobs) and self._largest_backlog()[1] >= own + 2
+        return self._jobs[-1].is_patient or self._largest_backlog()[1] >= own + 2
 
-    def _check_deadline(self, deadline: float, client: Client, forecast_s: float) -> None:
+    def _check_deadline(self, deadline: float, client: Client, forecast_s: float, *, is_patient: bool = False) -> None:
         allowed_s = deadline - time.monotonic()
         completion_s = self._corrected(client, forecast_s)
         if _is_in_time(completion_s, allowed_s):
@@ -265,7 +277,7 @@ class JobQueue(Generic[J]):
             )
 
         least_s = self._corrected(client, self._forecast.completion_s(self._ahead(client, LEAST.size), LEAST))
-        if not _is_in_time(least_s, allowed_s):
+        if not is_patient and not _is_in_time(least_s, allowed_s):
             self._holds.note(client.name, least_s / (1 - HEADROOM), least_s, refusal)
         raise refusal(allowed_s)
 
@@ -273,7 +285,7 @@ class JobQueue(Generic[J]):
         return self._corrections.value(client.name) * forecast_s + LOOP_PASSES * self._loop_lag.seconds
 
     def _completion_s(self) -> float:
-        return self._corrections.mean * self._forecast.completion_s(self._jobs)
+        return self._corrections.mean * self._forecast.completion_s([job for job in self._jobs if not job.is_patient])
 
     def _record_durations(self, jobs: Sequence[J]) -> None:
         now = time.monotonic()

@@ -72,6 +72,7 @@ class WireScoring(Struct, array_like=True, tag="score", frozen=True):
     targets: list[list[int]]
     leaves: bytes  # int32
     k: int
+    is_attribution: bool  # whether it is an `AttributionPlan`
 
 
 class WireText(Struct, array_like=True, tag="text", frozen=True):
@@ -229,6 +230,14 @@ class Ranked(Struct, array_like=True, tag="ranked", frozen=True):
     times: tuple[float, float, float]  # seconds: in the queue, encoding, decoding
 
 
+class Scored(Struct, array_like=True, tag="scored", frozen=True):
+    """The `LogProbs` of an `AttributionPlan`."""
+
+    request: int
+    log_probs: tuple[tuple[float, ...], ...]
+    times: tuple[float, float, float]
+
+
 class Token(Struct, array_like=True, tag="token", frozen=True):
     """The next token of a text."""
 
@@ -306,6 +315,7 @@ FromEngine: TypeAlias = (
     | Drain
     | Admitted
     | Ranked
+    | Scored
     | Token
     | Written
     | Failed

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.decoding.eligibility import Eligibility, LeafMask
-from model.engine.plans import Plan, RankingPlan, ScoringPlan, SharedFeatures, TextPlan
+from model.engine.plans import AttributionPlan, Plan, RankingPlan, ScoringPlan, SharedFeatures, TextPlan
 from model.prompts.prompt import Ids, Prompt
 from service.channel.messages import (
     WireEligibility,
@@ -72,7 +72,8 @@ class PlanWriter:
             return WireSearch(prompts, eligibility, plan.k, plan.num_beams, plan.length_penalty, plan.certified)
         if isinstance(plan, ScoringPlan):
             targets = [list(target) for target in plan.targets]
-            return WireScoring(prompts, targets, np.asarray(plan.leaves, dtype=_ID).tobytes(), plan.k)
+            leaves = np.asarray(plan.leaves, dtype=_ID).tobytes()
+            return WireScoring(prompts, targets, leaves, plan.k, isinstance(plan, AttributionPlan))
         assert isinstance(plan, TextPlan), f"{type(plan).__name__} cannot be sent"
         return WireText(prompts, plan.max_new_tokens, plan.num_beams, plan.temperature, plan.top_p, plan.seed)
 
@@ -107,7 +108,8 @@ class PlanReader:
         if isinstance(wire, WireScoring):
             targets = tuple(tuple(target) for target in wire.targets)
             leaves = tuple(np.frombuffer(wire.leaves, dtype=_ID).tolist())
-            return ScoringPlan(**common, targets=targets, leaves=leaves, k=wire.k)
+            kind = AttributionPlan if wire.is_attribution else ScoringPlan
+            return kind(**common, targets=targets, leaves=leaves, k=wire.k)
         return TextPlan(
             **common,
             max_new_tokens=wire.max_new_tokens,

@@ -14,7 +14,7 @@ from service.batching.lanes import Lanes
 from service.batching.shares import Client
 from service.channel.channel import Channel
 from service.channel.errors import failure_message
-from service.channel.messages import RANKING, TEXT, Admitted, Load, Ranked, Submit, Token, WireText, Written
+from service.channel.messages import RANKING, TEXT, Admitted, Load, Ranked, Scored, Submit, Token, WireText, Written
 from service.channel.plans import PlanReader
 from service.versions.domain_version import DomainVersion
 
@@ -93,9 +93,10 @@ class EngineJobs:
             leaves = result.leaves.astype("<i8", copy=False).tobytes()
             scores = np.asarray(result.scores, dtype="<f8").tobytes()
             self._channel.send(Ranked(request, leaves, scores, result.exact_prefix, result.num_beams, times))
-        else:
-            assert isinstance(result, GeneratedText)
+        elif isinstance(result, GeneratedText):
             self._channel.send(Written(request, list(result.token_ids), result.score, result.finish_reason, times))
+        else:
+            self._channel.send(Scored(request, result, times))
 
     def _add_forecasts(self) -> None:
         answered, self._answered = self._answered, set()

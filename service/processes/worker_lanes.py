@@ -27,6 +27,7 @@ from service.channel.messages import (
     Failed,
     Load,
     Ranked,
+    Scored,
     Submit,
     Token,
     Written,
@@ -180,9 +181,7 @@ class RemoteLane:
 class RemoteRankingLane(RemoteLane):
     """The lane of searches and scores."""
 
-    def submit(
-        self, plan: RankingPlan | ScoringPlan, *, deadline: float, client: Client = NOBODY
-    ) -> RemoteJob[Ranking]:
+    def submit(self, plan: RankingPlan | ScoringPlan, *, deadline: float, client: Client = NOBODY) -> RemoteJob[Any]:
         return self._lanes.submit(plan, deadline, client, None)
 
 
@@ -232,7 +231,7 @@ class RemoteLanes:
         self._channel.send(Submit(number, wire, deadline, client.name, client.weight, streams))
         return job
 
-    def handle(self, message: Admitted | Ranked | Token | Written | Failed | Load) -> None:
+    def handle(self, message: Admitted | Ranked | Scored | Token | Written | Failed | Load) -> None:
         """What the engine process says of lanes and of requests in them."""
         if isinstance(message, Load):
             {RANKING: self._ranking, TEXT: self._text}[message.lane].note(message)
@@ -257,10 +256,12 @@ def _text_of(message: Written) -> GeneratedText:
     return GeneratedText(tuple(message.token_ids), message.score, message.finish_reason)  # type: ignore[arg-type]  # one of the literals
 
 
-def _tell(job: RemoteJob[Any], message: Admitted | Ranked | Token | Written | Failed) -> None:
+def _tell(job: RemoteJob[Any], message: Admitted | Ranked | Scored | Token | Written | Failed) -> None:
     match message:
         case Ranked():
             job.resolve(_ranking_of(message), message.times)
+        case Scored():
+            job.resolve(message.log_probs, message.times)
         case Token():
             if job.on_token is not None:
                 job.on_token(message.token_id)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from model.planning.attribution import PartKind
 from model.planning.queries import Exactness
 from service.schemas import examples
 from service.schemas.base import (
@@ -20,6 +21,10 @@ from service.schemas.base import (
     UserName,
 )
 from service.schemas.filters import Where
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class RankingRequest(RequestBody):
@@ -48,6 +53,16 @@ class RankingRequest(RequestBody):
         description="Deadline; exceeding it gives status 504 (default: the service's).",
     )
     timings: bool = Field(default=False, description="Return the duration of each stage.")
+    attribution: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="Return for each item this many reasons: items of the prompt, or their pictures (default: none).",
+    )
+    mask_images: ItemIds = Field(default=[], description="Items whose images the model does not see.")
+    role: Literal["stable", "canary"] | None = Field(
+        default=None, description="Answer with this version of the domain (default: the one for the user)."
+    )
 
 
 class SequentialRequest(RankingRequest):
@@ -72,6 +87,16 @@ class DirectRequest(RankingRequest):
     )
 
 
+class Reason(AnswerBody):
+    """A part of the prompt that a recommendation is due to."""
+
+    item_id: ItemId = Field(description="An item of the history, or a candidate.")
+    part: PartKind = Field(description="The item itself with its image, or only its image.")
+    effect: float = Field(
+        description="What the recommended item's log-probability loses without it, in nats; negative if it gains."
+    )
+
+
 class RankedItem(AnswerBody):
     """A recommended item."""
 
@@ -83,6 +108,9 @@ class RankedItem(AnswerBody):
     title: str | None = Field(description="The item's title.")
     image: str | None = Field(description="The item's image reference.")
     attributes: dict[str, Any] = Field(description="All other catalog columns, including `category`.")
+    because: list[Reason] | None = Field(
+        default=None, exclude_if=_is_none, description="The reasons, strongest first, if `attribution` was given."
+    )
 
 
 class TimingsBody(AnswerBody):
@@ -93,6 +121,9 @@ class TimingsBody(AnswerBody):
     queue: float = Field(description="Waiting for the engine.")
     encode: float = Field(description="The encoder.")
     decode: float = Field(description="The decoder.")
+    attribution: float | None = Field(
+        default=None, exclude_if=_is_none, description="Finding the reasons, if `attribution` was given."
+    )
     total: float = Field(description="From the first stage to the last.")
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from model.errors import UnknownDomainError
 from model.planning.domain import ServedDomain
+from service.errors import UnknownVersionError
 from service.versions.domain_version import DomainVersion, Lease
-from service.versions.state import Roles, VersionRef
+from service.versions.state import Canary, Roles, VersionRef
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,19 +78,27 @@ class Domains:
         """Raises UnknownDomainError."""
         return self.version(name).domain
 
-    def lease(self, name: str, key: str, *, is_ranking: bool, holder: str) -> Lease:
-        """A lease on the canary or the stable version, chosen by `key` (user id, or request id without one).
+    def lease(
+        self, name: str, key: str, *, is_ranking: bool, holder: str, role: Literal["stable", "canary"] | None = None
+    ) -> Lease:
+        """A lease on the canary or the stable version, chosen by `key` (user id, or request id without one) or `role`.
 
         `holder` is the request's id, for those who wait for it.
 
-        Raises UnknownDomainError.
+        Raises UnknownDomainError, and UnknownVersionError if there is no canary and the role asks for it.
         """
         stable = self.version(name)
         serving = self.serving(name)
         canary = serving.roles.canary
-        if canary is not None and hash_fraction(key, canary.salt) < canary.share:
+        if canary is None and role == "canary":
+            raise UnknownVersionError(f"the domain {name!r} has no canary; ask for the role stable, or for none")
+        if canary is not None and (role or _role_of(key, canary)) == "canary":
             return Lease(serving.versions[canary.ref], "canary", is_ranking=is_ranking, holder=holder)
         return Lease(stable, "stable", is_ranking=is_ranking, holder=holder)
+
+
+def _role_of(key: str, canary: Canary) -> Literal["stable", "canary"]:
+    return "canary" if hash_fraction(key, canary.salt) < canary.share else "stable"
 
 
 def hash_fraction(key: str, salt: str) -> float:

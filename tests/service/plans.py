@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from model.decoding.eligibility import Eligibility, LeafMask
-from model.engine.plans import Plan, RankingPlan, ScoringPlan, TextPlan
+from model.engine.plans import AttributionPlan, Plan, RankingPlan, ScoringPlan, TextPlan
 from model.engine.protocol import GeneratedText, LogProbs, Placement, Ranking, TextProgress, TextSession, Timings
 from model.prompts.prompt import Prompt
 from tests.plans import plan_of, plan_to
@@ -28,6 +28,12 @@ def scores_named(names: Sequence[int], num_tokens: int = 1) -> ScoringPlan:
     """A prompt of so many tokens about each of the leaves."""
     plan = _prompts(len(names), num_tokens)
     return plan_to(ScoringPlan, plan, targets=((1,), (2,)), leaves=tuple(names), k=len(names))
+
+
+def attribution_named(names: Sequence[int], num_tokens: int = 1) -> AttributionPlan:
+    """Prompts of so many tokens with these numbers."""
+    plan = _prompts(len(names), num_tokens)
+    return plan_to(AttributionPlan, plan, targets=((1,), (2,)), leaves=tuple(names))
 
 
 def text_named(name: int, num_tokens: int = 1) -> TextPlan:

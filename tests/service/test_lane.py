@@ -15,7 +15,7 @@ from service.batching.batch_lane import BatchLane
 from service.errors import DeadlineError, DrainingError, OverloadedError, QueueFullError
 from service.observability.metrics import Metrics
 from service.settings import QueueLimits
-from tests.service.plans import TIME, Gate, GatedEngine, name_of, scores_named, search_named
+from tests.service.plans import TIME, Gate, GatedEngine, attribution_named, name_of, scores_named, search_named
 
 LIMITS = QueueLimits(max_waiting=4, max_batch_rows=3, max_batch_tokens=100)
 FAR = math.inf
@@ -463,3 +463,65 @@ async def test_closing_fails_what_waits_and_refuses_what_comes(engine: GatedEngi
     engine.gate.set()
     assert name_of(await running.result()) == 0
     await closing
+
+
+async def test_attributions_wait_behind_rankings_that_come_later_and_run_in_parts(
+    lane: BatchLane, engine: GatedEngine
+) -> None:
+    first = lane.submit(search_named(0), deadline=FAR)
+    await engine.wait_entered()
+    patient = lane.submit(attribution_named((1, 2, 3, 4), 5), deadline=FAR)
+    later = [lane.submit(search_named(name), deadline=FAR) for name in (5, 6)]
+    engine.gate.set()
+    log_probs = await patient.result()
+    await asyncio.gather(*(job.result() for job in (first, *later)))
+
+    assert engine.batches == [[0], [5, 6], [1, 2], [3, 4]]
+    assert log_probs == ((0.0, 0.0),) * 4
+
+
+async def test_rankings_run_between_the_parts_of_an_attribution(lane: BatchLane, engine: GatedEngine) -> None:
+    patient = lane.submit(attribution_named((1, 2, 3, 4), 5), deadline=FAR)
+    await engine.wait_entered()
+    later = lane.submit(search_named(5), deadline=FAR)
+    engine.gate.set()
+    await asyncio.gather(patient.result(), later.result())
+
+    assert engine.batches == [[1, 2], [5], [3, 4]]
+
+
+async def test_a_full_queue_gives_up_an_attribution_for_a_ranking(lane: BatchLane, engine: GatedEngine) -> None:
+    first = lane.submit(search_named(0), deadline=FAR)
+    await engine.wait_entered()
+    patient = [lane.submit(attribution_named((name,)), deadline=FAR) for name in range(1, LIMITS.max_waiting + 1)]
+    with pytest.raises(QueueFullError):
+        lane.submit(attribution_named((9,)), deadline=FAR)
+    later = [lane.submit(search_named(name), deadline=FAR) for name in range(11, LIMITS.max_waiting + 11)]
+    with pytest.raises(QueueFullError):
+        lane.submit(search_named(99), deadline=FAR)
+    engine.gate.set()
+
+    for job in patient:
+        with pytest.raises(QueueFullError, match="others go first"):
+            await job.result()
+    assert [name_of(await job.result()) for job in (first, *later)] == [0, 11, 12, 13, 14]
+
+
+async def test_waiting_attributions_do_not_make_the_service_look_busy(lane: BatchLane, engine: GatedEngine) -> None:
+    await _measured(lane, engine)
+    engine.gate.clear()
+    lane.submit(search_named(0), deadline=FAR)
+    await engine.wait_entered()
+    before = lane.completion_s()
+    for _ in range(3):
+        lane.submit(attribution_named((1, 2, 3)), deadline=FAR)
+
+    assert lane.completion_s() == pytest.approx(before, abs=0.05)
+
+
+async def _measured(lane: BatchLane, engine: GatedEngine) -> None:
+    """Let the lane learn from one batch."""
+    job = lane.submit(search_named(0), deadline=FAR)
+    await engine.wait_entered()
+    engine.gate.set()
+    await job.result()

@@ -46,6 +46,9 @@ VALUES: dict[str, Sequence[Any]] = {
     "exclude_history": [True, False, None, 0],
     "include_items": [["item-1", "item-3"], [], None, ["nothing"]],
     "candidates": [["item-1", "item-3"], [], None, ["nothing"], "item-1"],
+    "attribution": [1, 3, None, 0, 101, True, "2"],
+    "mask_images": [["item-1"], [], ["nothing"], None, "item-1"],
+    "role": ["stable", "canary", None, "shadow", 1],
     "unknown": [1, None],
 }
 EDGES = [

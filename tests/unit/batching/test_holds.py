@@ -15,7 +15,7 @@ from service.batching.job import AnyJob, Job, Load
 from service.batching.queue import JobQueue
 from service.batching.shares import Client
 from service.errors import OverloadedError, QueueFullError
-from tests.service.plans import search_named
+from tests.service.plans import attribution_named, search_named
 
 ONE, OTHER = Client("one"), Client("other")
 
@@ -69,6 +69,23 @@ def test_a_full_queue_refuses_whatever_the_deadline(now: list[float]) -> None:
             queue.put(job(ONE, 100.0))
         assert isinstance(queue.recent_refusal(ONE, 10_000.0), QueueFullError)
         assert now
+
+    asyncio.run(run())
+
+
+def test_the_refusal_of_a_patient_job_does_not_hold_for_others(now: list[float]) -> None:
+    async def run() -> None:
+        queue: JobQueue[AnyJob] = JobQueue(1, TwoSeconds())
+        patient: AnyJob = Job(attribution_named((1,)), deadline=now[0] + 100.0, client=ONE)
+        late: AnyJob = Job(attribution_named((2,)), deadline=now[0] + 1.0, client=ONE)
+        with pytest.raises(OverloadedError):
+            queue.put(late)
+        queue.put(patient)
+        with pytest.raises(QueueFullError):
+            queue.put(Job(attribution_named((3,)), deadline=now[0] + 100.0, client=ONE))
+        assert queue.recent_refusal(ONE, 1.0) is None
+        assert not queue.forecast_for(ONE)[2], "a ranking takes the place of the patient job"
+        queue.put(job(ONE, 100.0))
 
     asyncio.run(run())
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.decoding.eligibility import Eligibility, LeafMask
-from model.engine.plans import Plan, RankingPlan, ScoringPlan, SharedFeatures, TextPlan
+from model.engine.plans import AttributionPlan, Plan, RankingPlan, ScoringPlan, SharedFeatures, TextPlan
 from model.prompts.prompt import Prompt
 from service.channel.messages import WirePlan, WireSearch
 from service.channel.plans import FilterTable, PlanReader, PlanWriter
@@ -70,7 +70,7 @@ def common(draw: st.DrawFn, num_prompts: int) -> dict[str, Any]:
 
 @st.composite
 def plans(draw: st.DrawFn) -> RankingPlan | ScoringPlan | TextPlan:
-    kind = draw(st.sampled_from([RankingPlan, ScoringPlan, TextPlan]))
+    kind = draw(st.sampled_from([RankingPlan, ScoringPlan, AttributionPlan, TextPlan]))
     if kind is RankingPlan:
         penalty = draw(st.floats(-2, 2))
         return RankingPlan(
@@ -81,10 +81,10 @@ def plans(draw: st.DrawFn) -> RankingPlan | ScoringPlan | TextPlan:
             length_penalty=penalty,
             certified=draw(st.booleans()),
         )
-    if kind is ScoringPlan:
+    if kind is ScoringPlan or kind is AttributionPlan:
         number = draw(st.integers(0, 4))
         leaves = tuple(draw(st.lists(st.integers(0, NUM_LEAVES - 1), min_size=number, max_size=number)))
-        return ScoringPlan(**common(draw, number), targets=((5, 1), (6, 1)), leaves=leaves, k=2)
+        return kind(**common(draw, number), targets=((5, 1), (6, 1)), leaves=leaves, k=2)
     seed = draw(st.none() | st.integers(0, 2**63 - 1))
     return TextPlan(**common(draw, 1), max_new_tokens=9, num_beams=1, temperature=0.7, top_p=0.9, seed=seed)
 
