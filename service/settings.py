@@ -31,7 +31,9 @@ NO_INDEX_CACHE = "off"
 UNIX_PEER = "unix"
 """Stands for the clients of a Unix socket, which have no address."""
 ROOT_PATH_PATTERN = r"^(/[A-Za-z0-9._~-]+)+$"
-OWN_PATHS = (*("admin", "docs", "domains", "explain", "health", "metrics", "openapi.json", "recommend", "v2"),)
+OWN_PATHS = frozenset(
+    {"admin", "docs", "domains", "explain", "health", "metrics", "openapi.json", "page", "recommend", "status", "v2"}
+)
 HOST_PATTERN = r"^(\*\.)?[A-Za-z0-9:._-]+$"
 
 Count = Annotated[int, Field(ge=1)]
@@ -332,6 +334,9 @@ class Settings(SigningSettings):
     images_root: Path | None = Field(
         default=None, description="Folder of the items' pictures (default: a folder in or beside the bundle)."
     )
+    page: bool | None = Field(
+        default=None, description="Whether the page at / is served (default: unless API keys are required)."
+    )
     bundles_root: Path | None = Field(default=None, description="Folder of the bundles that /admin may load.")
     trusted_keys: Path | None = Field(
         default=None, description="File of public keys; only bundles that one of them signed are served (default: any)."
@@ -437,6 +442,16 @@ class Settings(SigningSettings):
         folders = [file.parent for file in (*files, self.trusted_keys) if file is not None]
         roots = [each for each in (self.images_root,) if each is not None]
         return (*folders, self.bundle, *roots, *(() if self.bundles_root is None else (self.bundles_root,)))
+
+    @property
+    def has_page(self) -> bool:
+        return self.api_keys_file is None if self.page is None else self.page
+
+    @property
+    def example_requests(self) -> Path:
+        """A file beside the bundle, which need not exist."""
+        bundle = self.bundle.resolve()
+        return bundle.with_name(f"{bundle.name}-requests.jsonl")
 
     @property
     def journal_options(self) -> JournalOptions:

@@ -160,9 +160,27 @@ class Catalog:
             is_member &= self._column_mask(column, values)
         return is_member
 
-    def search(self, text: str, offset: int, limit: int) -> tuple[list[int], int]:
-        """One page of the rows whose item_id or title contains `text`, ignoring case, and the number of all."""
-        return matching_rows(self.table, ("item_id", "title"), text, offset, limit)
+    def search(
+        self, text: str, offset: int, limit: int, where: Mapping[str, tuple[Scalar, ...]] | None = None
+    ) -> tuple[list[int], int]:
+        """One page of the rows whose item_id or title contains `text`, ignoring case, and the number of all.
+
+        With `where`, only rows that `mask` admits; raises as it does.
+        """
+        if not where:
+            return matching_rows(self.table, ("item_id", "title"), text, offset, limit)
+        is_member = self.mask(where)
+        rows = [row for row in matching_rows(self.table, ("item_id", "title"), text, 0, len(self))[0] if is_member[row]]
+        return rows[offset : offset + limit], len(rows)
+
+    def values(self, name: str, limit: int) -> tuple[list[tuple[Scalar, int]], int]:
+        """The most frequent values of an attribute column with their numbers of items, and the number of all values."""
+        column = self.table.column(name).combine_chunks()
+        elements = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+        counts = pc.value_counts(elements.drop_null())
+        order = sorted(range(len(counts)), key=lambda place: (-counts[place]["counts"].as_py(), place))[:limit]
+        found = [(counts[place]["values"].as_py(), counts[place]["counts"].as_py()) for place in order]
+        return found, len(counts)
 
     @cached_property
     def _attributes(self) -> dict[str, Values | Column]:

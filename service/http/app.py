@@ -32,6 +32,7 @@ def create_app(settings: Settings, loader: Loader = load, traces: Traces | None 
             service.background.once(
                 "warm_up", lambda: warm_up(state.readiness, service.recommender, list(versions.values()))
             )
-            yield service
+            async with service.background.kept("status", state.recent.watch):
+                yield service
 
     return build_app(settings, opened, traces)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -19,6 +20,7 @@ from service.http.private_paths import PrivatePaths
 from service.observability.audit import AuditLog
 from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics
+from service.observability.recent import Recent
 from service.settings import Settings
 from service.versions.followers import Followers, NoFollowers
 
@@ -46,6 +48,9 @@ class AppState:
     cross_origin: CrossOrigin
     private_paths: PrivatePaths
     picture_folders: PictureFolders
+    recent: Recent
+    example_requests: Path
+    """Requests to try, whose customers the page offers."""
     admin_app: FastAPI | None = None
     """Serves /admin and /metrics on a separate port, if one is set."""
     process_problems: Callable[[], Sequence[str]] = tuple

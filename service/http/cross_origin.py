@@ -18,7 +18,7 @@ from service.http.problems import problem_response
 from service.origins import ANY
 
 MAX_SHOWN = 100
-INTERNAL = ("/admin", "/metrics")
+INTERNAL = ("/admin", "/metrics", "/status")
 """What VIP5_ADMIN_PORT moves to a port of its own."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 REQUEST_HEADERS = ("Authorization", "X-API-Key", "X-Request-ID", "traceparent")

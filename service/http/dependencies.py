@@ -6,6 +6,8 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from model.errors import UnknownItemError
+from model.planning.domain import ServedDomain
 from service.answering.parts import Service
 from service.http.app_state import state_of
 from service.http.problems import trace_of
@@ -20,6 +22,20 @@ async def _trace_of(request: Request) -> RequestTrace:
 Trace = Annotated[RequestTrace, Depends(_trace_of)]
 
 DomainPath = Annotated[str, Path(description="The domain; GET /domains lists them.", examples=["toys"])]
+
+
+ItemPath = Annotated[str, Path(description="The shop's id of the item.", max_length=256, examples=["toy-0001"])]
+
+
+def known_row(domain: ServedDomain, item_id: str) -> int:
+    """The catalog row of an item. Raises UnknownItemError."""
+    row = domain.catalog.row_of(item_id)
+    if row is None:
+        raise UnknownItemError(
+            f"item {item_id[:100]!r} is not in the catalog of {domain.name}; see GET /domains/{domain.name}/items",
+            field="item_id",
+        )
+    return row
 
 
 def service_of(request: Request) -> Service:

@@ -27,11 +27,13 @@ from service.http.quick_route import QuickRoute
 from service.http.rate_limits import Quotas, RateLimits
 from service.http.request_context import RequestContext
 from service.http.route_classes import SECURITY
-from service.http.routes import admin, domains, explain, health, images, recommend
+from service.http.routes import admin, domains, explain, health, images, recommend, status
 from service.http.routes import metrics as metrics_routes
+from service.http.routes.page import install_page
 from service.observability.audit import AuditLog
 from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics
+from service.observability.recent import Recent
 from service.observability.tracing.traces import Traces, open_traces
 from service.settings import ProxyOptions, Settings
 
@@ -63,18 +65,20 @@ def build_app(
         lifespan=_lifespan(state, opener, traces),
     )
     security, refusals = (SECURITY, problems(401, 403)) if state.api_keys else ([], {})
-    for module in (recommend, explain, domains, images):
+    for module in (recommend, explain, images, domains):  # a picture's path is also that of an item
         app.include_router(module.router, dependencies=security, responses=refusals)
     app.include_router(health.router)
     if settings.admin_port is not None:
         state.admin_app = _new_app(state, traces, CrossOrigin(), proxies, title="vip5-serve: administration")
     admin_app = state.admin_app or app
     admin_app.include_router(metrics_routes.router)
+    admin_app.include_router(status.router)
     if state.admin_tokens is not None:
         admin_app.include_router(admin.router)
     for each in {app, admin_app}:
         install_openapi(each)
         install_docs(each)
+        install_page(each, is_shown=settings.has_page and each is app)
     return app
 
 
@@ -97,6 +101,8 @@ def _new_state(settings: Settings, metrics: Metrics) -> AppState:
         cross_origin=CrossOrigin(settings.cors_origins),
         private_paths=PrivatePaths(settings.private_folders),
         picture_folders=PictureFolders(settings.images_root),
+        recent=Recent(metrics),
+        example_requests=settings.example_requests,
     )
 
 

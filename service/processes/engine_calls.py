@@ -1,4 +1,4 @@
-"""HTTP requests that workers pass on to the engine process: administration, metrics and probes.
+"""HTTP requests that workers pass on to the engine process: administration, metrics, status and probes.
 
 The app sees them as if they had come over a connection of its own.
 """

@@ -1,4 +1,4 @@
-"""Passes HTTP requests that the engine process answers on to it: administration, metrics and probes."""
+"""Passes HTTP requests that the engine process answers on to it: administration, metrics, status and probes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.channel.channel import Channel
 from service.channel.messages import Answer, AnswerPart, Call, Received
 from service.channel.messages import Receive as ReceiveMessage
 
-PASSED_ON = ("/admin", "/metrics", "/health", "/v2/health", "/v2/models")
+PASSED_ON = ("/admin", "/metrics", "/status", "/health", "/v2/health", "/v2/models")
 """Paths, and what is below them."""
 PLAIN = (
     "asgi",

@@ -36,6 +36,7 @@ class DomainBody(AnswerBody):
     num_items: int = Field(description="Items in its catalog, including inactive ones.")
     num_active_items: int = Field(description="Items that may be recommended.")
     num_users: int | None = Field(description="Known users; null if the bundle has no users table.")
+    roles: dict[str, str] = Field(description="The versions that answer requests, by role: `stable` and `canary`.")
     columns: list[str] = Field(description="Catalog columns that `where` can filter by.")
     encoder: EncoderBody | None = Field(description="Its image encoder; null if prompts are text only.")
     visual_tokens: int = Field(description="Visual tokens per image.")
@@ -55,6 +56,8 @@ class DomainsAnswer(AnswerBody):
 class CatalogItem(AnswerBody):
     """An item of the catalog."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ITEM]})
+
     item_id: ItemId = Field(description="The shop's id.")
     title: str | None = Field(description="The item's title.")
     image: str | None = Field(description="The item's image reference.")
@@ -70,6 +73,29 @@ class ItemsAnswer(AnswerBody):
     items: list[CatalogItem] = Field(description="In catalog order.")
     total: int = Field(description="Total number of matching items.")
     offset: int = Field(description="Number of items before this page.")
+
+
+class ColumnValue(AnswerBody):
+    """A value of a column."""
+
+    value: str | bool | int | float = Field(description="The value, as `where` takes it.")
+    num_items: int = Field(description="Items that have it.")
+
+
+class ColumnBody(AnswerBody):
+    """A column that `where` can filter by."""
+
+    name: str = Field(description="The column's name.")
+    values: list[ColumnValue] = Field(description="The most frequent values first; at most 50.")
+    num_values: int = Field(description="Number of different values.")
+
+
+class ColumnsAnswer(AnswerBody):
+    """The columns of a catalog."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.COLUMNS_ANSWER]})
+
+    columns: list[ColumnBody] = Field(description="In the catalog's order.")
 
 
 class KnownUser(AnswerBody):

@@ -130,6 +130,7 @@ def _domain(name: str) -> dict[str, Any]:
         "num_items": 216,
         "num_active_items": 144,
         "num_users": 5000,
+        "roles": {"stable": f"{DEMONSTRATION[:12]}:{name}"},
         "columns": ["category", "kind", "colour", "pattern", "style", "range", "price", "tags"],
         "encoder": {"name": "demo-clip", "dim": 48},
         "visual_tokens": 2,
@@ -145,27 +146,35 @@ def _domain(name: str) -> dict[str, Any]:
 
 DOMAIN_ANSWER: dict[str, Any] = _domain("toys")
 DOMAINS_ANSWER: dict[str, Any] = {"domains": [_domain("garments"), _domain("toys")]}
-ITEMS_ANSWER: dict[str, Any] = {
-    "items": [
+ITEM: dict[str, Any] = {
+    "item_id": "toy-0001",
+    "title": "Renon rocket",
+    "image": "toys/toy-0001.webp",
+    "is_active": True,
+    "attributes": {
+        "category": "space",
+        "kind": "rocket",
+        "colour": "green",
+        "pattern": "plain",
+        "style": "retro",
+        "range": "summer",
+        "price": 18.07,
+        "tags": ["night"],
+    },
+}
+ITEMS_ANSWER: dict[str, Any] = {"items": [ITEM], "total": 216, "offset": 0}
+COLUMNS_ANSWER: dict[str, Any] = {
+    "columns": [
         {
-            "item_id": "toy-0001",
-            "title": "Renon rocket",
-            "image": "toys/toy-0001.webp",
-            "is_active": True,
-            "attributes": {
-                "category": "space",
-                "kind": "rocket",
-                "colour": "green",
-                "pattern": "plain",
-                "style": "retro",
-                "range": "summer",
-                "price": 18.07,
-                "tags": ["night"],
-            },
+            "name": "range",
+            "values": [
+                {"value": "regular", "num_items": 72},
+                {"value": "spring", "num_items": 72},
+                {"value": "summer", "num_items": 72},
+            ],
+            "num_values": 3,
         }
-    ],
-    "total": 216,
-    "offset": 0,
+    ]
 }
 USERS_ANSWER: dict[str, Any] = {"users": [{"user_id": "user-13001", "name": "Sami Dahl"}], "total": 5000, "offset": 0}
 LIVE_ANSWER: dict[str, Any] = {"status": "live", "reasons": []}

@@ -46,11 +46,13 @@ OVER_HTTP = {
     "test_observability",
     "test_openapi",
     "test_overload",
+    "test_page",
     "test_pictures",
     "test_proxies",
     "test_recommend",
     "test_scopes",
     "test_signed_bundles",
+    "test_status",
     "test_traces",
 }
 

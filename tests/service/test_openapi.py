@@ -46,6 +46,8 @@ ASKED = [
     ("list_domains", ""),
     ("show_domain", ""),
     ("list_items", "?limit=1"),
+    ("show_item", ""),
+    ("list_columns", ""),
     ("list_users", "?limit=1"),
     ("live", ""),
     ("ready", ""),

@@ -7,17 +7,23 @@ from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from model.bundle.catalog import Catalog
+from model.bundle.columns import Scalar
+from model.errors import InputError
 from model.network.config import Task
 from model.prompts.templates import templates_of
 from service.http.callers import require_domain
-from service.http.dependencies import DomainPath, Trace, service_of
+from service.http.dependencies import DomainPath, ItemPath, Trace, known_row, service_of
 from service.http.identity import key_of
 from service.http.openapi import problems
 from service.http.route_classes import BrowseRoute, ItemsRoute, UsersRoute
 from service.schemas.domains import (
     CatalogItem,
+    ColumnBody,
+    ColumnsAnswer,
+    ColumnValue,
     DomainBody,
     DomainsAnswer,
     EncoderBody,
@@ -26,7 +32,11 @@ from service.schemas.domains import (
     TemplatesBody,
     UsersAnswer,
 )
+from service.schemas.filters import Where
 from service.versions.domain_version import DomainVersion
+from service.versions.domains import Serving
+
+MAX_VALUES = 50
 
 router = APIRouter(prefix="/domains", tags=["domains"], route_class=BrowseRoute, responses=problems(500))
 items = APIRouter(route_class=ItemsRoute, responses=problems(404, 422, 429, 500))
@@ -47,40 +57,64 @@ class Page(BaseModel):
 async def list_domains(request: Request) -> DomainsAnswer:
     """The served domains that the key may use."""
     key = key_of(request)
-    versions = service_of(request).domains.stable.items()
-    seen = [version for name, version in versions if key is None or key.allows_domain(name)]
-    return DomainsAnswer(domains=[_domain_body(version) for version in seen])
+    domains = service_of(request).domains
+    seen = [name for name in domains.stable if key is None or key.allows_domain(name)]
+    return DomainsAnswer(domains=[_domain_body(domains.version(name), domains.serving(name)) for name in seen])
 
 
 @router.get("/{name}", responses=problems(404))
 async def show_domain(name: DomainPath, request: Request, trace: Trace) -> DomainBody:
     """One domain."""
     require_domain(request, name)
-    version = service_of(request).domains.version(name)
+    domains = service_of(request).domains
+    version = domains.version(name)
     trace.domain = version.domain.name
-    return _domain_body(version)
+    return _domain_body(version, domains.serving(name))
+
+
+class ItemsPage(Page):
+    """Query parameters of a page of items."""
+
+    where: str = Field(
+        default="",
+        max_length=4096,
+        description='Only items that match this filter, as JSON in the form of `where`: `{"colour": ["green"]}`.',
+    )
+
+
+_Where = TypeAdapter(Where, config=ConfigDict(strict=True))
+
+
+@items.get("/{name}/columns")
+async def list_columns(name: DomainPath, request: Request, trace: Trace) -> ColumnsAnswer:
+    """The columns that `where` can filter by, with their most frequent values."""
+    require_domain(request, name)
+    domain = service_of(request).domains.domain(name)
+    trace.domain = domain.name
+    return await asyncio.to_thread(_columns, domain.catalog)
 
 
 @items.get("/{name}/items")
-async def list_items(name: DomainPath, page: Annotated[Page, Query()], request: Request, trace: Trace) -> ItemsAnswer:
+async def list_items(
+    name: DomainPath, page: Annotated[ItemsPage, Query()], request: Request, trace: Trace
+) -> ItemsAnswer:
     """A page of the catalog."""
     require_domain(request, name)
     domain = service_of(request).domains.domain(name)
     trace.domain = domain.name
     catalog = domain.catalog
     # In a thread, because searching a large catalog would block the event loop.
-    rows, total = await asyncio.to_thread(catalog.search, page.q, page.offset, page.limit)
-    shown = [
-        CatalogItem(
-            item_id=catalog.item_ids[row],
-            title=catalog.titles[row],
-            image=catalog.images[row],
-            is_active=bool(catalog.is_active[row]),
-            attributes=catalog.attributes(row),
-        )
-        for row in map(int, rows)
-    ]
-    return ItemsAnswer(items=shown, total=total, offset=page.offset)
+    rows, total = await asyncio.to_thread(catalog.search, page.q, page.offset, page.limit, _where_of(page))
+    return ItemsAnswer(items=[_item(catalog, int(row)) for row in rows], total=total, offset=page.offset)
+
+
+@router.get("/{name}/items/{item_id:path}", responses=problems(404, 422))
+async def show_item(name: DomainPath, item_id: ItemPath, request: Request, trace: Trace) -> CatalogItem:
+    """One item of the catalog."""
+    require_domain(request, name)
+    domain = service_of(request).domains.domain(name)
+    trace.domain = domain.name
+    return _item(domain.catalog, known_row(domain, item_id))
 
 
 @users.get("/{name}/users")
@@ -100,7 +134,43 @@ router.include_router(items)
 router.include_router(users)
 
 
-def _domain_body(version: DomainVersion) -> DomainBody:
+def _item(catalog: Catalog, row: int) -> CatalogItem:
+    return CatalogItem(
+        item_id=catalog.item_ids[row],
+        title=catalog.titles[row],
+        image=catalog.images[row],
+        is_active=bool(catalog.is_active[row]),
+        attributes=catalog.attributes(row),
+    )
+
+
+def _where_of(page: ItemsPage) -> dict[str, tuple[Scalar, ...]] | None:
+    if not page.where:
+        return None
+    try:
+        return _Where.validate_json(page.where)
+    except ValidationError as error:
+        reason = error.errors(include_input=False)[0]["msg"]
+        raise InputError(
+            f'where is not a filter: {reason}; write a JSON object such as {{"colour": ["green"]}}', field="where"
+        ) from error
+
+
+def _columns(catalog: Catalog) -> ColumnsAnswer:
+    columns = []
+    for name in catalog.attribute_columns:
+        values, num_values = catalog.values(name, MAX_VALUES)
+        shown = [ColumnValue(value=value, num_items=num_items) for value, num_items in values]
+        columns.append(ColumnBody(name=name, values=shown, num_values=num_values))
+    return ColumnsAnswer(columns=columns)
+
+
+def _roles(serving: Serving) -> dict[str, str]:
+    """The short names of the versions that answer requests."""
+    return {role: ref.version for role, ref in serving.roles.assigned if role in ("stable", "canary")}
+
+
+def _domain_body(version: DomainVersion, serving: Serving) -> DomainBody:
     domain = version.domain
     spec = domain.spec
     return DomainBody(
@@ -110,6 +180,7 @@ def _domain_body(version: DomainVersion) -> DomainBody:
         num_items=len(domain.catalog),
         num_active_items=int(domain.catalog.is_active.sum()),
         num_users=None if domain.users is None else len(domain.users),
+        roles=_roles(serving),
         columns=list(domain.catalog.attribute_columns),
         encoder=None if spec.encoder is None else EncoderBody.model_validate(asdict(spec.encoder)),
         visual_tokens=spec.layout.visual_tokens,

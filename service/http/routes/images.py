@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
-from model.errors import UnknownItemError
 from service.errors import UnknownPictureError
 from service.http.app_state import state_of
 from service.http.callers import require_domain
-from service.http.dependencies import DomainPath, Trace, service_of
+from service.http.dependencies import DomainPath, ItemPath, Trace, known_row, service_of
 from service.http.openapi import problems
 from service.http.pictures import is_url
 from service.http.route_classes import BrowseRoute
@@ -32,7 +31,6 @@ PICTURE: dict[int | str, dict[str, Any]] = {
 }
 
 router = APIRouter(prefix="/domains", tags=["domains"], route_class=BrowseRoute, responses=problems(404, 422, 500))
-ItemPath = Annotated[str, Path(description="The shop's id of the item.", max_length=256, examples=["toy-0001"])]
 
 _conditions = StaticFiles(check_dir=False)
 
@@ -44,12 +42,7 @@ async def show_image(name: DomainPath, item_id: ItemPath, request: Request, trac
     version = service_of(request).domains.version(name)
     trace.domain = version.domain.name
     catalog = version.domain.catalog
-    row = catalog.row_of(item_id)
-    if row is None:
-        raise UnknownItemError(
-            f"item {item_id[:100]!r} is not in the catalog of {name}; see GET /domains/{name}/items", field="item_id"
-        )
-    reference = catalog.images[row]
+    reference = catalog.images[known_row(version.domain, item_id)]
     if reference is None:
         raise UnknownPictureError(f"the catalog of {name} has no picture of {item_id!r}; fill its column image")
     if is_url(reference):

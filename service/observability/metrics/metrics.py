@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from http import HTTPStatus
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.registry import Collector
@@ -42,6 +42,7 @@ BACKGROUND_TASKS = (
     "loop_lag",
     "redis_watcher",
     "shadow",
+    "status",
     "warm_up",
 )
 DescriptorEffect = Literal["idle_closed", "refused", "exhausted"]
@@ -50,6 +51,10 @@ DESCRIPTOR_EFFECTS: tuple[DescriptorEffect, ...] = ("idle_closed", "refused", "e
 
 NOT_SERVED = "(not served)"
 """Label for domains that clients name and nobody serves; a label of their own would let them grow without limit."""
+
+
+Samples: TypeAlias = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
+"""Values by name and labels."""
 
 
 class Metrics:
@@ -95,6 +100,14 @@ class Metrics:
     def render(self, accept: str = "") -> Exposition:
         """All metrics in the format that the Accept header requests."""
         return expose(self._families, accept)
+
+    def samples(self) -> Samples:
+        """The present value of every series, with what workers have counted."""
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in self._families.collect()
+            for sample in family.samples
+        }
 
     # Requests
 

@@ -1,0 +1,35 @@
+// Elements from plain values. Texts become text nodes, so nothing in a catalog can become markup.
+
+/** An element: `el("button", {class: "quiet", onclick: f}, "Add", icon)`. */
+export function el(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name.startsWith("--")) element.style.setProperty(name, value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** Replaces what an element contains, and keeps the focus on what has the same data-key. */
+export function fill(element, ...children) {
+  const key = element.contains(document.activeElement) && document.activeElement.dataset.key;
+  element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
+  if (key) element.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
+}
+
+/** Calls `f` once nothing has asked for it for some time. */
+export function delayed(f, ms) {
+  let timer = 0;
+  return (...values) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => f(...values), ms);
+  };
+}
+
+/** A labelled field of a form. */
+export function field(label, input) {
+  return el("label", { class: "field" }, el("span", {}, label), input);
+}
