@@ -13,6 +13,11 @@ from service.http.problems import MEDIA_TYPE
 from service.schemas.base import AnswerBody
 from service.schemas.problem import Problem
 
+DESCRIPTION = """Recommends items from past purchases and pictures, with a model that generates the items' identifiers.
+
+Errors are problem documents (RFC 9457). Where API keys are configured, send one as `Authorization: Bearer KEY` or
+`X-API-Key: KEY`."""
+CONTACT = {"name": "vip5-serve developers", "url": "https://github.com/vip5-serve/vip5-serve"}
 TAGS = {
     "recommend": "Recommends items to a user.",
     "explain": "Explains why a user would like an item.",
@@ -36,7 +41,15 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def install_openapi(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                summary=app.summary,
+                description=DESCRIPTION,
+                contact=CONTACT,
+                servers=[{"url": ".", "description": "The service that sent this document."}],
+                routes=app.routes,
+            )
             _show_problems(document)
             _restore_nulls(document["components"]["schemas"])
             _describe(document)

@@ -12,7 +12,7 @@ const MOST_VALUES = 12;
 
 const place = document.getElementById("browse");
 const search = el("input", { type: "search", placeholder: "Title or id", autocomplete: "off", oninput: () => typed() });
-const customers = el("select", { onchange: () => take() });
+const customers = el("select", { name: "customer", onchange: () => take() });
 const filters = el("div", { class: "filters" });
 const filtersPart = el("details", { open: matchMedia("(min-width: 60rem)").matches }, el("summary", {}, "Filters, also of what is recommended"), filters);
 const found = el("p", { class: "quiet", role: "status" });
@@ -55,7 +55,7 @@ export function showBrowse(before) {
 /** Filters apply to the items that are shown, and to what is recommended. */
 function filterOf(column) {
   const values = [...column.values].sort((a, b) => (String(a.value) < String(b.value) ? -1 : 1));
-  const select = el("select", { "data-key": `filter-${column.name}`, onchange: () => choose(column.name, select.value) }, el("option", { value: "" }, "any"));
+  const select = el("select", { name: `filter-${column.name}`, "data-key": `filter-${column.name}`, onchange: () => choose(column.name, select.value) }, el("option", { value: "" }, "any"));
   for (const { value } of values) select.append(el("option", { value: String(value) }, String(value)));
   select.value = state.where[column.name]?.[0] ?? "";
   return field(column.name, select);

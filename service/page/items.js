@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 
+const MOST = 200;
 const known = new Map();
 const key = (domain, id) => `${domain} ${id}`;
 
@@ -11,16 +12,15 @@ export function keep(domain, items) {
 
 /** The item, or what is known of it before it has been fetched. */
 export function itemOf(domain, id) {
-  return known.get(key(domain, id)) ?? { item_id: id, title: null, image: "?", attributes: {} };
+  return known.get(key(domain, id)) ?? { item_id: id, title: null, image: null, attributes: {} };
 }
 
 /** Fetches items that are not known. */
 export async function learn(domain, ids) {
-  const missing = [...new Set(ids)].filter((id) => !known.has(key(domain, id)));
-  await Promise.all(
-    missing.slice(0, 50).map(async (id) => {
-      const url = `domains/${encodeURIComponent(domain)}/items/${encodeURIComponent(id)}`;
-      keep(domain, [await get(url).catch(() => ({ item_id: id, title: id, image: null, attributes: {} }))]);
-    }),
-  );
+  const missing = [...new Set(ids)].filter((id) => !known.has(key(domain, id))).slice(0, MOST);
+  if (!missing.length) return;
+  const query = new URLSearchParams([["limit", MOST], ...missing.map((id) => ["item_id", id])]);
+  const { items } = await get(`domains/${encodeURIComponent(domain)}/items?${query}`);
+  keep(domain, missing.map((id) => ({ item_id: id, title: id, image: null, attributes: {} })));
+  keep(domain, items);
 }

@@ -15,6 +15,7 @@ export function bodyOf(history) {
   if (state.template) body.template = state.template;
   if (state.certified) body.exactness = "certified";
   if (Object.keys(state.where).length) body.where = whereOf();
+  if (state.compare === "canary") body.role = "stable";
   return { ...body, timings: true };
 }
 

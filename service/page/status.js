@@ -76,7 +76,7 @@ function table(caption, names, rows) {
   const classOf = (number) => (names[number].startsWith("#") ? "number" : "");
   const cell = (value, number) => el("td", { class: value?.alarm ? "number alarm" : classOf(number) }, String(value?.alarm ?? value));
   const body = rows.length ? rows.map((row) => el("tr", {}, row.map(cell))) : el("tr", {}, el("td", { colspan: names.length, class: "quiet" }, "none"));
-  return el("div", { class: "panel wide" }, el("table", {}, el("caption", {}, caption), el("thead", {}, el("tr", {}, names.map((name, number) => el("th", { scope: "col", class: classOf(number) }, name.replace("#", ""))))), el("tbody", {}, body)));
+  return el("div", { class: "panel wide", tabindex: 0, role: "region", "aria-label": caption }, el("table", {}, el("caption", {}, caption), el("thead", {}, el("tr", {}, names.map((name, number) => el("th", { scope: "col", class: classOf(number) }, name.replace("#", ""))))), el("tbody", {}, body)));
 }
 
 refresh();

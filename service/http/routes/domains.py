@@ -19,6 +19,7 @@ from service.http.dependencies import DomainPath, ItemPath, Trace, known_row, se
 from service.http.identity import key_of
 from service.http.openapi import problems
 from service.http.route_classes import BrowseRoute, ItemsRoute, UsersRoute
+from service.schemas.base import ItemId
 from service.schemas.domains import (
     CatalogItem,
     ColumnBody,
@@ -75,6 +76,7 @@ async def show_domain(name: DomainPath, request: Request, trace: Trace) -> Domai
 class ItemsPage(Page):
     """Query parameters of a page of items."""
 
+    item_id: list[ItemId] = Field(default=[], max_length=200, description="Only these items, as far as they are known.")
     where: str = Field(
         default="",
         max_length=4096,
@@ -103,6 +105,10 @@ async def list_items(
     domain = service_of(request).domains.domain(name)
     trace.domain = domain.name
     catalog = domain.catalog
+    if page.item_id:
+        known = [row for item_id in page.item_id if (row := catalog.row_of(item_id)) is not None]
+        shown = known[page.offset : page.offset + page.limit]
+        return ItemsAnswer(items=[_item(catalog, row) for row in shown], total=len(known), offset=page.offset)
     # In a thread, because searching a large catalog would block the event loop.
     rows, total = await asyncio.to_thread(catalog.search, page.q, page.offset, page.limit, _where_of(page))
     return ItemsAnswer(items=[_item(catalog, int(row)) for row in rows], total=total, offset=page.offset)

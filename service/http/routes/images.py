@@ -27,7 +27,6 @@ PICTURE: dict[int | str, dict[str, Any]] = {
     206: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "description": "A range of it."},
     304: {"description": "The picture is the one that the client has."},
     307: {"description": "The picture is at another address, in `Location`."},
-    416: {"description": "The picture ends before the range."},
 }
 
 router = APIRouter(prefix="/domains", tags=["domains"], route_class=BrowseRoute, responses=problems(404, 422, 500))
