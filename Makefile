@@ -40,13 +40,16 @@ test: $(INSTALLED) servers ## run all tests
 
 # Tests of the feature store and of the metrics use real servers, and are skipped without them.
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo -n)
-servers: ## install redis-server and prometheus with apt if they are missing
+servers: ## install redis-server, prometheus and chromium with apt if they are missing
 	@{ command -v redis-server && command -v redis-sentinel; } >/dev/null \
 		|| { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server redis-sentinel >/dev/null; } \
 		|| echo "redis-server is missing and could not be installed; tests that need it will be skipped" >&2
 	@{ command -v prometheus && command -v promtool; } >/dev/null \
 		|| { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus >/dev/null; } \
 		|| echo "prometheus is missing and could not be installed; tests that need it will be skipped" >&2
+	@command -v chromium >/dev/null \
+		|| { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+		|| echo "chromium is missing and could not be installed; tests that need it will be skipped" >&2
 
 lint: $(INSTALLED) ## check style, types and import contracts
 	$(BIN)/ruff check .
