@@ -29,11 +29,13 @@ from numpy.typing import NDArray
 from benchmarks.cpu_engine import ROOT
 from model.bundle.catalog import Catalog
 from model.datasets.dataset import Dataset
-from service.answering.service import Service, open_service
+from service.answering.answers import Recommendation
+from service.answering.parts import Service
+from service.answering.service import open_service
 from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
-from service.schemas.ranking import RankingAnswer, SequentialRequest
+from service.schemas.ranking import SequentialRequest
 from service.settings import Settings
 
 DEMO = ROOT / "demo"
@@ -48,7 +50,7 @@ NUM_SAMPLES = 1_000
 SEED = 5
 
 
-async def ask(service: Service, request: SequentialRequest) -> tuple[RankingAnswer, float]:
+async def ask(service: Service, request: SequentialRequest) -> tuple[Recommendation, float]:
     """The answer, and its milliseconds."""
     started_at = time.perf_counter()
     trace = RequestTrace(request_id="benchmark")
@@ -73,7 +75,7 @@ def shared(catalog: Catalog, first: str, second: str) -> dict[str, bool]:
     return traits | {LOOK: sum(traits.values()) >= NUM_FOLLOWED}
 
 
-def judged(catalog: Catalog, answer: RankingAnswer, history: Sequence[str], what: str) -> NDArray[np.float64]:
+def judged(catalog: Catalog, answer: Recommendation, history: Sequence[str], what: str) -> NDArray[np.float64]:
     """For each recommendation that decides something: whether the item named first is right, and the share that is."""
     found = []
     for item in answer.items:

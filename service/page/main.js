@@ -27,9 +27,11 @@ async function open() {
   ({ domains } = await get("domains"));
   if (!domains.length) throw new Error("No domain is served, or the key may use none.");
   if (!domains.some((each) => each.name === state.domain)) amend({ domain: domains[0].name });
-  onChange(update);
+  // The answer need not wait for the shop, unless filters have to be read as the columns' values.
+  const isKnown = state.history.length > 0 && !Object.keys(state.where).length;
+  if (isKnown) refresh();
   await openedDomain();
-  await update();
+  await show(null, !isKnown);
 }
 
 /** A first visitor sees a customer's purchases instead of an empty page. */
@@ -40,20 +42,22 @@ async function openedDomain() {
   }
 }
 
-async function update(before = null) {
-  const domain = domains.find((each) => each.name === state.domain);
-  if (before && before.domain !== state.domain) {
+async function update(before) {
+  if (before.domain !== state.domain) {
     await openedDomain();
-    return update();
+    return show(null, true);
   }
+  return show(before, ANSWERING.some((name) => JSON.stringify(before[name]) !== JSON.stringify(state[name])));
+}
+
+async function show(before, asks) {
   showDomains();
   showBasket();
   showBrowse(before);
-  showOptions(domain);
-  if (!before || ANSWERING.some((name) => JSON.stringify(before[name]) !== JSON.stringify(state[name]))) refresh();
+  showOptions(domains.find((each) => each.name === state.domain));
+  if (asks) refresh();
   await learn(state.domain, [...state.history, ...state.other]);
   showBasket();
-  return null;
 }
 
 function showDomains() {
@@ -76,4 +80,5 @@ function failed(error) {
   alertOf(error.message);
 }
 
+onChange((before) => update(before).catch(failed));
 start().catch(failed);

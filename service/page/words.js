@@ -1,7 +1,7 @@
 // What the service says in names and numbers, in words.
 
 const DEGRADED = {
-  anonymous_user: "Nobody in particular: the prompt speaks of a user, and none was named.",
+  anonymous_user: "No customer is named, so the model answers as it would to a stranger.",
   attribution_missing: "The reasons are missing: time did not suffice.",
   beams_reduced: "The search was narrower than usual, because many requests are waiting.",
   missing_features: "Some pictures are missing: the model did not see them.",
