@@ -169,18 +169,19 @@ class Catalog:
         """
         if not where:
             return matching_rows(self.table, ("item_id", "title"), text, offset, limit)
-        is_member = self.mask(where)
-        rows = [row for row in matching_rows(self.table, ("item_id", "title"), text, 0, len(self))[0] if is_member[row]]
-        return rows[offset : offset + limit], len(rows)
+        matching, _ = matching_rows(self.table, ("item_id", "title"), text, 0, len(self))
+        rows = np.asarray(matching, dtype=np.int64)
+        rows = rows[self.mask(where)[rows]]
+        return rows[offset : offset + limit].tolist(), len(rows)
 
     def values(self, name: str, limit: int) -> tuple[list[tuple[Scalar, int]], int]:
         """The most frequent values of an attribute column with their numbers of items, and the number of all values."""
         column = self.table.column(name).combine_chunks()
         elements = pc.list_flatten(column) if pa.types.is_list(column.type) else column
         counts = pc.value_counts(elements.drop_null())
-        order = sorted(range(len(counts)), key=lambda place: (-counts[place]["counts"].as_py(), place))[:limit]
-        found = [(counts[place]["values"].as_py(), counts[place]["counts"].as_py()) for place in order]
-        return found, len(counts)
+        pairs = zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
+        found = [(value, number) for value, number in pairs if value is not None and number is not None]
+        return sorted(found, key=lambda each: (-each[1], str(each[0])))[:limit], len(found)
 
     @cached_property
     def _attributes(self) -> dict[str, Values | Column]:

@@ -36,6 +36,7 @@ OVER_HTTP = {
     "test_audit",
     "test_bad_input",
     "test_browse",
+    "test_browse_filters",
     "test_clients",
     "test_cross_origin",
     "test_errors",

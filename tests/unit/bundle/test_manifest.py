@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model.bundle.manifest import check_domain_name, read_manifest, verify_files, write_manifest
+from model.bundle.manifest import MOST_IMAGE_BYTES, check_domain_name, read_manifest, verify_files, write_manifest
 from tests.tiny import tiny_bundle
 from tests.unit.bundle.refusals import refused
 
@@ -83,6 +83,27 @@ def test_a_path_that_leaves_the_bundle_is_refused(root: Path, path: str) -> None
 def test_only_the_files_of_a_bundle_have_a_place(root: Path, path: str) -> None:
     relist(root, "domains/toys/users.parquet", path)
     with refused("bundle_integrity", f"{path} does not belong in a bundle"):
+        verify_files(root)
+
+
+def test_a_domain_may_bring_its_pictures(root: Path) -> None:
+    picture = root / "domains/toys/images/toys/1.webp"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"picture")
+    write_manifest(root)
+    verify_files(root)
+    picture.write_bytes(b"another")
+    with refused("bundle_integrity", "domains/toys/images/toys/1.webp was modified"):
+        verify_files(root)
+
+
+def test_a_picture_of_a_bundle_has_a_limited_size(root: Path) -> None:
+    picture = root / "domains/toys/images/1.webp"
+    picture.parent.mkdir()
+    with picture.open("wb") as file:
+        file.truncate(MOST_IMAGE_BYTES + 1)
+    write_manifest(root)
+    with refused("bundle_integrity", f"the limit is {MOST_IMAGE_BYTES}"):
         verify_files(root)
 
 
