@@ -95,6 +95,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         held = {name for name in archive.namelist() if not name.partition("/")[0].endswith(".dist-info")}
 
     wanted = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.suffix in {".py", ".typed"}]
+    wanted += (ROOT / "service" / "page").iterdir()
     assert held == {path.relative_to(ROOT).as_posix() for path in wanted}
     assert {f"{package}/py.typed" for package in PACKAGES} <= held
 
