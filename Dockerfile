@@ -43,6 +43,8 @@ RUN groupadd --gid 10001 vip5 \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin vip5
 WORKDIR /srv
 COPY demo/bundle ./bundles/demo
+COPY demo/bundle-pictures ./bundles/demo-pictures
+COPY demo/bundle-requests.jsonl ./bundles/demo-requests.jsonl
 COPY LICENSE ./
 EXPOSE 8000
 STOPSIGNAL SIGTERM

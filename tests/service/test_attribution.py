@@ -71,6 +71,22 @@ async def test_effects_are_what_another_request_without_the_part_shows(shop: htt
             assert effect == pytest.approx(item["score"] - found["score"], abs=TOLERANCE)
 
 
+async def test_every_engine_finds_the_same_effects(bundle: Path) -> None:
+    found = []
+    for engine in ENGINES:
+        async with client_of(create_app(Settings(bundle=bundle, engine=engine, num_threads=1))) as client:
+            answer = await asked(client, ASK | {"attribution": 100})
+        effects = {
+            (item["item_id"], reason["item_id"], reason["part"]): reason["effect"]
+            for item in answer["items"]
+            for reason in item["because"]
+        }
+        found.append(effects)
+
+    assert found[1] == pytest.approx(found[0], abs=TOLERANCE)
+    assert found[2] == pytest.approx(found[0], abs=TOLERANCE)
+
+
 async def test_candidates_have_effects_on_each_other(shop: httpx.AsyncClient) -> None:
     ask = {"domain": "toys", "candidates": CANDIDATES, "k": 3, "template": "B-5", "length_penalty": 0}
     answer = await asked(shop, ask | {"attribution": 100}, "direct")

@@ -48,7 +48,7 @@ async def test_every_task_of_a_running_service_is_watched(app: FastAPI) -> None:
         running = asyncio.all_tasks() - before
 
         assert running == watched.keys()
-        assert sorted(watched.values()) == ["files", "journal", "loop_lag"]
+        assert sorted(watched.values()) == ["files", "journal", "loop_lag", "status"]
         assert set(watched.values()) <= set(BACKGROUND_TASKS)
     assert asyncio.all_tasks() == before
 
