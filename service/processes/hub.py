@@ -241,6 +241,7 @@ class WorkerLink:
     def _lost(self) -> None:
         """The worker is gone: its requests are abandoned, and nothing waits for it."""
         self.is_lost.set()
+        self._shared.close()
         for end in self._when_lost:
             end()
         for acknowledged in self._awaited.values():

@@ -60,7 +60,8 @@ def num_versions(shop: Shop) -> list[int]:
 async def link_to(shop: Shop, heard: Callable[[Channel, Any], None]) -> tuple[WorkerLink, Channel]:
     """A worker that is played by the test, which hears what the engine process says."""
     state, (ours, theirs) = state_of(shop.app), socket.socketpair()
-    shared, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    shared, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    other.close()
     lanes = state.service.lanes
     assert isinstance(lanes, Lanes)
     ended: list[str] = []
