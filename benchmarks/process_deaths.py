@@ -198,6 +198,7 @@ def at_start(case: Case, signals: str, num_workers: int) -> Outcome:
     case.strike(signals)
     case.let_go()
     if signals == "worker killed":
+        case.server.wait_event("listening")
         case.server.wait_ready()
         outcome.num_asked, outcome.num_unanswered = NUM_REQUESTS, len(asyncio.run(ask_some(case.url)))
         case.note_pids()

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -97,9 +98,11 @@ async def _serve(
             async with (
                 background.kept("descriptors", descriptors.watch),
                 serving_admins(app, settings, admin_listeners, descriptors),
-                workers.running(parts, state.metrics),
+                AsyncExitStack() as running,
             ):
-                await _until_either(workers.until_listening(), must_end.wait())
+                if not must_end.is_set():  # by a signal that came while the bundle was loaded
+                    await running.enter_async_context(workers.running(parts, state.metrics))
+                    await _until_either(workers.until_listening(), must_end.wait())
                 if not must_end.is_set():
                     logger.info("listening", extra=urls_of(reservation.sockets, admin_listeners))
                 await must_end.wait()

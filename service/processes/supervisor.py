@@ -109,7 +109,10 @@ class Workers:
         """Let workers complete what runs and end; wait for that no longer than `timeout_s`."""
         self._is_ending = True
         for each in self._running.values():
-            each.link.drain(stops=True)
+            if each.link.is_answering:
+                each.link.drain(stops=True)
+            else:
+                each.started.kill()  # it is starting, and has nothing to complete
         waits = [asyncio.create_task(each.started.process.wait()) for each in self._running.values()]
         if waits:
             await asyncio.wait(waits, timeout=timeout_s)
