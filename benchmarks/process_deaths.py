@@ -247,7 +247,11 @@ async def while_serving(case: Case, signals: str) -> Outcome:
     admin = httpx.AsyncClient(base_url=case.url, timeout=PATIENCE_S)
     (case.folder / "held").write_text("")
     asked = [asyncio.create_task(ask(client, number)) for number, client in enumerate(clients)]
-    await asyncio.sleep(0.3)  # they are with the engine now; one more or less does not matter
+    await asyncio.to_thread(
+        wait_until,
+        lambda: sum(owners_of(case.port, workers).values()) >= NUM_REQUESTS,
+        "not all connections were accepted",
+    )
     owners = await asyncio.to_thread(owners_of, case.port, workers)
     case.wait_at(case.phase)
     changing = None
