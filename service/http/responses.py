@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from fastapi.responses import Response
 from starlette.types import Receive
 
+from feature_cache.background import awaited
 from service.answering.answers import Recommendation
 from service.errors import ClientDisconnectedError
 
@@ -35,7 +36,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         is_gone = True
         working.cancel()  # it waits for the work, as this runs
 
-    watching = asyncio.create_task(watch())
+    watching = awaited(watch())
     try:
         return await work
     except asyncio.CancelledError:

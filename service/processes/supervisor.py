@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from feature_cache.background import awaited
 from service.http.listening import Reservation
 from service.observability.log_writer import LogWriter
 from service.observability.metrics import Metrics
@@ -113,7 +114,7 @@ class Workers:
                 each.link.drain(stops=True)
             else:
                 each.started.kill()  # it is starting, and has nothing to complete
-        waits = [asyncio.create_task(each.started.process.wait()) for each in self._running.values()]
+        waits = [awaited(each.started.process.wait()) for each in self._running.values()]
         if waits:
             await asyncio.wait(waits, timeout=timeout_s)
 
@@ -161,7 +162,7 @@ class Workers:
 
     async def _watch(self, started: Started, link: WorkerLink) -> None:
         """Return when the worker has ended or hangs."""
-        ended = asyncio.create_task(started.process.wait())
+        ended = awaited(started.process.wait())
         heard_at, silent_s = link.heard_at, 0.0
         try:
             while not ended.done():
@@ -189,7 +190,7 @@ def _end(number: int, started: Started, reason: str) -> None:
 
 
 async def _either(*events: asyncio.Event) -> None:
-    waits = [asyncio.create_task(each.wait()) for each in events]
+    waits = [awaited(each.wait()) for each in events]
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -32,17 +32,22 @@ LANES = ("ranking", "text")
 BACKGROUND_TASKS = (
     "accept",
     "admin_port",
+    "call",
     "descriptors",
+    "end",
     "event_loop",
     "files",
     "free_slot",
     "journal",
     "lane-ranking",
     "lane-text",
+    "listening",
     "loop_lag",
     "redis_watcher",
+    "retire",
     "shadow",
     "status",
+    "versions",
     "warm_up",
 )
 DescriptorEffect = Literal["idle_closed", "refused", "exhausted"]

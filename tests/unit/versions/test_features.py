@@ -13,6 +13,7 @@ from feature_cache.store import FeatureSpace
 from feature_cache.tiered import TieredStore
 from model.planning.runtime import Runtime, load_runtime
 from service.observability.metrics import Metrics
+from service.versions import version_loader
 from service.versions.features import Features
 from service.versions.slots import Slots
 from service.versions.state import OWN_BUNDLE, DomainState
@@ -57,7 +58,7 @@ async def test_a_version_that_fails_after_its_store_was_opened_leaves_no_reader(
         assert tiers.watched
         raise MemoryError("no room for the eligible leaves")
 
-    monkeypatch.setattr(loader, "_at_state", fail)
+    monkeypatch.setattr(version_loader, "version_at", fail)
     with pytest.raises(MemoryError):
         await loader.load(ref, opened, "toys", DomainState())
 
