@@ -46,7 +46,7 @@ class LaneStatus(AnswerBody):
 
 
 class StatusAnswer(AnswerBody):
-    """What somebody on call needs first. All that is recent is of the last `window_s` seconds of this process."""
+    """What somebody on call needs first. All that is recent is of the last `window_s` seconds, workers included."""
 
     status: str = Field(description="`ready`, `not_ready` or `not_live`.")
     reasons: list[str] = Field(description="Why it is not ready or not live.")
