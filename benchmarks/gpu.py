@@ -89,6 +89,7 @@ def _run_apart(stage: str, device: str, *, is_quick: bool) -> object:
                 print(f"{stage:20}{line.rstrip()}", flush=True)
     finally:
         timer.cancel()
+        process.stdout.close()
     code = process.wait()
     print(f"{stage:20}({time.perf_counter() - started:.1f} s)", flush=True)
     if code < 0:

@@ -111,6 +111,7 @@ def commands_in(place: Path) -> dict[str, list[str]]:
         "bundle sign": f"{bundle} --key {place}/key.pem",
         "bundle show": bundle,
         "bundle audit": f"{bundle} --domain toys --data {place}/toys",
+        "bundle index": f"{bundle} --index-cache {place}/indexes",
         "bundle export-onnx": f"{bundle} --out {place}/exported --replace",
         "features encode": f"--model {place}/clip --encoder tiny --images {place}/pictures --workers 0 "
         f"--out {place}/f.safetensors",

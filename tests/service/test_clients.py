@@ -122,7 +122,8 @@ async def test_a_tunnel_is_refused(port: int, target: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "status"), [(b"http://shop", 404), (b"http://shop?q=1", 404), (b"http://shop/health/live", 200)]
+    ("target", "status"),
+    [(b"http://shop", 200), (b"http://shop?q=1", 200), (b"http://shop/health/live", 200), (b"http://shop/none", 404)],
 )
 async def test_a_url_of_a_whole_resource_is_read(port: int, target: bytes, status: int) -> None:
     answer = await say(port, b"GET " + target + b" HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n")

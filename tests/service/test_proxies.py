@@ -128,7 +128,7 @@ async def test_everything_is_found_under_the_root_path(served: Served, prefix: s
         assert (await client.get(f"{prefix}/health/ready")).status_code == 200
         assert await document_of(client, f"{prefix}/docs") == f"{prefix}/openapi.json"
         document = (await client.get(f"{prefix}/openapi.json")).json()
-        assert document["servers"] == [{"url": "/shop/recommender"}]
+        assert document["servers"][0] == {"url": "/shop/recommender"}
         moved = await client.get(f"{prefix}/domains/?limit=2")
         assert moved.headers["location"] == "/shop/recommender/domains?limit=2"
         assert (await client.post(f"{prefix}/recommend/sequential", json=ASK)).status_code == 200
