@@ -9,8 +9,8 @@ import pytest
 from tests.e2e.processes import PROCESSES
 from tests.redis_servers import RedisServer, redis_server
 
-# Not test_changed_files, where a worker's report comes up to a second later, nor test_descriptors, whose limit is that of
-# one process, nor test_monitoring, whose alerts were tried with one process only.
+# Not test_changed_files, where a worker's report comes up to a second later, nor test_descriptors, whose limit is one
+# process's, nor test_monitoring, whose alerts were tried with one process only.
 OVER_HTTP = {
     "test_addresses",
     "test_api_examples",
