@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.answers import DEMO, held_out
+from benchmarks.fidelity import score_gaps
 from benchmarks.tensor_cores import TensorCores
 from model.bundle.bundle import open_bundle
 from model.decoding.items import EXACTNESS_MARGIN
@@ -71,7 +72,7 @@ def _claims(
         unchecked = [engine.search([plan])[0][0] for plan in plans]
     plain = [engine.search([plan])[0][0] for plan in plans]
     proven = [rank(engine, [plan])[0] for plan in certified]
-    gaps = [gap for pair in zip(plain, truth, strict=True) for gap in _gaps(*pair)]
+    gaps = [gap for pair in zip(plain, truth, strict=True) for gap in score_gaps(*pair)]
     return {
         "median_gap": float(f"{np.median(gaps):.1e}"),
         "largest_gap": float(f"{max(gaps):.1e}"),
@@ -92,12 +93,6 @@ def _contradicted(rankings: Sequence[Ranking], truth: Sequence[Ranking]) -> int:
         pairs = zip(ranking.leaves[:length].tolist(), true.scores[:length].tolist(), strict=True)
         wrong += any(scores.get(leaf, -np.inf) < score - EXACTNESS_MARGIN for leaf, score in pairs)
     return wrong
-
-
-def _gaps(one: Ranking, other: Ranking) -> list[float]:
-    scores = dict(zip(other.leaves.tolist(), other.scores.tolist(), strict=True))
-    pairs = zip(one.leaves.tolist(), one.scores.tolist(), strict=True)
-    return [abs(score - scores[leaf]) for leaf, score in pairs if leaf in scores]
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def _compare(runtimes: Mapping[str, Runtime], questions: Sequence[Question]) -> 
         answers = [rank(runtime.engine, [question.work])[0] for question in questions]
         seconds = time.process_time() - started
         expected = expected or answers
-        gaps = [gap for pair in zip(answers, expected, strict=True) for gap in _gaps(*pair)]
+        gaps = [gap for pair in zip(answers, expected, strict=True) for gap in score_gaps(*pair)]
         overlaps = [len(set(a.leaves) & set(b.leaves)) / K for a, b in zip(answers, expected, strict=True)]
         batches = compare_batches(runtime.engine, [question.work for question in questions])
         found[name] = {
@@ -80,7 +80,7 @@ def _compare(runtimes: Mapping[str, Runtime], questions: Sequence[Question]) -> 
     return found
 
 
-def _gaps(one: Ranking, other: Ranking) -> list[float]:
+def score_gaps(one: Ranking, other: Ranking) -> list[float]:
     """Score differences of the items in both."""
     scores = dict(zip(other.leaves.tolist(), other.scores.tolist(), strict=True))
     pairs = zip(one.leaves.tolist(), one.scores.tolist(), strict=True)
