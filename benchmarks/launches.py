@@ -8,7 +8,7 @@ Method    A search of T5-small's size runs on torch's meta device, which compute
           counts once more. The number is an estimate: top-k and sums along rows are several kernels on a GPU.
 Output    A line per part; the last line is JSON.
 
-    python -m benchmarks.launches [--rows 1] [--tokens 64] [--beams 20] [--mixed]
+    python -m benchmarks.launches [--rows 1] [--tokens 64] [--beams 20] [--mixed] [--boosted]
 """
 
 from __future__ import annotations
@@ -130,7 +130,8 @@ def count_launches(bucket: Bucket) -> Launches:
             network = Vip5Network(FULL.backbone, [FULL.layout] * _NUM_DOMAINS)
             network.requires_grad_(requires_grad=False).eval()
             arrays = _arrays()
-        program = SearchProgram(ProgramShape(bucket, MAX_CHILDREN), PackedNetwork.of(network), arrays)
+            tables = torch.zeros(_NUM_NODES)
+        program = SearchProgram(ProgramShape(bucket, MAX_CHILDREN), PackedNetwork.of(network), arrays, tables)
         with _device_kernels() as launches, launches:
             program.run()
     return launches
@@ -138,7 +139,8 @@ def count_launches(bucket: Bucket) -> Launches:
 
 def _arrays() -> Arrays:
     facts = torch.zeros(_NUM_NODES, NUM_FACTS, dtype=torch.int32)
-    return Arrays(NodeTable(facts), torch.zeros(_NUM_NODES, dtype=torch.int32))
+    sources, sums = (torch.zeros(_NUM_NODES, dtype=torch.int32) for _ in range(2))
+    return Arrays(NodeTable(facts), sources, sums)
 
 
 @contextmanager
@@ -169,8 +171,10 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--beams", type=int, default=20)
     parser.add_argument("--mixed", action="store_true", help="rows of several domains")
+    parser.add_argument("--boosted", action="store_true", help="rows with boosts")
     options = parser.parse_args()
-    bucket = Bucket(options.rows, options.tokens, options.beams, 64, is_mixed=options.mixed)
+    num_patches = 256 if options.boosted else 0
+    bucket = Bucket(options.rows, options.tokens, options.beams, 64, is_mixed=options.mixed, num_patches=num_patches)
     launches = count_launches(bucket)
     for part, kinds in launches.by_part.items():
         frequent = ", ".join(f"{name} {number}" for name, number in kinds.most_common(12))

@@ -19,167 +19,27 @@ import argparse
 import asyncio
 import itertools
 import json
-import os
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.e2e.children import PATIENCE_S, children_of, is_running
-from tests.e2e.live import live_bundles, live_environment
-from tests.e2e.processes import ROOT, Server, environment
-from tests.service.live import AUTHORIZED, TOKEN
+from benchmarks.death_outcomes import DRAINS, HEAD, Outcome, judge, note_left, row_of
+from benchmarks.dying_service import LOOK_S, PATIENCE_S, Case, free_port, owners_of, wait_until
+from tests.e2e.live import live_bundles
+from tests.service.live import AUTHORIZED
 
-COMMAND = (sys.executable, "-m", "tests.e2e.faulty_serve")
 STARTS = ("load", "workers start", "join")
 CHANGES = ("before prepare", "after prepare", "before publish", "before answer")
-DRAINS = ("drain",)
 SIGNALS = ("worker killed", "engine killed", "SIGTERM", "SIGTERM twice")
 BEFORE = ("item-1", "item-2", "item-3")
 """Taken out of stock, one after another, before the change in progress."""
 CHANGING = "item-4"
 NUM_REQUESTS = 8
-LOOK_S = 0.01
-
-
-@dataclass
-class Outcome:
-    """One case. What does not apply is None."""
-
-    phase: str
-    signals: str
-    exit_status: int | None = None
-    """None: the service went on."""
-    ends_s: float | None = None
-    """From the last signal to the end of all processes."""
-    num_orphans: int = 0
-    is_port_free: bool | None = None
-    change: str | None = None
-    """Of the change in progress: its answer, and whether a restart from the journal shows it."""
-    num_lost_changes: int = 0
-    num_asked: int = 0
-    num_unanswered: int = 0
-    num_on_killed_worker: int = 0
-    broken: list[str] = field(default_factory=list)
-    """Promises that did not hold."""
-
-
-class Case:
-    """A service with a point at which it waits."""
-
-    def __init__(self, bundles: Path, folder: Path, phase: str, workers: int) -> None:
-        self.phase = phase
-        self.folder = folder
-        self.port = free_port()
-        own = {"FAULT_FOLDER": str(folder), "VIP5_JOURNAL": str(folder / "journal"), "VIP5_WORKERS": str(workers)}
-        self._env = environment(live_environment(bundles, **own, VIP5_WORKER_ACK_S="5", VIP5_DRAIN_S="20"))
-        self._arguments = [*COMMAND, "serve", "--bundle", str(bundles / "first"), "--num-threads", "1"]
-        self.server: Server
-        self.pids: set[int] = set()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        process = subprocess.Popen(  # noqa: S603  # our own command
-            [*self._arguments, "--port", str(self.port)],
-            env=self._env,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.server = Server(process, url=self.url)
-        threading.Thread(target=self.server.read, daemon=True).start()
-
-    def wait_at(self, point: str) -> None:
-        (self.folder / "point").write_text(point)
-
-    def until_reached(self) -> None:
-        wait_until((self.folder / "reached").exists, "the point is not reached")
-
-    def let_go(self) -> None:
-        (self.folder / "held").unlink(missing_ok=True)
-        (self.folder / "go").write_text("")
-
-    def forget_point(self) -> None:
-        for name in ("point", "reached", "go", "held"):
-            (self.folder / name).unlink(missing_ok=True)
-
-    def note_pids(self) -> list[int]:
-        with suppress(OSError):
-            self.pids |= set(children_of(self.server))
-        return sorted(pid for pid in self.pids if is_running(pid))
-
-    def strike(self, signals: str, worker: int | None = None) -> None:
-        """Send the signals of a case."""
-        match signals:
-            case "worker killed":
-                if (workers := self.note_pids()) or worker:
-                    os.kill(worker or workers[0], signal.SIGKILL)
-            case "engine killed":
-                self.server.process.kill()
-            case "SIGTERM":
-                self.server.process.terminate()
-            case "SIGTERM twice":
-                self.server.process.terminate()
-                time.sleep(LOOK_S)  # two signals at once would be one
-                self.server.process.terminate()
-
-    def end(self, outcome: Outcome) -> None:
-        """Wait for the end of all processes, and note what is left."""
-        begun_at = time.monotonic()
-        with suppress(subprocess.TimeoutExpired):
-            outcome.exit_status = self.server.process.wait(PATIENCE_S)
-        limit_s = 1.0 if outcome.signals == "engine killed" else 0.5
-        at = time.monotonic()
-        while time.monotonic() - at < limit_s and (self.note_pids() or not is_free(self.port)):
-            time.sleep(LOOK_S)
-        outcome.ends_s = round(time.monotonic() - begun_at, 2)
-        outcome.num_orphans = len(self.note_pids())
-        outcome.is_port_free = is_free(self.port)
-        self.kill()
-
-    def kill(self) -> None:
-        self.server.process.kill()
-        self.server.process.wait()
-        for pid in self.note_pids():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind(("127.0.0.1", port))
-            bound.listen()
-        except OSError:
-            return False
-    return True
-
-
-def wait_until(is_so: Any, what: str) -> None:  # noqa: ANN401  # a function without arguments
-    deadline = time.monotonic() + PATIENCE_S
-    while not is_so():
-        if time.monotonic() > deadline:
-            raise TimeoutError(what)
-        time.sleep(LOOK_S)
 
 
 # Start
@@ -282,23 +142,6 @@ async def while_serving(case: Case, signals: str) -> Outcome:
     return outcome
 
 
-def owners_of(port: int, pids: Sequence[int]) -> dict[int, int]:
-    """Established connections at the port by process."""
-    inodes = set()
-    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
-        parts = line.split()
-        if parts[3] == "01" and int(parts[1].rpartition(":")[2], 16) == port:
-            inodes.add(f"socket:[{parts[9]}]")
-    found = {}
-    for pid in pids:
-        links = []
-        for each in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):
-                links.append(os.readlink(each))  # noqa: PTH115
-        found[pid] = sum(link in inodes for link in links)
-    return found
-
-
 async def compare(case: Case, outcome: Outcome, change: Any) -> None:  # noqa: ANN401
     """Start from the journal, and see which changes are there."""
     case.forget_point()
@@ -322,53 +165,6 @@ async def compare(case: Case, outcome: Outcome, change: Any) -> None:  # noqa: A
         if is_made == (CHANGING in served):
             outcome.broken.append("the change was made by half")
     await asyncio.to_thread(case.kill)
-
-
-def judge(outcome: Outcome, wrong: Sequence[str]) -> None:
-    if outcome.num_lost_changes:
-        outcome.broken.append("an acknowledged change is lost")
-    if wrong:
-        outcome.broken.append(f"failed: {wrong[0]}")
-    allowed = {"worker killed": outcome.num_on_killed_worker, "SIGTERM": 0}.get(outcome.signals, outcome.num_asked)
-    if outcome.phase in DRAINS and outcome.signals == "SIGTERM":
-        allowed = outcome.num_asked  # it is the second one
-    if outcome.num_unanswered > allowed:
-        outcome.broken.append(f"{outcome.num_unanswered} requests without an answer, {allowed} allowed")
-    due = -signal.SIGKILL if outcome.signals == "engine killed" else 0
-    if outcome.exit_status != due:
-        outcome.broken.append(f"exit status {outcome.exit_status}")
-
-
-def note_left(outcome: Outcome) -> None:
-    if outcome.num_orphans:
-        outcome.broken.append("processes outlive the service")
-    if not outcome.is_port_free:
-        outcome.broken.append("the port is not free")
-
-
-def row_of(outcome: Outcome) -> str:
-    requests = f"{outcome.num_unanswered} of {outcome.num_asked}" if outcome.num_asked else ""
-    if outcome.num_on_killed_worker:
-        requests += f" ({outcome.num_on_killed_worker} on the killed worker)"
-    cells = (
-        outcome.phase,
-        outcome.signals,
-        outcome.exit_status,
-        outcome.ends_s,
-        outcome.num_orphans,
-        "yes" if outcome.is_port_free else "no",
-        requests,
-        outcome.change or "",
-        outcome.num_lost_changes,
-        "; ".join(outcome.broken) or "kept",
-    )
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-HEAD = (
-    "| phase | signal | exit status | ends after s | orphans | port free | without an answer | the change | "
-    "lost changes | promises |\n|---|---|---|---|---|---|---|---|---|---|"
-)
 
 
 def main() -> None:
@@ -403,5 +199,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert TOKEN
     main()

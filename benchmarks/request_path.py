@@ -26,7 +26,7 @@ import httpx
 
 from service.http.app import create_app
 from service.http.app_state import state_of
-from service.settings import Settings
+from service.settings.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("service.", "model.", "feature_cache.")

@@ -81,6 +81,15 @@ def sample_purchases(data: Path, num_users: int) -> list[Purchases]:
     return purchases
 
 
+def write_requests(path: Path, data: Path, num_users: int) -> None:
+    """Real users' sequential requests as `vip5 predict` reads them."""
+    lines = [
+        json.dumps({"task": "sequential", "domain": DOMAIN, "history": each.history})
+        for each in sample_purchases(data, num_users)
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def _rows(data: Path) -> list[dict[str, str]]:
     asin_of = _asins(data)
     lines = _read(data / "amazon" / "toys" / "items.jsonl.gz").splitlines()

@@ -4,7 +4,7 @@
 
 It also writes
 
-    <out>-text/            domains tuned on prompts without pictures, for comparison; their backbone is the bundle's
+    <out>-text/            a bundle that was trained on prompts without pictures, for comparison
     <out>-clip/            the image encoder, in Hugging Face's format
     <out>-pictures/        the catalogs' `image` column is relative to it
     <out>-held-out/        customers that no model was trained on, one dataset per domain
@@ -18,13 +18,13 @@ started again. Finished models are not trained again, even if the code has chang
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import random
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -39,9 +39,10 @@ from demo.pictures import draw_catalog, draw_designs, embed_catalog
 from demo.progress import progress_bar
 from demo.requests import write_requests
 from model.bundle.features import ItemFeatures
-from model.bundle.layout import BACKBONE_CONFIG, MANIFEST
+from model.bundle.layout import MANIFEST
 from model.bundle.manifest import read_manifest
 from model.datasets.dataset import Dataset
+from model.datasets.semantic import SemanticOptions, index_semantically
 from model.errors import Vip5Error
 from model.prompts.assembly import UNKNOWN_TITLE
 from model.prompts.templates import TEMPLATES
@@ -51,6 +52,13 @@ from model.training.tuning import tune
 SEED = 5
 RUNS = Path(__file__).parent / "runs"
 """Run files; their paths are relative to the work folder that they are copied into."""
+CHAINS = (("backbone-first", "backbone", "bundle"), ("text-backbone",))
+"""Run files, each of which starts from what the one before it wrote. The chains do not need each other."""
+CODES = {
+    "toys": SemanticOptions(num_directions=10, sizes=(6, 12), first_word=100),
+    "garments": SemanticOptions(num_directions=8, sizes=(12, 12), first_word=200),
+}
+"""How a shop's identifiers are made; each shop has codes of its own."""
 
 
 @dataclass(frozen=True)
@@ -106,23 +114,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("demo/bundle"), help="new folder for the bundle (default: demo/bundle)"
     )
-    parser.add_argument("--num-threads", type=int, default=1, help="CPU threads (default: 1)")
+    parser.add_argument("--num-threads", type=int, default=1, help="CPU threads of each process (default: 1)")
+    parser.add_argument(
+        "--num-processes", type=int, default=len(CHAINS), help=f"models trained at once (default: {len(CHAINS)})"
+    )
     options = parser.parse_args(arguments)
     if options.out.exists():
         print(f"{options.out} exists already; remove it, or name another folder with --out", file=sys.stderr)
         return 1
     torch.set_num_threads(options.num_threads)
     try:
-        print(f"{options.out}: bundle {make(options.out)}")
+        print(f"{options.out}: bundle {make(options.out, num_processes=options.num_processes)}")
     except Vip5Error as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def make(out: Path, recipe: Recipe = Recipe()) -> str:
+def make(out: Path, recipe: Recipe = Recipe(), num_processes: int = 1) -> str:
     """Write everything; returns the bundle's hash."""
     places = Places(out)
+    shops = write_data(places, recipe)
+    digest, _ = _train_all(places.work, recipe, num_processes)
+    shutil.copytree(places.work / "bundle", out)
+    shutil.copytree(places.work / "text-backbone", places.text_bundle)
+    write_requests(places.requests, [(shop, Customers.of(shop, recipe).held_out) for shop in shops], SEED)
+    return digest
+
+
+def write_data(places: Places, recipe: Recipe) -> list[Shop]:
+    """Write the encoder, the pictures, the datasets and the tokenizer; returns the shops."""
     places.work.mkdir(parents=True, exist_ok=True)
     shops = [Shop.opened(assortment, SEED, recipe.looks) for assortment in ASSORTMENTS]
     clip = _encoder(shops, recipe, places.clip)
@@ -130,24 +151,7 @@ def make(out: Path, recipe: Recipe = Recipe()) -> str:
         draw_catalog(shop, places.pictures, SEED)
         _write_datasets(shop, embed_catalog(shop, places.pictures, clip), recipe, places)
     make_tokenizer(_texts(places.work)).save(str(places.work / "tokenizer.json"))
-    digests = {name: _train(name, places.work, recipe) for name in ("backbone", "bundle", "text")}
-    shutil.copytree(places.work / "bundle", out)
-    shutil.copytree(
-        places.work / "text", places.text_bundle, ignore=shutil.ignore_patterns(BACKBONE_CONFIG.parent.name)
-    )
-    write_requests(places.requests, [(shop, Customers.of(shop, recipe).held_out) for shop in shops], SEED)
-    return digests["bundle"]
-
-
-@contextmanager
-def completed_text_bundle(places: Places) -> Iterator[Path]:
-    """The bundle tuned without pictures, completed by the shared backbone, as a temporary folder."""
-    backbone = BACKBONE_CONFIG.parent.name
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = Path(folder) / "bundle"
-        shutil.copytree(places.text_bundle, bundle)
-        shutil.copytree(places.bundle / backbone, bundle / backbone)
-        yield bundle
+    return shops
 
 
 def _encoder(shops: Sequence[Shop], recipe: Recipe, folder: Path) -> TinyClip:
@@ -185,24 +189,51 @@ class Customers:
 
 
 def _write_datasets(shop: Shop, features: ItemFeatures, recipe: Recipe, places: Places) -> None:
-    """Summer's customers are also in the adapters' table of users, because it becomes the bundle's."""
+    """Identifiers are made of what the backbone's customers bought.
+
+    Summer's customers are also in the adapters' table of users, because it becomes the bundle's.
+    """
     people = Customers.of(shop, recipe)
-    backbone = make_dataset(shop, "spring", people.of_backbone, seed=SEED, features=features)
-    backbone.write(places.work / f"{shop.name}-backbone")
+    drawn = make_dataset(shop, "spring", people.of_backbone, seed=SEED, features=features)
+    index = index_semantically(drawn, CODES[shop.name])
+    print(f"{shop.name}: {index.report.num_paths} paths of codes, {index.report.num_moved} items on the nearest one")
+    index.dataset.write(places.work / f"{shop.name}-backbone")
     adapters = make_dataset(shop, "spring", people.of_adapters, seed=SEED, features=features, newcomers=people.held_out)
-    adapters.write(places.work / f"{shop.name}-adapters")
-    make_dataset(shop, "summer", people.held_out, seed=SEED, features=features).write(places.held_out / shop.name)
+    _indexed_as(index.dataset, adapters).write(places.work / f"{shop.name}-adapters")
+    held_out = make_dataset(shop, "summer", people.held_out, seed=SEED, features=features)
+    _indexed_as(index.dataset, held_out).write(places.held_out / shop.name)
+
+
+def _indexed_as(indexed: Dataset, dataset: Dataset) -> Dataset:
+    """A dataset of the same items with the identifiers of another one."""
+    provenance = replace(dataset.provenance, indexing=indexed.provenance.indexing)
+    return replace(dataset, provenance=provenance, catalog=indexed.catalog, codebook=indexed.codebook)
 
 
 def _texts(work: Path) -> Iterator[str]:
     """All texts whose words should be single tokens."""
     yield from (template.text for template in TEMPLATES.values())
     yield from (UNKNOWN_TITLE, "yes no", "item_", "user_", "->")
-    for folder in sorted(work.glob("*-backbone")):
-        yield from texts_of(Dataset.read(folder))
+    for name in sorted(assortment.domain for assortment in ASSORTMENTS):
+        yield from texts_of(Dataset.read(work / f"{name}-backbone"))
 
 
-def _train(name: str, work: Path, recipe: Recipe) -> str:
+def _train_all(work: Path, recipe: Recipe, num_processes: int) -> list[str]:
+    """Train all chains, several at once if `num_processes` is more than 1; returns the hash of each one's result."""
+    if num_processes == 1:
+        return [_train_chain(chain, work, recipe) for chain in CHAINS]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, context, torch.set_num_threads, (torch.get_num_threads(),)) as processes:
+        results = [processes.submit(_train_chain, chain, work, recipe) for chain in CHAINS]
+        return [result.result() for result in results]
+
+
+def _train_chain(chain: Sequence[str], work: Path, recipe: Recipe) -> str:
+    """Train according to run files, one after another; returns the hash of the last bundle."""
+    return [train(name, work, recipe) for name in chain][-1]
+
+
+def train(name: str, work: Path, recipe: Recipe) -> str:
     """Train according to a run file in the work folder; returns the hash of the bundle written."""
     run = _shortened(read_run(Path(shutil.copy(RUNS / f"{name}.toml", work))), recipe.num_steps)
     if (run.out / MANIFEST).exists():

@@ -2,8 +2,9 @@
 
     python -m demo.measure --bundle demo/bundle --readme demo/README.md
 
-Prints a table; --readme also writes it between the marks in that file. Three variants are compared: with pictures, the
-same model while all image embeddings are missing, and adapters tuned without pictures.
+Prints two tables, of recommendations and of explanations; --readme also writes them between the marks in that file.
+Three variants are compared: with pictures, the same model while all image embeddings are missing, and another model
+that was trained without pictures.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from numpy.typing import NDArray
 
 from demo.datasets import Shop, make_dataset
 from demo.designs import ASSORTMENTS, COLOURS, PATTERNS, STYLES, Assortment
-from demo.make import SEED, Customers, Places, Recipe, completed_text_bundle
+from demo.make import SEED, Customers, Places, Recipe
 from demo.progress import progress_bar
-from demo.reviews import TOPICS
+from demo.reviews import TOPICS, mood_in, mood_of
 from model.bundle.users import Users
 from model.datasets.dataset import Dataset, Sequences
 from model.errors import Vip5Error
-from model.evaluation.answers import TextAnswer, read_answers
+from model.evaluation.answers import RankedAnswer, TextAnswer, read_answers
 from model.evaluation.baselines import Baseline, catalog_ranks, fit_baseline
 from model.evaluation.evaluation import evaluate
 from model.evaluation.held_out import HeldOut
@@ -45,21 +46,34 @@ _MARKS = re.compile(r"(<!-- figures -->\n).*(<!-- end of figures -->)", re.DOTAL
 
 
 @dataclass(frozen=True)
+class Explained:
+    """Shares of explanations.
+
+    Those that name a colour, pattern or style, and only ones that the item has (`true`); the same for summer's items,
+    which no model was trained on (`true_new`); those that name the very trait that was asked for (`asked`), and those
+    in a tone that fits the rating (`in_tone`).
+    """
+
+    true: Estimate
+    true_new: Estimate
+    asked: Estimate
+    in_tone: Estimate
+
+
+@dataclass(frozen=True)
 class Figures:
     """Figures of one variant or baseline, in one domain.
 
-    Shares of explanations: those that name a colour, pattern or style, and only ones that the item has (`share_true`);
-    the same for summer's items, which no model was trained on (`share_true_new`); and those that name the very trait
-    that was asked for (`share_asked`).
+    `new` and `regular` are the hit rates where the next purchase is one of summer's items, or one of the regular range.
     """
 
     domain: str
     name: str
-    hit_rate: Estimate  # at 5
-    ndcg: Estimate  # at 5
-    share_true: Estimate | None = None
-    share_true_new: Estimate | None = None
-    share_asked: Estimate | None = None
+    hit_rate: Estimate  # at 5, as are the others
+    new: Estimate
+    regular: Estimate
+    ndcg: Estimate
+    explained: Explained | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,9 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(places: Places, num_users: int | None = None) -> list[Figures]:
     """All figures, domain by domain."""
-    multimodal = load_runtime(places.bundle)
-    with completed_text_bundle(places) as bundle:
-        text_only = load_runtime(bundle)
+    multimodal, text_only = load_runtime(places.bundle), load_runtime(places.text_bundle)
     figures: list[Figures] = []
     for assortment in ASSORTMENTS:
         name = assortment.domain
@@ -98,13 +110,21 @@ def measure(places: Places, num_users: int | None = None) -> list[Figures]:
 
 
 def table(figures: Sequence[Figures]) -> str:
-    """Markdown."""
-    head = ("", "", "HR@5", "NDCG@5", "true to the item", "… if new", "as asked")
-    rows = [head, ("---",) * len(head)]
+    """Markdown: a table of recommendations, and one of explanations."""
+    recommended: list[tuple[str, ...]] = [("", "", "HR@5", "… new items", "… regular items", "NDCG@5")]
+    explained: list[tuple[str, ...]] = [("", "", "true to the item", "… if new", "as asked", "in tone")]
     for one in figures:
-        cells = (one.hit_rate, one.ndcg, one.share_true, one.share_true_new, one.share_asked)
-        rows.append((one.domain, one.name, *("" if cell is None else _shown(cell) for cell in cells)))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        cells = (one.hit_rate, one.new, one.regular, one.ndcg)
+        recommended.append((one.domain, one.name, *map(_shown, cells)))
+        if one.explained is not None:
+            texts = (one.explained.true, one.explained.true_new, one.explained.asked, one.explained.in_tone)
+            explained.append((one.domain, one.name, *map(_shown, texts)))
+    return "\n\n".join(_markdown(rows) for rows in (recommended, explained))
+
+
+def _markdown(rows: Sequence[tuple[str, ...]]) -> str:
+    head, *rest = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rest))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +146,13 @@ class Inquiry:
         )
         with tempfile.TemporaryDirectory() as folder, progress_bar() as progress:
             journal = Path(folder) / "answers.jsonl"
-            report = evaluate(self.runtime, self.domain, self.dataset, options, journal=journal, progress=progress)
-            texts = [answer for answer in read_answers(journal) if isinstance(answer, TextAnswer)]
-        metrics = report.of("sequential", TEMPLATE).metrics
-        return Figures(self.domain, name, metrics["hr@5"], metrics["ndcg@5"], *self._shares(texts, options))
+            evaluate(self.runtime, self.domain, self.dataset, options, journal=journal, progress=progress)
+            answers = list(read_answers(journal))
+        texts = [answer for answer in answers if isinstance(answer, TextAnswer)]
+        ranked = {answer.user: answer for answer in answers if isinstance(answer, RankedAnswer)}
+        held_out = self._held_out(options)
+        ranks = [self._rank(ranked[user].item_ids, held_out.target(user)) for user in self._asked(held_out).tolist()]
+        return self._ranked(name, np.array(ranks), held_out, self._explained(texts, options))
 
     def baselines(self, known: Dataset) -> Iterator[Figures]:
         """Fitted on the customers that the adapters were tuned on, and on the earlier purchases of held-out ones."""
@@ -137,15 +160,40 @@ class Inquiry:
         together = HeldOut.of(joined(known, self.dataset), self.runtime.domains[self.domain], held_out.options)
         for name in BASELINES:
             fitted = Shifted(fit_baseline(name, together), len(known.users))
-            columns = ranking_statistics(catalog_ranks(fitted, held_out))
-            metrics = mean_estimates(columns, held_out.asked_users(among_candidates=False), held_out.options.seed)
-            yield Figures(self.domain, name, metrics["hr@5"], metrics["ndcg@5"])
+            yield self._ranked(name, catalog_ranks(fitted, held_out), held_out)
+
+    def _ranked(
+        self, name: str, ranks: NDArray[np.int64], held_out: HeldOut, explained: Explained | None = None
+    ) -> Figures:
+        """Figures from the rank of each asked customer's next purchase, 0 if it was not found."""
+        columns, users = ranking_statistics(ranks), self._asked(held_out)
+        is_new = np.array([self._is_new(held_out.target(user)) for user in users.tolist()])
+        hits = columns["hr@5"]
+        return Figures(
+            domain=self.domain,
+            name=name,
+            hit_rate=_share(hits, users),
+            new=_share(hits[is_new], users[is_new]),
+            regular=_share(hits[~is_new], users[~is_new]),
+            ndcg=_share(columns["ndcg@5"], users),
+            explained=explained,
+        )
+
+    def _rank(self, item_ids: Sequence[str], target: int) -> int:
+        target_id = self.dataset.catalog.item_ids[target]
+        return item_ids.index(target_id) + 1 if target_id in item_ids else 0
+
+    def _is_new(self, item: int) -> bool:
+        return bool(self.dataset.catalog.attributes(item)["range"] == "summer")
+
+    @staticmethod
+    def _asked(held_out: HeldOut) -> NDArray[np.int64]:
+        return held_out.asked_users(among_candidates=False)
 
     def _held_out(self, options: EvaluationOptions) -> HeldOut:
         return HeldOut.of(self.dataset, self.runtime.domains[self.domain], options)
 
-    def _shares(self, texts: Sequence[TextAnswer], options: EvaluationOptions) -> tuple[Estimate, Estimate, Estimate]:
-        """Shares of explanations, in the order of `Figures`."""
+    def _explained(self, texts: Sequence[TextAnswer], options: EvaluationOptions) -> Explained:
         reviews = self._held_out(options).reviews
         asked = [reviews[text.review] for text in texts]
         users = np.array([review.user for review in asked])
@@ -160,8 +208,19 @@ class Inquiry:
         is_asked = np.array(
             [item[review.feature or ""] in words for words, item, review in zip(named, attributes, asked, strict=True)]
         )
-        is_new = np.array([item["range"] != "regular" for item in attributes])
-        return _share(is_true, users), _share(is_true[is_new], users[is_new]), _share(is_asked, users)
+        in_tone = np.array(
+            [
+                mood_in(text.text) == mood_of(int(review.star_rating or 0))
+                for text, review in zip(texts, asked, strict=True)
+            ]
+        )
+        is_new = np.array([self._is_new(review.item) for review in asked])
+        return Explained(
+            true=_share(is_true, users),
+            true_new=_share(is_true[is_new], users[is_new]),
+            asked=_share(is_asked, users),
+            in_tone=_share(in_tone, users),
+        )
 
 
 def _tuned_on(assortment: Assortment) -> Dataset:
@@ -195,8 +254,9 @@ def joined(first: Dataset, second: Dataset) -> Dataset:
     )
 
 
-def _share(is_true: NDArray[np.bool_], users: NDArray[np.int64]) -> Estimate:
-    return mean_estimates({"share": is_true.astype(np.float64)}, users, seed=0)["share"]
+def _share(values: NDArray[np.bool_] | Floats, users: NDArray[np.int64]) -> Estimate:
+    """The mean over questions."""
+    return mean_estimates({"share": values.astype(np.float64)}, users, seed=0)["share"]
 
 
 def _shown(estimate: Estimate) -> str:

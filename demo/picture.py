@@ -27,7 +27,7 @@ from demo.make import Places
 from feature_cache.encoding.pictures import decode, read_file
 from model.bundle.bundle import open_bundle
 
-CUSTOMERS = {"toys": "user-30001", "garments": "user-30088"}
+CUSTOMERS = {"toys": "user-30022", "garments": "user-30025"}
 """The customer of each domain whose first request in `bundle-requests.jsonl` is answered."""
 NUM_RECOMMENDED = 4
 COMMAND = (sys.executable, "-c", "from service.cli import main; main()")

@@ -7,15 +7,17 @@ of VIP5's explanations.
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from demo.designs import Design
 
 Topic = Literal["colour", "pattern", "style"]
+Mood = Literal["glad", "content", "sorry"]
 TOPICS: tuple[Topic, ...] = ("colour", "pattern", "style")
 
-_SENTENCES: dict[Topic, dict[str, tuple[str, ...]]] = {
+_SENTENCES: dict[Topic, dict[Mood, tuple[str, ...]]] = {
     "colour": {
         "glad": (
             "i love the {colour} colour of this {kind}",
@@ -62,11 +64,12 @@ _SENTENCES: dict[Topic, dict[str, tuple[str, ...]]] = {
         ),
     },
 }
-_HEADLINES: dict[str, tuple[str, ...]] = {
+_HEADLINES: dict[Mood, tuple[str, ...]] = {
     "glad": ("love it", "five stars", "just right", "what a find"),
     "content": ("good enough", "quite nice", "as expected"),
     "sorry": ("not for me", "disappointed", "would not buy again"),
 }
+_GLAD, _CONTENT = 5, 3  # fewest stars
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,34 @@ class Opinion:
 
 def give_opinion(design: Design, stars: int, chance: random.Random) -> Opinion:
     """A sentence about the item's colour, pattern or style."""
-    mood = {5: "glad", 4: "content", 3: "content"}.get(stars, "sorry")
+    mood = mood_of(stars)
     topic = chance.choice(TOPICS)
     sentence = chance.choice(_SENTENCES[topic][mood])
     look = design.look
     text = sentence.format(colour=look.colour, pattern=look.pattern, style=look.style, kind=design.kind.name)
     return Opinion(chance.choice(_HEADLINES[mood]), topic, text)
+
+
+def mood_of(stars: int) -> Mood:
+    """The tone of reviews with this rating."""
+    if stars >= _GLAD:
+        return "glad"
+    return "content" if stars >= _CONTENT else "sorry"
+
+
+def mood_in(text: str) -> Mood | None:
+    """The tone of a review's text; None for a text that nobody would write.
+
+    A comma may follow its word, as in texts that a model wrote, or stand alone, as in the data.
+    """
+    apart = re.sub(r"\s*,", " ,", text)
+    return next((mood for mood, pattern in _PATTERNS.items() if pattern.fullmatch(apart)), None)
+
+
+def _pattern(mood: Mood) -> re.Pattern[str]:
+    """Matches all sentences of a tone, with any word for each trait."""
+    sentences = [sentence for topic in TOPICS for sentence in _SENTENCES[topic][mood]]
+    return re.compile("|".join(re.sub(r"\\{\w+\\}", r"\\w+", re.escape(sentence)) for sentence in sentences))
+
+
+_PATTERNS: dict[Mood, re.Pattern[str]] = {mood: _pattern(mood) for mood in _HEADLINES}

@@ -51,7 +51,7 @@ class EmbeddedStore:
     async def get_many(self, item_ids: Sequence[str]) -> FeatureBatch:
         started_at = time.perf_counter()
         batch = self._read(item_ids)
-        num_present = int(batch.is_present.sum())
+        num_present = int(np.count_nonzero(batch.is_present))
         duration_s = time.perf_counter() - started_at
         self._observer.observe_features(EMBEDDED_TIER, num_present, len(item_ids) - num_present, duration_s)
         return batch
@@ -61,11 +61,11 @@ class EmbeddedStore:
         places = np.array(found_places, dtype=np.int64)  # [N]
         if item_ids and not self._changed and -1 not in found_places:
             rows = self._source.read(places)
-            if rows.is_intact.all():
-                return FeatureBatch(rows.values.astype(np.float32), rows.is_intact)
+            if np.count_nonzero(rows.is_intact) == len(places):
+                return FeatureBatch(rows.values, rows.is_intact)
         is_present = places >= 0
-        features = np.zeros((len(item_ids), self._source.dim), dtype=np.float32)
         found = self._source.read(places[is_present])
+        features = np.zeros((len(item_ids), self._source.dim), dtype=found.values.dtype)
         features[is_present] = found.values
         if self._changed:
             self._changed -= set(places[is_present][found.is_intact].tolist())

@@ -25,7 +25,7 @@ class PatchedStore:
         places = [place for place, item_id in enumerate(item_ids) if item_id in self._rows]
         if not places:
             return batch
-        features, is_present = batch.features.copy(), batch.is_present.copy()
+        features, is_present = batch.features.astype(np.float32), batch.is_present.copy()
         features[places] = [self._rows[item_ids[place]] for place in places]
         is_present[places] = True
         return FeatureBatch(features, is_present, "" if is_present.all() else batch.shortfall)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Purpose: TypeAlias = Literal["journal", "features"]
+Purpose: TypeAlias = Literal["journal", "features", "replicas"]
 
 MIN_SECRET = 16
 """Characters."""

@@ -27,11 +27,12 @@ class FeatureSpace:
 class FeatureBatch:
     """Image embeddings of N items, in the requested order.
 
+    They are of the type in which they are stored; conversion to float32 is exact, and done once for a batch of prompts.
     Rows of missing items are zero, as in VIP5's padded batches. `shortfall` gives the reason if items that have an
     embedding may be missing, for example because Redis did not answer; otherwise it is empty.
     """
 
-    features: NDArray[np.float32]  # [N, D]
+    features: NDArray[np.floating]  # [N, D]
     is_present: NDArray[np.bool_]  # [N]
     shortfall: str = ""
 

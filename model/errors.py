@@ -12,6 +12,7 @@ Vip5Error
 │   ├── CatalogError         empty, duplicate or untokenisable identifiers, or a missing column
 │   ├── UnsafeFileError      a pickle that could execute code
 │   ├── UntrustedBundleError no signature by a trusted key
+│   ├── BundleStoreError     a store of bundles that cannot be used, or lacks what is asked for
 │   └── ExistsError          an output that exists already
 ├── DatasetError             an invalid dataset, or an invalid file to prepare one from
 ├── SigningKeyError          a file of keys for signatures that cannot be used
@@ -96,6 +97,12 @@ class UntrustedBundleError(BundleError):
     """The bundle is not signed by a trusted key."""
 
     code = "untrusted_bundle"
+
+
+class BundleStoreError(BundleError):
+    """A store of bundles cannot be reached or used, or lacks what is asked for."""
+
+    code = "bundle_store"
 
 
 class ExistsError(BundleError):

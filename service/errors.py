@@ -1,39 +1,12 @@
-"""The service's errors, and the table that maps every error to an HTTP status.
-
-Knows no web framework: the command line writes the same problem documents.
-"""
+"""The service's errors. `service/problem_documents.py` maps them to HTTP."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import Self
 
-from pydantic import ValidationError
-
-from model.errors import (
-    BackboneMismatchError,
-    BundleError,
-    CatalogError,
-    EngineError,
-    InputError,
-    IntegrityError,
-    UnknownColumnError,
-    UnknownDomainError,
-    UnknownItemError,
-    UnknownTemplateError,
-    UnsafeFileError,
-    UntrustedBundleError,
-    Vip5Error,
-)
-from service.schemas.problem import FieldError, Problem
-
-MAX_VALUE_LENGTH = 60
-MAX_FIELD_ERRORS = 100
-"""Most errors reported for one body, so that an answer is not much longer than the request."""
-
-Fault: TypeAlias = Mapping[str, Any]
-"""One of pydantic's errors, with `loc`, `msg`, `type` and `input`."""
+from model.errors import Vip5Error
 
 
 class ServiceError(Vip5Error):
@@ -48,6 +21,16 @@ class UnknownPictureError(ServiceError):
     """The item has no picture that could be sent."""
 
     code = "unknown_picture"
+
+
+class RangeError(ServiceError):
+    """The range begins behind the end of what it asks for, which has `num_bytes`."""
+
+    code = "range_not_satisfiable"
+
+    def __init__(self, message: str, *, num_bytes: int = 0) -> None:
+        super().__init__(message)
+        self.num_bytes = num_bytes
 
 
 class MalformedBodyError(ServiceError):
@@ -122,6 +105,12 @@ class OverloadedError(ServiceError):
     """The requests already in the queue would take longer than this request's deadline allows."""
 
     code = "overloaded"
+
+
+class LoadTooLargeError(ServiceError):
+    """The request is more than a queue, a rate limit or a quota ever admits at once."""
+
+    code = "load_too_large"
 
 
 class RateLimitedError(ServiceError):
@@ -208,6 +197,25 @@ class ChangeTimeoutError(ServiceError):
     code = "change_timeout"
 
 
+@dataclass(frozen=True)
+class LateReplica:
+    """A replica that does not serve a change, and why."""
+
+    name: str
+    state: str
+    reason: str
+
+
+class ReplicasDifferError(ServiceError):
+    """A change is made, and not all replicas serve it."""
+
+    code = "replicas_differ"
+
+    def __init__(self, message: str, replicas: Sequence[LateReplica] = ()) -> None:
+        super().__init__(message)
+        self.replicas = replicas
+
+
 class JournalError(ServiceError):
     """The journal cannot be written, so the change is not made."""
 
@@ -218,6 +226,24 @@ class JournalBrokenError(JournalError):
     """What Redis holds is not what this replica followed, or cannot be read, so the change is not made."""
 
     code = "journal_broken"
+
+
+class HistoriesDisabledError(ServiceError):
+    """The service keeps no histories."""
+
+    code = "histories_disabled"
+
+
+class HistoriesUnavailableError(ServiceError):
+    """Histories cannot be read or written now."""
+
+    code = "histories_unavailable"
+
+
+class NoHistoryError(ServiceError):
+    """The user has no history to recommend from, and the request allows no fallback."""
+
+    code = "no_history"
 
 
 class LaneFailedError(ServiceError):
@@ -254,127 +280,3 @@ class TracesError(ServiceError):
     """A library that traces need is not installed; the service does not start."""
 
     code = "no_traces"
-
-
-@dataclass(frozen=True)
-class Status:
-    """HTTP status and title of an error."""
-
-    status: int
-    title: str
-    is_retryable: bool = False
-
-
-STATUSES: dict[type[Exception], Status] = {
-    InputError: Status(422, "The request cannot be answered as it stands"),
-    UnknownColumnError: Status(422, "The catalog has no such column"),
-    UnknownDomainError: Status(404, "The domain is not served"),
-    UnknownItemError: Status(404, "The item is not in the catalog"),
-    UnknownTemplateError: Status(404, "The template does not exist"),
-    UnknownPictureError: Status(404, "The item has no picture"),
-    ValidationError: Status(422, "The request is not valid"),
-    MalformedBodyError: Status(400, "The body is not JSON"),
-    UnknownHostError: Status(400, "The service has another name"),
-    UnknownRouteError: Status(404, "No such path"),
-    MethodError: Status(405, "The path does not take this method"),
-    UnauthorizedError: Status(401, "The API key or the admin token is missing or wrong"),
-    CrossOriginError: Status(400, "Pages of this origin may not send this request"),
-    ForbiddenError: Status(403, "The key or token may not do this"),
-    UnknownBundleError: Status(404, "There is no such bundle"),
-    UnknownVersionError: Status(404, "No such version is loaded"),
-    RevisionConflictError: Status(409, "It has been changed meanwhile"),
-    OperationConflictError: Status(409, "The domain is in another state"),
-    BundleError: Status(422, "The bundle breaks a rule"),
-    IntegrityError: Status(422, "The bundle's files are not what its manifest says"),
-    BackboneMismatchError: Status(422, "The bundle has another backbone"),
-    CatalogError: Status(422, "The catalog breaks a rule"),
-    UnsafeFileError: Status(422, "The file would execute code"),
-    UntrustedBundleError: Status(422, "No trusted key signed the bundle"),
-    BodyTooLargeError: Status(413, "The body is too large"),
-    BodyTimeoutError: Status(408, "The request came too slowly"),
-    MalformedRequestError: Status(400, "The request is not HTTP as it must be"),
-    HeadTooLargeError: Status(431, "The headers are too large"),
-    ContentTypeError: Status(415, "The body must be JSON"),
-    QueueFullError: Status(429, "Too many requests are waiting", is_retryable=True),
-    OverloadedError: Status(429, "The deadline would pass in the queue", is_retryable=True),
-    RateLimitedError: Status(429, "Too many requests from one client", is_retryable=True),
-    ClientDisconnectedError: Status(499, "The client closed the connection"),
-    EngineError: Status(500, "The model failed at this request"),
-    TooManyConnectionsError: Status(503, "Too many connections are open", is_retryable=True),
-    NotReadyError: Status(503, "The service is not ready", is_retryable=True),
-    JournalError: Status(503, "Changes cannot be kept", is_retryable=True),
-    JournalBrokenError: Status(503, "The journal is another one or damaged", is_retryable=True),
-    DrainingError: Status(503, "The service is draining", is_retryable=True),
-    ChangeTimeoutError: Status(504, "The change waited too long", is_retryable=True),
-    DeadlineError: Status(504, "The deadline passed", is_retryable=True),
-    Exception: Status(500, "The service failed at this request"),
-}
-
-
-REJECTED = frozenset({413, 429, 503, 504})
-"""Statuses of requests that were rejected for size, load or time."""
-
-REJECTION_REASONS = tuple(
-    sorted(kind.code for kind, status in STATUSES.items() if status.status in REJECTED and issubclass(kind, Vip5Error))
-)
-
-
-def status_of(error: Exception) -> Status:
-    """The entry of the error's class, or of its nearest base class in the table."""
-    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-
-
-def code_of(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return InputError.code
-    return error.code if isinstance(error, Vip5Error) else Vip5Error.code
-
-
-def problem_of(error: Exception, request_id: str) -> Problem:
-    """The problem document of an error. Details of unexpected errors are not disclosed."""
-    if isinstance(error, ValidationError):
-        return validation_problem(error.errors(), request_id)
-    status = status_of(error)
-    is_public = isinstance(error, Vip5Error)
-    field = error.field if isinstance(error, InputError) else None
-    errors = [FieldError(field=field, message=str(error), code=code_of(error))] if field else None
-    return Problem(
-        type=f"urn:vip5:problem:{code_of(error)}",
-        title=status.title,
-        status=status.status,
-        detail=str(error) if is_public else "An unexpected error; the log contains its cause under this request_id.",
-        code=code_of(error),
-        request_id=request_id,
-        retryable=status.is_retryable,
-        errors=errors,
-    )
-
-
-def validation_problem(faults: Sequence[Fault], request_id: str) -> Problem:
-    """The problem document of pydantic's list of errors."""
-    errors = [_field_error(fault) for fault in faults[:MAX_FIELD_ERRORS]]
-    status = STATUSES[ValidationError]
-    return Problem(
-        type=f"urn:vip5:problem:{InputError.code}",
-        title=status.title,
-        status=status.status,
-        detail="; ".join(f"{error.field}: {error.message}" for error in errors[:3])
-        + (f"; and {len(faults) - 3} more" if len(faults) > 3 else ""),
-        code=InputError.code,
-        request_id=request_id,
-        retryable=status.is_retryable,
-        errors=errors,
-    )
-
-
-def _field_error(fault: Fault) -> FieldError:
-    location = [_truncated(str(part)) for part in fault["loc"] if part not in ("body", "query", "path")]
-    value = fault.get("input")
-    message = fault["msg"]
-    if isinstance(value, str | int | float | bool):
-        message = f"{message}; got {_truncated(repr(value))}"
-    return FieldError(field=".".join(location) or "body", message=message, code=fault["type"])
-
-
-def _truncated(text: str) -> str:
-    return text if len(text) <= MAX_VALUE_LENGTH else text[:MAX_VALUE_LENGTH] + "…"

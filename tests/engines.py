@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from model.decoding.leaf_boosts import BoostTable
 from model.engine.plans import RankingPlan, ScoringPlan
 from model.engine.protocol import Engine, LogProbs, Placement, Ranking, TextSession, Timings
 
@@ -27,6 +28,9 @@ class DisguisedEngine:
 
     def vacate(self, slot: int) -> None:
         self._engine.vacate(slot)
+
+    def expect_boosts(self, tables: Sequence[BoostTable]) -> None:
+        self._engine.expect_boosts(tables)
 
     def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:
         return self._engine.search(batch)

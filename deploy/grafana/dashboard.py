@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -15,6 +16,7 @@ from grafana_foundation_sdk.models.common import (
     TooltipDisplayMode,
 )
 from grafana_foundation_sdk.models.dashboard import (
+    Dashboard,
     DashboardCursorSync,
     DataSourceRef,
     Threshold,
@@ -23,7 +25,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from deploy.grafana.panels import Limit, PanelSpec, Query, RowSpec
+from deploy.grafana.panels import Limit, PanelSpec, Query, RowSpec, series
 from deploy.grafana.request_rows import ENGINE, LATENCIES, STAGES, TRAFFIC
 from deploy.grafana.state_rows import BUNDLES, FEATURES, MACHINE, QUALITY, VERSIONS
 
@@ -32,6 +34,8 @@ FILE = Path(__file__).parent / "dashboards" / "vip5.json"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 GRID_WIDTH = 24
 PANEL_HEIGHT = 8
+OF_ALL_DOMAINS = " Of all domains."
+"""Added to the description of panels that do not follow the variable `domain`."""
 
 
 def build() -> str:
@@ -48,33 +52,79 @@ def build() -> str:
         .readonly()
     )
     made.with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
-    made.with_variable(_label_variable("domain", "Domain"))
-    made.with_variable(_label_variable("route", "Route"))
+    for label, name, of in VARIABLES:
+        made.with_variable(_label_variable(label, name, of))
     for row in ROWS:
         made.with_row(dashboard.Row(row.title))
         for panel in row.panels:
             made.with_panel(_panel(panel, row))
-    return json.dumps(made.build(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
+    return json.dumps(_finished(made.build()), indent=2, sort_keys=True) + "\n"
 
 
-def _label_variable(label: str, name: str) -> dashboard.QueryVariable:
-    """All values except the empty one of probes and unknown paths."""
+VARIABLES = (
+    ("job", "Job", "vip5_num_requests_waiting"),
+    ("instance", "Instance", 'vip5_num_requests_waiting{job=~"$job"}'),
+    ("domain", "Domain", 'vip5_bundle_info{job=~"$job", instance=~"$instance"}'),
+    ("route", "Route", 'vip5_requests_total{job=~"$job", domain!=""}'),
+)
+"""Labels, their names, and the series that have their values."""
+
+ANNOTATIONS = (
+    {
+        "name": "Changes of versions",
+        "expr": f"{series('vip5_epoch_started_timestamp_seconds')} * 1000",
+        "useValueForTime": "on",
+        "titleFormat": "Change",
+        "textFormat": "{{instance}} serves a changed version",
+        "iconColor": "blue",
+    },
+    {
+        "name": "Alerts",
+        "expr": 'ALERTS{alertstate="firing", alertname=~"Vip5.*", job=~"$job"}',
+        "titleFormat": "{{alertname}}",
+        "textFormat": "{{instance}} {{domain}}",
+        "tagKeys": "severity",
+        "iconColor": "red",
+    },
+)
+"""Queries of Prometheus whose results are marked in all panels."""
+
+
+def _finished(made: Dashboard) -> dict[str, Any]:
+    """As JSON, with what the builders have no words for: ids of panels, and annotations of Prometheus."""
+    found: dict[str, Any] = json.loads(json.dumps(made, cls=JSONEncoder))
+    for number, panel in enumerate(found["panels"], start=1):
+        panel["id"] = number
+    for variable in found["templating"]["list"]:
+        for field in ("auto", "auto_count", "auto_min"):  # of intervals only
+            variable.pop(field, None)
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    found["annotations"] = {
+        "list": [{"datasource": source, "enable": True, "step": "60s", **each} for each in ANNOTATIONS]
+    }
+    return found
+
+
+def _label_variable(label: str, name: str, of: str) -> dashboard.QueryVariable:
+    """All values; without a choice also series whose value is empty."""
     return (
         dashboard.QueryVariable(label)
         .label(name)
         .datasource(SOURCE)
-        .query(f'label_values(vip5_requests_total{{domain!=""}}, {label})')
+        .query(f"label_values({of}, {label})")
         .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(VariableSort.ALPHABETICAL_ASC)
         .multi(multi=True)
         .include_all(include_all=True)
-        .all_value(".+")
+        .all_value(".*")
     )
 
 
 def _panel(spec: PanelSpec, row: RowSpec) -> timeseries.Panel | stat.Panel:
     panel: timeseries.Panel | stat.Panel = stat.Panel() if spec.form == "number" else _lines(spec)
-    panel.title(spec.title).description(spec.description).datasource(SOURCE).unit(spec.unit).min(0)
+    is_of_domain = any("$domain" in query.expr for query in spec.queries)
+    description = spec.description + ("" if is_of_domain else OF_ALL_DOMAINS)
+    panel.title(spec.title).description(description).datasource(SOURCE).unit(spec.unit).min(0)
     panel.height(PANEL_HEIGHT).span(GRID_WIDTH // len(row.panels))
     if spec.largest is not None:
         panel.max(spec.largest)
@@ -112,7 +162,8 @@ def _thresholds(limit: Limit) -> dashboard.ThresholdsConfig:
 
 
 def _target(query: Query, ref_id: str) -> prometheus.Dataquery:
-    return prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(ref_id).range().datasource(SOURCE)
+    made = prometheus.Dataquery().expr(query.expr).legend_format(query.legend).ref_id(ref_id).range()
+    return made.exemplar(exemplar=query.has_exemplars).datasource(SOURCE)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 RATE = "$__rate_interval"
-SELECTED = 'route=~"$route", domain=~"$domain"'
-OF_DOMAIN = 'domain=~"$domain"'
-RECOMMENDATIONS = 'route=~"/recommend/.*"'
-WITHIN_OBJECTIVE = 'route=~"/recommend/.*", le="0.5"'
+OF_DOMAINS = 'domain!=""'
+"""Leaves out probes and unknown paths."""
+RECOMMENDATIONS = 'route=~"/recommend/[a-z]+"'
+WITHIN_OBJECTIVE = 'route=~"/recommend/[a-z]+", le="0.5"'
 INFERENCE = 'route=~"/recommend/.*|/explain"'
 FAILED = INFERENCE + ', status=~"5.."'
 SUCCEEDED = INFERENCE + ', status="200"'
 LATENCY = "vip5_e2e_request_latency_seconds"
+WITH_DOMAIN = frozenset(
+    {
+        "vip5_bundle_info",
+        LATENCY,
+        "vip5_last_reload_success",
+        "vip5_reload_failures_total",
+        "vip5_requests_total",
+        "vip5_shadow_overlap_ratio",
+        "vip5_version_latency_seconds",
+        "vip5_version_requests_total",
+    }
+)
+"""Metrics with the label `domain`; the others are about whole processes."""
+WITH_ROUTE = frozenset({LATENCY, "vip5_requests_total"})
 
 
 @dataclass(frozen=True)
@@ -22,6 +37,7 @@ class Query:
 
     expr: str
     legend: str
+    has_exemplars: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,11 +69,29 @@ class RowSpec:
     panels: tuple[PanelSpec, ...]
 
 
-def rate(metric: str, by: str, labels: str = "") -> str:
+def series(metric: str, labels: str = "", *, is_whole: bool = False) -> str:
+    """The metric's series that the dashboard's variables choose.
+
+    `is_whole` leaves out domain and route, for a share of it in which something has neither.
+    """
+    family = re.sub("_(bucket|sum|count)$", "", metric)
+    chosen = ['job=~"$job"', 'instance=~"$instance"']
+    if family in WITH_DOMAIN and not is_whole:
+        chosen.append('domain=~"$domain"')
+    if family in WITH_ROUTE and not is_whole:
+        chosen.append('route=~"$route"')
+    return f"{metric}{{{', '.join([*chosen, *filter(None, [labels])])}}}"
+
+
+def rate(metric: str, by: str, labels: str = "", *, is_whole: bool = False) -> str:
     """The per-second rate of a counter, summed over all labels except `by`."""
     groups = f" by ({by}) " if by else ""
-    chosen = f"{{{labels}}}" if labels else ""
-    return f"sum{groups}(rate({metric}{chosen}[{RATE}]))"
+    return f"sum{groups}(rate({series(metric, labels, is_whole=is_whole)}[{RATE}]))"
+
+
+def increase(metric: str, window: str, by: str = "") -> str:
+    groups = f" by ({by}) " if by else ""
+    return f"sum{groups}(increase({series(metric)}[{window}]))"
 
 
 def quantile(share: float, histogram: str, by: str = "", labels: str = "") -> str:

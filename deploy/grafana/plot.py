@@ -20,12 +20,13 @@ from matplotlib.ticker import EngFormatter, Formatter, PercentFormatter, ScalarF
 from numpy.typing import NDArray
 
 from deploy.grafana.dashboard import ROWS
-from deploy.grafana.panels import PanelSpec, Query, RowSpec
+from deploy.grafana.panels import RATE, PanelSpec, Query, RowSpec
 
 NUM_STEPS = 300
 NUM_SCRAPES = 4  # per rate interval, as in Grafana
 PANEL_INCHES = (5.2, 3.4)
 MAX_LEGEND_LENGTH = 60
+ANYTHING = dict.fromkeys(("$job", "$instance", "$domain", "$route"), ".*")
 UNITS: Mapping[str, Formatter] = {
     "s": EngFormatter("s"),
     "bytes": EngFormatter("B"),
@@ -84,7 +85,7 @@ class Source:
 
     def _series(self, query: Query) -> list[Line]:
         expr = query.expr
-        for variable, value in (("$domain", ".+"), ("$route", ".+"), ("$__rate_interval", self._window.rate_range)):
+        for variable, value in (ANYTHING | {RATE: self._window.rate_range}).items():
             expr = expr.replace(variable, value)
         window = {"start": self._times[0], "end": self._times[-1], "step": self._window.step_s}
         answer = httpx.get(f"{self._url}/api/v1/query_range", params={"query": expr, **window}, timeout=60)

@@ -6,8 +6,8 @@ from deploy.grafana.panels import (
     FAILED,
     INFERENCE,
     LATENCY,
+    OF_DOMAINS,
     RECOMMENDATIONS,
-    SELECTED,
     WITHIN_OBJECTIVE,
     Limit,
     PanelSpec,
@@ -16,6 +16,7 @@ from deploy.grafana.panels import (
     mean,
     quantile,
     rate,
+    series,
 )
 
 
@@ -24,7 +25,7 @@ def _latency(share: float, name: str) -> PanelSpec:
         f"Latency {name}",
         f"{share:.0%} of requests complete within this time, from arrival to the end of the response.",
         "s",
-        (Query(quantile(share, LATENCY, "route, domain", SELECTED), "{{route}} {{domain}}"),),
+        (Query(quantile(share, LATENCY, "route, domain", OF_DOMAINS), "{{route}} {{domain}}", has_exemplars=True),),
         Limit(0.5),
     )
 
@@ -86,9 +87,12 @@ TRAFFIC = RowSpec(
     (
         PanelSpec(
             "Requests by route",
-            "Requests per second, with any status.",
+            "Requests per second, with any status. Those of batches count under the single route, too.",
             "reqps",
-            (Query(rate("vip5_requests_total", "route, domain", SELECTED), "{{route}} {{domain}}"),),
+            (
+                Query(rate("vip5_requests_total", "route, domain", OF_DOMAINS), "{{route}} {{domain}}"),
+                Query(rate("vip5_requests_per_body_sum", ""), "in batches"),
+            ),
         ),
         PanelSpec(
             "Requests by status",
@@ -134,8 +138,8 @@ ENGINE = RowSpec(
             "Requests in the queues and in the engine, over all replicas.",
             "short",
             (
-                Query("sum(vip5_num_requests_waiting)", "waiting"),
-                Query("sum(vip5_num_requests_running)", "running"),
+                Query(f"sum({series('vip5_num_requests_waiting')})", "waiting"),
+                Query(f"sum({series('vip5_num_requests_running')})", "running"),
             ),
         ),
         PanelSpec(

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from deploy.grafana.panels import OF_DOMAIN, RATE, SUCCEEDED, Limit, PanelSpec, Query, RowSpec, mean, quantile, rate
+from deploy.grafana.panels import (
+    RATE,
+    SUCCEEDED,
+    Limit,
+    PanelSpec,
+    Query,
+    RowSpec,
+    increase,
+    mean,
+    quantile,
+    rate,
+    series,
+)
 
+UNFILLED, LIMITED = 'kind="limits_unfilled"', 'by="max_per"'
 HITS = rate("vip5_feature_cache_hits_total", "tier")
 
 FEATURES = RowSpec(
@@ -22,16 +35,10 @@ FEATURES = RowSpec(
             largest=1.0,
         ),
         PanelSpec(
-            "Look-up time p95",
-            "95 % of look-ups in a tier take at most this time; one look-up fetches all embeddings of a request.",
-            "s",
-            (Query(quantile(0.95, "vip5_feature_fetch_seconds", "tier"), "{{tier}}"),),
-        ),
-        PanelSpec(
             "Redis up",
             "1 if Redis responds, 0 if it does not or none is configured.",
             "short",
-            (Query("vip5_redis_up", "{{instance}}"),),
+            (Query(series("vip5_redis_up"), "{{instance}}"),),
             Limit(0.5, is_floor=True),
             largest=1.0,
         ),
@@ -54,7 +61,7 @@ QUALITY = RowSpec(
             (
                 Query(
                     f"{rate('vip5_degraded_total', 'kind')} / on () group_left"
-                    f" {rate('vip5_requests_total', '', SUCCEEDED)}",
+                    f" {rate('vip5_requests_total', '', SUCCEEDED, is_whole=True)}",
                     "{{kind}}",
                 ),
             ),
@@ -71,10 +78,67 @@ QUALITY = RowSpec(
             ),
         ),
         PanelSpec(
+            "Steered answers",
+            "Share of answered requests for items whose list a boost of the request or of the domain, max_per or rotate"
+            " steered.",
+            "percentunit",
+            (
+                Query(
+                    f"{rate('vip5_steered_requests_total', 'by')} / on () group_left"
+                    f" {rate('vip5_requests_total', '', SUCCEEDED, is_whole=True)}",
+                    "{{by}}",
+                ),
+            ),
+            largest=1.0,
+        ),
+        PanelSpec(
+            "Lists that max_per left short",
+            "Share of the answers with max_per that have fewer than k items, because their beams held too few.",
+            "percentunit",
+            (
+                Query(
+                    f"{rate('vip5_degraded_total', '', UNFILLED)} / {rate('vip5_steered_requests_total', '', LIMITED)}",
+                    "short",
+                ),
+            ),
+            Limit(0.5),
+            largest=1.0,
+        ),
+        PanelSpec(
+            "Events",
+            "Events of users per second by outcome: stored, sent before, too old, or refused because the store of"
+            " histories did not answer.",
+            "short",
+            (Query(rate("vip5_events_total", "outcome"), "{{outcome}}"),),
+        ),
+        PanelSpec(
+            "Stored histories",
+            "Recommendations per second that needed a stored history: it was found, the user had none, or the store did"
+            " not answer.",
+            "short",
+            (Query(rate("vip5_history_lookups_total", "outcome"), "{{outcome}}"),),
+        ),
+        PanelSpec(
+            "History time p95",
+            "95 % of the operations of the store of histories take at most this time.",
+            "s",
+            (Query(quantile(0.95, "vip5_history_seconds", "operation"), "{{operation}}"),),
+        ),
+        PanelSpec(
+            "History store up",
+            "1 if histories can be read and events kept, 0 if they cannot or none are kept.",
+            "short",
+            (
+                Query(series("vip5_history_store_up"), "{{instance}}"),
+                Query(series("vip5_history_store_configured"), "configured: {{instance}}"),
+            ),
+            largest=1.0,
+        ),
+        PanelSpec(
             "Invalid items",
             "Ineligible items that the engine returned in the last day, removed from answers. Must be 0.",
             "short",
-            (Query("sum(increase(vip5_invalid_items_total[1d]))", "removed"),),
+            (Query(increase("vip5_invalid_items_total", "1d"), "removed"),),
             Limit(1),
             form="number",
         ),
@@ -90,7 +154,7 @@ VERSIONS = RowSpec(
             "reqps",
             (
                 Query(
-                    rate("vip5_version_requests_total", "domain, version, role", OF_DOMAIN),
+                    rate("vip5_version_requests_total", "domain, version, role"),
                     "{{domain}} {{role}} {{version}}",
                 ),
             ),
@@ -101,7 +165,7 @@ VERSIONS = RowSpec(
             "s",
             (
                 Query(
-                    quantile(0.95, "vip5_version_latency_seconds", "domain, version, role", OF_DOMAIN),
+                    quantile(0.95, "vip5_version_latency_seconds", "domain, version, role"),
                     "{{domain}} {{role}} {{version}}",
                 ),
             ),
@@ -126,7 +190,7 @@ BUNDLES = RowSpec(
             "short",
             (
                 Query(
-                    'count by (domain, version) (label_replace(vip5_bundle_info{domain=~"$domain"},'
+                    f"count by (domain, version) (label_replace({series('vip5_bundle_info')},"
                     ' "version", "$1", "hash", "(.{12}).*"))',
                     "{{domain}} {{version}}",
                 ),
@@ -136,24 +200,31 @@ BUNDLES = RowSpec(
             "Time since the last change",
             "Time since a replica last changed a served version.",
             "s",
-            (Query("time() - vip5_epoch_started_timestamp_seconds", "{{instance}}"),),
+            (Query(f"time() - {series('vip5_epoch_started_timestamp_seconds')}", "{{instance}}"),),
             form="number",
         ),
         PanelSpec(
             "Failed loads",
             "Bundles that failed to load in the last hour.",
             "short",
-            (Query('sum by (domain) (increase(vip5_reload_failures_total{domain=~"$domain"}[1h]))', "{{domain}}"),),
+            (Query(increase("vip5_reload_failures_total", "1h", "domain"), "{{domain}}"),),
             Limit(1),
+        ),
+        PanelSpec(
+            "Behind the journal",
+            "Time since each replica last served all that the journal in Redis holds. About 0 while it follows.",
+            "s",
+            (Query(series("vip5_journal_behind_seconds"), "{{instance}}"),),
+            Limit(30),
         ),
         PanelSpec(
             "Journal faults",
             "Replicas that refuse changes because of the journal, entries that they cannot read, breaks in an hour.",
             "short",
             (
-                Query("sum(vip5_journal_broken)", "replicas that refuse changes"),
-                Query("max(vip5_journal_unread_entries)", "unread entries"),
-                Query("sum by (kind) (increase(vip5_journal_breaks_total[1h]))", "{{kind}}"),
+                Query(f"sum({series('vip5_journal_broken')})", "replicas that refuse changes"),
+                Query(f"max({series('vip5_journal_unread_entries')})", "unread entries"),
+                Query(increase("vip5_journal_breaks_total", "1h", "kind"), "{{kind}}"),
             ),
             Limit(1),
         ),
@@ -167,19 +238,19 @@ MACHINE = RowSpec(
             "GPU memory",
             "Used by tensors, reserved by torch's allocator, and total. Empty if the engine runs on a CPU.",
             "bytes",
-            (Query("vip5_gpu_memory_bytes", "{{instance}} {{kind}}"),),
+            (Query(series("vip5_gpu_memory_bytes"), "{{instance}} {{kind}}"),),
         ),
         PanelSpec(
             "Process memory",
             "Resident memory, mostly weights and tries; pages that processes share count in each of them.",
             "bytes",
-            (Query('process_resident_memory_bytes{job="vip5"}', "{{instance}}"),),
+            (Query(series("process_resident_memory_bytes"), "{{instance}}"),),
         ),
         PanelSpec(
             "CPU",
             "CPU cores used by all processes of the service.",
             "short",
-            (Query(f'rate(process_cpu_seconds_total{{job="vip5"}}[{RATE}])', "{{instance}}"),),
+            (Query(f"rate({series('process_cpu_seconds_total')}[{RATE}])", "{{instance}}"),),
         ),
         PanelSpec(
             "Open files",
@@ -187,7 +258,7 @@ MACHINE = RowSpec(
             "percentunit",
             (
                 Query(
-                    'process_open_fds{job="vip5"} / (process_max_fds{job="vip5"} * (1 + vip5_workers{job="vip5"}))',
+                    f"{series('process_open_fds')} / ({series('process_max_fds')} * (1 + {series('vip5_workers')}))",
                     "{{instance}}",
                 ),
             ),
@@ -198,7 +269,7 @@ MACHINE = RowSpec(
             "Background failures",
             "Failures of background tasks in the last hour. The service restarts those that must last.",
             "short",
-            (Query("sum by (task) (increase(vip5_background_failures_total[1h]))", "{{task}}"),),
+            (Query(increase("vip5_background_failures_total", "1h", "task"), "{{task}}"),),
             Limit(1),
         ),
         PanelSpec(
@@ -215,8 +286,8 @@ MACHINE = RowSpec(
             "Worker processes that are running, and those that replaced another in the last hour.",
             "short",
             (
-                Query('vip5_workers{job="vip5"}', "{{instance}}"),
-                Query('increase(vip5_worker_restarts_total{job="vip5"}[1h])', "{{instance}} replaced"),
+                Query(series("vip5_workers"), "{{instance}}"),
+                Query(f"increase({series('vip5_worker_restarts_total')}[1h])", "{{instance}} replaced"),
             ),
         ),
     ),

@@ -6,8 +6,6 @@ journal. Every machine must have the pictures and the model under the same paths
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -22,6 +20,8 @@ from feature_cache.encoding.preparation import Batch, PictureReader
 try:
     import ray
     import ray.data
+
+    from quiet_libraries.on_ray import connect
 except ImportError as _error:  # pragma: no cover - the extra is installed where tests run
     raise MissingExtraError("Ray", "ray", _error) from _error
 
@@ -69,7 +69,7 @@ def encode_on_ray(source: EncoderSource, reader: PictureReader, *, num_towers: i
         listed = list(batches)
         if not listed:
             return
-        _connect()
+        connect()
         pictures: ray.data.Dataset = ray.data.from_items(listed)
         prepared = pictures.map_batches(
             _Preparation(reader).__call__,  # type: ignore[arg-type]  # its type is a function of every format of batches
@@ -90,13 +90,3 @@ def encode_on_ray(source: EncoderSource, reader: PictureReader, *, num_towers: i
             raise EncodingError(f"Ray failed ({error}); finished batches are kept, so run the command again") from error
 
     return encode
-
-
-def _connect() -> None:
-    """Connect without Ray's progress bars and messages, which would mix with the command's; failures are raised."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False

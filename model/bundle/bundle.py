@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from model.bundle.backbone import Backbone, check_tokenizer, read_backbone
+from model.bundle.codebook import Codebook, check_projection, parse_codebook
 from model.bundle.documents import parse_backbone_config, parse_domain_spec
 from model.bundle.domain_files import DomainFiles, Foundation, OpenedDomain
 from model.bundle.domain_tables import read_tables
@@ -17,6 +18,7 @@ from model.bundle.layout import (
     ADAPTER_WEIGHTS,
     BACKBONE_CONFIG,
     BACKBONE_WEIGHTS,
+    CODEBOOK,
     DOMAIN_SPEC,
     FEATURES,
     TOKENIZER,
@@ -165,5 +167,16 @@ def _open_domain(files: VerifiedFiles, name: str, foundation: Foundation, indexe
         index=tables.index,
         adapter=adapter,
         features=embeddings,
+        codebook=_codebook(files, spec),
+        root=files.root,
         seals=files.seals(BACKBONE_CONFIG.parent, features.parent),
     )
+
+
+def _codebook(files: VerifiedFiles, spec: DomainSpec) -> Codebook | None:
+    path = domain_file(spec.name, CODEBOOK)
+    if path not in files:
+        return None
+    codebook = parse_codebook(files.read(path), str(path))
+    check_projection(codebook, spec.layout.feature_dim, str(path))
+    return codebook

@@ -16,6 +16,7 @@ from model.bundle.layout import BACKBONE_CONFIG, DOMAIN_SPEC, DomainSpec, domain
 from model.bundle.opened_file import Content
 from model.errors import BundleError
 from model.network.config import BackboneConfig, DomainLayout
+from model.prompts.templates import with_own
 
 T = TypeVar("T")
 
@@ -58,7 +59,10 @@ def parse_json_object(content: Content, name: str) -> dict[str, object]:
 
 
 def write_domain_spec(path: Path, spec: DomainSpec) -> None:
-    write_json(path, asdict(spec))
+    content = asdict(spec)
+    if not spec.templates:
+        del content["templates"]
+    write_json(path, content)
 
 
 def read_domain_spec(path: Path, name: str) -> DomainSpec:
@@ -73,7 +77,7 @@ def parse_domain_spec(content: Content, name: str) -> DomainSpec:
 
 def _domain_spec(content: dict[str, object], name: str) -> DomainSpec:
     where = str(domain_file(name, DOMAIN_SPEC))
-    spec = dataclass_from(DomainSpec, content, where)
+    spec = dataclass_from(DomainSpec, {"templates": [], **content}, where)
     if spec.name != name:
         raise BundleError(f"{where}: the domain's name is {spec.name!r}, but its folder is {name!r}; import it again")
     _check_layout(spec.layout, where)
@@ -84,6 +88,10 @@ def _domain_spec(content: dict[str, object], name: str) -> DomainSpec:
         )
     if spec.prompts.max_tokens < 1:
         raise BundleError(f"{where}: prompts.max_tokens is {spec.prompts.max_tokens}; it must be at least 1")
+    try:
+        with_own(spec.templates)
+    except ValueError as error:
+        raise BundleError(f"{where}: templates: {error}") from error
     return spec
 
 
@@ -142,14 +150,16 @@ def _value(hint: Any, value: object, where: str) -> object:  # noqa: ANN401 - a 
             return None
         (hint,) = (option for option in get_args(hint) if option is not NoneType)
         return _value(hint, value, where)
+    if get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(_value(get_args(hint)[0], each, f"{where}[{place}]") for place, each in enumerate(value))
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise BundleError(f"{where} is {_shown(value)}; it must be one of {', '.join(map(str, get_args(hint)))}")
         return value
     if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise BundleError(f"{where} is {_shown(value)}; it must be of type {hint.__name__}")
+        value = float(value)
+    if type(value) is not (get_origin(hint) or hint):
+        raise BundleError(f"{where} is {_shown(value)}; it must be of type {getattr(hint, '__name__', 'list')}")
     return value
 
 

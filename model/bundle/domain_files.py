@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.bundle.catalog import Catalog
+from model.bundle.codebook import Codebook
 from model.bundle.compiled_items import CompiledItems
 from model.bundle.features import ItemFeatures
 from model.bundle.index.index import Index
@@ -41,6 +42,9 @@ class DomainFiles(DomainTables):
 
     adapter: dict[str, Tensor]
     features: ItemFeatures | None
+    codebook: Codebook | None = None
+    root: Path | None = None
+    """The bundle's folder."""
     seals: tuple[FileSeal, ...] = ()
     """All files that these were read from, for noticing later changes."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from model.network.config import DomainLayout
-from model.prompts.templates import DEFAULT_DIRECT, DEFAULT_SEQUENTIAL
+from model.prompts.templates import DEFAULT_DIRECT, DEFAULT_SEQUENTIAL, Template
 
 FORMAT_VERSION = 1
 
@@ -27,6 +27,7 @@ ADAPTER_WEIGHTS = "adapter.safetensors"
 CATALOG = "catalog.parquet"
 USERS = "users.parquet"
 FEATURES = "features.safetensors"
+CODEBOOK = "codebook.safetensors"
 TRAINING_RECORD = "training.json"
 IMAGES = "images"
 """A folder of pictures, in a domain's folder or beside a bundle."""
@@ -54,7 +55,8 @@ class DomainSpec:
     """domain.json: everything about a domain that is not a tensor or a table.
 
     `trained` is False for untrained weights, which answers report. `backbone_sha256` is the digest of the
-    backbone/model.safetensors that the domain was tuned on.
+    backbone/model.safetensors that the domain was tuned on. `templates` are the domain's own, beside VIP5's; the file
+    has the key only if there are some.
     """
 
     name: str
@@ -64,3 +66,4 @@ class DomainSpec:
     prompts: PromptDefaults = field(default_factory=PromptDefaults)
     length_penalty: float = 0.0
     trained: bool = True
+    templates: tuple[Template, ...] = ()

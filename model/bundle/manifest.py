@@ -14,6 +14,7 @@ from model.bundle.layout import (
     BACKBONE_CONFIG,
     BACKBONE_WEIGHTS,
     CATALOG,
+    CODEBOOK,
     DOMAIN_SPEC,
     FEATURES,
     FORMAT_VERSION,
@@ -29,6 +30,8 @@ from model.errors import BundleError, IntegrityError
 
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 MOST_BYTES = {
     MANIFEST.name: 8 << 20,
     BACKBONE_CONFIG.name: 1 << 20,
@@ -40,6 +43,7 @@ MOST_BYTES = {
     CATALOG: 4 << 30,
     USERS: 4 << 30,
     FEATURES: 256 << 30,
+    CODEBOOK: 1 << 30,
 }
 """Size limits in bytes by file name, far above what models of this kind need; larger files are not even hashed."""
 
@@ -47,7 +51,7 @@ MOST_IMAGE_BYTES = 16 << 20
 
 _BACKBONE_FILES = (BACKBONE_CONFIG, BACKBONE_WEIGHTS, TOKENIZER)
 _DOMAIN_FILES = (DOMAIN_SPEC, ADAPTER_WEIGHTS, CATALOG)
-_OPTIONAL_DOMAIN_FILES = (USERS, FEATURES, TRAINING_RECORD)
+_OPTIONAL_DOMAIN_FILES = (USERS, FEATURES, CODEBOOK, TRAINING_RECORD)
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,11 @@ def read_manifest(root: Path) -> Manifest:
     if not (root / MANIFEST).is_file():
         raise IntegrityError(f"{root} has no manifest.json, so it is not a bundle; give a bundle's folder")
     _require_inside(root, MANIFEST)
-    document = _manifest_bytes(root)
+    return parse_manifest(bytes(_manifest_bytes(root)))
+
+
+def parse_manifest(document: bytes) -> Manifest:
+    """The manifest whose file has these bytes. Raises IntegrityError and BundleError."""
     content = parse_json_object(document, MANIFEST.name)
     version = content.get("format_version")
     if version != FORMAT_VERSION:
@@ -184,8 +192,18 @@ def read_manifest(root: Path) -> Manifest:
         _check_place(name)
         path = PurePosixPath(name)
         records[path] = dataclass_from(FileRecord, record, f"manifest.json: {name}")
+        _check_record(name, records[path])
         _check_size(path, records[path].size)
-    return Manifest(records, FileRecord(hashlib.sha256(document).hexdigest(), len(document)), bytes(document))
+    return Manifest(records, FileRecord(hashlib.sha256(document).hexdigest(), len(document)), document)
+
+
+def _check_record(name: str, record: FileRecord) -> None:
+    """In a store, the digest is part of the name of an object."""
+    if _SHA256.fullmatch(record.sha256) is None or record.size < 0:
+        raise IntegrityError(
+            f"manifest.json: {name} has the sha256 {record.sha256[:80]!r} and the size {record.size}; it must have 64 "
+            "hexadecimal digits, and a size of 0 or more; do not trust its source"
+        )
 
 
 def _manifest_bytes(root: Path) -> memoryview:

@@ -62,5 +62,6 @@ def open_planning_files(
         index=tables.index,
         adapter={},
         features=embeddings,
+        root=files.root,
     )
     return OpenedDomain(domain, bundle_hash)

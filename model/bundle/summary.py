@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from model.bundle.bundle import Bundle
+from model.bundle.codebook import Codebook
 from model.bundle.domain_files import DomainFiles
 from model.bundle.layout import ImageEncoder, PromptDefaults
 from model.network.config import BackboneConfig, DomainLayout
@@ -21,6 +22,17 @@ class BackboneSummary:
     num_parameters: int
     has_layer_norms: bool
     size: int
+
+
+@dataclass(frozen=True)
+class CodebookSummary:
+    """Codes by level, last codes, and the paths that were trained on; `names_new_items` from their embeddings."""
+
+    sizes: tuple[int, ...]
+    num_last: int
+    num_paths: int
+    first_word: int
+    names_new_items: bool
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,7 @@ class DomainSummary:
     encoder: ImageEncoder | None
     has_features: bool
     num_features: int | None
+    codebook: CodebookSummary | None
     prompts: PromptDefaults
     length_penalty: float
     size: int
@@ -85,9 +98,20 @@ def _domain_summary(domain: DomainFiles, size: int) -> DomainSummary:
         encoder=domain.spec.encoder,
         has_features=domain.features is not None,
         num_features=None if domain.features is None else len(domain.features.item_ids),
+        codebook=None if domain.codebook is None else _codebook_summary(domain.codebook),
         prompts=domain.spec.prompts,
         length_penalty=domain.spec.length_penalty,
         size=size,
+    )
+
+
+def _codebook_summary(codebook: Codebook) -> CodebookSummary:
+    return CodebookSummary(
+        sizes=codebook.sizes,
+        num_last=codebook.num_last,
+        num_paths=len(codebook.seen),
+        first_word=codebook.first_word,
+        names_new_items=codebook.projection is not None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -30,6 +31,8 @@ _DTYPES = {
     "F64": torch.float64,
 }
 """By the format's names."""
+_WITHOUT_ORDER = {torch.float8_e5m2, torch.float8_e4m3fn}
+"""Types whose values torch does not compare."""
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -68,7 +71,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def check_tensors(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, Shape], where: str) -> None:
-    """Raise BundleError unless `tensors` have exactly the expected names and shapes, and are floating-point."""
+    """Raise BundleError unless `tensors` have the expected names and shapes and finite floating-point values."""
     missing = expected.keys() - tensors.keys()
     unknown = tensors.keys() - expected.keys()
     if missing or unknown:
@@ -83,13 +86,22 @@ def check_tensors(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, Sh
             )
         if not tensor.is_floating_point():
             raise BundleError(f"{where}: {name} has type {tensor.dtype}; weights must be floating-point")
+    check_finite({name: tensors[name] for name in expected}, where)
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:
     """Raise BundleError for weights that are NaN or infinite, as after a diverged training run."""
     for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
+        if not _is_finite(tensor):
             raise BundleError(f"{where}: {name} has values that are NaN or infinite; use a checkpoint without them")
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Reads the values once and takes no memory; both ends are NaN if any value is."""
+    if not tensor.numel():
+        return True
+    values = tensor.to(torch.float32) if tensor.dtype in _WITHOUT_ORDER else tensor
+    return all(math.isfinite(float(end)) for end in torch.aminmax(values))
 
 
 def named(names: Iterable[str]) -> str:

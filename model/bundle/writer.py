@@ -30,6 +30,7 @@ from model.bundle.backbone import (
 )
 from model.bundle.bundle import check_domain
 from model.bundle.catalog import Catalog
+from model.bundle.codebook import Codebook, check_codes, check_projection, write_codebook
 from model.bundle.documents import write_domain_spec, write_json
 from model.bundle.features import ItemFeatures, write_features
 from model.bundle.folders import is_free, link_tree, publish, temporary_sibling
@@ -37,6 +38,7 @@ from model.bundle.identifiers import tokenise_identifiers
 from model.bundle.layout import (
     ADAPTER_WEIGHTS,
     CATALOG,
+    CODEBOOK,
     DOMAIN_SPEC,
     FEATURES,
     MANIFEST,
@@ -118,7 +120,7 @@ class BundleWriter:
         self._backbone = Backbone(config, dict(weights), sha256)
         return self._backbone
 
-    def add_domain(
+    def add_domain(  # noqa: PLR0913 - one argument for each file of a domain
         self,
         spec: DomainSpec,
         adapter: dict[str, torch.Tensor],
@@ -126,6 +128,7 @@ class BundleWriter:
         *,
         users: Users | None = None,
         features: ItemFeatures | None = None,
+        codebook: Codebook | None = None,
         training_record: Mapping[str, object] | None = None,
     ) -> None:
         """Add a domain, or replace the one with its name. `spec.backbone_sha256` is filled in here.
@@ -141,6 +144,10 @@ class BundleWriter:
         tokenise_identifiers(catalog.indices, catalog.item_ids, self._tokenizer, str(place))
         if features is not None:
             _check_encoder(features, spec)
+        if codebook is not None:
+            where = str(domain_file(spec.name, CODEBOOK))
+            check_codes(codebook, catalog.indices, where)
+            check_projection(codebook, spec.layout.feature_dim, where)
         folder = (self._folder / place).parent
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -152,6 +159,8 @@ class BundleWriter:
             users.write(folder / USERS)
         if features is not None:
             write_features(folder / FEATURES, features.of(catalog))
+        if codebook is not None:
+            write_codebook(folder / CODEBOOK, codebook)
         if training_record is not None:
             write_json(folder / TRAINING_RECORD, training_record)
 

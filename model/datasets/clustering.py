@@ -57,7 +57,7 @@ def item_paths(
     """
     rng = np.random.default_rng(tree.seed)
     with threadpool_limits(1):  # sums in a fixed order: the same seed gives the same paths
-        embeddings = _with_places_for_all(_embeddings(histories, len(groups), tree.seed), groups)
+        embeddings = _with_places_for_all(purchase_vectors(histories, len(groups), tree.seed), groups)
         paths: dict[int, ItemPath] = {}
         # Some files list items by first appearance, which leaks the future: shuffle them.
         todo: list[tuple[ItemPath, NDArray[np.int64]]] = [((), rng.permutation(len(groups)))]
@@ -74,7 +74,7 @@ def item_paths(
     return [paths[item] for item in range(len(groups))]
 
 
-def _embeddings(histories: Sequence[NDArray[np.int64]], num_items: int, seed: int) -> NDArray[np.float64]:
+def purchase_vectors(histories: Sequence[NDArray[np.int64]], num_items: int, seed: int) -> NDArray[np.float64]:
     """Leading eigenvectors of the normalised co-occurrence graph, [N, E]; rows of unseen items are zero.
 
     The graph is Bᵀ·B for B = Du^-½·X·Di^-½, the normalised user–item matrix, so its eigenvectors are the right singular

@@ -2,12 +2,13 @@
 
     <dataset>/
       dataset.json             format, name, source, and the numbers of skipped lines by rule
-      items.parquet            a catalog, as in a bundle
+      items.parquet            a catalog, as in a bundle, with the number of each item's training interactions
       users.parquet            user_id, index, name; as in a bundle
       interactions.parquet     user, item, timestamp: rows of the two tables, each user's interactions oldest first
       reviews.parquet          optional: user, item, split, star_rating, headline, feature, explanation
       negatives.parquet        optional: user, items: a published sample of items that the user never had
       features.safetensors     optional: image embeddings, as in a bundle
+      codebook.safetensors     optional: the codes that identifiers are made of, as in a bundle
 
 A user's last item is the test target, the one before it the validation target; training sees the items before those.
 """
@@ -26,6 +27,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from model.bundle.catalog import Catalog
+from model.bundle.codebook import Codebook, read_codebook, write_codebook
 from model.bundle.features import ItemFeatures, load_features, write_features
 from model.bundle.tables import read_parquet, write_parquet
 from model.bundle.users import Users
@@ -83,6 +85,11 @@ class Sequences:
         held_out = NUM_HELD_OUT[split] + (split != "train")
         return self.of(user)[: max(len(self.of(user)) - held_out, 0)]
 
+    def training_counts(self, num_items: int) -> NDArray[np.int64]:
+        """How often training sees each item, [N]."""
+        places = np.repeat(self.offsets[1:], np.diff(self.offsets)) - np.arange(len(self.items))  # from the end, from 1
+        return np.bincount(self.items[places > NUM_HELD_OUT["train"]], minlength=num_items)
+
     def users(self, split: Split) -> NDArray[np.int64]:
         """Rows of the users with a target in a split, and at least one item before it."""
         return np.flatnonzero(np.diff(self.offsets) >= NUM_HELD_OUT[split] + 2)
@@ -131,9 +138,15 @@ class Dataset:
     reviews: tuple[Review, ...] = ()
     negatives: dict[int, NDArray[np.int64]] = field(default_factory=dict)  # by user
     features: ItemFeatures | None = None
+    codebook: Codebook | None = None
 
     def __post_init__(self) -> None:
         _check_rows(self)
+
+    @property
+    def counted_catalog(self) -> Catalog:
+        """The catalog with the number of each item's training interactions."""
+        return self.catalog.counted(self.sequences.training_counts(len(self.catalog)))
 
     @classmethod
     def read(cls, folder: Path) -> Dataset:
@@ -150,12 +163,13 @@ class Dataset:
             reviews=_reviews(_read_table(reviews, _REVIEWS)) if reviews.exists() else (),
             negatives=_negatives(_read_table(negatives, _NEGATIVES)) if negatives.exists() else {},
             features=load_features(features) if features.exists() else None,
+            codebook=read_codebook(folder / CODEBOOK) if (folder / CODEBOOK).exists() else None,
         )
 
     def write(self, folder: Path) -> None:
         """Write all files into a folder, creating it if necessary."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.catalog.write(folder / "items.parquet")
+        self.counted_catalog.write(folder / "items.parquet")
         self.users.write(folder / "users.parquet")
         sequences = self.sequences
         timestamps = pa.nulls(len(sequences.items), pa.int64())
@@ -173,12 +187,15 @@ class Dataset:
             write_parquet(folder / "negatives.parquet", pa.table(samples, schema=_NEGATIVES))
         if self.features is not None:
             write_features(folder / FEATURES, self.features)
+        if self.codebook is not None:
+            write_codebook(folder / CODEBOOK, self.codebook)
         document = {"format": FORMAT_VERSION, **asdict(self.provenance)}
         (folder / DATASET).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 DATASET = "dataset.json"
 FEATURES = "features.safetensors"
+CODEBOOK = "codebook.safetensors"
 
 
 def _check_rows(dataset: Dataset) -> None:

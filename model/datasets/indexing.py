@@ -109,4 +109,4 @@ def _with_indices(dataset: Dataset, indices: list[str], method: str) -> Dataset:
     table = dataset.catalog.table
     place = table.column_names.index("index")
     catalog = Catalog.from_table(table.set_column(place, "index", [indices]), "the catalog")
-    return replace(dataset, catalog=catalog, provenance=replace(dataset.provenance, indexing=method))
+    return replace(dataset, catalog=catalog, provenance=replace(dataset.provenance, indexing=method), codebook=None)

@@ -52,6 +52,12 @@ def read_named_items(
     return found
 
 
+def read_described_items(source: Source) -> dict[str, ItemFacts]:
+    """Facts of all items of a file by their own ids, or by `item` where there is no other. Raises DatasetError."""
+    described, _ = _read(source)
+    return {item.item_id or name: item.facts for name, item in described.items()}
+
+
 def _as_named(described: Mapping[str, NamedItem], named: Sequence[str]) -> dict[str, NamedItem]:
     """Items by the spelling of their names in the sequences."""
     names = Names(named)

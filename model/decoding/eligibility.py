@@ -68,13 +68,12 @@ class Eligibility:
         """Eligibility of leaf numbers [R], which may be out of range: [R]."""
         if self.included is not None:
             return _are_among(leaves, self.included)
-        is_member = self.base.is_member
-        if len(leaves) and not 0 <= leaves.min() <= leaves.max() < len(is_member):
+        is_member, numbers = self.base.is_member, leaves.tolist()
+        if numbers and not 0 <= min(numbers) <= max(numbers) < len(is_member):
             is_leaf = (leaves >= 0) & (leaves < len(is_member))
             return is_leaf & is_member[np.where(is_leaf, leaves, 0)] & ~_are_among(leaves, self.excluded)
         admitted: NDArray[np.bool_] = is_member[leaves]
-        excluded = set(self.excluded.tolist())
-        if not excluded.isdisjoint(leaves.tolist()):
+        if len(self.excluded) and not set(self.excluded.tolist()).isdisjoint(numbers):
             admitted &= ~_are_among(leaves, self.excluded)
         return admitted
 
@@ -90,8 +89,8 @@ class Eligibility:
 
 
 def _members(leaves: Iterable[int], base: LeafMask) -> NDArray[np.int32]:
-    unique = np.array(sorted(set(leaves)), dtype=np.int32)
-    return unique[base.is_member[unique]]
+    is_member = base.is_member.item
+    return np.array([leaf for leaf in sorted(set(leaves)) if is_member(leaf)], dtype=np.int32)
 
 
 def _are_among(leaves: NDArray[np.int64], ordered: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -3,6 +3,9 @@
 Only eligible leaves can result. With a length penalty of 0 the result equals Hugging Face's search with
 `early_stopping=False` over the same trie. Each row keeps the largest upper bound of its pruned candidates; items that
 score higher are proven to be the true top (docs/decisions/0003-what-counts-as-proven.md).
+
+With boosts, all of that is about sums of log-probabilities and boosts: a beam counts with the largest boost of the
+eligible leaves below it, an item with its own.
 """
 
 # B rows, K beams, n running beams (1 in the first step), M capacity for children, C candidates, R items kept (K),
@@ -18,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.decoding.batch_boosts import BatchBoosts
 from model.decoding.batch_eligibility import BatchEligibility
 from model.decoding.beams import NEG_INF, SpecialIds
 from model.decoding.logits import StepLogits, child_log_probs, num_beams_of
@@ -61,6 +65,7 @@ class ItemSearch:
     num_beams: int
     max_children: tuple[int, ...]
     special: SpecialIds
+    boosts: BatchBoosts | None = None
 
 
 class ItemStepper(Protocol):
@@ -73,9 +78,10 @@ class ItemStepper(Protocol):
 class ItemBeams:
     """Result of a search: finished items, best first; NEG_INF scores beyond the last."""
 
-    scores: Tensor  # [B, R]
+    scores: Tensor  # [B, R], with boosts
     leaves: Tensor  # [B, R]
     bound: Tensor  # [B], upper bound of all pruned scores
+    model_scores: Tensor | None = None  # [B, R], without boosts; None for a search without any
 
 
 @dataclass(frozen=True)
@@ -114,11 +120,28 @@ def _places(num_rows: int, capacity: int, device: torch.device) -> Tensor:
 @dataclass
 class _State:
     scores: Tensor  # [B, n], sums of log-probabilities of the running beams
+    boosted: Tensor  # [B, n], with the largest boost below each; without boosts, the same
     nodes: NodeRows  # [B, n]
     finished_scores: Tensor  # [B, R]; those beyond a row's own number of beams are dropped at the end
+    finished_model_scores: Tensor  # [B, R], without boosts
     finished_leaves: Tensor  # [B, R]
     bound: Tensor  # [B, 1]
     nothing: Tensor  # [B, 1], NEG_INF
+
+
+@dataclass(frozen=True)
+class _Divisors:
+    """What the items below a prefix may get their sums divided by."""
+
+    largest: Tensor  # [B, L]
+    smallest: Tensor | None  # [B, L]; None if no sum is above 0, as without boosts, or if it equals the largest
+
+    def highest(self, sums: Tensor, step: int) -> Tensor:
+        """The highest score that items below prefixes with these sums [B, n] may get."""
+        highest = sums / self.largest[:, step : step + 1]
+        if self.smallest is None:
+            return highest
+        return torch.where(sums > 0, sums / self.smallest[:, step : step + 1], highest)
 
 
 @dataclass(frozen=True)
@@ -128,23 +151,27 @@ class _Limits:
     is_within: Tensor  # [B, 2·K + 1], bool, whether a rank is below the row's number of beams
     num_beams: Tensor  # [B, 1], int64
     divisors: Tensor  # [B, L], of the score of an item that ends in a step
-    beam_divisors: Tensor  # [B, L], of the sum of a beam after a step: the largest that its items may get
-    pruned_divisors: Tensor  # [B, L], likewise of a candidate that is not looked at: it may also end in this step
+    beams: _Divisors  # of a beam after a step
+    pruned: _Divisors  # of a candidate that is not looked at: it may also end in this step
 
     @classmethod
-    def of(cls, search: ItemSearch, ranges: SearchRanges) -> _Limits:
+    def of(cls, search: ItemSearch, ranges: SearchRanges, *, may_read: bool) -> _Limits:
+        """Without `may_read`, no value is read back from the device."""
         penalty = search.options.length_penalty
         ends = ranges.lengths**penalty
-        # A beam ends at least one step later, or with a reward for length as late as its trie allows. Scores are
-        # negative: the largest comes from the largest divisor.
+        # A beam ends at least one step later, or with a reward for length as late as its trie allows. Sums are
+        # negative: the highest score comes from the largest divisor.
         latest = torch.where(penalty > 0, search.depths, ranges.lengths + 1)
         later = latest**penalty
+        soonest = None
+        if search.boosts is not None and not (may_read and not bool(penalty.any())):
+            soonest = torch.where(penalty > 0, ranges.lengths + 1, search.depths) ** penalty
         return cls(
             is_within=ranges.ranks < search.options.num_beams,
             num_beams=search.options.num_beams.long(),
             divisors=ends,
-            beam_divisors=later,
-            pruned_divisors=torch.maximum(ends, later),
+            beams=_Divisors(later, soonest),
+            pruned=_Divisors(torch.maximum(ends, later), None if soonest is None else torch.minimum(ends, soonest)),
         )
 
 
@@ -152,7 +179,8 @@ class _Limits:
 class _Candidates:
     """The best candidates of a step, best first: each leads from a parent beam to a node."""
 
-    scores: Tensor  # [B, C]
+    scores: Tensor  # [B, C], with the largest boost below each
+    sums: Tensor  # [B, C], of log-probabilities only
     parents: Tensor
     nodes: NodeRows
 
@@ -168,11 +196,13 @@ def search_items(
     """
     if ranges is None:
         ranges = SearchRanges.of(search, knows_places=not prunes_early)
-    limits = _Limits.of(search, ranges)
+    limits = _Limits.of(search, ranges, may_read=prunes_early)
     state = _State(
         scores=ranges.scores,
+        boosted=ranges.scores,
         nodes=rows_at(search.nodes, search.roots),
         finished_scores=ranges.nothing,
+        finished_model_scores=ranges.nothing,
         finished_leaves=ranges.no_leaves,
         bound=ranges.nothing[:, :1],
         nothing=ranges.nothing[:, :1],
@@ -197,7 +227,12 @@ def search_items(
             tokens, parents = tokens[:, :num_viable], parents[:, :num_viable]
     is_kept = limits.is_within[:, : search.num_beams]
     scores = torch.where(is_kept, state.finished_scores, ranges.nothing)
-    return ItemBeams(scores=scores, leaves=state.finished_leaves, bound=state.bound.squeeze(1))
+    return ItemBeams(
+        scores=scores,
+        leaves=state.finished_leaves,
+        bound=state.bound.squeeze(1),
+        model_scores=None if search.boosts is None else state.finished_model_scores,
+    )
 
 
 @dataclass(frozen=True)
@@ -225,12 +260,19 @@ def _expand(search: ItemSearch, state: _State, children: _Children, logits: Step
     is_child = parents < num_beams_of(logits)
     parents = parents.clamp(max=num_beams_of(logits) - 1)
     # Unused places point to the root, whose interval of leaves is valid for the row's eligibility.
-    nodes = rows_at(search.nodes, torch.where(is_child, children.shifts.gather(1, parents) + places, search.roots))
+    numbers = torch.where(is_child, children.shifts.gather(1, parents) + places, search.roots)
+    nodes = rows_at(search.nodes, numbers)
     counts = search.eligibility.count(nodes.intervals)
-    scores = child_log_probs(logits, parents, nodes.tokens, is_child) + state.scores.gather(1, parents)
-    scores = torch.where(is_child & (counts > 0), scores, state.nothing)
+    sums = child_log_probs(logits, parents, nodes.tokens, is_child) + state.scores.gather(1, parents)
+    sums = torch.where(is_child & (counts > 0), sums, state.nothing)
+    scores = sums if search.boosts is None else sums + search.boosts.largest(numbers)
     best, index = scores.topk(min(2 * search.num_beams + 1, scores.shape[1]), dim=1)
-    return _Candidates(scores=best, parents=parents.gather(1, index), nodes=nodes.gather(index))
+    return _Candidates(
+        scores=best,
+        sums=best if search.boosts is None else sums.gather(1, index),
+        parents=parents.gather(1, index),
+        nodes=nodes.gather(index),
+    )
 
 
 def _finish(
@@ -238,12 +280,16 @@ def _finish(
 ) -> None:
     """Keep the identifiers that end among the best candidates of each row; the bound covers the others that end."""
     is_within = limits.is_within[:, : candidates.scores.shape[1]]
-    ended = torch.where(is_eos, candidates.scores / limits.divisors[:, step : step + 1], state.nothing)
+    divisors = limits.divisors[:, step : step + 1]
+    ended = torch.where(is_eos, candidates.scores / divisors, state.nothing)
     scores = torch.cat([state.finished_scores, torch.where(is_within, ended, state.nothing)], dim=1)
     leaves = torch.cat([state.finished_leaves, candidates.nodes.first_leaves], dim=1)
     state.bound = torch.maximum(state.bound, ended.masked_fill_(is_within, NEG_INF).amax(1, keepdim=True))
     state.finished_scores, index = scores.topk(search.num_beams, dim=1)
     state.finished_leaves = leaves.gather(1, index)
+    if search.boosts is not None:
+        model_scores = torch.cat([state.finished_model_scores, candidates.sums / divisors], dim=1)
+        state.finished_model_scores = model_scores.gather(1, index)
 
 
 def _continue(
@@ -258,11 +304,14 @@ def _continue(
     best, index = scores.topk(num_beams + 1, dim=1)
     # At most K of the 2·K + 1 end, one a beam, so the next open one is among them if any candidate is not.
     pruned = best.gather(1, limits.num_beams)
-    state.bound = torch.maximum(state.bound, pruned / limits.pruned_divisors[:, step : step + 1])
+    state.bound = torch.maximum(state.bound, limits.pruned.highest(pruned, step))
     if missing > 0:
         index = index.clamp(max=candidates.scores.shape[1] - 1)
     index = index[:, :num_beams]
-    state.scores = torch.where(limits.is_within[:, :num_beams], best[:, :num_beams], state.nothing)
+    state.boosted = torch.where(limits.is_within[:, :num_beams], best[:, :num_beams], state.nothing)
+    state.scores = state.boosted
+    if search.boosts is not None:
+        state.scores = torch.where(state.boosted > NEG_INF, candidates.sums.gather(1, index), state.nothing)
     state.nodes = candidates.nodes.gather(index)
     return state.nodes.tokens, candidates.parents.gather(1, index)
 
@@ -274,12 +323,13 @@ def _prune_beams(state: _State, search: ItemSearch, limits: _Limits, step: int) 
     pruned; a beam close enough to leave the k items unproven is kept.
     """
     kth_score = state.finished_scores.gather(1, search.options.k.long() - 1)
-    attainable = state.scores / limits.beam_divisors[:, step : step + 1]
+    attainable = limits.beams.highest(state.boosted, step)
     num_viable = int((attainable > kth_score - 2 * EXACTNESS_MARGIN).sum(1).max())
     dropped = attainable[:, num_viable:]
     if dropped.shape[1]:
         state.bound = torch.maximum(state.bound, dropped.amax(1, keepdim=True))
     state.scores, state.nodes = state.scores[:, :num_viable], state.nodes.narrow(num_viable)
+    state.boosted = state.boosted[:, :num_viable]
     return num_viable
 
 

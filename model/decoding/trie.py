@@ -18,6 +18,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from model.decoding.leaf_intervals import LeafIntervals
 from model.errors import CatalogError
 
 NUM_SENTINELS = 1
@@ -73,6 +74,11 @@ class Trie:
             np.cumsum(_largest(np.diff(self.first_child[start : end + 1]).astype(np.int64)))
             for start, end in pairwise(starts[:-1])
         )
+
+    @cached_property
+    def intervals(self) -> LeafIntervals:
+        """For the largest values below nodes."""
+        return LeafIntervals.of(self.leaf_lo, self.leaf_hi, self.level_widths, self.num_leaves)
 
     @property
     def leaves_of_rows(self) -> NDArray[np.int32]:

@@ -24,6 +24,7 @@ class TrieNodes:
     first_child: Tensor  # likewise, node numbers of the arena
     leaf_lo: Tensor  # leaf numbers of the trie
     leaf_hi: Tensor
+    source: Tensor  # where boosts are found, see leaf_intervals.py
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,7 @@ class TrieArena:
             first_child=joined([trie.first_child + np.int32(root) for trie, root in zip(tries, roots, strict=True)]),
             leaf_lo=joined([np.append(trie.leaf_lo, padding) for trie in tries]),
             leaf_hi=joined([np.append(trie.leaf_hi, padding) for trie in tries]),
+            source=joined([np.append(trie.intervals.sources, padding) for trie in tries]),
         )
         return cls(
             nodes=nodes,

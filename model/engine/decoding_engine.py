@@ -11,9 +11,12 @@ from torch import Tensor
 from model.decoding.batch_eligibility import BatchEligibility
 from model.decoding.beams import SpecialIds
 from model.decoding.items import ItemSearch, search_items
+from model.decoding.leaf_boosts import BoostTable
+from model.decoding.targets import target_log_probs
 from model.decoding.trie import EMPTY_TRIE
 from model.decoding.trie_arena import TrieArena
-from model.engine.executor import EncodedBatch, Executor
+from model.engine.boost_tables import BoostTables, batch_boosts
+from model.engine.executor import Executor
 from model.engine.plans import RankingPlan, ScoringPlan
 from model.engine.protocol import LogProbs, Placement, Ranking, TextSession, Timings
 from model.engine.rankings import CERTIFIED_BEAM_LIMIT, rankings_of, widened_plan
@@ -35,6 +38,7 @@ class DecodingEngine:
         self._executor = executor
         self._arena = arena
         self._device = executor.device
+        self._boost_tables = BoostTables(executor.device)
         self._certified_beam_limit = certified_beam_limit
 
     @property
@@ -51,6 +55,9 @@ class DecodingEngine:
 
     def vacate(self, slot: int) -> None:
         self._arena = self._arena.with_trie(slot, EMPTY_TRIE)
+
+    def expect_boosts(self, tables: Sequence[BoostTable]) -> None:
+        """There is nothing to prepare."""
 
     def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:
         rankings: dict[int, Ranking] = {}
@@ -74,7 +81,7 @@ class DecodingEngine:
         return widened_plan(plan, ranking, self._arena.tries[plan.slot], self._certified_beam_limit)
 
     def score(self, batch: Sequence[ScoringPlan]) -> tuple[list[LogProbs], Timings]:
-        """Teacher-force every target; each prompt is encoded once."""
+        """Each prompt is encoded once, and all of its targets are decoded together."""
         targets = [plan.targets for plan in batch for _ in plan.prompts]
         if not targets:
             return [() for _ in batch], Timings()
@@ -82,13 +89,9 @@ class DecodingEngine:
             started_at = time.perf_counter()
             encoded = self._executor.encode(batch)
             encoded_at = time.perf_counter()
-            nth_targets = range(max(map(len, targets)))
-            by_target = [
-                self._log_probs(encoded, [own[min(nth, len(own) - 1)] for own in targets]) for nth in nth_targets
-            ]
+            found = iter(target_log_probs(encoded.stepper, targets, start=START_ID, device=self._device))
         timings = Timings(encoded_at - started_at, time.perf_counter() - encoded_at)
-        by_prompt = (row[: len(own)] for row, own in zip(zip(*by_target, strict=True), targets, strict=True))
-        return [tuple(next(by_prompt) for _ in plan.prompts) for plan in batch], timings
+        return [tuple(next(found) for _ in plan.prompts) for plan in batch], timings
 
     def open_texts(self, num_rows: int) -> TextSession:
         return DecodingTextSession(self._executor, num_rows, SPECIAL)
@@ -118,16 +121,8 @@ class DecodingEngine:
             num_beams=num_beams,
             max_children=arena.max_children(slots, num_beams),
             special=SPECIAL,
+            boosts=batch_boosts(plans, self._boost_tables, arena.nodes.source),
         )
-
-    def _log_probs(self, encoded: EncodedBatch, targets: Sequence[tuple[int, ...]]) -> list[float]:
-        """Log-probability of one target per row."""
-        longest = max(len(target) for target in targets)
-        ids = torch.tensor([[*target, *[EOS_ID] * (longest - len(target))] for target in targets], device=self._device)
-        is_token = torch.tensor([[place < len(target) for place in range(longest)] for target in targets])
-        log_probs = encoded.decode(ids).log_softmax(-1)
-        chosen = log_probs.gather(-1, ids.unsqueeze(-1)).squeeze(-1) * is_token.to(self._device)
-        return [float(total) for total in chosen.sum(1).tolist()]
 
     def _column(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, device=self._device).unsqueeze(1)

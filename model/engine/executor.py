@@ -28,10 +28,6 @@ class EncodedBatch(Protocol):
         """As `stepper`, for a search for items, which needs few logits exactly."""
         ...
 
-    def decode(self, target_ids: Tensor) -> Tensor:
-        """Teacher forcing: float32 logits [B, T, V] for target_ids [B, T]."""
-        ...
-
 
 class RowStepper(Protocol):
     """A decode loop whose rows begin and end independently of each other."""

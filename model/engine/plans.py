@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.decoding.eligibility import Eligibility
+from model.decoding.leaf_boosts import Boosts
+from model.decoding.leaf_groups import Limit
 from model.degradation import Degradation
 from model.network.config import Task
 from model.prompts.prompt import Prompt
@@ -26,20 +28,20 @@ _NO_FEATURES: NDArray[np.float32] = np.zeros((0, 0), dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
-class SharedFeatures(Sequence[NDArray[np.float32]]):
+class SharedFeatures(Sequence[NDArray[np.floating]]):
     """Features of the images of each prompt, [I, D], gathered when read from the rows that the prompts share."""
 
-    rows: NDArray[np.float32]  # [U, D]
+    rows: NDArray[np.floating]  # [U, D]
     places: Sequence[NDArray[np.int64]]  # [I] for each prompt, rows of its images
 
     def __len__(self) -> int:
         return len(self.places)
 
     @overload
-    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
+    def __getitem__(self, index: int) -> NDArray[np.floating]: ...
     @overload
     def __getitem__(self, index: slice) -> SharedFeatures: ...
-    def __getitem__(self, index: int | slice) -> NDArray[np.float32] | SharedFeatures:
+    def __getitem__(self, index: int | slice) -> NDArray[np.floating] | SharedFeatures:
         if isinstance(index, slice):
             return SharedFeatures(self.rows, self.places[index])
         return self.rows[self.places[index]]
@@ -53,7 +55,7 @@ class Plan:
     task: Task
     template: str
     prompts: tuple[Prompt, ...]
-    features: Sequence[NDArray[np.float32]] = ()  # [I, D] for each prompt; empty until fetched
+    features: Sequence[NDArray[np.floating]] = ()  # [I, D] for each prompt; empty until fetched
     degraded: tuple[Degradation, ...] = ()
 
     @property
@@ -65,12 +67,21 @@ class Plan:
     @property
     def longest(self) -> int:
         """Number of tokens of the longest prompt; 0 without prompts."""
+        if len(self.prompts) == 1:
+            return self.prompts[0].num_tokens
         return max((prompt.num_tokens for prompt in self.prompts), default=0)
 
     @property
-    def features_by_prompt(self) -> Sequence[NDArray[np.float32]]:
+    def features_by_prompt(self) -> Sequence[NDArray[np.floating]]:
         """One array [I, D] for each prompt; empty arrays if no features were fetched."""
         return self.features or (_NO_FEATURES,) * len(self.prompts)
+
+    def with_features(self, features: Sequence[NDArray[np.floating]]) -> Self:
+        """The plan with features of each prompt: every request needs it, and `replace` sets all fields anew."""
+        changed = object.__new__(type(self))
+        changed.__dict__.update(self.__dict__)
+        changed.__dict__["features"] = features
+        return changed
 
     def degraded_by(self, *reasons: Degradation) -> Self:
         return replace(self, degraded=(*self.degraded, *reasons)) if reasons else self
@@ -85,6 +96,8 @@ class RankingPlan(Plan):
     num_beams: int
     length_penalty: float = 0.0
     certified: bool = False  # widen the search until all k items are proven, or to the limit
+    boosts: Boosts | None = None
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,6 +108,8 @@ class ScoringPlan(Plan):
     leaves: tuple[int, ...] = ()  # [P], the item that each prompt asks about, or empty
     k: int = 0  # number of items in the ranking by these scores
     scored: tuple[tuple[int, tuple[float, ...]], ...] = ()  # leaves and log-probabilities of prompts that ran before
+    boosts: Boosts | None = None
+    limits: tuple[Limit, ...] = ()
 
     @classmethod
     def of(cls, plan: Plan, targets: tuple[tuple[int, ...], ...]) -> ScoringPlan:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from model.decoding.leaf_boosts import BoostTable
 from model.decoding.trie import Trie
 from model.engine.plans import RankingPlan, ScoringPlan, TextPlan
 from model.network.config import DomainLayout
@@ -30,6 +31,10 @@ class Ranking:
     scores: NDArray[np.float64]  # [R]
     exact_prefix: int
     num_beams: int  # of the search that found them; 0 if candidates were scored
+    boosted: NDArray[np.float64] | None = None
+    """[R], what the items are ordered by: scores with boosts; None without boosts."""
+    is_short: bool = False
+    """Whether limits left fewer than k items, and the search did not find all eligible ones."""
 
 
 LogProbs: TypeAlias = tuple[tuple[float, ...], ...]
@@ -137,6 +142,10 @@ class Engine(Protocol):
 
     def vacate(self, slot: int) -> None:
         """Free a slot and its memory."""
+        ...
+
+    def expect_boosts(self, tables: Sequence[BoostTable]) -> None:
+        """Get ready for searches with these boosts, while nothing else runs. Others work all the same."""
         ...
 
     def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:

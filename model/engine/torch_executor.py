@@ -7,7 +7,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from model.engine.collate import collate
 from model.engine.plans import Plan
@@ -90,6 +89,3 @@ class TorchBatch:
 
     def item_stepper(self, *, num_beams: int, max_length: int) -> NetworkStepper:
         return self.stepper(num_beams=num_beams, max_length=max_length)
-
-    def decode(self, target_ids: Tensor) -> Tensor:
-        return self.network.decode(target_ids, self.memory, self.rows)

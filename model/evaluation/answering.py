@@ -24,7 +24,6 @@ from model.evaluation.questions import Question
 from model.planning.domain import ServedDomain
 from model.planning.images import image_rows, with_features
 from model.planning.runtime import Runtime
-from model.prompts.templates import TEMPLATES
 
 P = TypeVar("P", bound=Plan)
 
@@ -123,7 +122,7 @@ class Respondent:
 
     def _text(self, question: Question, plan: TextPlan, generated: GeneratedText) -> TextAnswer:
         text, star_rating = self.domain.text_of(generated.token_ids), None
-        if TEMPLATES[plan.template].predicts_rating:
+        if self.domain.templates[plan.template].predicts_rating:
             star_rating, text = self.domain.rated_text(text)
         return TextAnswer(
             template=plan.template,

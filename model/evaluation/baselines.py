@@ -8,7 +8,7 @@ returned. Ties go to the item that comes first in the catalog.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -43,10 +43,21 @@ class Popularity:
     """Scores an item by its number of training interactions."""
 
     def __init__(self, held_out: HeldOut) -> None:
-        self._counts = training_counts(held_out.dataset).astype(np.float64)
+        self._counts = _counts(held_out).astype(np.float64)
 
     def scores(self, _user: int, /) -> Floats:
         return self._counts
+
+
+def _counts_together(dataset: Dataset) -> sparse.csr_array:
+    """How many training histories have both of two items, [N, N]."""
+    histories = [np.unique(history) for history in training_histories(dataset)]
+    holders = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+    holds = sparse.csr_array(
+        (np.ones(len(holders), dtype=np.int64), (holders, np.concatenate(histories))),
+        shape=(len(histories), len(dataset.catalog)),
+    )
+    return sparse.csr_array(holds.T @ holds)
 
 
 class CoOccurrence:
@@ -54,15 +65,9 @@ class CoOccurrence:
 
     def __init__(self, held_out: HeldOut) -> None:
         self._held_out = held_out
-        counts = training_counts(held_out.dataset)
+        counts = _counts(held_out)
         self._tie_break = counts / (counts.max(initial=0) + 1.0)  # below 1, so it only breaks ties
-        histories = [np.unique(history) for history in training_histories(held_out.dataset)]
-        holders = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
-        holds = sparse.csr_array(
-            (np.ones(len(holders), dtype=np.int64), (holders, np.concatenate(histories))),
-            shape=(len(histories), len(counts)),
-        )
-        self._together = sparse.csr_array(holds.T @ holds)
+        self._together = _counts_together(held_out.dataset)
 
     def scores(self, user: int, /) -> Floats:
         scores: Floats = self._tie_break.copy()
@@ -73,12 +78,37 @@ class CoOccurrence:
         return scores
 
 
+class DecayedCoOccurrence:
+    """Scores an item by its cosine with the recent items of a history, each counting 0.7 times as much as the next one.
+
+    The cosine is that of the users who had them in training, with one more user for each item.
+    """
+
+    _DECAY, _NUM_RECENT = 0.7, 20
+
+    def __init__(self, held_out: HeldOut) -> None:
+        self._held_out = held_out
+        together = _counts_together(held_out.dataset).astype(np.float64)
+        num_users = together.diagonal()
+        together.setdiag(0)
+        scale = sparse.diags_array(1 / np.sqrt(num_users + 1))
+        self._cosines = sparse.csr_array(scale @ together @ scale)
+        self._tie_break = num_users / (num_users.max(initial=0) + 1.0) * 1e-6
+
+    def scores(self, user: int, /) -> Floats:
+        recent = self._held_out.history(user)[-self._NUM_RECENT :]
+        weights = self._DECAY ** np.arange(len(recent))[::-1]
+        scores: Floats = self._tie_break + weights @ self._cosines[recent]
+        return scores
+
+
 def fit_baseline(name: str, held_out: HeldOut) -> Baseline:
     """Fit a baseline by name; raises TrainingError if its library is not installed."""
     makers: dict[str, Callable[[HeldOut], Baseline]] = {
         "random": RandomOrder,
         "popularity": Popularity,
         "co-occurrence": CoOccurrence,
+        "decayed-co-occurrence": DecayedCoOccurrence,
         "sasrec": _fit_sasrec,
     }
     return makers[name](held_out)
@@ -86,23 +116,41 @@ def fit_baseline(name: str, held_out: HeldOut) -> Baseline:
 
 def catalog_ranks(baseline: Baseline, held_out: HeldOut) -> NDArray[np.int64]:
     """Rank of each asked user's target in the whole catalog; 0 if it is not among the answered items."""
-    ranks = []
-    for user in held_out.asked_users(among_candidates=False).tolist():
-        is_eligible = held_out.is_returnable.copy()
-        if held_out.options.exclude_history:
-            is_eligible[held_out.history(user)] = False
-        ranks.append(_rank(baseline.scores(user), is_eligible, held_out.target(user)))
-    return np.array(ranks)
+    users = held_out.asked_users(among_candidates=False)
+    return ranks_in(catalog_lists(baseline, held_out), [held_out.target(user) for user in users.tolist()])
 
 
 def candidate_ranks(baseline: Baseline, held_out: HeldOut) -> NDArray[np.int64]:
     """Rank of each asked user's target among the user's candidates; 0 if it is not among the answered items."""
-    ranks = []
+    users = held_out.asked_users(among_candidates=True)
+    return ranks_in(candidate_lists(baseline, held_out), [held_out.target(user) for user in users.tolist()])
+
+
+def catalog_lists(baseline: Baseline, held_out: HeldOut) -> list[Rows]:
+    """What each asked user is recommended of the whole catalog, best first."""
+    lists = []
+    for user in held_out.asked_users(among_candidates=False).tolist():
+        is_eligible = held_out.is_returnable.copy()
+        if held_out.options.exclude_history:
+            is_eligible[held_out.history(user)] = False
+        lists.append(_best(baseline.scores(user), is_eligible))
+    return lists
+
+
+def candidate_lists(baseline: Baseline, held_out: HeldOut) -> list[Rows]:
+    """What each asked user is recommended of the user's candidates, best first."""
+    lists = []
     for user in held_out.asked_users(among_candidates=True).tolist():
         is_candidate = np.zeros_like(held_out.is_returnable)
         is_candidate[held_out.candidates(user)] = True
-        ranks.append(_rank(baseline.scores(user), is_candidate & held_out.is_returnable, held_out.target(user)))
-    return np.array(ranks)
+        lists.append(_best(baseline.scores(user), is_candidate & held_out.is_returnable))
+    return lists
+
+
+def ranks_in(lists: Sequence[Rows], targets: Sequence[int]) -> NDArray[np.int64]:
+    """Rank of each target in its list, from 1; 0 if it is not there."""
+    found = [np.flatnonzero(rows == target) for rows, target in zip(lists, targets, strict=True)]
+    return np.array([int(places[0]) + 1 if len(places) else 0 for places in found], dtype=np.int64)
 
 
 def training_histories(dataset: Dataset) -> list[Rows]:
@@ -110,21 +158,17 @@ def training_histories(dataset: Dataset) -> list[Rows]:
     return [dataset.sequences.seen(user, "train") for user in range(len(dataset.sequences))]
 
 
-def training_counts(dataset: Dataset) -> NDArray[np.int64]:
+def _counts(held_out: HeldOut) -> NDArray[np.int64]:
     """The number of training interactions of each item, [N]."""
-    seen = np.concatenate([np.zeros(0, dtype=np.int64), *training_histories(dataset)])
-    return np.bincount(seen, minlength=len(dataset.catalog))
+    return held_out.dataset.sequences.training_counts(len(held_out.dataset.catalog))
 
 
-def _rank(scores: Floats, is_eligible: NDArray[np.bool_], target: int) -> int:
-    """From 1; 0 if the target is not among the answered items, or cannot be recommended."""
+def _best(scores: Floats, is_eligible: NDArray[np.bool_]) -> Rows:
+    """The items to answer with, best first; ties go to the item that comes first in the catalog."""
     scores = np.where(is_eligible, scores, -np.inf)
-    if scores[target] == -np.inf:
-        return 0
-    is_before = scores > scores[target]
-    is_before[:target] |= scores[:target] == scores[target]
-    rank = 1 + int(is_before.sum())
-    return rank if rank <= NUM_ANSWERED else 0
+    lowest = -np.inf if len(scores) <= NUM_ANSWERED else np.partition(scores, -NUM_ANSWERED)[-NUM_ANSWERED]
+    rows = np.flatnonzero((scores >= lowest) & (scores > -np.inf))
+    return rows[np.argsort(-scores[rows], kind="stable")][:NUM_ANSWERED]
 
 
 def _fit_sasrec(held_out: HeldOut) -> Baseline:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from model.datasets.dataset import Dataset
 from model.errors import UnknownDomainError
 from model.evaluation.answering import Respondent
 from model.evaluation.answers import ExactAnswer, Header, Journal, RankedAnswer, TextAnswer
+from model.evaluation.beyond_accuracy import BeyondAccuracy
 from model.evaluation.held_out import HeldOut, fingerprint
 from model.evaluation.options import EvaluationOptions
 from model.evaluation.questions import Question, Questionnaire
 from model.evaluation.report import ExactComparison, Report, Result, hardware
 from model.evaluation.summary import baseline_results, exact_comparison, ranked_result, text_result
+from model.planning.domain import ServedDomain
 from model.planning.runtime import Runtime
 from model.progress import Progress, no_progress
 from model.prompts.templates import Template
@@ -40,18 +42,22 @@ def evaluate(
         known = ", ".join(sorted(runtime.domains)) or "none"
         raise UnknownDomainError(f"the bundle has no domain {domain!r}; it has {known}", field="domain")
     served = runtime.domains[domain]
+    if options.both_histories:
+        return _evaluate_both(runtime, served, dataset, options, journal, progress)
     held_out = HeldOut.of(dataset, served, options)
+    beyond = BeyondAccuracy.of(held_out, served, runtime.files[domain].features)
     questionnaire = Questionnaire(held_out, served)
     data = fingerprint(dataset)
     asked = asdict(options)
-    del asked["baselines"]  # they do not change the engine's answers
+    for name in ("baselines", "both_histories", "groups", "groups_table"):
+        del asked[name]  # they do not change the engine's answers
     header = Header(runtime.bundle_hash, domain, dataset.provenance.name, data, asked)
     templates = questionnaire.templates
     answers = Journal(journal, header)
-    baselines = _baselines(held_out, templates, progress)
+    baselines = _baselines(held_out, beyond, templates, progress)
     respondent = Respondent.of(runtime, served, with_images=options.with_images)
     _answer_all(questionnaire, respondent, answers, progress)
-    results = [_result(held_out, template, answers) for template in templates] + baselines
+    results = [_result(held_out, beyond, template, answers) for template in templates] + baselines
     exact = [_exact(held_out, template, answers) for template in templates if questionnaire.exact_questions(template)]
     return Report(
         bundle=runtime.bundle_hash,
@@ -64,6 +70,32 @@ def evaluate(
         seconds=sum(each.seconds for each in results) + sum(each.seconds for each in exact),
         results=tuple(results),
         exact=tuple(exact),
+    )
+
+
+def _evaluate_both(
+    runtime: Runtime,
+    domain: ServedDomain,
+    dataset: Dataset,
+    options: EvaluationOptions,
+    journal: Path | None,
+    progress: Progress,
+) -> Report:
+    """Everything with histories kept, and next items once more with them excluded."""
+    once = replace(options, both_histories=False)
+    report = evaluate(runtime, domain.name, dataset, once, journal=journal, progress=progress)
+    asked = [each for each in options.templates_of("sequential", domain.templates) if each.target == "item"]
+    if not asked:
+        return replace(report, options=options)
+    names = tuple(template.template_id for template in asked)
+    again = replace(once, exclude_history=True, tasks=("sequential",), templates=names, num_exact=0)
+    beside = None if journal is None else journal.with_name(f"history-excluded.{journal.name}")
+    excluded = evaluate(runtime, domain.name, dataset, again, journal=beside, progress=progress)
+    return replace(
+        report,
+        options=options,
+        seconds=report.seconds + excluded.seconds,
+        history_excluded=excluded.results,
     )
 
 
@@ -89,12 +121,14 @@ def _steps(questionnaire: Questionnaire) -> Iterator[tuple[str, list[Question], 
         yield f"ranking exactly by {template.template_id}", questionnaire.exact_questions(template), True
 
 
-def _result(held_out: HeldOut, template: Template, journal: Journal) -> Result:
+def _result(held_out: HeldOut, beyond: BeyondAccuracy, template: Template, journal: Journal) -> Result:
     if template.task == "explanation":
         texts = [answer for answer in journal.answers if isinstance(answer, TextAnswer)]
-        return text_result(held_out, template, [each for each in texts if each.template == template.template_id])
+        return text_result(
+            held_out, beyond, template, [each for each in texts if each.template == template.template_id]
+        )
     ranked = [answer for answer in journal.answers if isinstance(answer, RankedAnswer)]
-    return ranked_result(held_out, template, [each for each in ranked if each.template == template.template_id])
+    return ranked_result(held_out, beyond, template, [each for each in ranked if each.template == template.template_id])
 
 
 def _exact(held_out: HeldOut, template: Template, journal: Journal) -> ExactComparison:
@@ -103,11 +137,13 @@ def _exact(held_out: HeldOut, template: Template, journal: Journal) -> ExactComp
     return exact_comparison(held_out, template, ranked, [each for each in own if isinstance(each, ExactAnswer)])
 
 
-def _baselines(held_out: HeldOut, templates: tuple[Template, ...], progress: Progress) -> list[Result]:
+def _baselines(
+    held_out: HeldOut, beyond: BeyondAccuracy, templates: tuple[Template, ...], progress: Progress
+) -> list[Result]:
     tasks = sorted({template.task for template in templates} - {"explanation"}, reverse=True)
     results: list[Result] = []
     names = dict.fromkeys(held_out.options.baselines)
     for number, name in enumerate(names):
         progress(f"measuring {name}", number, len(names))
-        results += baseline_results(held_out, name, tasks)
+        results += baseline_results(held_out, beyond, name, tasks)
     return results

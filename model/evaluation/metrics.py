@@ -8,7 +8,7 @@ rate equals the recall, and the ideal ranking has the target first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,46 +53,64 @@ def ranking_statistics(ranks: NDArray[np.int64]) -> dict[str, Floats]:
     return columns
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Metrics of Q questions, which `measure` computes from the sums of their statistics."""
+
+    users: NDArray[np.int64]  # [Q], who asked
+    statistics: Floats  # [Q, M]
+    measure: Measure
+
+    @classmethod
+    def means(cls, columns: Mapping[str, Floats], users: NDArray[np.int64]) -> Measured:
+        """Means of named columns [Q]."""
+
+        def means(sums: Floats) -> Mapping[str, Floats]:
+            return {name: sums[..., place] / sums[..., -1] for place, name in enumerate(columns)}
+
+        return cls(users, np.column_stack([*columns.values(), np.ones(len(users))]), means)
+
+    def among(self, is_in: NDArray[np.bool_]) -> Measured:
+        """The same metrics of some of the questions, [Q]."""
+        return Measured(self.users[is_in], self.statistics[is_in], self.measure)
+
+    def values(self) -> dict[str, float]:
+        """The metrics without intervals."""
+        return {name: float(value) for name, value in self.measure(self.statistics.sum(0)).items()}
+
+    def estimates(self, seed: int) -> dict[str, Estimate]:
+        """The metrics, with intervals from the percentile bootstrap over users.
+
+        Users are resampled rather than questions, because the answers to one user's questions are not independent.
+        """
+        by_user = summed_by_user(self.statistics, self.users)
+        sums = np.array([weights @ by_user for weights in resampled_weights(len(by_user), seed)])
+        resampled = self.measure(sums)
+        return {name: percentiles(value, resampled[name]) for name, value in self.values().items()}
+
+
 def mean_estimates(columns: Mapping[str, Floats], users: NDArray[np.int64], seed: int) -> dict[str, Estimate]:
     """Means over all questions, with intervals from resampling users."""
-
-    def means(sums: Floats) -> Mapping[str, Floats]:
-        return {name: sums[..., place] / sums[..., -1] for place, name in enumerate(columns)}
-
-    statistics = np.column_stack([*columns.values(), np.ones(len(users))])
-    return estimates(means, statistics, users, seed)
+    return Measured.means(columns, users).estimates(seed)
 
 
-def estimates(measure: Measure, statistics: Floats, users: NDArray[np.int64], seed: int) -> dict[str, Estimate]:
-    """Metrics over all questions, with intervals from the percentile bootstrap over users.
-
-    Users are resampled rather than questions, because the answers to one user's questions are not independent.
-    """
-    by_user = _summed_by_user(statistics, users)
-    values = measure(by_user.sum(0))
-    resampled = measure(_resampled_sums(by_user, seed))
+def percentiles(value: float, resampled: Floats) -> Estimate:
+    """A metric with the interval of its values in R resamples, [R]."""
     tail = (1 - CONFIDENCE) / 2
-    figures = {}
-    for name, value in values.items():
-        low, high = np.quantile(resampled[name], (tail, 1 - tail))
-        figures[name] = Estimate(value=float(value), low=float(low), high=float(high))
-    return figures
+    low, high = np.quantile(resampled, (tail, 1 - tail))
+    return Estimate(value=float(value), low=float(low), high=float(high))
 
 
-def _summed_by_user(statistics: Floats, users: NDArray[np.int64]) -> Floats:
-    """[Q, M] → [U, M]."""
+def summed_by_user(statistics: Floats, users: NDArray[np.int64]) -> Floats:
+    """[Q, M] → [U, M], users in ascending order."""
     asked, place = np.unique(users, return_inverse=True)
     sums = np.zeros((len(asked), statistics.shape[1]))
     np.add.at(sums, place, statistics)
     return sums
 
 
-def _resampled_sums(by_user: Floats, seed: int) -> Floats:
-    """Sums over users drawn with replacement, [R, M]."""
+def resampled_weights(num_users: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """How often each user, [U], is drawn in each of R resamples with replacement."""
     rng = np.random.default_rng(seed)
-    num_users = len(by_user)
-    sums = np.empty((NUM_RESAMPLES, by_user.shape[1]))
-    for resample in range(NUM_RESAMPLES):
-        weights = np.bincount(rng.integers(num_users, size=num_users), minlength=num_users)
-        sums[resample] = weights @ by_user
-    return sums
+    for _ in range(NUM_RESAMPLES):
+        yield np.bincount(rng.integers(num_users, size=num_users), minlength=num_users)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from model.errors import InputError
 from model.network.config import TASKS, Task
-from model.prompts.templates import TEMPLATES
+from model.prompts.templates import TEMPLATES, Template, is_vip5_name, templates_of
 
 HeldOutSplit = Literal["val", "test"]
 HELD_OUT_SPLITS: tuple[HeldOutSplit, ...] = ("val", "test")
 
-BASELINES = ("random", "popularity", "co-occurrence", "sasrec")
+BASELINES = ("random", "popularity", "co-occurrence", "decayed-co-occurrence", "sasrec")
 NUM_ANSWERED = 10
 """Items that each question asks for; a target beyond them counts as not found."""
 
@@ -28,10 +29,11 @@ DEFAULT_TEMPLATES: dict[Task, tuple[str, ...]] = {
 class EvaluationOptions:
     """Raises InputError, naming the option and the rule.
 
-    `tasks` defaults to all tasks that the dataset has questions for, `templates` to the default templates of the tasks.
+    `tasks` defaults to all tasks that the dataset has questions for, `templates` to the default templates of the tasks,
+    or to those that come with the domain; whether it has one of a name that is not VIP5's is checked when it is asked.
     `num_users` samples the users of each task; `num_exact` of them are also ranked exactly. `exclude_history` is False
-    because VIP5's evaluation excludes nothing. With `with_images` False, all image embeddings are missing, as when the
-    feature store is down. `device` is only recorded.
+    because VIP5's evaluation excludes nothing; `both_histories` asks next items once more with it excluded. With
+    `with_images` False, all image embeddings are missing, as when the feature store is down. `device` is only recorded.
     """
 
     split: HeldOutSplit = "test"
@@ -41,10 +43,15 @@ class EvaluationOptions:
     seed: int = 0
     num_beams: int = 20
     exclude_history: bool = False
+    both_histories: bool = False
     num_negatives: int = 99
     num_exact: int = 0
     with_images: bool = True
     baselines: tuple[str, ...] = ()
+    groups: str | None = None
+    """A column of the items, or of `groups_table`, by whose values all metrics are given as well."""
+    groups_table: str | None = None
+    """A file of JSON lines or Parquet about users, with `user_id` and the column."""
     max_new_tokens: int = 64
     batch_tokens: int = 16_384
     device: str = "cpu"
@@ -52,8 +59,18 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         _check_among("split", (self.split,), HELD_OUT_SPLITS)
         _check_among("task", self.tasks, TASKS)
-        _check_among("template", self.templates, tuple(TEMPLATES))
+        of_vip5 = tuple(name for name in self.templates or () if is_vip5_name(name))
+        _check_among("template", of_vip5, tuple(TEMPLATES))
         _check_among("baseline", self.baselines, BASELINES)
+        if self.exclude_history and self.both_histories:
+            raise InputError(
+                "exclude_history and both_histories are set, and the first would make both rankings the same; set one",
+                field="exclude_history",
+            )
+        if self.groups_table is not None and self.groups is None:
+            raise InputError(
+                f"groups_table is {self.groups_table!r}, but no column of it is named; set groups", field="groups"
+            )
         least = {
             "num_users": (self.num_users, 1),
             "seed": (self.seed, 0),
@@ -66,7 +83,7 @@ class EvaluationOptions:
         for name, (value, lowest) in least.items():
             if value is not None and value < lowest:
                 raise InputError(f"{name} is {value}; it must be at least {lowest}", field=name)
-        for template in self.templates or ():
+        for template in of_vip5:
             if self.tasks is not None and TEMPLATES[template].task not in self.tasks:
                 raise InputError(
                     f"template {template} is of the task {TEMPLATES[template].task}, but the tasks to evaluate are "
@@ -74,18 +91,16 @@ class EvaluationOptions:
                     field="templates",
                 )
 
-    @property
-    def asked_tasks(self) -> tuple[Task, ...]:
-        """Tasks that were selected by name, or by one of their templates."""
+    def templates_of(self, task: Task, known: Mapping[str, Template] = TEMPLATES) -> tuple[Template, ...]:
+        """The selected templates of a task, in the given order; `known` are those of the domain, by name."""
         if self.templates is not None:
-            return tuple(task for task in TASKS if any(TEMPLATES[name].task == task for name in self.templates))
-        return self.tasks or ()
-
-    def templates_of(self, task: Task) -> tuple[str, ...]:
-        """The selected templates of a task, in the given order."""
-        if self.templates is not None:
-            return tuple(dict.fromkeys(name for name in self.templates if TEMPLATES[name].task == task))
-        return DEFAULT_TEMPLATES[task] if self.tasks is None or task in self.tasks else ()
+            _check_among("template", self.templates, tuple(known))
+            chosen = (known[name] for name in dict.fromkeys(self.templates))
+            return tuple(template for template in chosen if template.task == task)
+        if self.tasks is not None and task not in self.tasks:
+            return ()
+        own = tuple(template for template in templates_of(task, known) if template.template_id not in TEMPLATES)
+        return own or tuple(known[name] for name in DEFAULT_TEMPLATES[task])
 
 
 def _check_among(what: str, values: tuple[str, ...] | None, known: tuple[str, ...]) -> None:

@@ -17,7 +17,7 @@ from model.planning.domain import ServedDomain
 from model.planning.explanations import plan_explanation
 from model.planning.queries import OfflineDirect, OfflineExplanation, OfflineSequential
 from model.planning.rankings import plan_direct, plan_sequential
-from model.prompts.templates import TEMPLATES, Template
+from model.prompts.templates import Template
 
 Query = OfflineSequential | OfflineDirect | OfflineExplanation
 
@@ -47,10 +47,10 @@ class Questionnaire:
         options = self.held_out.options
         chosen: list[Template] = []
         for task in TASKS:
-            templates = [TEMPLATES[name] for name in options.templates_of(task)]
+            templates = options.templates_of(task, self.domain.templates)
             usable = [template for template in templates if task != "explanation" or self._reviews(template)]
             unusable = [template.template_id for template in templates if template not in usable]
-            if unusable and (options.templates is not None or (task in options.asked_tasks and not usable)):
+            if unusable and (options.templates is not None or (task in (options.tasks or ()) and not usable)):
                 raise DatasetError(
                     f"no review of {self.held_out.dataset.provenance.name} in the split {options.split} can fill "
                     f"{', '.join(unusable)}; remove these templates, or prepare a dataset with explanations"

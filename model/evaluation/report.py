@@ -10,6 +10,8 @@ import msgspec
 import torch
 
 from model.errors import DatasetError
+from model.evaluation.exposure import Exposure
+from model.evaluation.gaps import Groups
 from model.evaluation.metrics import Estimate
 from model.evaluation.options import EvaluationOptions
 from model.network.config import Task
@@ -22,7 +24,7 @@ METRICS = (
 )
 """In the order of the table's columns; NDCG@1 equals HR@1."""
 
-_NUM_DIGITS = {"bleu": 2, "rouge": 2, "rmse": 3, "mae": 3}
+_NUM_DIGITS = {"bleu": 2, "rouge": 2, "rmse": 3, "mae": 3, "popularity": 1, "novelty": 2}
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Result:
     degraded: dict[str, int] = field(default_factory=dict)
     num_users_left_out: int = 0  # users with nothing to rank beside the target
     num_unrated: int | None = None  # texts that do not begin with the rating that the template asks for
+    exposure: Exposure | None = None  # of rankings
+    groups: Groups | None = None  # where groups were asked for
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class Report:
     seconds: float
     results: tuple[Result, ...]
     exact: tuple[ExactComparison, ...] = ()
+    history_excluded: tuple[Result, ...] = ()
+    """The results for next items with each user's history excluded, if both were asked for."""
     format: int = FORMAT_VERSION
 
     def write(self, path: Path) -> None:
@@ -116,7 +122,7 @@ class Report:
 
 def digits_of(metric: str) -> int:
     """The number of decimals to show for a metric."""
-    return _NUM_DIGITS.get(metric.partition("-")[0], 4)
+    return _NUM_DIGITS.get(metric.partition("@")[0].partition("-")[0], 4)
 
 
 def interval(metric: str, estimate: Estimate) -> str:

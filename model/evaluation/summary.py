@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.evaluation.answers import ExactAnswer, RankedAnswer, TextAnswer
-from model.evaluation.baselines import candidate_ranks, catalog_ranks, fit_baseline
+from model.evaluation.baselines import candidate_lists, catalog_lists, fit_baseline, ranks_in
+from model.evaluation.beyond_accuracy import BeyondAccuracy
 from model.evaluation.held_out import HeldOut
 from model.evaluation.metrics import CUTOFFS, mean_estimates, ranking_statistics
 from model.evaluation.options import NUM_ANSWERED
@@ -22,10 +23,14 @@ from model.network.config import Task
 from model.prompts.templates import Template
 
 
-def ranked_result(held_out: HeldOut, template: Template, answers: Sequence[RankedAnswer]) -> Result:
+def ranked_result(
+    held_out: HeldOut, beyond: BeyondAccuracy, template: Template, answers: Sequence[RankedAnswer]
+) -> Result:
     """The metrics of a template that ranks items."""
     users = np.array([answer.user for answer in answers])
-    columns = ranking_statistics(_ranks(held_out, answers))
+    ranks = _ranks(held_out, answers)
+    columns = ranking_statistics(ranks)
+    exposure, groups = beyond.of_answers(answers, ranks)
     proven = np.array([answer.exact_prefix for answer in answers])
     return Result(
         task=template.task,
@@ -41,10 +46,12 @@ def ranked_result(held_out: HeldOut, template: Template, answers: Sequence[Ranke
         ),
         degraded=_degraded(answers),
         num_users_left_out=len(held_out.users) - len(set(users.tolist())),
+        exposure=exposure,
+        groups=groups,
     )
 
 
-def text_result(held_out: HeldOut, template: Template, answers: Sequence[TextAnswer]) -> Result:
+def text_result(held_out: HeldOut, beyond: BeyondAccuracy, template: Template, answers: Sequence[TextAnswer]) -> Result:
     """The metrics of a template that generates explanations."""
     texts = [_scored(held_out, answer) for answer in answers]
     seed = held_out.options.seed
@@ -63,18 +70,22 @@ def text_result(held_out: HeldOut, template: Template, answers: Sequence[TextAns
         seconds=sum(answer.seconds for answer in answers),
         degraded=_degraded(answers),
         num_unrated=num_unrated,
+        groups=beyond.of_texts(texts, [held_out.reviews[answer.review].item for answer in answers]),
     )
 
 
-def baseline_results(held_out: HeldOut, name: str, tasks: Iterable[Task]) -> list[Result]:
+def baseline_results(held_out: HeldOut, beyond: BeyondAccuracy, name: str, tasks: Iterable[Task]) -> list[Result]:
     """The metrics of a baseline by ranking task; the time of the first task includes fitting."""
     started_at = time.perf_counter()
     baseline = fit_baseline(name, held_out)
     results = []
     for task in tasks:
         is_direct = task == "direct"
-        ranks = candidate_ranks(baseline, held_out) if is_direct else catalog_ranks(baseline, held_out)
+        lists = candidate_lists(baseline, held_out) if is_direct else catalog_lists(baseline, held_out)
         users = held_out.asked_users(among_candidates=is_direct)
+        ranks = ranks_in(lists, [held_out.target(user) for user in users.tolist()])
+        seconds = time.perf_counter() - started_at
+        exposure, groups = beyond.of_lists(users, lists, ranks)
         candidates = [len(held_out.candidates(user)) for user in users.tolist()] if is_direct else []
         result = Result(
             task=task,
@@ -83,9 +94,11 @@ def baseline_results(held_out: HeldOut, name: str, tasks: Iterable[Task]) -> lis
             num_users=len(ranks),
             num_questions=len(ranks),
             metrics=mean_estimates(ranking_statistics(ranks), users, held_out.options.seed),
-            seconds=time.perf_counter() - started_at,
+            seconds=seconds,
             num_candidates=float(np.mean(candidates)) if is_direct else float(held_out.is_returnable.sum()),
             num_users_left_out=len(held_out.users) - len(users),
+            exposure=exposure,
+            groups=groups,
         )
         results.append(result)
         started_at = time.perf_counter()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.metrics.bleu import BLEU
 
-from model.evaluation.metrics import Estimate, Floats, estimates
+from model.evaluation.metrics import Estimate, Floats, Measured
 
 _ORDERS = (1, 4)
 _ROUGE = {"rouge1": "rouge-1", "rouge2": "rouge-2", "rougeL": "rouge-l"}
@@ -35,26 +35,39 @@ class ScoredText:
 
 def text_estimates(texts: Sequence[ScoredText], seed: int) -> dict[str, Estimate]:
     """BLEU-1, BLEU-4 and ROUGE-1, -2, -L (F), all times 100."""
+    return measured_texts(texts).estimates(seed)
+
+
+def measured_texts(texts: Sequence[ScoredText]) -> Measured:
+    """What `text_estimates` are computed from, [Q, 14]."""
     statistics = np.column_stack([_bleu_statistics(texts), _rouge(texts), np.ones(len(texts))])
-    users = np.array([text.user for text in texts])
-    return estimates(_text_figures, statistics, users, seed)
+    return Measured(np.array([text.user for text in texts]), statistics, _text_figures)
 
 
 def rating_estimates(texts: Sequence[ScoredText], seed: int) -> dict[str, Estimate]:
     """RMSE and MAE in stars, over texts with a predicted and a true rating; empty if there are none."""
+    is_rated = have_ratings(texts)
+    return measured_ratings(texts).estimates(seed) if is_rated.any() else {}
+
+
+def have_ratings(texts: Sequence[ScoredText]) -> NDArray[np.bool_]:
+    """Whether each text has a predicted and a true rating, [Q]."""
+    return np.array([text.star_rating is not None and text.true_rating is not None for text in texts], dtype=np.bool_)
+
+
+def measured_ratings(texts: Sequence[ScoredText]) -> Measured:
+    """What `rating_estimates` are computed from, for the texts that have both ratings."""
     rated = [
         (text.user, text.star_rating - text.true_rating)
         for text in texts
         if text.star_rating is not None and text.true_rating is not None
     ]
-    if not rated:
-        return {}
     users, errors = np.array([user for user, _ in rated]), np.array([error for _, error in rated])
+    return Measured(users, np.column_stack([errors**2, np.abs(errors), np.ones(len(errors))]), _rating_figures)
 
-    def figures(sums: Floats) -> Mapping[str, Floats]:
-        return {"rmse": np.sqrt(sums[..., 0] / sums[..., 2]), "mae": sums[..., 1] / sums[..., 2]}
 
-    return estimates(figures, np.column_stack([errors**2, np.abs(errors), np.ones(len(errors))]), users, seed)
+def _rating_figures(sums: Floats) -> Mapping[str, Floats]:
+    return {"rmse": np.sqrt(sums[..., 0] / sums[..., 2]), "mae": sums[..., 1] / sums[..., 2]}
 
 
 def _text_figures(sums: Floats) -> Mapping[str, Floats]:

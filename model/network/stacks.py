@@ -12,11 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.network.attention import CrossAttention, RelativePositions, SelfAttention, attend
+from model.network.attention import (
+    ELEMENTS_AT_ONCE,
+    CrossAttention,
+    RelativePositions,
+    SelfAttention,
+    attend,
+    attend_in_slices,
+)
 from model.network.banks import AdapterBank, RMSNormBank, RowIndex
 from model.network.beam_tree import BeamTree
 from model.network.cache import StepCache
 from model.network.config import BackboneConfig
+from model.network.dropout import dropout
 from model.network.projection import Projection, linear_relu
 
 
@@ -59,7 +67,7 @@ class Branch(nn.Module):
             return shared.add_to(x, projection(hidden, shared.up_bias))
         output = projection(hidden)
         adapted = output if self.adapter is None else self.adapter(output, rows.adapter)
-        return x + functional.dropout(adapted, self.dropout, self.training)
+        return x + dropout(adapted, self.dropout, is_training=self.training)
 
 
 class FeedForward(nn.Module):
@@ -80,7 +88,7 @@ class FeedForward(nn.Module):
             hidden = functional.gelu(gate, approximate="tanh") * linear
         else:
             hidden = linear_relu(x, self.wi, self.zeros)
-        return functional.dropout(hidden, self.dropout, self.training)
+        return dropout(hidden, self.dropout, is_training=self.training)
 
 
 class EncoderBlock(nn.Module):
@@ -95,15 +103,18 @@ class EncoderBlock(nn.Module):
         self.feed_forward_branch = Branch(config, sizes, has_adapter=has_adapter)
         self.dropout = config.dropout_rate
 
-    def forward(self, x: Tensor, bias: Tensor, rows: RowIndex) -> Tensor:
-        """X [B, S, D], bias broadcastable to [B, H, S, S]."""
-        attended = self._attend(self.attention_branch.before(x, rows), bias)
+    def forward(self, x: Tensor, bias: Tensor, rows: RowIndex, mask: Tensor | None = None) -> Tensor:
+        """X [B, S, D], bias broadcastable to [B, H, S, S]; a mask [B, 1, 1, S] is still to be added to it."""
+        attended = self._attend(self.attention_branch.before(x, rows), bias, mask)
         x = self.attention_branch.after(x, attended, self.attention.o, rows)
         return _feed(x, self.feed_forward, self.feed_forward_branch, rows)
 
-    def _attend(self, x: Tensor, bias: Tensor) -> Tensor:
+    def _attend(self, x: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         q, k, v = (part.transpose(1, 2) for part in self.attention.project(x))
-        attended = attend(q, k, v, bias, self.dropout if self.training else 0.0)
+        if mask is None:
+            attended = attend(q, k, v, bias, self.dropout if self.training else 0.0)
+        else:
+            attended = attend_in_slices(q, k, v, bias, mask)
         return attended.transpose(1, 2).flatten(-2)
 
 
@@ -126,7 +137,7 @@ class DecoderBlock(nn.Module):
         q, k, v = (part.transpose(1, 2) for part in self.attention.project(self.attention_branch.before(x, rows)))
         attended = attend(q, k, v, bias, self.dropout if self.training else 0.0).transpose(1, 2)
         x = self.attention_branch.after(x, attended.flatten(-2), self.attention.o, rows)
-        return self._read_and_feed(x, memory, layer, rows)
+        return self.read_and_feed(x, memory, layer, rows)
 
     def step(self, x: Tensor, bias: Tensor, cache: StepCache, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
         """One new token per beam: x [B, K, D], bias [1 or B, H, 1, t + 1] of the token at position t."""
@@ -134,7 +145,7 @@ class DecoderBlock(nn.Module):
         keys, values = cache.append(layer, k, v)  # [B·K, H, t + 1, E]
         attended = attend(q.flatten(0, 1).unsqueeze(2), keys, values, bias)  # [B·K, H, 1, E]
         x = self.attention_branch.after(x, attended.squeeze(2).view_as(q).flatten(-2), self.attention.o, rows)
-        return self._read_and_feed(x, memory, layer, rows)
+        return self.read_and_feed(x, memory, layer, rows)
 
     def grow(self, x: Tensor, tree: BeamTree, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
         """Like `step`, over a tree that has all beams of a row side by side."""
@@ -142,9 +153,9 @@ class DecoderBlock(nn.Module):
         keys, values = tree.append(layer, pairs)
         attended = attend(q.transpose(1, 2), keys, values, tree.bias).transpose(1, 2)  # [B, K, H, E]
         x = self.attention_branch.after(x, attended.flatten(-2), self.attention.o, rows)
-        return self._read_and_feed(x, memory, layer, rows)
+        return self.read_and_feed(x, memory, layer, rows)
 
-    def _read_and_feed(self, x: Tensor, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
+    def read_and_feed(self, x: Tensor, memory: Memory, layer: int, rows: RowIndex) -> Tensor:
         dropout = self.dropout if self.training else 0.0
         normed = self.cross_branch.before(x, rows)
         read = self.cross(normed, memory.keys[layer], memory.values[layer], memory.mask, dropout)
@@ -176,11 +187,17 @@ class Encoder(nn.Module):
         `positions` is the bias for S positions, [1, H, S, S], if it is known already.
         """
         bias = (self.positions(x.shape[1]) if positions is None else positions).to(x.dtype)
-        bias = bias if mask is None else bias + mask
-        x = functional.dropout(x, self.dropout, self.training)
+        if mask is not None and not _is_sliced(x, bias):
+            bias, mask = bias + mask, None
+        x = dropout(x, self.dropout, is_training=self.training)
         for block in self.layers:
-            x = block(x, bias, rows)
-        return functional.dropout(self.final_norm(x, rows.domain), self.dropout, self.training)
+            x = block(x, bias, rows, mask)
+        return dropout(self.final_norm(x, rows.domain), self.dropout, is_training=self.training)
+
+
+def _is_sliced(x: Tensor, bias: Tensor) -> bool:
+    """Whether attention adds the mask in slices: on a processor, for sums of more memory than its caches."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and len(x) * bias.numel() > ELEMENTS_AT_ONCE
 
 
 class Decoder(nn.Module):
@@ -207,10 +224,10 @@ class Decoder(nn.Module):
         length = x.shape[1]
         future = torch.full((length, length), torch.finfo(x.dtype).min, dtype=x.dtype, device=x.device).triu(1)
         bias = self.positions(length).to(x.dtype) + future
-        x = functional.dropout(x, self.dropout, self.training)
+        x = dropout(x, self.dropout, is_training=self.training)
         for layer, block in enumerate(self.layers):
             x = block(x, bias, memory, layer, rows)
-        return functional.dropout(self.final_norm(x, rows.domain), self.dropout, self.training)
+        return dropout(self.final_norm(x, rows.domain), self.dropout, is_training=self.training)
 
     def step(self, x: Tensor, bias: Tensor, cache: StepCache, memory: Memory, rows: RowIndex) -> Tensor:
         """The next token of every beam, x [B, K, D], bias [1 or B, H, 1, t + 1] → states [B, K, D]."""

@@ -15,7 +15,7 @@ from model.planning.domain import ServedDomain
 from model.planning.queries import UserQuery
 from model.prompts.assembly import PromptValues
 from model.prompts.prompt import Prompt
-from model.prompts.templates import TEMPLATES, Template, templates_of
+from model.prompts.templates import Template, templates_of
 
 ANONYMOUS_INDEX = "0"
 """Index of an unknown user in prompts; VIP5's users count from 1."""
@@ -23,31 +23,32 @@ ANONYMOUS_INDEX = "0"
 _MAX_NAMED = 5
 
 
-def template_of(template_id: str, task: Task) -> Template:
-    """Raises UnknownTemplateError for a template that does not exist or belongs to another task."""
-    template = TEMPLATES.get(template_id)
+def template_of(domain: ServedDomain, template_id: str, task: Task) -> Template:
+    """Raises UnknownTemplateError for a template that does not exist in the domain or belongs to another task."""
+    template = domain.templates.get(template_id)
     if template is None or template.task != task:
-        known = ", ".join(each.template_id for each in templates_of(task))
+        known = ", ".join(each.template_id for each in templates_of(task, domain.templates))
         raise UnknownTemplateError(
             f"template {template_id!r} is not one of the {task} templates: {known}", field="template"
         )
     return template
 
 
-def item_templates(task: Task) -> str:
+def item_templates(domain: ServedDomain, task: Task) -> str:
     """Names of the task's templates that generate items instead of yes or no."""
-    return ", ".join(name for name, each in TEMPLATES.items() if each.task == task and each.target == "item")
+    return ", ".join(each.template_id for each in templates_of(task, domain.templates) if each.target == "item")
 
 
 def known_rows(domain: ServedDomain, item_ids: Sequence[str], name: str, notes: list[Degradation]) -> list[int]:
     """Catalog rows of the known items. The others are noted with `name`, the field of the request."""
-    rows = [(item_id, domain.catalog.row_of(item_id)) for item_id in item_ids]
-    unknown = [item_id for item_id, row in rows if row is None]
-    if unknown:
+    rows = [domain.catalog.row_of(item_id) for item_id in item_ids]
+    known = [row for row in rows if row is not None]
+    if len(known) < len(rows):
+        unknown = [item_id for item_id, row in zip(item_ids, rows, strict=True) if row is None]
         named = ", ".join(unknown[:_MAX_NAMED]) + (", …" if len(unknown) > _MAX_NAMED else "")
         detail = f"{len(unknown)} of {name} omitted, not in the catalog: {named}"
         notes.append(Degradation(DegradationKind.UNKNOWN_ITEMS, detail))
-    return [row for _, row in rows if row is not None]
+    return known
 
 
 def required_rows(domain: ServedDomain, item_ids: Sequence[str], name: str, notes: list[Degradation]) -> list[int]:
@@ -85,8 +86,8 @@ def with_user(
 
 
 def note_truncation(prompts: Sequence[Prompt], notes: list[Degradation]) -> None:
-    truncated = [prompt for prompt in prompts if prompt.is_truncated]
-    if truncated:
+    if any(prompt.is_truncated for prompt in prompts):
+        truncated = [prompt for prompt in prompts if prompt.is_truncated]
         longest = max(prompt.num_tokens_untruncated for prompt in truncated)
         detail = f"the prompt has {longest} tokens; the model reads only the first {truncated[0].num_tokens}"
         notes.append(Degradation(DegradationKind.PROMPT_TRUNCATED, detail))

@@ -129,7 +129,7 @@ def attribution_tokens(cost: Cost, num_items: int, k: int, max_tokens: int) -> i
 
 def attribute_sequential(domain: ServedDomain, query: SequentialQuery, ranked: Sequence[int]) -> Attribution:
     """Attribute the recommended catalog rows to the items of the history. The query must have been planned before."""
-    template = template_of(query.template or domain.spec.prompts.sequential, "sequential")
+    template = template_of(domain, query.template or domain.spec.prompts.sequential, "sequential")
     notes: list[Degradation] = []  # the ranking's answer has them
     history = known_rows(domain, query.history, "history", notes)
     values = with_user(PromptValues(history=tuple(history)), domain, template, query, notes)
@@ -146,7 +146,7 @@ def attribute_direct(domain: ServedDomain, query: DirectQuery, ranked: Sequence[
 
     Templates that ask yes or no show one candidate, of which only the picture can be left out.
     """
-    template = template_of(query.template or domain.spec.prompts.direct, "direct")
+    template = template_of(domain, query.template or domain.spec.prompts.direct, "direct")
     notes: list[Degradation] = []
     candidates = known_rows(domain, query.candidates or (), "candidates", notes)
     values = with_user(PromptValues(candidates=tuple(candidates)), domain, template, query, notes)

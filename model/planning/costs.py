@@ -9,10 +9,18 @@ from model.errors import InputError
 from model.planning.domain import ServedDomain
 from model.planning.queries import DirectQuery, RankingQuery, SequentialQuery
 from model.planning.rankings import DEFAULT_BEAMS
-from model.prompts.templates import TEMPLATES, Template
+from model.prompts.templates import Template
 
 _TEXT_TOKENS = 64
 """A template's own words, and a title; user names are counted apart."""
+
+
+_LEAVES_PER_TOKEN = 32_768
+"""Items whose boosts are compiled in the time of a token: 1 ms for 100,000 items (benchmarks/merchandising.py)."""
+
+
+def boost_tokens(num_items: int) -> int:
+    return -(-num_items // _LEAVES_PER_TOKEN)
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,8 @@ class Cost:
     num_beams: int
     field: str
     """The field with an item for each prompt."""
+    boost_tokens: int = 0
+    """As many tokens as compiling the query's boosts takes time."""
 
     @property
     def is_pointwise(self) -> bool:
@@ -47,13 +57,13 @@ class Cost:
 
 def sequential_cost(domain: ServedDomain, query: SequentialQuery) -> Cost:
     """The cost of a query that planning has not checked yet."""
-    template = TEMPLATES.get(query.template or domain.spec.prompts.sequential)
+    template = domain.templates.get(query.template or domain.spec.prompts.sequential)
     return _cost(domain, query, template, query.include_items or (), "include_items", len(query.history))
 
 
 def direct_cost(domain: ServedDomain, query: DirectQuery) -> Cost:
     """The cost of a query that planning has not checked yet."""
-    template = TEMPLATES.get(query.template or domain.spec.prompts.direct)
+    template = domain.templates.get(query.template or domain.spec.prompts.direct)
     candidates = query.candidates or ()
     num_listed = 0 if _is_pointwise(template) else len(candidates)
     return _cost(domain, query, template, candidates, "candidates", num_listed)
@@ -76,6 +86,7 @@ def _cost(
         tokens_per_prompt=min(num_tokens, domain.spec.prompts.max_tokens),
         num_beams=0 if is_pointwise else query.num_beams or max(DEFAULT_BEAMS, query.k),
         field=field,
+        boost_tokens=boost_tokens(domain.trie.num_leaves) if query.boost is not None else 0,
     )
 
 

@@ -18,8 +18,11 @@ from model.bundle.users import Users
 from model.decoding.eligibility import LeafMask
 from model.decoding.trie import Trie
 from model.degradation import Degradation, DegradationKind
+from model.planning.boosts import NO_FACTORS, BoostFactors, DomainBoosts
 from model.planning.filters import Filters
+from model.planning.leaf_columns import LeafColumns
 from model.prompts.assembly import PromptAssembler
+from model.prompts.templates import Template
 from model.prompts.tokenizer import TextTokenizer
 
 _RATED = re.compile(r"\s*(?P<stars>\d+(\.\d+)?)\s*,\s*(?P<text>.*)", re.DOTALL)
@@ -38,7 +41,11 @@ class ServedDomain:
     assembler: PromptAssembler
     trie: Trie
     leaves_of_rows: NDArray[np.int32] = field(repr=False)  # [N], leaf of the trie by catalog row
+    rules: BoostFactors = NO_FACTORS
+    """Boosts of all requests, unless they decline them."""
     filters: Filters = field(init=False, repr=False)
+    columns: LeafColumns = field(init=False, repr=False)
+    boosts: DomainBoosts = field(init=False, repr=False)
 
     @classmethod
     def of(cls, slot: int, files: DomainTables, tokenizer: TextTokenizer, bundle_hash: str) -> ServedDomain:
@@ -52,6 +59,7 @@ class ServedDomain:
             visual_tokens=files.spec.layout.visual_tokens,
             max_tokens=files.spec.prompts.max_tokens,
             tokens=compiled.tokens,
+            templates=files.spec.templates,
         )
         return cls(
             slot=slot,
@@ -66,11 +74,19 @@ class ServedDomain:
         )
 
     def __post_init__(self) -> None:
+        columns = LeafColumns(self.catalog, self.trie)
         object.__setattr__(self, "filters", Filters(self.catalog, self.trie))
+        object.__setattr__(self, "columns", columns)
+        object.__setattr__(self, "boosts", DomainBoosts(self.catalog, self.trie, columns, self.rules))
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def templates(self) -> Mapping[str, Template]:
+        """VIP5's templates and the domain's own, by name."""
+        return self.assembler.templates
 
     @property
     def degraded(self) -> tuple[Degradation, ...]:
@@ -85,6 +101,10 @@ class ServedDomain:
         has_same_titles = catalog.titles is self.catalog.titles
         assembler = self.assembler if has_same_titles else self.assembler.with_titles(catalog.titles)
         return replace(self, catalog=catalog, assembler=assembler)
+
+    def with_rules(self, rules: BoostFactors) -> ServedDomain:
+        """The domain with other boosts of its own."""
+        return replace(self, rules=rules)
 
     def rows_of(self, leaves: NDArray[np.int64]) -> NDArray[np.int64]:
         """Catalog rows of a ranking's leaves."""

@@ -25,7 +25,7 @@ def plan_explanation(domain: ServedDomain, query: ExplanationQuery) -> TextPlan:
             f"item {query.item_id!r} is not in the catalog of {domain.name}; see GET /domains/{domain.name}/items",
             field="item_id",
         )
-    template = template_of(query.template or _best_template(query), "explanation")
+    template = template_of(domain, query.template or _best_template(query), "explanation")
     _check_given(template, query)
     notes: list[Degradation] = []
     values = PromptValues(

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -29,7 +28,7 @@ def image_rows(plan: Plan, domain: ServedDomain) -> list[int]:
 def with_features(
     plan: P,
     domain: ServedDomain,
-    features: NDArray[np.float32],
+    features: NDArray[np.floating],
     is_present: NDArray[np.bool_],
     shortfall: str = "",
 ) -> P:
@@ -38,14 +37,14 @@ def with_features(
     Missing features are noted as a degradation. `shortfall` is the reason if a store could not be read in time.
     """
     if len(plan.prompts) == 1 and len(_shown(plan.prompts[0], domain)) == len(features):  # each image once, in order
-        places = [np.arange(len(features))]
+        plan = plan.with_features((features,))
     else:
         place_of = {row: place for place, row in enumerate(image_rows(plan, domain))}
         places = [
             np.array([place_of[row] for row in _shown(prompt, domain)], dtype=np.int64) for prompt in plan.prompts
         ]
-    plan = replace(plan, features=SharedFeatures(features, places))
-    num_missing = len(is_present) - int(is_present.sum())
+        plan = plan.with_features(SharedFeatures(features, places))
+    num_missing = len(is_present) - int(np.count_nonzero(is_present))
     if not num_missing:
         return plan
     detail = f"{num_missing} of {len(is_present)} items of the prompt had no image embedding"
@@ -56,6 +55,8 @@ def with_features(
 def without_images(plan: P, domain: ServedDomain, hidden: Sequence[Collection[int]]) -> P:
     """The plan with features, of which each prompt sees zeros for the images of the items `hidden` (catalog rows)."""
     features = plan.features
+    if len(features) == 1 and not isinstance(features, SharedFeatures):
+        features = SharedFeatures(features[0], [np.arange(len(features[0]))])
     if not isinstance(features, SharedFeatures) or not any(hidden):
         return plan
     zeros = len(features.rows)
@@ -70,7 +71,7 @@ def without_images(plan: P, domain: ServedDomain, hidden: Sequence[Collection[in
         )
         for prompt, own, unseen in zip(plan.prompts, features.places, hidden, strict=True)
     ]
-    return replace(plan, features=SharedFeatures(rows, places))
+    return plan.with_features(SharedFeatures(rows, places))
 
 
 def _shown(prompt: Prompt, domain: ServedDomain) -> tuple[int, ...]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from model.bundle.columns import Scalar
+from model.planning.boosts import BoostFactors, Factors
+from model.planning.rotation import Rotation
 
 Exactness = Literal["beam", "certified"]
 
@@ -41,6 +43,22 @@ class RankingQuery(UserQuery, Protocol):
     def length_penalty(self) -> float | None: ...
     @property
     def exactness(self) -> Exactness: ...
+    @property
+    def boost(self) -> Factors | None: ...
+    @property
+    def domain_boosts(self) -> bool:
+        """Whether the domain's own boosts apply too."""
+        ...
+
+    @property
+    def max_per(self) -> Mapping[str, int]:
+        """Most items of each value, by column."""
+        ...
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """What the user was shown lately, which counts less."""
+        ...
 
 
 class SequentialQuery(RankingQuery, Protocol):
@@ -95,6 +113,10 @@ class _OfflineRanking:
     where: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
     length_penalty: float | None = None
     exactness: Exactness = "beam"
+    rotation: Rotation | None = None
+    boost: BoostFactors | None = None
+    domain_boosts: bool = True
+    max_per: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from model.engine.plans import RankingPlan, ScoringPlan
 from model.errors import InputError
 from model.planning.arguments import item_templates, known_rows, note_truncation, required_rows, template_of, with_user
 from model.planning.domain import ServedDomain
+from model.planning.merchandising import has_merchandising, plan_boosts, plan_limits
 from model.planning.queries import DirectQuery, RankingQuery, SequentialQuery
 from model.prompts.assembly import PromptValues
 from model.prompts.templates import Template
@@ -20,31 +21,41 @@ DEFAULT_BEAMS = 20
 
 def plan_sequential(domain: ServedDomain, query: SequentialQuery) -> RankingPlan | ScoringPlan:
     """Next items for a history. Templates A-7 and A-8 score each of `include_items`. Raises InputError kinds."""
-    template = template_of(query.template or domain.spec.prompts.sequential, "sequential")
+    template = sequential_template(domain, query)
     notes: list[Degradation] = []
     history = required_rows(domain, query.history, "history", notes)
     excluded = known_rows(domain, query.exclude_items, "exclude_items", notes)
     included = None
     if query.include_items is not None:
         included = required_rows(domain, query.include_items, "include_items", notes)
-    elif template.target == "yes_no":
-        raise InputError(
-            f"template {template.template_id} asks yes or no about each of include_items; give include_items, "
-            f"or choose one of {item_templates('sequential')}",
-            field="include_items",
-        )
     values = with_user(PromptValues(history=tuple(history)), domain, template, query, notes)
     if query.exclude_history:
         excluded += history
-    eligibility = _eligibility(domain, query, included, excluded, notes)
+    eligibility = eligibility_of(domain, query, included, excluded, notes)
     if template.target == "yes_no":
-        return _scoring_plan(domain, query, template, values, _eligible(domain, included or (), eligibility), notes)
-    return _ranking_plan(domain, query, template, values, eligibility, notes)
+        plan: RankingPlan | ScoringPlan = _scoring_plan(
+            domain, query, template, values, _eligible(domain, included or (), eligibility), notes
+        )
+    else:
+        plan = _ranking_plan(domain, query, template, values, eligibility, notes)
+    return _with_merchandising(plan, domain, query)
+
+
+def sequential_template(domain: ServedDomain, query: SequentialQuery) -> Template:
+    """The query's template. Raises UnknownTemplateError, and InputError if it needs items that the query lacks."""
+    template = template_of(domain, query.template or domain.spec.prompts.sequential, "sequential")
+    if template.target == "yes_no" and query.include_items is None:
+        raise InputError(
+            f"template {template.template_id} asks yes or no about each of include_items; give include_items, "
+            f"or choose one of {item_templates(domain, 'sequential')}",
+            field="include_items",
+        )
+    return template
 
 
 def plan_direct(domain: ServedDomain, query: DirectQuery) -> RankingPlan | ScoringPlan:
     """Candidates, or the whole catalog. Templates B-1 to B-4 score each candidate. Raises InputError kinds."""
-    template = template_of(query.template or domain.spec.prompts.direct, "direct")
+    template = template_of(domain, query.template or domain.spec.prompts.direct, "direct")
     notes: list[Degradation] = []
     excluded = known_rows(domain, query.exclude_items, "exclude_items", notes)
     candidates = None
@@ -53,17 +64,35 @@ def plan_direct(domain: ServedDomain, query: DirectQuery) -> RankingPlan | Scori
     elif template.target == "yes_no":
         raise InputError(
             f"template {template.template_id} asks yes or no about each candidate; give candidates, "
-            f"or choose one of {item_templates('direct')} to rank the whole catalog",
+            f"or choose one of {item_templates(domain, 'direct')} to rank the whole catalog",
             field="candidates",
         )
     values = with_user(PromptValues(candidates=tuple(candidates or ())), domain, template, query, notes)
-    eligibility = _eligibility(domain, query, candidates, excluded, notes)
+    eligibility = eligibility_of(domain, query, candidates, excluded, notes)
     if template.target == "yes_no":
-        return _scoring_plan(domain, query, template, values, _eligible(domain, candidates or (), eligibility), notes)
-    return _ranking_plan(domain, query, template, values, eligibility, notes)
+        plan: RankingPlan | ScoringPlan = _scoring_plan(
+            domain, query, template, values, _eligible(domain, candidates or (), eligibility), notes
+        )
+    else:
+        plan = _ranking_plan(domain, query, template, values, eligibility, notes)
+    return _with_merchandising(plan, domain, query)
 
 
-def _eligibility(
+def _with_merchandising(
+    plan: RankingPlan | ScoringPlan, domain: ServedDomain, query: RankingQuery
+) -> RankingPlan | ScoringPlan:
+    """The plan with the query's boosts and limits. Raises InputError kinds."""
+    if not has_merchandising(domain, query):
+        return plan
+    notes: list[Degradation] = []
+    mask = plan.eligibility.base if isinstance(plan, RankingPlan) else domain.eligible({})
+    boosts, limits = plan_boosts(domain, query, mask, notes), plan_limits(domain, query)
+    if boosts is None and not limits:
+        return plan
+    return replace(plan, boosts=boosts, limits=limits).degraded_by(*notes)
+
+
+def eligibility_of(
     domain: ServedDomain,
     query: RankingQuery,
     included: Sequence[int] | None,
@@ -71,11 +100,11 @@ def _eligibility(
     notes: list[Degradation],
 ) -> Eligibility:
     """Leaves that the query allows: active items that match its filter, among `included` and not `excluded`."""
-    leaves = domain.leaves_of_rows
+    leaf_of = domain.leaves_of_rows.item
     eligibility = Eligibility.of(
         domain.eligible(query.where),
-        exclude=(int(leaves[row]) for row in excluded),
-        include=None if included is None else (int(leaves[row]) for row in included),
+        exclude=map(leaf_of, excluded),
+        include=None if included is None else map(leaf_of, included),
     )
     if eligibility.num_eligible == 0:
         detail = "no item of the catalog satisfies the constraints; nothing can be recommended"
@@ -92,7 +121,7 @@ def _ranking_plan(
     notes: list[Degradation],
 ) -> RankingPlan:
     """A search over the eligible items."""
-    num_beams = _num_beams(query)
+    num_beams = num_beams_of(query)
     prompt = domain.assembler.assemble(template, values)
     note_truncation([prompt], notes)
     return RankingPlan(
@@ -143,7 +172,8 @@ def _eligible(domain: ServedDomain, rows: Sequence[int], eligibility: Eligibilit
     return [row for row in dict.fromkeys(rows) if is_eligible[domain.leaves_of_rows[row]]]
 
 
-def _num_beams(query: RankingQuery) -> int:
+def num_beams_of(query: RankingQuery) -> int:
+    """The beam width of a search. Raises InputError."""
     num_beams = max(DEFAULT_BEAMS, query.k) if query.num_beams is None else query.num_beams
     if num_beams < query.k:
         raise InputError(

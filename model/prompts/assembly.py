@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from typing import Self
@@ -18,14 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.prompts.prompt import Ids, Prompt
-from model.prompts.templates import SEPARATORS, TEMPLATES, Separator, Template
+from model.prompts.templates import SEPARATORS, Separator, Template, with_own
 from model.prompts.tokenizer import TextTokenizer
 
 UNKNOWN_TITLE = "unknown title"
 ITEM_PREFIX = "item_"
 _ARGUMENT = re.compile(r"(?P<prefix>[^\s{]*)\{(?P<name>\w+)\}(?P<suffix>\S*)")
 _TITLES_KEPT = 4096
-_TOKENISED_AT_ONCE = 1 << 14
+_TOKENISED_AT_ONCE = 256
+"""The tokenizer keeps other threads from running while it makes its results: 1 to 2 ms for so many texts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,10 @@ class TokenRows:
 
     @classmethod
     def of_texts(cls, texts: Sequence[str], tokenizer: TextTokenizer) -> TokenRows:
-        """Tokens of identifiers, in pieces: the tokenizer's results take fifty times the memory of their ids."""
+        """Tokens of identifiers, in pieces: the tokenizer's results take fifty times the memory of their ids.
+
+        An event loop in another thread goes on between the pieces.
+        """
         starts = range(0, max(1, len(texts)), _TOKENISED_AT_ONCE)
         pieces = (texts[start : start + _TOKENISED_AT_ONCE] for start in starts)
         return cls.joined([cls.of(tokenizer.identifiers(piece)) for piece in pieces])
@@ -129,10 +133,10 @@ class PromptAssembler:
     """Assembles the prompts of one domain.
 
     `indices` and `titles` are the items' texts in catalog order, `tokens` those of the indices, if they are known
-    already.
+    already. `templates` are the domain's own, which `with_own` has accepted.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a prompt may be made of
         self,
         tokenizer: TextTokenizer,
         indices: Sequence[str],
@@ -141,19 +145,22 @@ class PromptAssembler:
         visual_tokens: int,
         max_tokens: int,
         tokens: ItemTokens | None = None,
+        templates: Sequence[Template] = (),
     ) -> None:
+        self.templates = with_own(templates)
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         tokens = tokens or ItemTokens.of(TokenRows.of_texts(indices, tokenizer), indices, tokenizer)
         self.identifiers, self._prefixed = tokens.identifiers, tokens.prefixed
         self._end = _ids([tokenizer.eos_id])
         self._photo = np.full(visual_tokens, tokenizer.image_id, dtype=np.int64)
-        self._separators: dict[Separator, Ids] = {
-            name: np.concatenate([self._photo, _ids(tokenizer.words(text))]) for name, text in SEPARATORS.items()
+        self._separators: dict[Separator, Ids] = {name: self._after_item(text) for name, text in SEPARATORS.items()}
+        self._own_separators = {
+            name: self._after_item(each.separator)
+            for name, each in self.templates.items()
+            if each.separator is not None
         }
-        self._compiled = {
-            template_id: tuple(self._compile(template.text)) for template_id, template in TEMPLATES.items()
-        }
+        self._compiled = {name: tuple(self._compile(each.text)) for name, each in self.templates.items()}
         self._take_titles(titles)
 
     @property
@@ -170,9 +177,12 @@ class PromptAssembler:
     def assemble(self, template: Template, values: PromptValues, separator: Separator = "comma") -> Prompt:
         """Fill a template; a prompt that exceeds the domain's maximum is cut at the end, as in VIP5."""
         text = _Text(self._max_tokens)
+        between = self._own_separators.get(template.template_id, self._separators[separator])
+        if template.most_items is not None:
+            values = replace(values, history=values.history[-template.most_items :])
         for piece in self._compiled[template.template_id]:
             if isinstance(piece, _Place):
-                self._fill(piece, values, separator, text)
+                self._fill(piece, values, between, text)
             else:
                 text.append(piece)
         return self._finish(text)
@@ -195,12 +205,16 @@ class PromptAssembler:
         if literal:
             yield _ids(self._tokenizer.words(" ".join(literal)))
 
-    def _fill(self, place: _Place, values: PromptValues, separator: Separator, text: _Text) -> None:
+    def _after_item(self, separator: str) -> Ids:
+        """Tokens between an item's identifier and the next one: its image, and the separator."""
+        return np.concatenate([self._photo, _ids(self._tokenizer.words(separator))])
+
+    def _fill(self, place: _Place, values: PromptValues, between: Ids, text: _Text) -> None:
         match place.name:
             case "history":
-                self._add_items(values.history, separator, text)
+                self._add_items(values.history, between, text)
             case "candidates":
-                self._add_items(values.candidates, separator, text)
+                self._add_items(values.candidates, between, text)
             case "photo":
                 text.images.append(_given(values.item))
                 text.append(self._photo)
@@ -213,20 +227,20 @@ class PromptAssembler:
                 value = str(getattr(values, name))
                 text.append(_ids(self._tokenizer.words(f"{place.prefix}{value}{place.suffix}")))
 
-    def _add_items(self, rows: Sequence[int], separator: Separator, text: _Text) -> None:
+    def _add_items(self, rows: Sequence[int], between: Ids, text: _Text) -> None:
         if not rows:
             return
         text.images.extend(rows)
-        between = self._separators[separator]
-        flat, offsets, tokens, num_between = self.identifiers.flat, self.identifiers.offsets, text.tokens, len(between)
+        flat, tokens, num_between = self.identifiers.flat, text.tokens, len(between)
+        offset = self.identifiers.offsets.item  # gives Python's integers, which index faster than numpy's
         for place, row in enumerate(rows):
             if text.is_full:  # the rest is cut anyway, and may be long
                 left = self.identifiers.lengths(np.asarray(rows[place:], dtype=np.int64))
                 text.num_tokens += int(left.sum()) + num_between * (len(left) - 1) + len(self._photo)
                 return
-            identifier = flat[offsets[row] : offsets[row + 1]]
-            tokens += (identifier, between)
-            text.num_tokens += len(identifier) + num_between
+            start, end = offset(row), offset(row + 1)
+            tokens += (flat[start:end], between)
+            text.num_tokens += end - start + num_between
         tokens[-1] = self._photo
         text.num_tokens += len(self._photo) - num_between
 

@@ -27,7 +27,7 @@ def pad_ids(rows: Sequence[Sequence[int] | Ids], filler: int = 0) -> Ids:
     return padded
 
 
-def pad_features(rows: Sequence[NDArray[np.float32]], num_images: int, width: int) -> NDArray[np.float32]:
+def pad_features(rows: Sequence[NDArray[np.floating]], num_images: int, width: int) -> NDArray[np.float32]:
     """Image embeddings [I, F] of each prompt, filled up with zeros to [B, num_images, width]."""
     padded = np.zeros((len(rows), num_images, width), dtype=np.float32)
     for line, row in zip(padded, rows, strict=True):

@@ -1,9 +1,11 @@
-"""VIP5's 29 prompt templates (arXiv 2305.14302, appendix; the texts as its code has them)."""
+"""VIP5's 29 prompt templates (arXiv 2305.14302, appendix; the texts as its code has them), and templates of domains."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from model.network.config import Task
 
@@ -22,12 +24,18 @@ DEFAULT_DIRECT = "B-5"
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt's text, with the names of its arguments in braces."""
+    """A prompt's text, with the names of its arguments in braces.
+
+    `separator` is the text between items, which requests choose if it is None. `most_items` is how many items of a history,
+    the most recent ones, are read; None for all.
+    """
 
     template_id: str
     task: Task
     target: Target
     text: str
+    separator: str | None = None
+    most_items: int | None = None
 
     def needs(self, argument: Argument) -> bool:
         return "{" + argument + "}" in self.text
@@ -83,6 +91,13 @@ _TEXTS: dict[tuple[Task, Target], dict[str, str]] = {
 }
 
 
+_NEEDED: dict[tuple[Task, Target], Argument] = {
+    ("sequential", "item"): "history",
+    ("sequential", "yes_no"): "history",
+    ("direct", "item"): "candidates",
+}
+
+
 def _place(template: Template) -> tuple[str, int]:
     """The order of the paper: A-9 before A-10."""
     letter, number = template.template_id.split("-")
@@ -98,5 +113,46 @@ _ALL = [
 TEMPLATES: dict[str, Template] = {template.template_id: template for template in sorted(_ALL, key=_place)}
 
 
-def templates_of(task: Task) -> list[Template]:
-    return [template for template in TEMPLATES.values() if template.task == task]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,7}")
+VIP5_NAME = r"^[ABC]-\d+$"
+_IN_BRACES = re.compile(r"\{(\w*)\}")
+
+
+def templates_of(task: Task, templates: Mapping[str, Template] = TEMPLATES) -> list[Template]:
+    return [template for template in templates.values() if template.task == task]
+
+
+def is_vip5_name(name: str) -> bool:
+    """Whether a name is one that only VIP5's templates may have, such as A-3."""
+    return re.match(VIP5_NAME, name) is not None
+
+
+def with_own(own: Iterable[Template]) -> dict[str, Template]:
+    """VIP5's templates and a domain's own, by name. Raises ValueError, naming the template and the rule, for a faulty one."""
+    known = dict(TEMPLATES)
+    for template in own:
+        _check(template, known)
+        known[template.template_id] = template
+    return known
+
+
+def _check(template: Template, known: Mapping[str, Template]) -> None:
+    name, text = template.template_id, template.text
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot name a template; use up to 8 letters, digits and hyphens")
+    if is_vip5_name(name):
+        raise ValueError(f"{name} is a name as VIP5's templates have; choose another name")
+    if name in known:
+        raise ValueError(f"the name {name} is taken by another template; choose another name")
+    if (template.task, template.target) not in _TEXTS:
+        kinds = ", ".join(f"{task} with {target}" for task, target in _TEXTS)
+        raise ValueError(f"{name}: no {template.task} template has the target {template.target}; choose from {kinds}")
+    arguments = _IN_BRACES.findall(text)
+    unknown = next((each for each in arguments if each not in get_args(Argument)), None)
+    if unknown is not None:
+        raise ValueError(f"{name}: {{{unknown}}} is no argument; choose from {', '.join(get_args(Argument))}")
+    needed = _NEEDED.get((template.task, template.target))
+    if needed is not None and needed not in arguments:
+        raise ValueError(f"{name}: the text {text!r} lacks {{{needed}}}, which {template.task} templates need")
+    if template.most_items is not None and template.most_items < 1:
+        raise ValueError(f"{name}: most_items is {template.most_items}; it must be at least 1")

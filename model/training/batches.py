@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -20,7 +21,10 @@ from model.network.config import TASKS, Task
 from model.network.loss import IGNORED
 from model.network.network import Vip5Network
 from model.prompts.padding import pad_features, pad_ids, pad_prompts
-from model.training.sampling import DomainSampler, Sample, SampledSplit, all_kinds
+from model.training.sampling import DomainSampler, Kind, Sample, SampledSplit, all_kinds
+
+ROUND_LENGTH = 32
+"""Batches whose samples are shared out by length."""
 
 _STREAMS: dict[SampledSplit, int] = {"train": 0, "val": 1}
 
@@ -58,9 +62,13 @@ class Example:
 
 
 class Examples(TorchDataset[Example]):
-    """`num_batches` batches of `batch_size` examples each; an example depends on the seed and its number only."""
+    """`num_batches` batches of `batch_size` examples each; an example depends on the seed and its number only.
 
-    def __init__(
+    Numbers are of samples. In every `round_length` batches, those of one kind share their samples out by length, so
+    that little of a batch is padding.
+    """
+
+    def __init__(  # noqa: PLR0913  # what a batch depends on
         self,
         samplers: Sequence[DomainSampler],
         images: Sequence[ImageTable | None],
@@ -69,6 +77,7 @@ class Examples(TorchDataset[Example]):
         seed: int,
         batch_size: int,
         num_batches: int,
+        round_length: int = ROUND_LENGTH,
     ) -> None:
         self._samplers = samplers
         self._images = images
@@ -79,13 +88,43 @@ class Examples(TorchDataset[Example]):
         self._kinds = all_kinds(samplers, split)
         weights = np.array([kind.weight for kind in self._kinds])
         self._chances = weights / weights.sum()
+        self._round_length = round_length
+        self._round = lru_cache(maxsize=2)(self._shared_out)
 
     def __len__(self) -> int:
         return self._batch_size * self._num_batches
 
     def __getitem__(self, number: int) -> Example:
-        batch = number // self._batch_size
-        kind = self._kinds[np.random.default_rng((*self._seed, 0, batch)).choice(len(self._kinds), p=self._chances)]
+        size = self._batch_size * self._round_length
+        return self._round(number // size)[number % size]
+
+    def _shared_out(self, round_number: int) -> list[Example]:
+        """The examples of a round, of similar length in each batch; which batches are long is drawn."""
+        first = round_number * self._round_length
+        # A run that ends sooner begins like a longer one; validation has nothing but its own batches.
+        end = first + self._round_length
+        batches = range(first, end if self._split == "train" else min(end, self._num_batches))
+        places_of: dict[int, list[int]] = {}
+        for place, batch in enumerate(batches):
+            places_of.setdefault(self._kind_of(batch), []).append(place)
+        examples: list[Example | None] = [None] * (len(batches) * self._batch_size)
+        random = np.random.default_rng((*self._seed, 2, round_number))
+        for kind, places in places_of.items():
+            numbers = [number for place in places for number in self._numbers(first + place)]
+            drawn = [self._draw(self._kinds[kind], number) for number in numbers]
+            drawn.sort(key=lambda example: example.sample.prompt.num_tokens)
+            for part, place in enumerate(random.permutation(places).tolist()):
+                start = place * self._batch_size
+                examples[start : start + self._batch_size] = drawn[part * self._batch_size :][: self._batch_size]
+        return [example for example in examples if example is not None]
+
+    def _numbers(self, batch: int) -> range:
+        return range(batch * self._batch_size, (batch + 1) * self._batch_size)
+
+    def _kind_of(self, batch: int) -> int:
+        return int(np.random.default_rng((*self._seed, 0, batch)).choice(len(self._kinds), p=self._chances))
+
+    def _draw(self, kind: Kind, number: int) -> Example:
         random = np.random.default_rng((*self._seed, 1, number))
         sample = self._samplers[kind.domain].draw(kind, self._split, random)
         images = self._images[kind.domain]

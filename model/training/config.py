@@ -6,17 +6,16 @@ the file, the line and the key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
 
-from model.bundle.manifest import check_domain_name
-from model.errors import BundleError, TrainingError
 from model.network.config import TASKS, FeedForward, Task
-from model.prompts.templates import DEFAULT_DIRECT, DEFAULT_SEQUENTIAL, TEMPLATES, templates_of
+from model.prompts.templates import DEFAULT_DIRECT, DEFAULT_SEQUENTIAL, TEMPLATES, VIP5_NAME, Target, Template
+from model.training.run_checks import check_run
 from model.training.run_documents import Places, convert
 from model.training.toml_lines import TomlFile
 
@@ -27,7 +26,9 @@ Seed: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 32)]  # numpy's
 NotNegative: TypeAlias = Annotated[float, Meta(ge=0)]
 
 Shares: TypeAlias = Annotated[dict[Task, NotNegative], Meta(extra_json_schema={"propertyNames": {"enum": list(TASKS)}})]
-TemplateName: TypeAlias = Annotated[str, Meta(extra_json_schema={"enum": list(TEMPLATES)})]
+_NAMES: dict[str, Any] = {"anyOf": [{"enum": list(TEMPLATES)}, {"not": {"pattern": VIP5_NAME}}]}
+TemplateName: TypeAlias = Annotated[str, Meta(extra_json_schema=_NAMES)]
+"""One of VIP5's, or one of `[[templates]]`, whose names differ from all that VIP5's might have."""
 
 Tune: TypeAlias = Literal["adapters", "everything", "from_scratch"]
 """What is trained: a domain's additions only, all of an existing model, or all of a model with random weights."""
@@ -40,8 +41,31 @@ class DomainData(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     data: str
 
 
+class OwnTemplate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A template that comes with the domains, beside VIP5's: its name, and its text with arguments in braces.
+
+    `separator` is the text between items, by default a comma or an arrow as VIP5 draws them; `most_items` is how many
+    items of a history, the most recent ones, are read.
+    """
+
+    name: str
+    text: str
+    task: Task = "sequential"
+    target: Target = "item"
+    separator: str | None = None
+    most_items: Count | None = None
+
+    @property
+    def template(self) -> Template:
+        return Template(self.name, self.task, self.target, self.text, self.separator, self.most_items)
+
+
 class Backbone(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Dimensions of a backbone that is trained from scratch, under Hugging Face's names, and its tokenizer.json."""
+    """Dimensions of a backbone that is trained from scratch, under Hugging Face's names, and its tokenizer.json.
+
+    `embedding_std` is the standard deviation of token embeddings before training. Small models learn faster from less
+    than T5's 1.
+    """
 
     tokenizer: str
     d_model: Count
@@ -51,6 +75,7 @@ class Backbone(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     num_layers: Count
     num_decoder_layers: Count
     feed_forward_proj: FeedForward = "relu"
+    embedding_std: Positive = 1.0
 
 
 class Adapters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -79,12 +104,15 @@ class Prompts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which prompts are trained on, and how often each task is drawn.
 
     A task of which `templates` names none uses all of its templates. `targets` says which positions of a history are
-    predicted: the last three before the held-out items, as in VIP5, or all.
+    predicted: the last three before the held-out items, as in VIP5, or all, in samples of their own or "in_one_pass".
+    With `last_codes = "drawn"`, in domains with a codebook, every sample gives items last codes by lot, so that a model
+    learns nothing of them and new items are like the known ones of their path.
     """
 
     tasks: Shares = msgspec.field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))
     templates: tuple[TemplateName, ...] = ()
-    targets: Literal["last", "all"] = "last"
+    targets: Literal["last", "all", "in_one_pass"] = "last"
+    last_codes: Literal["given", "drawn"] = "given"
     max_history: Count | None = None
     num_candidates: Annotated[int, Meta(ge=2)] = 100
     max_tokens: Annotated[int, Meta(ge=8)] = 512
@@ -93,28 +121,49 @@ class Prompts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Optimiser(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """AdamW with a linear warm-up. `batch_size` is per device and accumulation step."""
+    """AdamW with a linear warm-up, until the first of `steps`, `epochs` and `time_budget_s` is reached.
 
-    steps: Count
+    Batches are per device and accumulation step. The time of validation and checkpoints is not counted.
+    `schedule_steps` is the length of the schedule (default: that of the run); with more than `steps`, the run ends
+    before the learning rate is low, for another one to go on from. `drawing_processes` draw samples beside the
+    training; 0 draws them in between. For `targets = "in_one_pass"` there are `batch_tokens`, prompt tokens with
+    padding, instead of `batch_size`; only that pass is compiled by `compile`. `beta2` is AdamW's, of the mean of
+    squared gradients.
+    """
+
+    steps: Count | None = None
+    schedule_steps: Count | None = None
+    epochs: Count | None = None
+    time_budget_s: Positive | None = None
     batch_size: Count = 32
+    batch_tokens: Count | None = None
     gradient_accumulation: Count = 1
     learning_rate: Positive = 1e-3
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     warmup_share: Share = 0.1
     weight_decay: NotNegative = 0.01
+    beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.999
     max_gradient_norm: Positive = 5.0
     dropout: Share = 0.1
     loss: Literal["vip5", "per_sample"] = "vip5"
     precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    drawing_processes: Annotated[int, Meta(ge=0)] = 0
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How often checkpoints and losses are recorded, in steps; `validation_batches = 0` skips validation."""
+    """How often checkpoints and losses are recorded, in steps; `validation_batches = 0` skips the validation loss.
+
+    `validation_users` are asked at each validation through the engine that serves; the checkpoint with the best NDCG@10
+    is the result, and the run ends if `patience` validations in a row are no better (0: never).
+    """
 
     checkpoint_every: Count = 500
     log_every: Count = 50
     validate_every: Count = 500
     validation_batches: Annotated[int, Meta(ge=0)] = 8
+    validation_users: Annotated[int, Meta(ge=0)] = 0
+    patience: Annotated[int, Meta(ge=0)] = 0
 
 
 class RunFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -132,7 +181,13 @@ class RunFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     adapters: Adapters = Adapters()
     images: Images | None = None
     prompts: Prompts = Prompts()
+    templates: tuple[OwnTemplate, ...] = ()
     record: Record = Record()
+
+    @property
+    def own_templates(self) -> tuple[Template, ...]:
+        """The templates that come with the domains."""
+        return tuple(each.template for each in self.templates)
 
 
 class Run(Struct, frozen=True):
@@ -177,68 +232,3 @@ def run_of(name: str, document: Mapping[str, Any], places: Places) -> Run:
     file = convert(document, RunFile, places)
     check_run(file, places)
     return Run(name=name, folder=places.base.path.resolve().parent, file=file, places=places)
-
-
-def check_run(file: RunFile, places: Places) -> None:
-    """Raise TrainingError if the parts of a run file contradict each other."""
-    _check_domains(file, places)
-    _check_tune(file, places)
-    _check_prompts(file, places)
-
-
-def _check_domains(file: RunFile, places: Places) -> None:
-    names = [domain.name for domain in file.domains]
-    if not names:
-        raise TrainingError(f"{places.of('domains')}: domains is empty; name at least one")
-    for place, name in enumerate(names):
-        try:
-            check_domain_name(name)
-        except BundleError as error:
-            raise TrainingError(f"{places.of('domains', place, 'name')}: domains[{place}].name: {error}") from error
-        if name in names[:place]:
-            raise TrainingError(
-                f"{places.of('domains', place, 'name')}: [[domains]] are {names}; name at least one, each once"
-            )
-
-
-def _check_tune(file: RunFile, places: Places) -> None:
-    if (file.tune == "from_scratch") != (file.backbone is not None):
-        raise TrainingError(
-            f"{places.of('tune' if file.backbone is None else 'backbone')}: tune is {file.tune!r}; only 'from_scratch' "
-            "has a [backbone], and it must: add or remove it"
-        )
-    if file.tune == "from_scratch" and file.start is not None:
-        raise TrainingError(f"{places.of('start')}: tune is 'from_scratch', which starts from no bundle; remove start")
-    if file.tune == "everything" and (file.start is None or file.start == file.out):
-        raise TrainingError(
-            f"{places.of('start' if file.start else 'tune')}: tune is 'everything', which changes the backbone that "
-            "the domains of a bundle share; set start to the bundle to start from, and another bundle as out"
-        )
-    if file.tune == "adapters" and not file.adapters.reduction_factor:
-        raise TrainingError(
-            f"{places.of('adapters', 'reduction_factor')}: adapters.reduction_factor is 0, so there are no adapters to "
-            "tune; set 1 or more"
-        )
-
-
-def _check_prompts(file: RunFile, places: Places) -> None:
-    prompts = file.prompts
-    for place, name in enumerate(prompts.templates):
-        _check_template(f"prompts.templates[{place}]", name, list(TEMPLATES), places.of("prompts", "templates", place))
-    generating = [each.template_id for each in templates_of("sequential") if each.target == "item"]
-    direct = [each.template_id for each in templates_of("direct")]
-    for key, name, allowed in (
-        ("default_sequential", prompts.default_sequential, generating),
-        ("default_direct", prompts.default_direct, direct),
-    ):
-        _check_template(f"prompts.{key}", name, allowed, places.of("prompts", key))
-    if not any(prompts.tasks.values()):
-        raise TrainingError(
-            f"{places.of('prompts', 'tasks')}: all shares in prompts.tasks are 0; give one a share above 0"
-        )
-
-
-def _check_template(key: str, name: str, allowed: Sequence[str], place: str) -> None:
-    if name not in allowed:
-        known = f"the template {name!r}" if name not in TEMPLATES else f"{name!r}, a template of another kind"
-        raise TrainingError(f"{place}: {key} names {known}; choose from {', '.join(allowed)}")

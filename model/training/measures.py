@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import resource
 import statistics
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
+from model.training.validation import METRICS
+
 _KIBIBYTE = 1024
+_CLOCK = "clock.json"  # in a checkpoint
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -31,12 +35,19 @@ class Measures:
     peak_memory_bytes: int
     train_loss: tuple[tuple[int, float], ...]
     validation_loss: tuple[tuple[int, float], ...]
+    validation: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+    """Pairs of step and metric, by its name, as the engine's answers have it."""
+    best_step: int | None = None  # whose weights are the result; None for the last one's
 
 
 class StepClock(TrainerCallback):
-    """Times the steps of a run, including data loading, excluding validation and checkpoints."""
+    """Times the steps of a run, including data loading, excluding validation and checkpoints.
 
-    def __init__(self) -> None:
+    `earlier_s` is the time of the steps before a run was resumed, which checkpoints remember.
+    """
+
+    def __init__(self, earlier_s: float = 0.0) -> None:
+        self.trained_s = earlier_s
         self._durations: list[float] = []
         self._started = time.perf_counter()
         self._step_began = self._started
@@ -47,15 +58,19 @@ class StepClock(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._durations.append(time.perf_counter() - self._step_began)
+        self.trained_s += self._durations[-1]
         self._step_began = time.perf_counter()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._step_began = time.perf_counter()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        record = Path(args.output_dir) / f"checkpoint-{state.global_step}" / _CLOCK
+        if state.is_world_process_zero and record.parent.is_dir():
+            record.write_text(json.dumps({"trained_s": self.trained_s}), encoding="ascii")
         self._step_began = time.perf_counter()
 
-    def measures(self, history: list[dict[str, float]]) -> Measures:
+    def measures(self, history: list[dict[str, float]], best_step: int | None = None) -> Measures:
         """`history` is the trainer's log."""
         return Measures(
             steps=len(self._durations),
@@ -64,7 +79,15 @@ class StepClock(TrainerCallback):
             peak_memory_bytes=_peak_memory(),
             train_loss=_losses(history, "loss"),
             validation_loss=_losses(history, "eval_loss"),
+            validation={name: found for name in METRICS if (found := _losses(history, f"eval_{name}"))},
+            best_step=best_step,
         )
+
+
+def trained_s_of(checkpoint: str | None) -> float:
+    """How long the steps before a checkpoint took; 0 without one."""
+    record = None if checkpoint is None else Path(checkpoint) / _CLOCK
+    return float(json.loads(record.read_text(encoding="ascii"))["trained_s"]) if record and record.is_file() else 0.0
 
 
 def _losses(history: list[dict[str, float]], name: str) -> tuple[tuple[int, float], ...]:

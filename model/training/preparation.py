@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer
 
 from model.bundle.bundle import Bundle, open_bundle
+from model.bundle.codebook import check_projection
 from model.bundle.features import ItemFeatures
 from model.bundle.folders import is_free
 from model.bundle.importers.features import read_features
@@ -16,11 +17,12 @@ from model.bundle.joins import Notice
 from model.bundle.layout import MANIFEST, TOKENIZER, DomainSpec, ImageEncoder, PromptDefaults
 from model.bundle.manifest import check_domain_name, read_manifest
 from model.bundle.shapes import expected_shapes
-from model.datasets.dataset import DATASET, Dataset
+from model.datasets.dataset import CODEBOOK, DATASET, Dataset
 from model.datasets.raw_ids import raw_id_warning
 from model.errors import ExistsError, TrainingError
 from model.network.config import BackboneConfig, DomainLayout
 from model.network.network import Vip5Network
+from model.network.one_pass import is_causal, make_causal
 from model.network.weights import load_backbone, load_domain
 from model.prompts.tokenizer import TextTokenizer
 from model.training.batches import ImageTable
@@ -76,13 +78,28 @@ def _network(run: Run, config: BackboneConfig, domains: Sequence[TunedDomain], s
     """The network with the run's dropout and the weights that training starts from."""
     layouts = [domain.spec.layout for domain in domains]
     network = Vip5Network(replace(config, dropout_rate=run.file.optimiser.dropout), layouts)
-    initial = InitialWeights(config, run.file.seed)
+    shape = run.file.backbone
+    initial = InitialWeights(config, run.file.seed, 1.0 if shape is None else shape.embedding_std)
     backbone = initial.tensors(expected_shapes(config), _BACKBONE_STREAM) if start is None else start.backbone.weights
     load_backbone(network, backbone)
     for slot, domain in enumerate(domains):
         known = {} if start is None else _known_weights(start, domain.spec.name)
         load_domain(network, slot, initial.domain(domain.spec.name, domain.spec.layout, known))
+    if run.file.prompts.targets == "in_one_pass":
+        _make_causal(run, network)
     return network
+
+
+def _make_causal(run: Run, network: Vip5Network) -> None:
+    """One pass over a history asks for an encoder that reads only what precedes a token."""
+    if run.tunes_backbone:
+        make_causal(network)
+    elif not is_causal(network):
+        raise TrainingError(
+            f'{run.places.of("prompts", "targets")}: targets = "in_one_pass" needs a backbone whose encoder reads only '
+            f"what precedes a token, and that of {run.start} reads both ways and stays as it is; set tune to "
+            "'everything', start from a backbone trained in one pass, or set targets to 'all'"
+        )
 
 
 def replaced_by(run: Run) -> str | None:
@@ -185,8 +202,13 @@ def _domain(
         backbone_sha256="",
         encoder=None if images is None else ImageEncoder(images.encoder, layout.feature_dim),
         prompts=PromptDefaults(prompts.default_sequential, prompts.default_direct, prompts.max_tokens),
+        templates=run.file.own_templates,
     )
-    sampler = DomainSampler(dataset, tokenizer, prompts, visual_tokens=layout.visual_tokens)
+    if dataset.codebook is not None:
+        check_projection(dataset.codebook, layout.feature_dim, f"{domain.data}/{CODEBOOK}")
+    sampler = DomainSampler(
+        dataset, tokenizer, prompts, visual_tokens=layout.visual_tokens, templates=run.file.own_templates
+    )
     if sampler.num_without_negatives:
         notices.append(
             f"{sampler.num_without_negatives:,} users had every item, and are not asked about candidates or one item"

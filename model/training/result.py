@@ -44,9 +44,10 @@ def write_result(
             writer.add_domain(
                 domain.spec,
                 domain_weights(network, slot),
-                domain.dataset.catalog,
+                domain.dataset.counted_catalog,
                 users=domain.dataset.users,
                 features=domain.features,
+                codebook=domain.dataset.codebook,
                 training_record={**record, "dataset": asdict(domain.dataset.provenance)},
             )
         return writer.seal()

@@ -25,6 +25,7 @@ from model.prompts.prompt import Prompt
 from model.prompts.templates import Separator, Template, templates_of
 from model.prompts.tokenizer import TextTokenizer
 from model.training.config import Prompts
+from model.training.last_codes import LastCodes
 
 Family: TypeAlias = Literal["history", "candidates", "single", "explanation"]
 """Prompts of similar length: with a history, with a list of candidates, with one item, and those answered by a text."""
@@ -67,16 +68,27 @@ def family_of(template: Template) -> Family:
 class DomainSampler:
     """Draws samples of one domain."""
 
-    def __init__(self, dataset: Dataset, tokenizer: TextTokenizer, prompts: Prompts, *, visual_tokens: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        tokenizer: TextTokenizer,
+        prompts: Prompts,
+        *,
+        visual_tokens: int,
+        templates: Sequence[Template] = (),
+    ) -> None:
         self.dataset = dataset
-        self._tokenizer = tokenizer
-        self._prompts = prompts
-        self._assembler = PromptAssembler(
+        self.tokenizer = tokenizer
+        self.prompts = prompts
+        self.last_codes = _last_codes(dataset, tokenizer, prompts)
+        self.assembler = PromptAssembler(
             tokenizer,
             dataset.catalog.indices,
             dataset.catalog.titles,
             visual_tokens=visual_tokens,
             max_tokens=prompts.max_tokens,
+            tokens=None if self.last_codes is None else self.last_codes.tokens,
+            templates=templates,
         )
         self._user_indices = strings(dataset.users.table.column("index"))
         self._user_ids = strings(dataset.users.table.column("user_id"))
@@ -85,7 +97,7 @@ class DomainSampler:
     def kinds(self, domain: int, split: SampledSplit) -> list[Kind]:
         """Kinds of samples that the dataset allows; families share a task's weight by their number of templates."""
         kinds = []
-        for task, weight in self._prompts.tasks.items():
+        for task, weight in self.prompts.tasks.items():
             usable = [template for template in self._templates(task) if self._can_fill(template, split)]
             for family in dict.fromkeys(map(family_of, usable)):
                 members = tuple(template for template in usable if family_of(template) == family)
@@ -109,8 +121,9 @@ class DomainSampler:
         if template.target == "yes_no":
             return self._yes_no(template, values, user, target, random)
         separator: Separator = "comma" if random.integers(2) else "arrow"
-        prompt = self._assembler.assemble(template, values, separator)
-        return self._sample(template, prompt, self._assembler.identifiers.row(target).tolist())
+        self._redraw((*values.history, target), random)
+        prompt = self.assembler.assemble(template, values, separator)
+        return self._sample(template, prompt, self.assembler.identifiers.row(target).tolist())
 
     def _history_and_target(
         self, user: int, split: SampledSplit, random: np.random.Generator
@@ -120,13 +133,13 @@ class DomainSampler:
         if split == "val":
             return self._cut(sequences.seen(user, "val")), sequences.target(user, "val")
         items = sequences.seen(user, "train")
-        first = 1 if self._prompts.targets == "all" else max(_SHORTEST_HISTORY, len(items) - _LAST_POSITIONS)
+        first = 1 if self.prompts.targets == "all" else max(_SHORTEST_HISTORY, len(items) - _LAST_POSITIONS)
         place = int(random.integers(min(first, len(items) - 1), len(items)))
         start = int(random.integers(max(1, min(_FIRST_STARTS, place - 1))))
         return self._cut(items[start:place]), int(items[place])
 
     def _cut(self, history: NDArray[np.int64]) -> NDArray[np.int64]:
-        longest = self._prompts.max_history
+        longest = self.prompts.max_history
         return history if longest is None else history[-longest:]
 
     def _direct(self, template: Template, user: int, split: SampledSplit, random: np.random.Generator) -> Sample:
@@ -135,11 +148,12 @@ class DomainSampler:
         values = self._user_values(user)
         if template.target == "yes_no":
             return self._yes_no(template, values, user, target, random)
-        candidates = np.append(self._negatives(user, self._prompts.num_candidates - 1, random), target)
+        candidates = np.append(self._negatives(user, self.prompts.num_candidates - 1, random), target)
         random.shuffle(candidates)
         values = replace(values, candidates=tuple(candidates.tolist()))
-        prompt = self._assembler.assemble(template, values)
-        return self._sample(template, prompt, self._assembler.identifiers.row(target).tolist())
+        self._redraw(values.candidates, random)
+        prompt = self.assembler.assemble(template, values)
+        return self._sample(template, prompt, self.assembler.identifiers.row(target).tolist())
 
     def _yes_no(
         self, template: Template, values: PromptValues, user: int, target: int, random: np.random.Generator
@@ -147,8 +161,9 @@ class DomainSampler:
         """Ask about the target, or, with a probability of one half, about an item that the user never had."""
         is_yes = bool(random.integers(2))
         item = target if is_yes else int(self._negatives(user, 1, random)[0])
-        prompt = self._assembler.assemble(template, replace(values, item=item))
-        return self._sample(template, prompt, self._tokenizer.words("yes" if is_yes else "no"))
+        self._redraw((*values.history, item), random)
+        prompt = self.assembler.assemble(template, replace(values, item=item))
+        return self._sample(template, prompt, self.tokenizer.words("yes" if is_yes else "no"))
 
     def _explanation(self, templates: Sequence[Template], split: SampledSplit, random: np.random.Generator) -> Sample:
         """A review, with one of the templates that it can fill."""
@@ -166,11 +181,17 @@ class DomainSampler:
         text = review.explanation or ""
         if template.predicts_rating:
             text = f"{rating_around(_given(review.star_rating), random)} , {text}"
-        return self._sample(template, self._assembler.assemble(template, values), self._tokenizer.words(text))
+        self._redraw((review.item,), random)
+        return self._sample(template, self.assembler.assemble(template, values), self.tokenizer.words(text))
 
     def _sample(self, template: Template, prompt: Prompt, words: Sequence[int]) -> Sample:
-        longest = self._prompts.max_tokens - 1
-        return Sample(template.task, template.template_id, prompt, (*words[:longest], self._tokenizer.eos_id))
+        longest = self.prompts.max_tokens - 1
+        return Sample(template.task, template.template_id, prompt, (*words[:longest], self.tokenizer.eos_id))
+
+    def _redraw(self, items: tuple[int, ...], random: np.random.Generator) -> None:
+        """Draw the last codes of a sample's items, if the run says so."""
+        if self.last_codes is not None:
+            self.last_codes.redraw(items, random)
 
     def _user_values(self, user: int) -> PromptValues:
         """A user's index and name, as the service fills them in."""
@@ -190,8 +211,8 @@ class DomainSampler:
         return np.fromiter(found, dtype=np.int64, count=count)
 
     def _templates(self, task: Task) -> list[Template]:
-        of_task = templates_of(task)
-        chosen = [template for template in of_task if template.template_id in self._prompts.templates]
+        of_task = templates_of(task, self.assembler.templates)
+        chosen = [template for template in of_task if template.template_id in self.prompts.templates]
         return chosen or of_task
 
     def _can_fill(self, template: Template, split: SampledSplit) -> bool:
@@ -232,6 +253,17 @@ class DomainSampler:
             ]
             for split in splits
         }
+
+
+def _last_codes(dataset: Dataset, tokenizer: TextTokenizer, prompts: Prompts) -> LastCodes | None:
+    if prompts.last_codes == "given":
+        return None
+    if dataset.codebook is None:
+        raise TrainingError(
+            f'{dataset.provenance.name} has no codebook, so last_codes = "drawn" has none to draw; index it with vip5 '
+            'data index --method residual, or set prompts.last_codes = "given"'
+        )
+    return LastCodes.of(dataset.codebook, tuple(dataset.catalog.indices), tokenizer)
 
 
 def rating_around(star: float, random: np.random.Generator) -> float:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.module import _IncompatibleKeys
 
 from model.network.banks import AdapterBank, BankIndex, RMSNormBank, RowIndex
 from model.network.loss import IGNORED, token_losses, vip5_loss
 from model.network.network import EncoderBatch, Vip5Network
+from model.network.one_pass import ItemTokens, forward_in_one_pass
 from model.network.visual import VisualMapperBank
 from model.training.config import RunFile
 
@@ -75,6 +77,36 @@ class TunedModel(nn.Module):
         return ParameterCounts(
             trainable=sum(size for size, is_trainable in sizes if is_trainable), total=sum(size for size, _ in sizes)
         )
+
+
+class OnePassModel(TunedModel):
+    """Computes the loss of all positions of some histories, of batches that `WindowCollator` made."""
+
+    def __init__(self, network: Vip5Network, file: RunFile, items: Sequence[ItemTokens]) -> None:
+        """`items` are the sizes of each domain's items in prompts."""
+        super().__init__(network, file)
+        self._items = tuple(items)
+        self._forward = torch.compile(forward_in_one_pass) if file.optimiser.compile else forward_in_one_pass
+
+    def forward(  # noqa: PLR0913, PLR0917  # as above
+        self,
+        input_ids: Tensor,
+        whole_word_ids: Tensor,
+        category_ids: Tensor,
+        features: Tensor,
+        targets: Tensor,
+        domain: BankIndex,
+        adapter: BankIndex,
+    ) -> dict[str, Tensor]:
+        """The mean loss of the targets [B, N, T] that are not ignored."""
+        assert isinstance(domain, int)
+        batch = EncoderBatch(input_ids, whole_word_ids, category_ids, features, RowIndex(domain, adapter))
+        is_target = targets[:, :, 0] != IGNORED
+        first = int(is_target.any(0).int().argmax())  # of windows of long histories, the first items are context
+        states = self._forward(self.network, batch, targets.clamp(min=0), self._items[domain], first)
+        logits = self.network.logits(states[is_target[:, first:]])
+        loss = functional.cross_entropy(logits.flatten(0, 1), targets[is_target].flatten())
+        return {"loss": loss / targets.shape[2] if self._loss == "vip5" else loss}
 
 
 def select_adapters(network: Vip5Network, *, with_tables: bool) -> None:

@@ -43,6 +43,12 @@ def make_tokenizer(datasets: Sequence[Dataset], num_words: int) -> Tokenizer:
     return _tokenizer(pieces)
 
 
+def make_identifier_tokenizer(datasets: Sequence[Dataset]) -> Tokenizer:
+    """A tokenizer with the words of identifiers, for prompts of nothing but items; all other words are `<unk>`."""
+    words = {word for dataset in datasets for index in dataset.catalog.indices for word in index.split()}
+    return _tokenizer({"▁": _CHARACTER_SCORE} | {f"▁{word}": _WORD_SCORE for word in sorted(words)})
+
+
 def _tokenizer(pieces: dict[str, float]) -> Tokenizer:
     vocabulary = [(name, 0.0) for name in _SPECIALS] + list(pieces.items()) + [(IMAGE, 0.0)]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=_SPECIALS.index(UNK)))

@@ -26,6 +26,7 @@ class RecommendedItem(msgspec.Struct, omit_defaults=True):
     image: str | None
     attributes: dict[str, AttributeValue]
     because: list[Cause] | None = None
+    boosted_score: float | None = None
 
 
 class Degraded(msgspec.Struct):

@@ -23,7 +23,7 @@ from model.planning.domain import ServedDomain
 from model.planning.images import without_images
 from service.answering.answers import Cause, Degraded, Recommendation
 from service.answering.image_features import fetch_features, hidden_rows
-from service.batching.entry import RankingEntry
+from service.batching.entry import Submissions
 from service.batching.shares import Client
 from service.errors import DeadlineError, DrainingError, OverloadedError, QueueFullError
 from service.observability.trace import RequestTrace
@@ -48,16 +48,23 @@ async def charge_attribution(
     request: SequentialRequest | DirectRequest, cost: Cost, max_tokens: int, trace: RequestTrace
 ) -> None:
     """Count the attribution against the client's quota. Raises InputError if it is too large, and RateLimitedError."""
-    num_tokens = attribution_tokens(cost, _num_items(request, cost), request.k, max_tokens)
+    num_tokens = attribution_size(request, cost, max_tokens)
     if trace.charge is not None:
-        await trace.charge(num_tokens)
+        await trace.charge.take(num_tokens)
+
+
+def attribution_size(request: SequentialRequest | DirectRequest, cost: Cost, max_tokens: int) -> int:
+    """Estimated tokens of the attribution that a request asks for, if any. Raises InputError if it is too large."""
+    if request.attribution is None:
+        return 0
+    return attribution_tokens(cost, _num_items(request, cost), request.k, max_tokens)
 
 
 async def with_reasons(
     answer: Recommendation,
     version: DomainVersion,
     request: SequentialRequest | DirectRequest,
-    lane: RankingEntry,
+    lane: Submissions,
     trace: RequestTrace,
     deadline: float,
 ) -> Recommendation:
@@ -90,7 +97,7 @@ async def _effects(
     answer: Recommendation,
     version: DomainVersion,
     request: SequentialRequest | DirectRequest,
-    lane: RankingEntry,
+    lane: Submissions,
     work: Work,
 ) -> list[list[Effect]]:
     domain = version.domain

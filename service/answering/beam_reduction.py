@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from model.degradation import Degradation, DegradationKind
 from model.engine.plans import RankingPlan
 from service.errors import BeamTableError
-from service.settings import ReductionOptions
+from service.settings.options import ReductionOptions
 
 DEADLINE_SHARE = 0.3
 """Beams are reduced if the waiting requests will take more than this share of a request's time budget."""

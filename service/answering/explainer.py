@@ -13,7 +13,6 @@ from feature_cache.background import awaited
 from model.engine.plans import TextPlan
 from model.engine.protocol import GeneratedText
 from model.planning.explanations import plan_explanation
-from model.prompts.templates import TEMPLATES
 from service.answering.image_features import fetch_features
 from service.batching.entry import Entries, Waiting
 from service.batching.job import size_of
@@ -22,7 +21,7 @@ from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
 from service.schemas.base import degraded_bodies
 from service.schemas.explanation import ExplanationAnswer, ExplanationRequest, TokenEvent
-from service.settings import RequestLimits
+from service.settings.options import RequestLimits
 from service.versions.domain_version import Lease
 from service.versions.domains import Domains
 
@@ -56,7 +55,7 @@ class RunningExplanation:
         self._observe()
         text = self._domain.text_of(generated.token_ids)
         star_rating = None
-        if TEMPLATES[plan.template].predicts_rating:
+        if self._domain.templates[plan.template].predicts_rating:
             star_rating, text = self._domain.rated_text(text)
         return ExplanationAnswer(
             text=text,
@@ -125,7 +124,7 @@ class Explainer:
         with trace.stage("plan"):
             plan = plan_explanation(domain, request)
         if trace.charge is not None:
-            await trace.charge(size_of(plan))
+            await trace.charge.take(size_of(plan))
         with trace.stage("features"):
             plan = await fetch_features(lease.version, plan)
         trace.note_degraded((*plan.degraded, *domain.degraded))

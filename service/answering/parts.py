@@ -9,6 +9,7 @@ from feature_cache.background import Background
 from service.answering.explainer import Explainer
 from service.answering.recommender import Recommender
 from service.batching.entry import Entries
+from service.histories.opening import Histories
 from service.versions.administration import Administration
 from service.versions.domains import Domains
 
@@ -23,6 +24,8 @@ class Service:
     explainer: Explainer
     changes: Administration | None
     """None in a worker, whose engine process makes all changes."""
+    histories: Histories | None
+    """None if no histories are kept."""
     background: Background
     problems: Callable[[], Sequence[str]]
     """Current causes of degraded answers: embeddings that cannot be fetched, missing versions, changed files,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from model.errors import EngineError, InputError
 from service.answering.recommender import Recommender
@@ -24,33 +24,53 @@ class Readiness:
     def __init__(self) -> None:
         self._waiting_for: dict[str, str] = {"": "the bundle is being loaded"}
         self._is_draining = False
-        self.on_drain: Callable[[], None] = lambda: None
-        """Called when the service begins to drain."""
+        self.has_failed = False
+        """Whether a warm-up has failed, so that waiting does not help."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when a domain has become ready or not, and when the service begins to drain."""
         self.others: Callable[[], Sequence[str]] = tuple
         """Returns further reasons for not being ready."""
+        self.lag: Callable[[], Sequence[str]] = tuple
+        """Returns reasons why this replica is too far behind the others; asked for by every request."""
         self.degraded: Callable[[], Sequence[str]] = tuple
         """Returns causes of degraded answers, which do not affect readiness."""
 
+    @property
+    def waiting_for(self) -> Mapping[str, str]:
+        """Reasons by domain; those of the whole service under the empty name."""
+        return self._waiting_for
+
+    @property
+    def is_draining(self) -> bool:
+        return self._is_draining
+
     def await_domains(self, names: Iterable[str]) -> None:
-        self._waiting_for = {name: f"the domain {name} is being warmed up" for name in names}
+        self.follow({name: f"the domain {name} is being warmed up" for name in names}, is_draining=self._is_draining)
 
     def mark_ready(self, name: str) -> None:
-        self._waiting_for.pop(name, None)
+        rest = {other: reason for other, reason in self._waiting_for.items() if other != name}
+        self.follow(rest, is_draining=self._is_draining)
 
     def mark_failed(self, name: str, error: Exception) -> None:
-        self._waiting_for[name] = f"the warm-up of the domain {name} failed: {error}"
+        self.has_failed = True
+        reason = f"the warm-up of the domain {name} failed: {error}"
+        self.follow({**self._waiting_for, name: reason}, is_draining=self._is_draining)
 
     def drain(self) -> None:
         """Reject new requests; running ones continue."""
-        is_new = not self._is_draining
-        self._is_draining = True
-        if is_new:
-            self.on_drain()
+        self.follow(self._waiting_for, is_draining=True)
+
+    def follow(self, waiting_for: Mapping[str, str], *, is_draining: bool) -> None:
+        """Take these reasons over, as a worker does from the engine process."""
+        before = self._waiting_for, self._is_draining
+        self._waiting_for, self._is_draining = dict(waiting_for), is_draining
+        if before != (self._waiting_for, self._is_draining):
+            self.on_change()
 
     def reasons(self, domain: str | None = None) -> list[str]:
         """Reasons why all domains, or one, are not ready; empty when ready."""
         waiting_for = [reason for name, reason in self._waiting_for.items() if domain is None or name in ("", domain)]
-        return [*(["the service is draining"] if self._is_draining else []), *waiting_for, *self.others()]
+        return [*(["the service is draining"] if self._is_draining else []), *waiting_for, *self.others(), *self.lag()]
 
     def require(self) -> None:
         """Raises DrainingError or NotReadyError."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from model.engine.plans import RankingPlan, ScoringPlan, TextPlan
 from model.engine.protocol import GeneratedText, Timings
+from service.batching.bulk import Request
 from service.batching.job import Load
 from service.batching.shares import NOBODY, Client
 from service.errors import ServiceError
@@ -66,12 +67,62 @@ class Entry(Protocol):
         ...
 
 
-class RankingEntry(Entry, Protocol):
-    """The lane of searches and scores."""
+class Submissions(Protocol):
+    """What takes the plans of one request."""
+
+    def check(self, deadline: float, load: Load | None = None, client: Client = NOBODY) -> None:
+        """As `Entry.check`."""
+        ...
 
     def submit(self, plan: RankingPlan | ScoringPlan, *, deadline: float, client: Client = NOBODY) -> Waiting[Any]:
         """The result is a Ranking, or the LogProbs of an AttributionPlan."""
         ...
+
+
+class Admission(Protocol):
+    """Places in the lane for the requests of one body, by number."""
+
+    def submit(
+        self, number: int, plan: RankingPlan | ScoringPlan, *, deadline: float, client: Client = NOBODY
+    ) -> Waiting[Any]:
+        """Put a plan in a request's place; further plans of the request must find a place for themselves.
+
+        Raises DrainingError; for further plans as `Submissions.submit`.
+        """
+        ...
+
+    def give_up(self, number: int | None = None) -> None:
+        """Free the place of a request that needs none, or all that are still held."""
+        ...
+
+
+class RankingEntry(Entry, Submissions, Protocol):
+    """The lane of searches and scores."""
+
+    async def admit(self, requests: Sequence[Request], client: Client = NOBODY) -> Admission:
+        """Hold places for all requests of one body, or for none.
+
+        Raises LoadTooLargeError, QueueFullError, OverloadedError or DrainingError.
+        """
+        ...
+
+
+class Place:
+    """The place of one admitted request."""
+
+    def __init__(self, admission: Admission, number: int) -> None:
+        self._admission = admission
+        self._number = number
+
+    def check(self, deadline: float, load: Load | None = None, client: Client = NOBODY) -> None:
+        """Returns: the request has been admitted."""
+
+    def submit(self, plan: RankingPlan | ScoringPlan, *, deadline: float, client: Client = NOBODY) -> Waiting[Any]:
+        return self._admission.submit(self._number, plan, deadline=deadline, client=client)
+
+    def give_up(self) -> None:
+        """The request has ended; its place is free if it put nothing there."""
+        self._admission.give_up(self._number)
 
 
 class TextEntry(Entry, Protocol):

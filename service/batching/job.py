@@ -11,11 +11,11 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from model.engine.plans import AttributionPlan, Plan, RankingPlan, ScoringPlan, TextPlan
 from model.engine.protocol import Timings
-from model.planning.costs import Cost
+from model.planning.costs import Cost, boost_tokens
 from service.batching.shares import NOBODY, Client
 from service.errors import DeadlineError
 
@@ -58,7 +58,15 @@ class ExpectedLoad:
 
     @classmethod
     def of(cls, cost: Cost) -> ExpectedLoad:
-        return cls(cost.num_prompts, cost.tokens_per_prompt, cost.num_tokens + cost.num_beams * ASSUMED_STEPS)
+        size = cost.num_tokens + cost.num_beams * ASSUMED_STEPS + cost.boost_tokens
+        return cls(cost.num_prompts, cost.tokens_per_prompt, size)
+
+
+class _Settled(NamedTuple, Generic[R]):
+    """How a job has ended."""
+
+    result: R
+    error: Exception | None
 
 
 class Job(Generic[P, R]):
@@ -71,10 +79,15 @@ class Job(Generic[P, R]):
         deadline: float = math.inf,
         client: Client = NOBODY,
         on_token: Callable[[int], None] | None = None,
+        is_bulk: bool = False,
     ) -> None:
         """`on_token` is called on the event loop with each new token of a text."""
+        self.is_bulk = is_bulk
+        """Whether it is of a body with many requests, and runs while none that came alone waits."""
         self.deadline = deadline
         self.client = client
+        self.is_patient = isinstance(plan, AttributionPlan)
+        """Whether all other jobs go first."""
         self.place = 0.0
         """Place in the queue's order, set by the queue."""
         self.submitted_at = time.monotonic()
@@ -83,10 +96,12 @@ class Job(Generic[P, R]):
         self.queue_s = 0.0
         self.timings = Timings()
         self.is_settled = False
+        self.is_abandoned = False
         self._on_token = on_token
-        self._is_abandoned = False
         self._loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[R] = self._loop.create_future()
+        self._future: asyncio.Future[R] | None = None  # while somebody awaits the result
+        self._when_settled: Callable[[], None] | None = None
+        self._settled: _Settled[R] | None = None
         self._set_plan(plan)
 
     @property
@@ -101,17 +116,12 @@ class Job(Generic[P, R]):
     @property
     def group(self) -> object:
         """Jobs of equal groups can share a batch: they use the same method of the engine."""
-        return type(self.plan)
-
-    @property
-    def is_patient(self) -> bool:
-        """Whether all other jobs go first."""
-        return isinstance(self.plan, AttributionPlan)
+        return type(self.plan), self.is_bulk
 
     @property
     def is_expired(self) -> bool:
         """Whether it was abandoned or its deadline has passed."""
-        return self._is_abandoned or self.is_late
+        return self.is_abandoned or self.is_late
 
     @property
     def is_late(self) -> bool:
@@ -122,7 +132,7 @@ class Job(Generic[P, R]):
 
     def abandon(self) -> None:
         """The result is no longer needed; the lane skips the job or cancels its text."""
-        self._is_abandoned = True
+        self.is_abandoned = True
 
     async def result(self) -> R:
         """Wait for the result. A cancelled wait abandons the job.
@@ -130,10 +140,16 @@ class Job(Generic[P, R]):
         Raises DeadlineError if the deadline passes first, and the error that the lane failed the job with.
         """
         timer = None
-        if not math.isinf(self.deadline):
-            timer = self._loop.call_later(max(0.0, self.deadline - time.monotonic()), self._expire)
+        if self._settled is None:
+            self._future = self._loop.create_future()
+            if not math.isinf(self.deadline):
+                timer = self._loop.call_later(max(0.0, self.deadline - time.monotonic()), self._expire)
         try:
-            return await self._future
+            if self._future is not None:
+                await self._future
+            if (error := self.failure()) is not None:
+                raise error
+            return self.outcome()
         finally:
             if timer is not None:
                 timer.cancel()
@@ -141,24 +157,24 @@ class Job(Generic[P, R]):
 
     def when_settled(self, callback: Callable[[], None]) -> None:
         """Call on the event loop once there is a result or an error. An abandoned job may never be settled."""
-        self._future.add_done_callback(lambda _: callback())
+        self._when_settled = callback
 
-    def failure(self) -> BaseException | None:
+    def failure(self) -> Exception | None:
         """The error of a settled job."""
-        return self._future.exception()
+        assert self._settled is not None, "the job is not settled"
+        return self._settled.error
 
     def outcome(self) -> R:
         """The result of a settled job without an error."""
-        return self._future.result()
+        assert self._settled is not None, "the job is not settled"
+        return self._settled.result
 
     def _expire(self) -> None:
-        if not self._future.done():
-            self._future.set_exception(
-                DeadlineError(
-                    f"no answer within {self.deadline - self.submitted_at:.3f} s of queueing; allow a longer "
-                    "deadline_ms or retry when fewer requests are waiting"
-                )
-            )
+        message = (
+            f"no answer within {self.deadline - self.submitted_at:.3f} s of queueing; allow a longer deadline_ms or "
+            "retry when fewer requests are waiting"
+        )
+        self._settle(None, DeadlineError(message))
 
     # Called on the lane's thread.
 
@@ -200,13 +216,18 @@ class Job(Generic[P, R]):
         self.size = size_of(plan)
         self.queued_at = time.monotonic()
 
-    def _settle(self, result: R, error: Exception | None) -> None:
-        if self._future.done():
+    def _settle(self, result: Any, error: Exception | None) -> None:  # noqa: ANN401  # an R without an error
+        """Called on the event loop; the first one counts."""
+        if self._settled is not None:
             return
-        if error is None:
+        self._settled = _Settled(result, error)
+        if self._future is not None and not self._future.done():
             self._future.set_result(result)
-        else:
-            self._future.set_exception(error)
+        if self._when_settled is not None:
+            try:
+                self._when_settled()
+            except Exception as fault:  # noqa: BLE001  # others of the batch are to be settled, too
+                self._loop.call_exception_handler({"message": "an answer could not be given", "exception": fault})
 
     def _post(self, callback: Callable[..., None], *arguments: object) -> None:
         # A batch can outlast the event loop at shutdown; nobody awaits its results then.
@@ -224,10 +245,12 @@ def _settle_all(results: Sequence[tuple[AnyJob, Any]]) -> None:
 
 def size_of(plan: Plan) -> int:
     """About how many tokens the network computes for a plan, in proportion to its run time."""
-    num_tokens = sum(prompt.num_tokens for prompt in plan.prompts)
+    prompts = plan.prompts
+    num_tokens = prompts[0].num_tokens if len(prompts) == 1 else sum(prompt.num_tokens for prompt in prompts)
     match plan:
         case RankingPlan():
-            return num_tokens + plan.num_beams * ASSUMED_STEPS
+            boosts = 0 if plan.boosts is None else boost_tokens(plan.boosts.table.intervals.num_leaves)
+            return num_tokens + plan.num_beams * ASSUMED_STEPS + boosts
         case ScoringPlan():
             return num_tokens + len(plan.prompts) * sum(map(len, plan.targets))
         case TextPlan():

@@ -13,7 +13,7 @@ from service.batching.lane import OnCrash
 from service.batching.loop_lag import LoopLag
 from service.batching.text_lane import TextLane
 from service.observability.metrics import Metrics
-from service.settings import QueueLimits
+from service.settings.options import QueueLimits
 
 
 class Lanes:

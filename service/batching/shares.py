@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 ACTIVE_S = 60.0
 """Clients that came this recently share the lane."""
-ARREARS_S = 2.0
+ARREARS_S = 3.0
 """How long an unused share can be made up for."""
 
 

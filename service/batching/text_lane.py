@@ -11,15 +11,16 @@ from typing import TypeAlias
 from model.engine.memory import is_out_of_memory
 from model.engine.plans import TextPlan
 from model.engine.protocol import GeneratedText, TextProgress, TextSession, Timings
+from service.batching.composition import BatchBudget
 from service.batching.forecast import TextForecast
 from service.batching.job import Job
 from service.batching.lane import Lane, OnCrash, failure_of, halves
 from service.batching.loop_lag import LoopLag
-from service.batching.queue import BatchBudget, JobQueue
+from service.batching.queue import JobQueue
 from service.batching.shares import NOBODY, Client
 from service.batching.steps import RunningShare, StepShares, may_take_row
 from service.observability.metrics import Metrics
-from service.settings import QueueLimits
+from service.settings.options import QueueLimits
 
 logger = logging.getLogger(__name__)
 

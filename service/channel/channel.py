@@ -74,8 +74,10 @@ class Channel(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
-        unread = self._unread
-        unread += data
+        unread: bytes | bytearray = data
+        if self._unread:
+            self._unread += data
+            unread = self._unread
         start = 0
         while len(unread) - start >= LENGTH.size:
             end = start + LENGTH.size + LENGTH.unpack_from(unread, start)[0]
@@ -85,8 +87,8 @@ class Channel(asyncio.Protocol):
                 self._break()
                 return
             start = end
-        if start:
-            self._unread = unread[start:]
+        if start or unread is data:
+            self._unread = bytearray(unread[start:])
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         if self._transport is not None:

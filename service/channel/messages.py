@@ -12,81 +12,10 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from service.channel.plan_messages import WirePlan
+
 RANKING, TEXT = 0, 1
 """Lanes."""
-
-
-class WirePrompt(Struct, array_like=True, frozen=True):
-    """A `Prompt`."""
-
-    input_ids: bytes  # int32
-    whole_word_ids: bytes  # int32
-    category_ids: bytes  # int32
-    image_items: list[int]
-    num_tokens_untruncated: int
-
-
-class WireFeatures(Struct, array_like=True, frozen=True):
-    """Embeddings [U, D] of the images of all prompts, and the rows that each prompt shows."""
-
-    rows: bytes
-    dtype: str
-    dim: int
-    places: list[bytes] | None = None  # int64; None: a single prompt shows all rows in order
-
-
-class WirePrompts(Struct, array_like=True, frozen=True):
-    """What all kinds of plans have."""
-
-    version: int
-    task: str
-    template: str
-    prompts: list[WirePrompt]
-    features: WireFeatures | None
-
-
-class WireEligibility(Struct, array_like=True, frozen=True):
-    """The leaves that a search may return. The members of a filter travel once per connection."""
-
-    filter_key: bytes  # empty for all active items
-    members: bytes | None  # packed bits, if the filter is new to this connection
-    excluded: bytes  # int32
-    included: bytes | None  # int32
-
-
-class WireSearch(Struct, array_like=True, tag="search", frozen=True):
-    """A `RankingPlan`."""
-
-    prompts: WirePrompts
-    eligibility: WireEligibility
-    k: int
-    num_beams: int
-    length_penalty: float
-    certified: bool
-
-
-class WireScoring(Struct, array_like=True, tag="score", frozen=True):
-    """A `ScoringPlan`."""
-
-    prompts: WirePrompts
-    targets: list[list[int]]
-    leaves: bytes  # int32
-    k: int
-    is_attribution: bool  # whether it is an `AttributionPlan`
-
-
-class WireText(Struct, array_like=True, tag="text", frozen=True):
-    """A `TextPlan`."""
-
-    prompts: WirePrompts
-    max_new_tokens: int
-    num_beams: int
-    temperature: float
-    top_p: float
-    seed: int | None
-
-
-WirePlan: TypeAlias = WireSearch | WireScoring | WireText
 
 
 # From a worker
@@ -103,11 +32,12 @@ class Listening(Struct, array_like=True, tag="listening", frozen=True):
 
 
 class Status(Struct, array_like=True, tag="status", frozen=True):
-    """Sent regularly: the worker's event loop works."""
+    """Sent regularly, and when the problems have changed: the worker's event loop works."""
 
     problems: list[str]
-    is_redis_up: bool | None
+    is_redis_up: bool | None  # None: it uses none
     requests: dict[int, int]  # in progress, by version
+    rankings: dict[int, list[str]]  # ids of those that use superseded versions
 
 
 class Acknowledged(Struct, array_like=True, tag="acknowledged", frozen=True):
@@ -138,6 +68,32 @@ class Submit(Struct, array_like=True, tag="submit", frozen=True):
     client: str
     weight: float
     streams: bool
+    place: tuple[int, int] | None = None  # an admission, and the number of one of its requests
+
+
+class WireRequest(Struct, array_like=True, frozen=True):
+    """What is known of a request that wants a place."""
+
+    num_rows: int
+    longest: int
+    size: int
+    deadline: float
+
+
+class Admit(Struct, array_like=True, tag="admit", frozen=True):
+    """Hold places for all requests of one body. Answered by `Admitted` or `Failed`."""
+
+    admission: int
+    requests: list[WireRequest]
+    client: str
+    weight: float
+
+
+class GiveUp(Struct, array_like=True, tag="give_up", frozen=True):
+    """Free the place of one request of an admission, or all that are left, which ends it."""
+
+    admission: int
+    number: int | None
 
 
 class Abandon(Struct, array_like=True, tag="abandon", frozen=True):
@@ -153,6 +109,14 @@ class Count(Struct, array_like=True, tag="count", frozen=True):
     name: str
     cost: int
     quota: str | None
+
+
+class AskHistories(Struct, array_like=True, tag="ask_histories", frozen=True):
+    """A call of the store of histories in the engine process: its method, and the arguments in msgpack."""
+
+    request: int
+    method: str
+    arguments: bytes
 
 
 class Call(Struct, array_like=True, tag="call", frozen=True):
@@ -207,14 +171,20 @@ class Listen(Struct, array_like=True, tag="listen", frozen=True):
     """All versions are there: accept connections."""
 
 
-class Drain(Struct, array_like=True, tag="drain", frozen=True):
-    """Refuse new requests. With `stops`, also stop listening, complete what runs, and end."""
+class Ready(Struct, array_like=True, tag="ready", frozen=True):
+    """What the service waits for before it accepts requests, by domain, and whether it refuses new ones."""
 
-    stops: bool
+    number: int
+    waiting_for: dict[str, str]
+    is_draining: bool
+
+
+class Stop(Struct, array_like=True, tag="stop", frozen=True):
+    """Refuse new requests, stop listening, complete what runs, and end."""
 
 
 class Admitted(Struct, array_like=True, tag="admitted", frozen=True):
-    """A text that streams waits in the lane."""
+    """A text that streams waits in the lane, or the requests of a body have their places."""
 
     request: int
 
@@ -228,6 +198,8 @@ class Ranked(Struct, array_like=True, tag="ranked", frozen=True):
     exact_prefix: int
     num_beams: int
     times: tuple[float, float, float]  # seconds: in the queue, encoding, decoding
+    boosted: bytes | None  # float64
+    is_short: bool
 
 
 class Scored(Struct, array_like=True, tag="scored", frozen=True):
@@ -282,6 +254,15 @@ class Counted(Struct, array_like=True, tag="counted", frozen=True):
     retry_after_s: int | None
 
 
+class ToldHistories(Struct, array_like=True, tag="told_histories", frozen=True):
+    """The answer to `AskHistories`: what was returned, in msgpack, or why that was not possible."""
+
+    request: int
+    result: bytes
+    error: str | None
+    retry_after_s: int | None
+
+
 class Receive(Struct, array_like=True, tag="receive", frozen=True):
     """A call wants the next part of its body."""
 
@@ -305,14 +286,28 @@ class AnswerPart(Struct, array_like=True, tag="part", frozen=True):
 
 
 FromWorker: TypeAlias = (
-    Hello | Listening | Status | Acknowledged | Settled | Forgotten | Submit | Abandon | Count | Call | Received
+    Hello
+    | Listening
+    | Status
+    | Acknowledged
+    | Settled
+    | Forgotten
+    | Submit
+    | Admit
+    | GiveUp
+    | Abandon
+    | Count
+    | AskHistories
+    | Call
+    | Received
 )
 FromEngine: TypeAlias = (
     Prepare
     | Publish
     | Discard
     | Listen
-    | Drain
+    | Ready
+    | Stop
     | Admitted
     | Ranked
     | Scored
@@ -321,6 +316,7 @@ FromEngine: TypeAlias = (
     | Failed
     | Load
     | Counted
+    | ToldHistories
     | Receive
     | Answer
     | AnswerPart

@@ -6,17 +6,21 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.decoding.eligibility import Eligibility, LeafMask
+from model.decoding.leaf_boosts import Boosts, BoostSpec, BoostTable
+from model.decoding.leaf_groups import Limit
 from model.engine.plans import AttributionPlan, Plan, RankingPlan, ScoringPlan, SharedFeatures, TextPlan
-from model.prompts.prompt import Ids, Prompt
-from service.channel.messages import (
+from model.prompts.prompt import Prompt
+from service.channel.plan_messages import (
+    WireBoosts,
     WireEligibility,
     WireFeatures,
+    WireLimits,
     WirePlan,
     WirePrompt,
     WirePrompts,
@@ -31,6 +35,7 @@ MAX_FILTER_BYTES = 64 << 20
 """Filters that both ends of a connection remember."""
 
 _ID = np.dtype("<i4")
+_PROMPT_ID = np.dtype("<i8")
 
 
 class FilterTable(Generic[T]):
@@ -58,6 +63,13 @@ class FilterTable(Generic[T]):
             self._num_bytes -= freed
 
 
+class Merchandise(Protocol):
+    """Makes the boosts and limits of a version of a domain: its DomainBoosts."""
+
+    def table(self, spec: BoostSpec, mask: LeafMask) -> BoostTable: ...
+    def limit(self, column: str, most: int) -> Limit: ...
+
+
 class PlanWriter:
     """Writes the plans of one connection."""
 
@@ -69,11 +81,22 @@ class PlanWriter:
         prompts = _prompts_of(plan, version)
         if isinstance(plan, RankingPlan):
             eligibility = self._eligibility_of(plan.eligibility, version)
-            return WireSearch(prompts, eligibility, plan.k, plan.num_beams, plan.length_penalty, plan.certified)
+            return WireSearch(
+                prompts,
+                eligibility,
+                plan.k,
+                plan.num_beams,
+                plan.length_penalty,
+                plan.certified,
+                _boosts_of(plan.boosts),
+                _limits_of(plan.limits),
+            )
         if isinstance(plan, ScoringPlan):
             targets = [list(target) for target in plan.targets]
             leaves = np.asarray(plan.leaves, dtype=_ID).tobytes()
-            return WireScoring(prompts, targets, leaves, plan.k, isinstance(plan, AttributionPlan))
+            is_attribution = isinstance(plan, AttributionPlan)
+            boosts, limits = _boosts_of(plan.boosts), _limits_of(plan.limits)
+            return WireScoring(prompts, targets, leaves, plan.k, is_attribution, boosts, limits)
         assert isinstance(plan, TextPlan), f"{type(plan).__name__} cannot be sent"
         return WireText(prompts, plan.max_new_tokens, plan.num_beams, plan.temperature, plan.top_p, plan.seed)
 
@@ -93,13 +116,18 @@ class PlanReader:
     def __init__(self) -> None:
         self._filters: FilterTable[LeafMask] = FilterTable()
 
-    def read(self, wire: WirePlan, slot: int, all_active: LeafMask) -> RankingPlan | ScoringPlan | TextPlan:
-        """`slot` and `all_active` are those of the plan's version; the latter are its active items."""
+    def read(
+        self, wire: WirePlan, slot: int, all_active: LeafMask, merchandise: Merchandise
+    ) -> RankingPlan | ScoringPlan | TextPlan:
+        """`slot` and the others are those of the plan's version; `all_active` are its active items."""
         common = _common_fields(wire.prompts, slot)
         if isinstance(wire, WireSearch):
+            eligibility = self._eligibility(wire.eligibility, wire.prompts.version, all_active)
             return RankingPlan(
                 **common,
-                eligibility=self._eligibility(wire.eligibility, wire.prompts.version, all_active),
+                eligibility=eligibility,
+                boosts=_boosts(wire.boosts, merchandise, eligibility.base),
+                limits=_limits(wire.limits, merchandise),
                 k=wire.k,
                 num_beams=wire.num_beams,
                 length_penalty=wire.length_penalty,
@@ -109,7 +137,14 @@ class PlanReader:
             targets = tuple(tuple(target) for target in wire.targets)
             leaves = tuple(np.frombuffer(wire.leaves, dtype=_ID).tolist())
             kind = AttributionPlan if wire.is_attribution else ScoringPlan
-            return kind(**common, targets=targets, leaves=leaves, k=wire.k)
+            return kind(
+                **common,
+                targets=targets,
+                leaves=leaves,
+                k=wire.k,
+                boosts=_boosts(wire.boosts, merchandise, all_active),
+                limits=_limits(wire.limits, merchandise),
+            )
         return TextPlan(
             **common,
             max_new_tokens=wire.max_new_tokens,
@@ -120,18 +155,15 @@ class PlanReader:
         )
 
     def skip(self, wire: WirePlan) -> None:
-        """Take note of a plan that cannot be read, as the other end did when it wrote it."""
-        if not isinstance(wire, WireSearch) or not wire.eligibility.filter_key:
-            return
-        version, key, members = wire.prompts.version, wire.eligibility.filter_key, wire.eligibility.members
-        if members is None:
-            self._filters.get(version, key)
-        else:
-            nothing = LeafMask.of(np.zeros(0, dtype=np.bool_))
-            self._filters.put(version, key, nothing, len(members))
+        """Take note of a plan that cannot be read: its filter is the latest one at the other end.
+
+        A filter that came with it is not kept: without it, this end only forgets later than the other one.
+        """
+        if isinstance(wire, WireSearch) and wire.eligibility.filter_key:
+            self._filters.get(wire.prompts.version, wire.eligibility.filter_key)
 
     def _eligibility(self, wire: WireEligibility, version: int, all_active: LeafMask) -> Eligibility:
-        excluded = np.frombuffer(wire.excluded, dtype=_ID)
+        excluded = np.frombuffer(wire.excluded, _ID)
         included = None if wire.included is None else np.frombuffer(wire.included, dtype=_ID)
         return Eligibility(self._base(wire, version, all_active), excluded, included)
 
@@ -150,12 +182,36 @@ class PlanReader:
         return found
 
 
+def _boosts_of(boosts: Boosts | None) -> WireBoosts | None:
+    if boosts is None:
+        return None
+    columns = [(name, list(factors)) for name, factors in boosts.table.spec.columns]
+    extra = boosts.extra.astype("<f4", copy=False).tobytes()
+    return WireBoosts(columns, boosts.table.spec.has_rules, _bytes_of(boosts.leaves), extra)
+
+
+def _boosts(wire: WireBoosts | None, merchandise: Merchandise, mask: LeafMask) -> Boosts | None:
+    if wire is None:
+        return None
+    spec = BoostSpec(tuple((name, tuple(factors)) for name, factors in wire.columns), wire.has_rules)
+    leaves, extra = np.frombuffer(wire.leaves, dtype=_ID), np.frombuffer(wire.extra, dtype="<f4")
+    return Boosts(merchandise.table(spec, mask), leaves, extra)
+
+
+def _limits_of(limits: Sequence[Limit]) -> WireLimits:
+    return [(limit.column, limit.most) for limit in limits]
+
+
+def _limits(wire: WireLimits, merchandise: Merchandise) -> tuple[Limit, ...]:
+    return tuple([merchandise.limit(column, most) for column, most in wire]) if wire else ()
+
+
 def _prompts_of(plan: Plan, version: int) -> WirePrompts:
     prompts = [
         WirePrompt(
-            _bytes_of(prompt.input_ids),
-            _bytes_of(prompt.whole_word_ids),
-            _bytes_of(prompt.category_ids),
+            prompt.input_ids.tobytes(),
+            prompt.whole_word_ids.tobytes(),
+            prompt.category_ids.tobytes(),
             list(prompt.image_items),
             prompt.num_tokens_untruncated,
         )
@@ -164,7 +220,7 @@ def _prompts_of(plan: Plan, version: int) -> WirePrompts:
     return WirePrompts(version, plan.task, plan.template, prompts, _features_of(plan.features))
 
 
-def _features_of(features: Sequence[NDArray[np.float32]]) -> WireFeatures | None:
+def _features_of(features: Sequence[NDArray[np.floating]]) -> WireFeatures | None:
     if not len(features):
         return None
     if isinstance(features, SharedFeatures):
@@ -180,21 +236,22 @@ def _features_of(features: Sequence[NDArray[np.float32]]) -> WireFeatures | None
 
 
 def _common_fields(wire: WirePrompts, slot: int) -> dict[str, Any]:
-    prompts = tuple(
-        Prompt(
-            _ids(prompt.input_ids),
-            _ids(prompt.whole_word_ids),
-            _ids(prompt.category_ids),
-            tuple(prompt.image_items),
-            prompt.num_tokens_untruncated,
-        )
-        for prompt in wire.prompts
-    )
+    prompts = tuple([_prompt(each) for each in wire.prompts])
     features = _features(wire.features)
     return {"slot": slot, "task": wire.task, "template": wire.template, "prompts": prompts, "features": features}
 
 
-def _features(wire: WireFeatures | None) -> Sequence[NDArray[np.float32]]:
+def _prompt(wire: WirePrompt) -> Prompt:
+    return Prompt(
+        np.frombuffer(wire.input_ids, _PROMPT_ID),
+        np.frombuffer(wire.whole_word_ids, _PROMPT_ID),
+        np.frombuffer(wire.category_ids, _PROMPT_ID),
+        tuple(wire.image_items),
+        wire.num_tokens_untruncated,
+    )
+
+
+def _features(wire: WireFeatures | None) -> Sequence[NDArray[np.floating]]:
     if wire is None:
         return ()
     rows = np.frombuffer(wire.rows, dtype=wire.dtype).reshape(-1, wire.dim)
@@ -205,7 +262,3 @@ def _features(wire: WireFeatures | None) -> Sequence[NDArray[np.float32]]:
 
 def _bytes_of(ids: NDArray[np.integer]) -> bytes:
     return ids.astype(_ID, copy=False).tobytes()
-
-
-def _ids(content: bytes) -> Ids:
-    return np.frombuffer(content, dtype=_ID).astype(np.int64)

@@ -15,6 +15,7 @@ _SECTIONS = {
     "leaks": "what training and identifiers reveal of the test targets",
     "identifiers": "identifiers",
     "coverage": "bundle and data",
+    "codes": "codes",
 }
 _MEANINGS = {
     "next_number_test": "test target's number is the history's largest + 1",
@@ -36,6 +37,14 @@ _MEANINGS = {
     "only_in_data": "items of the data that are missing in the bundle",
     "targets_not_in_bundle": "test targets that are missing in the bundle",
     "other_index": "items with another identifier in the data",
+    "not_of_codes": "identifiers that are not made of the codebook's words",
+    "sharing_path": "items that share their path of codes with another one",
+    "on_unseen_paths": "items on a path that was not trained on",
+    "targets_on_seen_paths": "test target is on a trained path",
+    "new_targets_on_seen_paths": "test target that nobody bought in training is on a trained path",
+    "used_codes": "codes in use, of level",
+    "full_paths": "trained paths without room for a new item",
+    "next_last_code": "test target on the last item's path has the next last code",
 }
 
 
@@ -55,19 +64,30 @@ def print_report(report: AuditReport) -> None:
     )
     for section, title in _SECTIONS.items():
         found = getattr(report, section)
+        if found is None:
+            continue
         table = Table(title=title, title_justify="left")
         table.add_column()
         for heading in ("count", "of", "share"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("such as", overflow="fold", max_width=36)
         for field in fields(found):
-            table.add_row(_MEANINGS[field.name], *_cells(getattr(found, field.name)))
+            value, meaning = getattr(found, field.name), _MEANINGS[field.name]
+            levels = value if isinstance(value, tuple) else ()
+            for level, each in enumerate(levels, start=1):
+                table.add_row(f"{meaning} {level}", *_cells(each))
+            if not levels:
+                table.add_row(meaning, *_cells(value))
         console.print(table)
+    for template in report.templates:
+        console.print(f"own template {template}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _plain(value: object) -> object:
     if isinstance(value, Share):
         return {"count": value.count, "of": value.of, "ratio": value.ratio, "examples": list(value.examples)}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
     if is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return value

@@ -13,13 +13,13 @@ from rich.filesize import decimal
 from service.cli.failures import UsageError
 from service.cli.options import AsJson, Bundle, Data, Domain, Replace, input_file, output_file
 from service.cli.replacing import may_replace
-from service.cli.terminal import fact_table, print_json
+from service.cli.terminal import fact_table, print_json, progress_bar
 
 if TYPE_CHECKING:
     # Imported for real when a command runs: torch takes its time to load.
-    from model.bundle.summary import BackboneSummary, BundleSummary, DomainSummary
+    from model.bundle.summary import BackboneSummary, BundleSummary, CodebookSummary, DomainSummary
 
-app = typer.Typer(help="Verify, sign, show, audit and export bundles.", no_args_is_help=True)
+app = typer.Typer(help="Verify, sign, show, audit, exchange and export bundles.", no_args_is_help=True)
 
 
 @app.command(epilog="Example: vip5 bundle verify --bundle bundles/shop --key public.pem")
@@ -92,6 +92,69 @@ def audit(bundle: Bundle, domain: Domain, data: Data, as_json: AsJson = False) -
         print_report(report)
 
 
+Store = Annotated[
+    str, typer.Argument(help="The store: a URL such as s3://bucket/bundles, or a folder.", show_default=False)
+]
+
+
+@app.command(epilog="Example: vip5 bundle push s3://models/shop --bundle bundles/shop")
+def push(
+    store: Store,
+    bundle: Bundle,
+    latest: Annotated[bool, typer.Option(help="Let `latest` of the store name this bundle.")] = True,
+    if_latest: Annotated[
+        str | None,
+        typer.Option(help="Refuse unless `latest` names the bundle of this hash now.", show_default="no check"),
+    ] = None,
+    resend: Annotated[bool, typer.Option(help="Send files that the store has, too, in case they are damaged.")] = False,
+) -> None:
+    """Verify a bundle and copy to a store what it lacks; a push that was interrupted goes on where it was."""
+    from model.bundle.exchange.place import StorePlace
+    from model.bundle.exchange.push import push as send
+    from model.bundle.exchange.store import BundleStore
+
+    with progress_bar() as progress:
+        pushed = send(
+            bundle,
+            BundleStore(StorePlace.parse(store)),
+            moves_latest=latest,
+            expected_latest=if_latest,
+            sends_all=resend,
+            progress=progress,
+        )
+    typer.echo(
+        f"pushed {pushed.num_sent} of {pushed.num_files} files, {decimal(pushed.bytes_sent)}; bundle {pushed.bundle}"
+        f"{', now the latest' if pushed.is_latest else ''}"
+    )
+
+
+@app.command(epilog="Example: vip5 bundle pull s3://models/shop#3fa2c0de --to bundles")
+def pull(
+    store: Store,
+    to: Annotated[Path, typer.Option(help="The folder that bundles are kept in.", file_okay=False)],
+    key: Annotated[
+        Path | None, input_file("Public keys, one of which must have signed the bundle.", default="no check")
+    ] = None,
+) -> None:
+    """Copy a bundle from a store, the latest or that of a hash after #, and print its folder.
+
+    Only what the folder's other bundles lack is fetched. The bundle is there under its hash once it is verified.
+    """
+    from model.bundle.exchange.place import StorePlace
+    from model.bundle.exchange.pull import pull as fetch
+    from model.bundle.exchange.pull import resolve
+    from model.bundle.exchange.store import BundleStore
+    from model.bundle.signatures import trusted_keys
+
+    place = StorePlace.parse(store)
+    opened = BundleStore(place)
+    with progress_bar() as progress:
+        pulled = fetch(opened, resolve(opened, place.bundle), to, trusted=trusted_keys(key), progress=progress)
+    typer.echo(
+        f"{pulled.folder}: fetched {pulled.num_fetched} of {pulled.num_files} files, {decimal(pulled.bytes_fetched)}"
+    )
+
+
 @app.command(epilog="Example: vip5 bundle index --bundle bundles/shop --index-cache /srv/indexes")
 def index(
     bundle: Bundle,
@@ -110,7 +173,7 @@ def index(
     from model.bundle.bundle import open_bundle
     from model.bundle.index.cache import IndexCache
     from model.bundle.index.folder import usual_folder
-    from service.settings import NO_INDEX_CACHE
+    from service.settings.settings import NO_INDEX_CACHE
 
     folder = index_cache or usual_folder()
     if folder is None or folder == Path(NO_INDEX_CACHE):
@@ -130,7 +193,7 @@ def export_onnx(
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
     precision: Annotated[
         Literal["float32", "int8"],
-        typer.Option(help="int8 rounds the decoder, which changes rankings a little."),
+        typer.Option(help="int8 rounds the encoder and the head, which changes rankings a little."),
     ] = "float32",
     replace: Replace = False,
 ) -> None:
@@ -184,7 +247,17 @@ def _domain_facts(domain: DomainSummary) -> dict[str, str]:
         "features": "not in the bundle"
         if domain.num_features is None
         else f"in the bundle, {domain.num_features:,} of {domain.num_items:,} items have an embedding",
+        "codebook": _codebook_fact(domain.codebook),
         "parameters": f"{domain.num_parameters:,}{'' if domain.trained else ', never trained'}",
         "prompts": f"{domain.prompts.sequential}, {domain.prompts.direct}, {domain.prompts.max_tokens} tokens",
         "size": decimal(domain.size),
     }
+
+
+def _codebook_fact(codebook: CodebookSummary | None) -> str:
+    if codebook is None:
+        return "none, so new items need an index"
+    sizes = "x".join(map(str, codebook.sizes))
+    of_new = "made of their embeddings" if codebook.names_new_items else "to be given"
+    counts = f"{sizes} codes, {codebook.num_paths:,} paths, {codebook.num_last:,} last codes"
+    return f"{counts}; those of new items are {of_new}"

@@ -8,7 +8,7 @@ from service.cli.failures import UsageError
 
 if TYPE_CHECKING:
     # Imported for real when a command runs: it takes its time to load.
-    from service.settings import Settings
+    from service.settings.settings import Settings
 
 _READ_AT_THE_START = ("bundle", "graph_buckets", "beam_table", "api_keys_file")
 
@@ -18,10 +18,14 @@ def read_settings(**options: object) -> Settings:
 
     Raises UsageError for an unknown variable, a missing setting, a bad value, and a path that does not exist.
     """
-    from service.settings import PREFIX, SettingsError, load_settings
+    from service.cli.terminal import progress_bar
+    from service.settings.fields import PREFIX
+    from service.settings.loading import SettingsError
+    from service.settings.served_bundle import load_with_bundle
 
     try:
-        settings = load_settings(options)
+        with progress_bar() as progress:
+            settings = load_with_bundle(options, progress)
     except SettingsError as error:
         raise UsageError(str(error)) from error
     for name in _READ_AT_THE_START:

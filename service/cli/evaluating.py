@@ -11,9 +11,10 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from model.evaluation.options import DEFAULT_TEMPLATES
+from model.evaluation.options import BASELINES, DEFAULT_TEMPLATES
+from service.cli.beyond_accuracy import show_beyond_accuracy
 from service.cli.failures import require
-from service.cli.options import Bundle, Data, Device, Domain, NumThreads, output_file
+from service.cli.options import Bundle, Data, Device, Domain, NumThreads, input_path, output_file
 from service.cli.terminal import fact_table, make_folder_of, progress_bar
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ def evaluate(
     exclude_history: Annotated[
         bool, typer.Option("--exclude-history", help="Exclude a user's history from the answers; VIP5 does not.")
     ] = False,
+    both_histories: Annotated[
+        bool,
+        typer.Option("--both-histories", help="Ask for next items twice: with a user's history kept, and excluded."),
+    ] = False,
     exact: Annotated[
         int, typer.Option(help="Number of users for whom the whole catalog is ranked exactly, too.", min=0)
     ] = 0,
@@ -59,10 +64,21 @@ def evaluate(
     ] = False,
     baselines: Annotated[
         str | None,
-        typer.Option(help=f"random, popularity, co-occurrence, sasrec ({_LISTED}).", show_default="none"),
+        typer.Option(help=f"{', '.join(BASELINES)} ({_LISTED}).", show_default="none"),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest explanation, in tokens.", min=1)] = 64,
     batch_tokens: Annotated[int, typer.Option(help="Most prompt tokens in a batch, padding included.", min=1)] = 16_384,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Give all metrics by the values of this column, too: of the items, or of --groups-table.",
+            show_default="none",
+        ),
+    ] = None,
+    groups_table: Annotated[
+        Path | None, input_path("A table about users with user_id and the column of --groups: JSON lines or Parquet.")
+    ] = None,
     out: Annotated[
         Path | None,
         output_file(
@@ -91,11 +107,14 @@ def evaluate(
         seed=seed,
         num_beams=num_beams,
         exclude_history=exclude_history,
+        both_histories=both_histories,
         num_exact=exact,
         with_images=not without_images,
         baselines=_listed(baselines) or (),
         max_new_tokens=max_new_tokens,
         batch_tokens=batch_tokens,
+        groups=groups,
+        groups_table=None if groups_table is None else str(groups_table),
         device=device,
     )
     dataset = Dataset.read(data)
@@ -146,8 +165,11 @@ def _show(report: Report) -> None:
     for task in dict.fromkeys(result.task for result in report.results):
         results = [result for result in report.results if result.task == task]
         console.print(_task_table(task, results))
+        show_beyond_accuracy(console, task, results)
         for line in _lacks(results):
             console.print(line, highlight=False, soft_wrap=True)
+    if report.history_excluded:
+        console.print(_task_table("sequential, history excluded", list(report.history_excluded)))
     for comparison in report.exact:
         console.print(_exact_table(comparison))
 

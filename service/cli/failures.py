@@ -37,6 +37,7 @@ _PROVIDED: Mapping[str, tuple[str, ...]] = {
         "transformers",
     ),
     "encode": ("PIL", "filelock", "onnxscript", "urllib3"),
+    "http": ("aiohttp",),
     "open-clip": ("open_clip", "torchvision"),
     "otel": ("opentelemetry",),
     "ray": ("ray",),

@@ -96,7 +96,7 @@ def _of_bundle(root: Path, domain: str) -> tuple[str, int, ItemFeatures | None, 
 
 def signing_of_environment() -> Signing | None:
     """What VIP5_SIGNING_SECRET signs with, if it is set. Raises UsageError."""
-    from service.settings import SettingsError, load_signing
+    from service.settings.loading import SettingsError, load_signing
 
     try:
         return load_signing()

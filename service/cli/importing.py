@@ -86,6 +86,13 @@ def t5(
         input_folder("Folder of a Hugging Face T5: config.json, model.safetensors (also sharded), tokenizer.json."),
     ],
     out: Annotated[Path, typer.Option(help="The bundle to make.")],
+    lora: Annotated[
+        Path | None,
+        input_folder(
+            "A LoRA of this T5 that PEFT saved, to merge into it: adapter_config.json, adapter_model.safetensors.",
+            default="none",
+        ),
+    ] = None,
     replace: Replace = False,
 ) -> None:
     """Import a plain T5 as the backbone of a new bundle without domains, to be tuned."""
@@ -98,7 +105,7 @@ def t5(
         present = f"{out} is a bundle with a backbone already, and {named}"
     replace = may_replace(present, "choose another folder", replace=replace)
     with progress_bar() as progress:
-        digest = import_t5(model, out, progress, replace=replace)
+        digest = import_t5(model, out, progress, replace=replace, lora=lora)
     typer.echo(f"imported {model.name} into {out}, bundle {digest}")
 
 

@@ -26,7 +26,9 @@ def new(
     ] = None,
     routes: Annotated[
         list[str] | None,
-        typer.Option("--route", help="recommend, explain, browse or users; repeatable (default: all but users)."),
+        typer.Option(
+            "--route", help="recommend, explain, browse, users or events; repeatable (default: the first three)."
+        ),
     ] = None,
     share: Annotated[
         float | None, typer.Option(help="Weight of its share of the engine while several keys wait (default: 1).")

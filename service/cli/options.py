@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from model.bundle.exchange.place import is_url
 from model.engine.names import EngineName
 
 
@@ -32,6 +33,14 @@ def output_file(text: str, *, default: str | bool = False) -> Any:  # noqa: ANN4
 
 
 _BUNDLE_HELP = "The bundle: a folder with manifest.json."
+
+
+def _check_folder_or_url(text: str | None) -> str | None:
+    if text is not None and not is_url(text) and not Path(text).is_dir():
+        raise typer.BadParameter(f"Directory {text!r} does not exist.")
+    return text
+
+
 _DEVICES = re.compile(r"cpu|cuda(:\d+)?")
 
 
@@ -48,7 +57,12 @@ def _device(*, default: str | bool) -> Any:  # noqa: ANN401
 # Bundles and datasets
 
 Bundle = Annotated[Path, input_folder(_BUNDLE_HELP)]
-ServedBundle = Annotated[Path | None, input_folder(_BUNDLE_HELP, default="VIP5_BUNDLE")]
+ServedBundle = Annotated[
+    str | None,
+    typer.Option(
+        help=_BUNDLE_HELP[:-1] + ", or the URL of a store.", show_default="VIP5_BUNDLE", callback=_check_folder_or_url
+    ),
+]
 Domain = Annotated[str, typer.Option(help="The name of the domain.", show_default=False)]
 Data = Annotated[Path, input_folder("A dataset that vip5 data made: a folder with dataset.json.")]
 

@@ -15,9 +15,10 @@ from service.http.credentials import Credential, CredentialsFile, Kind, digest_o
 KEY_PREFIX = "vip5_"
 SCHEME = "bearer"
 
-RouteScope: TypeAlias = Literal["recommend", "explain", "browse", "users"]
+RouteScope: TypeAlias = Literal["recommend", "explain", "browse", "users", "events"]
 DEFAULT_ROUTES: tuple[RouteScope, ...] = ("recommend", "explain", "browse")
-"""Names of users are personal data: a key must say that it may read them."""
+"""Names and histories of users are personal data: a key must say that it may read them (`users`), or add to them
+(`events`)."""
 
 
 class ApiKey(Credential):

@@ -11,10 +11,10 @@ from service.answering.opening import open_journal
 from service.answering.parts import Service
 from service.answering.readiness import warm_up
 from service.answering.service import Loader, load, open_service
-from service.http.app_state import AppState
+from service.http.app_state import AppState, state_of
 from service.http.wiring import build_app
 from service.observability.tracing.traces import Traces
-from service.settings import Settings
+from service.settings.settings import Settings
 
 
 def create_app(settings: Settings, loader: Loader = load, traces: Traces | None = None) -> FastAPI:
@@ -26,7 +26,9 @@ def create_app(settings: Settings, loader: Loader = load, traces: Traces | None 
     @asynccontextmanager
     async def opened(state: AppState) -> AsyncIterator[Service]:
         journal = open_journal(settings.journal_options, state.metrics)
-        async with open_service(settings, state.metrics, state.liveness, loader, journal, state.followers) as service:
+        async with open_service(
+            settings, state.metrics, state.liveness, loader, journal, state.followers, holds_all=state.holds_all
+        ) as service:
             versions = service.domains.stable
             state.readiness.await_domains(versions)
             service.background.once(
@@ -35,4 +37,7 @@ def create_app(settings: Settings, loader: Loader = load, traces: Traces | None 
             async with service.background.kept("status", state.recent.watch):
                 yield service
 
-    return build_app(settings, opened, traces)
+    app = build_app(settings, opened, traces)
+    state, readiness = state_of(app), state_of(app).readiness
+    readiness.on_change = lambda: state.followers.tell(readiness.waiting_for, is_draining=readiness.is_draining)
+    return app

@@ -21,7 +21,7 @@ from service.observability.audit import AuditLog
 from service.observability.liveness import Liveness
 from service.observability.metrics import Metrics
 from service.observability.recent import Recent
-from service.settings import Settings
+from service.settings.settings import Settings
 from service.versions.followers import Followers, NoFollowers
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class AppState:
     """Problems of the process that runs the app: its log, its file descriptors."""
     followers: Followers = field(default_factory=NoFollowers)
     """Processes that show what this one serves; set before the service is opened."""
+    holds_all: bool = True
+    """Whether all domains are served from the start; set before the service is opened."""
     shared_counts: SharedCounts | None = None
     """Of a worker: what is counted in the engine process, in place of `rate_limits` and `quotas`."""
     running_service: Service | None = None

@@ -36,7 +36,7 @@ def audit_refusal(request: Request, actor: str | None, error: Exception) -> None
 
 def _entry(request: Request, actor: str | None, outcome: int | Exception) -> dict[str, Any]:
     problem = None if isinstance(outcome, int) else problem_for(request, outcome)
-    path = request.url.path
+    path = _path_of(request)
     return {
         "actor": actor,
         "address": request.client.host if request.client else None,
@@ -46,6 +46,12 @@ def _entry(request: Request, actor: str | None, outcome: int | Exception) -> dic
         "error": None if problem is None else problem.code,
         "request_id": trace_of(request).request_id,
     }
+
+
+def _path_of(request: Request) -> str:
+    """The path; that of the route in place of one that names a user."""
+    route: str = getattr(request.scope.get("route"), "path", "")
+    return route if "user_id" in request.path_params else request.url.path
 
 
 def _described(body: bytes) -> Any:  # noqa: ANN401  # any JSON

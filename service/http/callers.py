@@ -17,7 +17,7 @@ def note_key(request: Request, key: ApiKey) -> None:
     trace = trace_of(request)
     trace.client, trace.share = key.id, key.share
     if key.quota is not None:
-        trace.charge = Charge.open(state_of(request.app), key, trace).take
+        trace.charge = Charge.open(state_of(request.app), key, trace)
 
 
 def require_route(request: Request, route: RouteScope) -> None:

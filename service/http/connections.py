@@ -12,13 +12,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import httptools
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.errors import (
@@ -29,10 +28,12 @@ from service.errors import (
     ServiceError,
 )
 from service.http.cross_origin import CrossOrigin
+from service.http.incoming import EXTENSION, Incoming
+from service.http.joined_writes import JoinedWrites
 from service.http.message_parser import MessageParser
 from service.http.refusals import as_bytes, refusal
 from service.observability.metrics import Metrics
-from service.settings import ConnectionLimits
+from service.settings.options import ConnectionLimits
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +74,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.parser = MessageParser(self)  # type: ignore[assignment]  # has those of its methods that are called
         self._served_app: ASGIApp = config.loaded_app
-        self._open_cycles: deque[RequestResponseCycle] = deque()
-        self._body = _Body(is_complete=True)
+        self._open: deque[Incoming] = deque()
+        self._body = Incoming(is_complete=True)
         self._fault: ServiceError | None = None
         self._head_fault: ServiceError | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._limit_s: float | None = None
+        self._is_parsing = False
         self._stall: asyncio.TimerHandle | None = None
         self._probe: asyncio.TimerHandle | None = None
         self._is_head_open = False
@@ -91,10 +94,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def _is_idle(self) -> bool:
-        return not self._open_cycles
+        return not self._open
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites(transport))
         self._began_at = time.perf_counter()
         self._start_timer(self.limits.receive_s)
 
@@ -102,21 +105,25 @@ class BoundedProtocol(HttpToolsProtocol):
         for timer in (self._deadline, self._stall, self._probe):
             if timer is not None:
                 timer.cancel()
-        for cycle in self._open_cycles:  # uvicorn tells the last of several pipelined requests only
-            cycle.disconnected = True
-            cycle.message_event.set()
+        for each in self._open:  # uvicorn tells the last of several pipelined requests only
+            each.note_gone()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._fault is not None:
             return  # where the next request would begin is unknown
         self._unset_keepalive_if_required()
+        self._is_parsing = True
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._is_http2 = self._is_head_open and self.parser.get_method() == HTTP2_METHOD
             self._reject(self._head_fault or (_speaks_http2() if self._is_http2 else _malformed(error)))
             return
+        finally:
+            self._is_parsing = False
+        if self._limit_s is not None:
+            self._start_timer(self._limit_s)
         if self._is_head_open:  # the parser reports complete headers only
             self._num_open_bytes += len(data)
             if self._num_open_bytes > MAX_HEAD_BYTES:
@@ -148,11 +155,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._require_path()
         self._require_host()
         self._is_head_open = False
-        self._body = _Body(is_complete=False)
+        self._body = Incoming()
         self.app = functools.partial(self._answer, self._body)
         self._start_timer(2 * self.limits.receive_s)
         super().on_headers_complete()
-        self._open_cycles.append(self.cycle)
+        self._body.begin(self.cycle)
+        self._open.append(self._body)
 
     def on_message_complete(self) -> None:
         self._stop_timer()
@@ -185,7 +193,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     # Answers
 
-    async def _answer(self, body: _Body, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, body: Incoming, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app, for which a fault in the body is an error of reading it."""
 
         async def receive_or_raise() -> Message:
@@ -200,6 +208,7 @@ class BoundedProtocol(HttpToolsProtocol):
             await send(message)
 
         if body.fault is None:
+            scope["extensions"] = {EXTENSION: body}
             is_old = self.loop.time() - self._connected_at >= self.limits.max_age_s
             await self._served_app(scope, receive_or_raise, send_last if is_old else send)
         else:
@@ -207,7 +216,7 @@ class BoundedProtocol(HttpToolsProtocol):
             await refusal(body.fault, scope["headers"], headers, self.metrics, 0.0)(scope, receive, send)
 
     def on_response_complete(self) -> None:
-        self._open_cycles.popleft()
+        self._open.popleft()
         super().on_response_complete()  # starts the next of the pipelined requests
         if self.transport.is_closing():
             self._expect_end()
@@ -236,7 +245,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
         The end of its side says only that it sends no more. Work for a client that is gone is cancelled.
         """
-        running = next(iter(self._open_cycles), None)
+        running = self._open[0].cycle if self._open else None
         if running is not None and not running.response_started and running.scope["http_version"] == "1.1":
             self.transport.write(CONTINUE)
         self._probe = self.loop.call_later(PROBE_S, self._ask_for_presence)
@@ -271,16 +280,21 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stall = self.loop.call_later(self.limits.send_s, self._abort)
 
     def _abort(self) -> None:
-        logger.info("answer_not_read", extra={"limit_s": self.limits.send_s, "num_requests": len(self._open_cycles)})
+        logger.info("answer_not_read", extra={"limit_s": self.limits.send_s, "num_requests": len(self._open)})
         self.transport.abort()
 
     # Refusals
 
     def _start_timer(self, within_s: float) -> None:
+        """Requests that come whole need none: inside of the parser it is only noted."""
         self._stop_timer()
+        if self._is_parsing:
+            self._limit_s = within_s
+            return
         self._deadline = self.loop.call_later(within_s, self._time_out)
 
     def _stop_timer(self) -> None:
+        self._limit_s = None
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -335,14 +349,6 @@ class BoundedProtocol(HttpToolsProtocol):
         """For a request of these headers, as far as they have come."""
         origin = dict(headers).get(b"origin")
         return self.cross_origin.headers(path, None if origin is None else origin.decode("latin-1"))
-
-
-@dataclass
-class _Body:
-    """Progress of a request's body."""
-
-    is_complete: bool
-    fault: ServiceError | None = None
 
 
 def protocol_class(limits: ConnectionLimits, metrics: Metrics, cross_origin: CrossOrigin) -> type[BoundedProtocol]:

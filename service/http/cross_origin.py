@@ -13,9 +13,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import CrossOriginError, problem_of
+from service.errors import CrossOriginError
 from service.http.problems import problem_response
 from service.origins import ANY
+from service.problem_documents import problem_of
 
 MAX_SHOWN = 100
 INTERNAL = ("/admin", "/metrics", "/status")

@@ -9,6 +9,8 @@ from fastapi import Depends, Path, Request
 from model.errors import UnknownItemError
 from model.planning.domain import ServedDomain
 from service.answering.parts import Service
+from service.errors import HistoriesDisabledError
+from service.histories.opening import Histories
 from service.http.app_state import state_of
 from service.http.problems import trace_of
 from service.observability.trace import RequestTrace
@@ -26,6 +28,10 @@ DomainPath = Annotated[str, Path(description="The domain; GET /domains lists the
 
 ItemPath = Annotated[str, Path(description="The shop's id of the item.", max_length=256, examples=["toy-0001"])]
 
+UserPath = Annotated[
+    str, Path(description="The shop's id of the user.", min_length=1, max_length=256, examples=["user-30001"])
+]
+
 
 def known_row(domain: ServedDomain, item_id: str) -> int:
     """The catalog row of an item. Raises UnknownItemError."""
@@ -36,6 +42,15 @@ def known_row(domain: ServedDomain, item_id: str) -> int:
             field="item_id",
         )
     return row
+
+
+def histories_of(service: Service) -> Histories:
+    """Raises HistoriesDisabledError."""
+    if service.histories is None:
+        raise HistoriesDisabledError(
+            "this service keeps no histories; the operator can set VIP5_HISTORY_STORE to embedded or redis"
+        )
+    return service.histories
 
 
 def service_of(request: Request) -> Service:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import ListenError
-from service.settings import Endpoint
+from service.settings.options import Endpoint
 
 ANY_IPV6 = "::"
 MAX_PORT_ATTEMPTS = 20

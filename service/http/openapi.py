@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from service.errors import STATUSES
 from service.http.problems import MEDIA_TYPE
+from service.problem_documents import STATUSES
 from service.schemas.base import AnswerBody
 from service.schemas.problem import Problem
 
@@ -21,6 +21,7 @@ CONTACT = {"name": "vip5-serve developers", "url": "https://github.com/vip5-serv
 TAGS = {
     "recommend": "Recommends items to a user.",
     "explain": "Explains why a user would like an item.",
+    "histories": "Keeps what users do, from which recommendations follow.",
     "domains": "Describes what is served.",
     "health": "Probes.",
     "metrics": "Measurements for Prometheus.",

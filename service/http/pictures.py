@@ -14,13 +14,15 @@ from urllib.parse import urlsplit
 
 from model.bundle.layout import IMAGES, domain_file
 from service.errors import UnknownPictureError
-from service.settings import PREFIX
+from service.settings.fields import PREFIX
 from service.versions.domain_version import DomainVersion
 
 MAX_BYTES = 16 << 20
 """Largest picture that is sent."""
 
 _HEAD_BYTES = 32
+_SMALL_BYTES = 128 << 10
+"""Pictures up to this size are read at once; larger ones are sent piece by piece."""
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", 0, "image/png"),
     (b"\xff\xd8\xff", 0, "image/jpeg"),
@@ -39,6 +41,8 @@ class PictureFile:
     path: Path
     media_type: str
     status: os.stat_result
+    content: bytes | None
+    """All of it, if it is small."""
 
 
 class PictureFolders:
@@ -68,9 +72,8 @@ class PictureFolders:
         if self._root is not None:
             yield self._root
             return
-        seals = version.placed.opened.files.seals
-        if seals:
-            bundle = seals[0].root
+        bundle = version.placed.opened.files.root
+        if bundle is not None:
             yield bundle / domain_file(version.domain.name, IMAGES)
             beside = bundle.resolve()
             yield beside.with_name(f"{beside.name}-pictures")
@@ -100,12 +103,14 @@ def _file_in(folder: Path, path: PurePosixPath) -> PictureFile | None:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             return None
-        head = os.read(file, _HEAD_BYTES)
+        is_small = status.st_size <= _SMALL_BYTES
+        head = os.read(file, status.st_size if is_small else _HEAD_BYTES)
     except OSError as error:
         raise UnknownPictureError(f"{str(path)[:100]!r} cannot be read: {error.strerror}") from error
     finally:
         os.close(file)
-    return PictureFile(found, _checked_type(path, head, status.st_size), status)
+    media_type = _checked_type(path, head, status.st_size)
+    return PictureFile(found, media_type, status, head if is_small and len(head) == status.st_size else None)
 
 
 def _checked_type(path: PurePosixPath, head: bytes, size: int) -> str:

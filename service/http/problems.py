@@ -13,18 +13,17 @@ from starlette.exceptions import HTTPException
 
 from model.errors import Vip5Error
 from service.errors import (
-    REJECTED,
     MalformedBodyError,
     MethodError,
+    RangeError,
     ServiceError,
     UnauthorizedError,
     UnknownRouteError,
-    problem_of,
-    validation_problem,
 )
 from service.http.private_paths import PrivatePaths
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
+from service.problem_documents import REJECTED, problem_of, validation_problem
 from service.schemas.problem import Problem
 
 logger = logging.getLogger(__name__)
@@ -52,17 +51,25 @@ def answer_problem(request: Request, error: Exception, metrics: Metrics, private
     trace = trace_of(request)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     error = _translate(request, error)
+    problem = noted_problem(error, trace, metrics)
+    if isinstance(error, UnauthorizedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, ServiceError) and error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, RangeError):
+        headers["Content-Range"] = f"bytes */{error.num_bytes}"
+    return problem_response(private_paths.hidden_in(problem), headers)
+
+
+def noted_problem(error: Exception, trace: RequestTrace, metrics: Metrics) -> Problem:
+    """The problem document of a request that ends with this error, noted, counted and, if ours, logged."""
     problem = _problem_of(error, trace.request_id)
     trace.error_code = problem.code
     if problem.status in REJECTED:
         metrics.count_rejected(problem.code)
     if problem.status == 500:
         logger.error("request_failed", exc_info=error, extra={"request_id": trace.request_id})
-    if isinstance(error, UnauthorizedError):
-        headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, ServiceError) and error.retry_after_s is not None:
-        headers["Retry-After"] = str(error.retry_after_s)
-    return problem_response(private_paths.hidden_in(problem), headers)
+    return problem
 
 
 def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:

@@ -15,10 +15,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import UnknownHostError, problem_of
+from service.errors import UnknownHostError
 from service.http.cross_origin import CrossOrigin
 from service.http.problems import problem_response
-from service.settings import ROOT_PATH_PATTERN, UNIX_PEER, ProxyOptions
+from service.problem_documents import problem_of
+from service.settings.fields import ROOT_PATH_PATTERN, UNIX_PEER
+from service.settings.options import ProxyOptions
 
 Address: TypeAlias = IPv4Address | IPv6Address
 

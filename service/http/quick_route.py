@@ -24,12 +24,14 @@ from service.http.app_state import AppState
 from service.http.body_budget import SMALL_BYTES
 from service.http.callers import note_key
 from service.http.early_refusals import refuse_body
+from service.http.incoming import incoming_of
 from service.http.problems import answer_problem
+from service.http.rate_limits import check_rate
 from service.http.responses import while_connected
 from service.http.route_classes import API_KEY, RecommendRoute
 from service.observability.trace import RequestTrace
 from service.schemas.ranking import DirectRequest, SequentialRequest
-from service.settings import ProxyOptions
+from service.settings.options import ProxyOptions
 
 Body: TypeAlias = SequentialRequest | DirectRequest
 
@@ -39,53 +41,81 @@ BODIES: Mapping[str, type[Body]] = {
 }
 """By path, the bodies of service/http/routes/recommend.py."""
 
-OTHERS_DECIDE = frozenset((b"content-encoding", b"origin"))
+OTHERS_DECIDE = frozenset((b"content-encoding", b"expect", b"origin"))
 """Request headers that the layers below look at."""
 
 
-class QuickRoute:
-    """ASGI middleware inside RequestContext."""
+def needs_proxies(state: AppState, proxies: ProxyOptions) -> bool:
+    """Whether the layer of service/http/proxies.py has a say in plain requests, so that it must come before."""
+    has_proxies = bool(proxies.trusted or proxies.root_path or proxies.allowed_hosts is not None)
+    return has_proxies or state.rate_limits is not None  # which count by the address that the layer finds
 
-    def __init__(self, app: ASGIApp, state: AppState, proxies: ProxyOptions) -> None:
+
+class QuickRoute:
+    """ASGI middleware inside RequestContext, and inside of Proxies if that is needed."""
+
+    def __init__(self, app: ASGIApp, state: AppState) -> None:
         self._app = app
         self._state = state
         self._max_bytes = min(SMALL_BYTES, state.max_body_bytes)
-        has_proxies = bool(proxies.trusted or proxies.root_path or proxies.allowed_hosts is not None)
-        self._bodies = {} if has_proxies or state.rate_limits is not None else BODIES
+        self._bodies = BODIES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = self._bodies.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        kind = self._bodies.get(path)
         if kind is None or not _has_plain_headers(scope):
             await self._app(scope, receive, send)
             return
         trace: RequestTrace = scope["state"]["trace"]
-        trace.route = scope["path"]
+        trace.route = path
         key = self._key_of(scope)
         if key is None and self._state.api_keys is not None:
             await self._app(scope, receive, send)
             return
         try:
-            message = await self._first_message(receive)
-            body = self._body_of(message, kind, key)
+            if self._state.rate_limits is not None:
+                await self._count(scope, receive, key)
+            incoming = incoming_of(scope)
+            given = None if incoming is None else incoming.whole_body()
+            if given is None:
+                message = await self._first_message(receive)
+                receive_again = _replay(message, receive)
+                given = _whole(message)
+            else:
+                receive_again = receive
+            body = None if given is None else self._body_of(given, kind, key)
             content = b"" if body is None else await self._content_of(body, scope, receive, key)
         except (Vip5Error, ValidationError) as error:
             response = answer_problem(Request(scope, receive), error, self._state.metrics, self._state.private_paths)
             await response(scope, receive, send)
             return
         if body is None:
-            await self._app(scope, _replay(message, receive), send)
+            await self._app(scope, receive_again, send)
             return
-        headers = [(b"content-length", str(len(content)).encode()), (b"content-type", b"application/json")]
+        headers = [(b"content-length", b"%d" % len(content)), (b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
+
+    async def _count(self, scope: Scope, receive: Receive, key: ApiKey | None) -> None:
+        """Count the request as the layers below would, which then do not. Raises RateLimitedError."""
+        request = Request(scope, receive)
+        if key is not None:
+            note_key(request, key)
+        await check_rate(request)
+        request.state.is_counted = True
 
     async def _content_of(self, body: Body, scope: Scope, receive: Receive, key: ApiKey | None) -> bytes:
         self._state.readiness.require()
         trace: RequestTrace = scope["state"]["trace"]
-        if key is not None:
+        if key is not None and self._state.rate_limits is None:  # else it was noted when it was counted
             note_key(Request(scope), key)
-        recommender = self._state.service.recommender
-        return (await while_connected(receive, recommender.recommend(body, trace))).json()
+        work = self._state.service.recommender.recommend(body, trace)
+        incoming = incoming_of(scope)
+        waiting = while_connected(receive, work) if incoming is None else incoming.while_connected(work)
+        return (await waiting).json()
 
     async def _first_message(self, receive: Receive) -> Message:
         """Raises BodyTimeoutError."""
@@ -107,13 +137,12 @@ class QuickRoute:
             return None
         return key if RecommendRoute.scope in key.routes else None
 
-    def _body_of(self, message: Message, kind: type[Body], key: ApiKey | None) -> Body | None:
-        """None unless it is whole, small and valid, and of a domain that the key may use.
+    def _body_of(self, content: bytes, kind: type[Body], key: ApiKey | None) -> Body | None:
+        """None unless it is small and valid, and of a domain that the key may use.
 
         Raises QueueFullError and OverloadedError if the lane has just refused a request of the same client.
         """
-        content = message.get("body", b"")
-        if message["type"] != "http.request" or message.get("more_body") or len(content) > self._max_bytes:
+        if len(content) > self._max_bytes:
             return None
         if self._state.running_service is not None:
             refuse_body(self._state, "" if key is None else key.id, "ranking", content)
@@ -140,6 +169,14 @@ def _has_plain_headers(scope: Scope) -> bool:
         elif name in OTHERS_DECIDE:
             return False
     return is_json and num_hosts <= 1
+
+
+def _whole(message: Message) -> bytes | None:
+    """A body that has come in one message."""
+    if message["type"] != "http.request" or message.get("more_body"):
+        return None
+    content: bytes = message.get("body", b"")
+    return content
 
 
 def _replay(message: Message, receive: Receive) -> Receive:

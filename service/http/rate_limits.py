@@ -14,17 +14,15 @@ from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from model.errors import EngineError, Vip5Error
-from service.errors import ClientDisconnectedError, DeadlineError, RateLimitedError
+from service.errors import LoadTooLargeError, RateLimitedError
 from service.http.api_keys import ApiKey
 from service.http.app_state import AppState, state_of
 from service.http.identity import client_identity
 from service.observability.trace import RequestTrace
+from service.problem_documents import WORKED_FOR
 
 SCOPE = "requests"
 QUOTA_SCOPE = "tokens"
-WORKED_FOR = frozenset(kind.code for kind in (ClientDisconnectedError, DeadlineError, EngineError, Vip5Error))
-"""Errors of requests that the engine may have worked for. Others are refusals, before the engine."""
 
 
 class RateLimits:
@@ -35,14 +33,22 @@ class RateLimits:
         self._items = parse_many(limits)
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
-    def check(self, client: str) -> None:
-        """Count a client's request. Raises RateLimitedError if it exceeds a limit; it is not counted then."""
-        refused = _count(self._limiter, self._items, SCOPE, client)
+    def check(self, client: str, num_requests: int = 1) -> None:
+        """Count a client's requests. Raises RateLimitedError if they exceed a limit; none is counted then."""
+        refused = _count(self._limiter, self._items, SCOPE, client, num_requests)
         if refused is not None:
             raise RateLimitedError(
                 f"the client exceeded its rate limit of {refused.limit}; retry in {refused.retry_after_s} s",
                 retry_after_s=refused.retry_after_s,
             )
+
+    def require_possible(self, num_requests: int) -> None:
+        """Raises LoadTooLargeError if a limit never allows so many at once."""
+        for limit in self._items:
+            if num_requests > limit.amount:
+                raise LoadTooLargeError(
+                    f"the body has {num_requests} requests, and the rate limit is {limit}; send at most {limit.amount}"
+                )
 
 
 class Quotas:
@@ -75,7 +81,7 @@ class Quotas:
 class SharedCounts(Protocol):
     """Counts against limits that several processes share."""
 
-    async def check(self, client: str) -> None:
+    async def check(self, client: str, num_requests: int = 1) -> None:
         """As `RateLimits.check`."""
         ...
 
@@ -112,6 +118,16 @@ class Charge:
             await self._quotas.spend(self._key_id, self._quota, num_tokens)
         self._num_tokens += num_tokens
 
+    async def take_for_many(self, num_tokens: int) -> None:
+        """As `take`. Raises LoadTooLargeError if the quota never allows so many."""
+        _require_possible(self._key_id, self._quota, num_tokens)
+        await self.take(num_tokens)
+
+    def give_back(self, num_tokens: int) -> None:
+        """Undo a part of what was taken, for a request that no work was done for."""
+        self._num_tokens -= num_tokens
+        self._quotas.give_back(self._key_id, self._quota, num_tokens)
+
     @contextmanager
     def settled(self) -> Iterator[None]:
         """Give it back at the end of the block unless the request has been worked for."""
@@ -145,12 +161,34 @@ def _count(
     return None
 
 
+def _require_possible(key_id: str, quota: str, num_tokens: int) -> None:
+    for limit in parse_many(quota):
+        if num_tokens > limit.amount:
+            raise LoadTooLargeError(
+                f"the requests cost about {num_tokens} tokens, the quota of the key {key_id!r} is {limit}; send fewer"
+            )
+
+
 async def check_rate(request: Request) -> None:
-    """Raises RateLimitedError."""
+    """Count the request, unless that was done before. Raises RateLimitedError."""
+    if not getattr(request.state, "is_counted", False):
+        await _check_rate(request, 1)
+
+
+async def check_rate_of_others(request: Request, num_requests: int) -> None:
+    """Count the further requests of a body with so many. Raises RateLimitedError and LoadTooLargeError."""
+    limits = state_of(request.app).rate_limits
+    if limits is not None:
+        limits.require_possible(num_requests)
+        if num_requests > 1:
+            await _check_rate(request, num_requests - 1)
+
+
+async def _check_rate(request: Request, num_requests: int) -> None:
     state = state_of(request.app)
     if state.rate_limits is None:
         return
     if state.shared_counts is None:
-        state.rate_limits.check(client_identity(request))
+        state.rate_limits.check(client_identity(request), num_requests)
     else:
-        await state.shared_counts.check(client_identity(request))
+        await state.shared_counts.check(client_identity(request), num_requests)

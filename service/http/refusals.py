@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 
 from fastapi.responses import Response
 
-from service.errors import ServiceError, problem_of, status_of
+from service.errors import ServiceError
 from service.http.problems import problem_response
 from service.http.request_context import REQUEST_ID, request_id_of
 from service.observability.json_logging import log_request
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
+from service.problem_documents import problem_of, status_of
 
 
 def refusal(

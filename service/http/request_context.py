@@ -9,13 +9,14 @@ import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import STATUSES, ClientDisconnectedError, code_of, problem_of
+from service.errors import ClientDisconnectedError
 from service.http.cross_origin import CrossOrigin
 from service.http.problems import problem_response
 from service.observability.json_logging import log_request
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
 from service.observability.tracing.traces import Traces
+from service.problem_documents import STATUSES, code_of, problem_of
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -12,7 +11,7 @@ from starlette.types import Receive
 
 from feature_cache.background import awaited
 from service.answering.answers import Recommendation
-from service.errors import ClientDisconnectedError
+from service.http.leaving import while_watched
 
 T = TypeVar("T")
 
@@ -22,27 +21,17 @@ def json_response(answer: Recommendation) -> Response:
     return Response(answer.json(), media_type="application/json")
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
     """The result of `work`. Cancels it and raises ClientDisconnectedError if the client closes the connection."""
-    working = asyncio.current_task()
-    assert working is not None
-    is_gone = False
 
-    async def watch() -> None:
-        nonlocal is_gone
-        with suppress(Exception):  # a connection that fails is one that ends
-            while (await receive())["type"] != "http.disconnect":
-                pass
-        is_gone = True
-        working.cancel()  # it waits for the work, as this runs
+    def watching(leave: Callable[[], None]) -> Callable[[], object]:
+        return awaited(_watch(receive, leave)).cancel
 
-    watching = awaited(watch())
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if is_gone and not working.uncancel():
-            message = "the client closed the connection before the answer was complete"
-            raise ClientDisconnectedError(message) from None
-        raise
-    finally:
-        watching.cancel()
+    return while_watched(watching, work)
+
+
+async def _watch(receive: Receive, leave: Callable[[], None]) -> None:
+    with suppress(Exception):  # a connection that fails is one that ends
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    leave()

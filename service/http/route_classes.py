@@ -135,7 +135,13 @@ class ItemsRoute(ApiKeyRoute, RateLimitedRoute):
     scope = "browse"
 
 
+class EventsRoute(ApiKeyRoute, RateLimitedRoute, JsonRoute):
+    """Adds to users' histories."""
+
+    scope = "events"
+
+
 class UsersRoute(ApiKeyRoute, RateLimitedRoute):
-    """A search of users, whose names it shows."""
+    """Names and histories of users."""
 
     scope = "users"

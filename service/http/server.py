@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import uvicorn
@@ -18,48 +16,44 @@ from service.errors import LaneFailedError
 from service.http.app import create_app
 from service.http.app_state import state_of
 from service.http.descriptors import Descriptors, loop_error_handler, raise_limit
+from service.http.ending import MARGIN_S, Ending
+from service.http.interpreter import freeze_heap, tune_interpreter
 from service.http.listening import listening_at, url_of
 from service.http.uvicorn_server import server_of
 from service.observability.json_logging import logging_in_background
-from service.settings import Settings
+from service.settings.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-SWITCH_INTERVAL_S = 0.0005
-"""How long a lane's thread may keep the GIL from the event loop. Under load, the loop responds three times faster than
-with Python's default of 5 ms (benchmarks/RESULTS.md)."""
-
-
-COLLECTED_EVERY = (20_000, 20, 20)
-"""Allocations between collections of garbage, and collections of each generation between those of the next.
-
-With Python's 700, every request or two pay for a collection, which finds next to nothing."""
-
-
 def run_server(settings: Settings) -> None:
     """Serve until a signal, then drain. Raises BundleError kinds, ListenError and LaneFailedError."""
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.set_threshold(*COLLECTED_EVERY)
+    tune_interpreter()
     with logging_in_background(settings.log_level) as log:
         app = create_app(settings)
+        freeze_heap()
         state = state_of(app)
         log.on_drop = state.metrics.count_dropped_log_lines
         descriptors = Descriptors(raise_limit(), state.metrics)
         state.process_problems = lambda: [*log.problems, *descriptors.problems]
         server = server_of(app, settings, descriptors)
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-            runner.run(_serve(app, server, settings, descriptors))
+            runner.run(_serve(app, server, settings, descriptors, Ending(log)))
 
 
-async def _serve(app: FastAPI, server: uvicorn.Server, settings: Settings, descriptors: Descriptors) -> None:
+async def _serve(
+    app: FastAPI, server: uvicorn.Server, settings: Settings, descriptors: Descriptors, ending: Ending
+) -> None:
     state = state_of(app)
     readiness, liveness = state.readiness, state.liveness
 
     def shut_down() -> None:
         logger.info("draining")
+        if state.running_service is None:
+            ending.at_once()
+        ending.within(MARGIN_S if server.should_exit else settings.drain_s + MARGIN_S)
         readiness.drain()
         server.force_exit = server.should_exit  # a second signal stops without draining
         server.should_exit = True

@@ -6,7 +6,7 @@ import asyncio
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import TooManyConnectionsError, problem_of
+from service.errors import TooManyConnectionsError
 from service.http.connections import BoundedProtocol
 from service.http.descriptors import Descriptors
 from service.http.problems import problem_response
@@ -15,6 +15,7 @@ from service.observability.json_logging import QUIET_ROUTES
 from service.observability.metrics import Metrics
 from service.observability.trace import RequestTrace
 from service.observability.tracing.traces import NoTraces
+from service.problem_documents import problem_of
 
 SURPLUS_S = 1.0
 """Time for the request of a connection that is there for a probe."""

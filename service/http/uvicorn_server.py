@@ -18,7 +18,7 @@ from service.http.connections import protocol_class
 from service.http.cross_origin import CrossOrigin
 from service.http.descriptors import Descriptors
 from service.http.shedding import shedding
-from service.settings import Settings
+from service.settings.settings import Settings
 
 
 class Server(uvicorn.Server):

@@ -52,6 +52,8 @@ class QueueingHandler(logging.Handler):
         self.writer.flush()
 
     def _line_of(self, record: logging.LogRecord) -> bytes:
+        if isinstance(record, RequestRecord):
+            return record.json() + b"\n"
         return self.format(record).encode(errors="backslashreplace") + b"\n"
 
     def _line_of_dropped(self, num_lines: int) -> bytes:
@@ -97,7 +99,7 @@ def logging_in_background(level: str) -> Iterator[LogWriter]:
 
 class _Formatter(JsonFormatter):
     def format(self, record: logging.LogRecord) -> str:
-        return record.json() if isinstance(record, RequestRecord) else super().format(record)
+        return record.json().decode() if isinstance(record, RequestRecord) else super().format(record)
 
 
 def _formatter() -> logging.Formatter:

@@ -15,8 +15,8 @@ MAX_QUEUED_BYTES = 4 << 20
 FLUSH_S = 2.0
 """Longest wait for lines to be written when the process ends."""
 BYTES_PER_WRITE = 65_536
-GATHER_S = 0.005
-"""How long lines gather before they are written, so that not each of them wakes the thread."""
+GATHER_S = 0.02
+"""How long lines gather before they are written, so that not each of them wakes the thread, which takes the GIL."""
 
 
 class LogWriter:
@@ -35,6 +35,7 @@ class LogWriter:
         self._num_unreported = 0
         self._is_mid_line = False
         self._is_closed = False
+        self._is_resting = False
         self._num_flushing = 0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
@@ -45,17 +46,19 @@ class LogWriter:
         self._thread.start()
 
     def put(self, line: bytes) -> None:
-        """Queue a line that ends in a newline, or drop it if the queue is full. Never waits for the reader."""
+        """Queue a line, or several at once, or drop them if the queue is full. Never waits for the reader.
+
+        Lines end in a newline.
+        """
         with self._changed:
             has_room = self._num_queued_bytes + len(line) <= self._max_queued_bytes and not self._is_closed
             if has_room:
-                is_first = not self._lines
                 self._lines.append(line)
                 self._num_queued_bytes += len(line)
-                if is_first or self._is_urgent():
+                if self._is_resting or self._is_urgent():
                     self._changed.notify_all()
         if not has_room:
-            self._note_dropped(1)
+            self._note_dropped(line.count(b"\n"))
 
     @property
     def problems(self) -> list[str]:
@@ -89,17 +92,26 @@ class LogWriter:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._lines or self._is_closed)
                 self._changed.wait_for(self._is_urgent, GATHER_S)
                 if not self._lines:
-                    return
+                    if self._is_closed:
+                        return
+                    self._rest()
+                    continue
                 lines = self._take()
             is_written = self._write(lines)
             if is_written and self._num_unreported and not self._lines:
                 self._report()
             with self._changed:
                 self._num_queued_bytes -= sum(map(len, lines))
-                self._changed.notify_all()
+                if self._num_flushing:
+                    self._changed.notify_all()
+
+    def _rest(self) -> None:
+        """Wait for a line, after an interval without any. While lines come, there is one wake-up for each interval."""
+        self._is_resting = True
+        self._changed.wait_for(lambda: self._lines or self._is_closed)
+        self._is_resting = False
 
     def _take(self) -> list[bytes]:
         lines, num_bytes = [self._lines.popleft()], 0
@@ -122,7 +134,7 @@ class LogWriter:
             except OSError:  # nobody reads any more, or the disk is full: a later write may succeed
                 if num_written:
                     self._is_mid_line = content[num_written - 1 : num_written] != b"\n"
-                self._note_dropped(min(len(lines), content.count(b"\n", num_written)))
+                self._note_dropped(min(b"".join(lines).count(b"\n"), content.count(b"\n", num_written)))
                 return False
         self._is_mid_line = False
         return True

@@ -42,7 +42,10 @@ def _connection(variables: Mapping[str, str]) -> http.client.HTTPConnection:
     if path is not None:
         return _UnixConnection(path)
     host = given.get("VIP5_HOST", DEFAULT_HOST).removeprefix("[").removesuffix("]")
-    return http.client.HTTPConnection(LOOPBACK.get(host, host), int(given.get("VIP5_PORT", DEFAULT_PORT)), TIMEOUT_S)
+    port = given.get("VIP5_PORT", DEFAULT_PORT)
+    if "://" in port:  # Kubernetes' variable about a Service `vip5`, which the service ignores, too
+        port = DEFAULT_PORT
+    return http.client.HTTPConnection(LOOPBACK.get(host, host), int(port), TIMEOUT_S)
 
 
 class _UnixConnection(http.client.HTTPConnection):

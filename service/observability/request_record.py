@@ -31,7 +31,7 @@ class RequestRecord(logging.LogRecord):
         self.msecs = created % 1 * 1000
         self._fields = fields
 
-    def json(self) -> str:
+    def json(self) -> bytes:
         """The line without its end, as the JSON formatter would write it for a record with these extra fields."""
         line = {
             "event": EVENT,
@@ -40,7 +40,7 @@ class RequestRecord(logging.LogRecord):
             **self._fields,
             "time": datetime.fromtimestamp(self.created, UTC).isoformat(),
         }
-        return msgspec.json.format(_ENCODER.encode(line), indent=0).decode()
+        return msgspec.json.format(_ENCODER.encode(line), indent=0)
 
 
 _DEFAULTS = vars(logging.makeLogRecord({"msg": EVENT, "args": None}))
@@ -48,7 +48,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def fields_of(trace: RequestTrace, status: int, duration_s: float) -> dict[str, Any]:
-    return {
+    fields = {
         "request_id": trace.request_id,
         "trace_id": trace.trace_id,
         "key_id": trace.client or None,
@@ -61,3 +61,6 @@ def fields_of(trace: RequestTrace, status: int, duration_s: float) -> dict[str, 
         "degraded": list(trace.degraded),
         "error": trace.error_code,
     }
+    if trace.num_requests is not None:
+        fields |= {"num_requests": trace.num_requests, "num_failed": trace.num_failed}
+    return fields

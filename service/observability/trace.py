@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from model.degradation import Degradation, DegradationKind
 from model.engine.protocol import Timings
@@ -23,6 +23,22 @@ class Span(NamedTuple):
     ended_ns: int
 
 
+class Charging(Protocol):
+    """What counts a request's tokens against a quota."""
+
+    async def take(self, num_tokens: int) -> None:
+        """Raises RateLimitedError."""
+        ...
+
+    async def take_for_many(self, num_tokens: int) -> None:
+        """As `take`, for all requests of one body. Raises LoadTooLargeError if the quota never allows so many."""
+        ...
+
+    def give_back(self, num_tokens: int) -> None:
+        """Undo a part, for a request that no work was done for."""
+        ...
+
+
 @dataclass
 class RequestTrace:
     """The record of one request. Never contains histories, names or keys."""
@@ -34,10 +50,15 @@ class RequestTrace:
     """The id of the request's API key, if it has one."""
     share: float = 1.0
     """Weight of the client's share of the engine."""
-    charge: Callable[[int], Awaitable[None]] | None = field(default=None, repr=False)
-    """Counts tokens against the client's quota. Raises RateLimitedError."""
+    charge: Charging | None = field(default=None, repr=False)
+    """Counts tokens against the client's quota, if it has one."""
+    num_requests: int | None = None
+    """Of a body with many requests: their number, and how many got a problem document."""
+    num_failed: int | None = None
     num_items: int | None = None
     num_invalid: int = 0
+    noticed: tuple[Degradation, ...] = ()
+    """What degrades the answer and was noticed before the request was planned."""
     degraded: tuple[DegradationKind, ...] = ()
     error_code: str | None = None
     stages_ms: dict[str, float] = field(default_factory=dict)

@@ -28,7 +28,10 @@ class WorkerLog:
     """
 
     def __init__(self, number: int, write: Callable[[bytes], None], on_drop: Callable[[int], None]) -> None:
-        """`write` gets each log line with its newline, `on_drop` the number of lines that were too long."""
+        """`write` gets log lines with their newlines, those that were read together at once.
+
+        `on_drop` gets the number of lines that were too long.
+        """
         self._number = number
         self._write = write
         self._on_drop = on_drop
@@ -75,19 +78,28 @@ class WorkerLog:
 
     def _log(self, pipe: _Pipe, lines: list[bytes]) -> None:
         texts: list[bytes] = []  # what was printed together, such as a traceback, becomes one line
+        entries: list[bytes] = []
         for line in lines:
             if pipe is self._logs and line.startswith(b'{"') and line.endswith(b"}"):
-                self._log_text(pipe, texts)
-                texts = []
-                self._write(self._head + line[1:] + b"\n")
+                if texts:
+                    self._log_text(pipe, texts)
+                    texts = []
+                entries += (self._head, line[1:], b"\n")
             else:
+                self._flush(entries)
                 texts.append(line)
+        self._flush(entries)
         self._log_text(pipe, texts)
         num_too_long, pipe.lines.num_too_long = pipe.lines.num_too_long, 0
         if num_too_long:
             self._on_drop(num_too_long)
             fields = {"worker": self._number, "num_lines": num_too_long, "max_bytes": MAX_LINE_BYTES}
             logger.warning("worker_lines_too_long", extra=fields)
+
+    def _flush(self, entries: list[bytes]) -> None:
+        if entries:
+            self._write(b"".join(entries))
+            entries.clear()
 
     def _log_text(self, pipe: _Pipe, lines: list[bytes]) -> None:
         text = b"\n".join(lines).decode(errors="backslashreplace").strip("\n")

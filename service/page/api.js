@@ -1,6 +1,6 @@
 // Requests to the service. URLs are relative, so the page works below any prefix.
 
-const KEY = "vip5-key";
+const { headers, keys, send } = first;
 
 /** An error that the service explains. */
 export class Problem extends Error {
@@ -9,16 +9,6 @@ export class Problem extends Error {
     this.status = status;
     this.code = body.code ?? "";
   }
-}
-
-export const keys = {
-  get: () => sessionStorage.getItem(KEY) ?? "",
-  set: (key) => sessionStorage.setItem(KEY, key),
-};
-
-function headers(extra = {}) {
-  const key = keys.get();
-  return key ? { ...extra, "X-API-Key": key } : extra;
 }
 
 async function checked(response) {
@@ -34,8 +24,7 @@ export async function get(path, query = {}, signal = undefined) {
 }
 
 export async function post(path, body, signal = undefined) {
-  const options = { method: "POST", headers: headers({ "Content-Type": "application/json" }), signal };
-  return checked(await fetch(path, { ...options, body: JSON.stringify(body) }));
+  return checked(await send(path, body, signal));
 }
 
 /** The events of a stream, as {event, data}. */
@@ -52,30 +41,4 @@ export async function* events(response) {
       yield { event, data: JSON.parse(data) };
     }
   }
-}
-
-const pictures = new Map();
-
-/** The picture of an item as an <img>. With a key it is fetched, because an <img> cannot send one. */
-export function picture(domain, item, attributes = {}) {
-  const image = document.createElement("img");
-  image.alt = attributes.alt ?? "";
-  image.width = image.height = 128;
-  image.loading = attributes.loading ?? "lazy";
-  image.decoding = "async";
-  image.addEventListener("error", () => image.classList.add("missing"));
-  if (!item.image) {
-    image.classList.add("missing");
-    return image;
-  }
-  const url = `domains/${encodeURIComponent(domain)}/items/${encodeURIComponent(item.item_id)}/image`;
-  if (!keys.get()) {
-    image.src = url;
-    return image;
-  }
-  if (!pictures.has(url)) {
-    pictures.set(url, fetch(url, { headers: headers() }).then(checked).then((response) => response.blob()).then(URL.createObjectURL));
-  }
-  pictures.get(url).then((address) => (image.src = address)).catch(() => image.classList.add("missing"));
-  return image;
 }

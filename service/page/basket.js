@@ -1,7 +1,6 @@
 // The history, or the two histories that are compared.
 
-import { picture } from "./api.js";
-import { el, fill } from "./dom.js";
+import { el, fill, picture } from "./dom.js";
 import { itemOf } from "./items.js";
 import { change, state } from "./state.js";
 import { title } from "./words.js";

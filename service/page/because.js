@@ -1,19 +1,37 @@
 // Why an item is recommended: the purchases and pictures that count for it, and the list without one of them.
 
-import { picture } from "./api.js";
-import { ask } from "./answer.js";
+import { notice } from "./cards.js";
 import { differences } from "./compare.js";
-import { el, fill } from "./dom.js";
-import { itemOf } from "./items.js";
+import { el, fill, picture } from "./dom.js";
+import { itemOf, learn, recommended } from "./items.js";
 import { without } from "./request.js";
 import { factor, title } from "./words.js";
 
+const NUM_REASONS = 6;
 const LEAST_NATS = 0.05;
 const MOST_SHOWN = 3;
 const STRONG_NATS = 2;
 
+/** Asks for the reasons of a list and adds them to its cards. */
+export async function addReasons(shown, signal) {
+  const { body } = shown;
+  if (!shown.cards.length || body.mask_images) return;
+  const answer = await recommended({ ...body, attribution: NUM_REASONS }, signal).catch((error) => {
+    if (error.name === "AbortError") throw error;
+    return { items: [], degraded: [{ kind: "attribution_missing", detail: error.message }] };
+  });
+  await learn(body.domain, body.history);
+  const reasons = new Map(answer.items.map((item) => [item.item_id, item.because]));
+  const lack = answer.degraded.find((each) => each.kind === "attribution_missing");
+  shown.answer.items.forEach((item, number) => {
+    const where = shown.cards[number].querySelector(".because");
+    if (reasons.get(item.item_id)) fill(where, reasonsOf(reasons.get(item.item_id), shown, signal));
+    else fill(where, lack && number === 0 ? notice(lack) : null);
+  });
+}
+
 /** Buttons, one for each reason. `shown` is the list that they belong to. */
-export function reasonsOf(reasons, shown, signal) {
+function reasonsOf(reasons, shown, signal) {
   const strong = reasons.filter((reason) => reason.effect >= LEAST_NATS).slice(0, MOST_SHOWN);
   if (!strong.length) return el("p", { class: "quiet small" }, "No single purchase or picture stands out: they make the same case.");
   return [el("span", { class: "quiet small" }, "because of"), el("ul", { class: "reasons" }, strong.map((reason) => el("li", {}, button(reason, shown, signal))))];
@@ -55,7 +73,7 @@ async function preview(reason, shown, signal, words) {
   }
   shown.previews ??= new Map();
   const key = `${reason.part} ${reason.item_id}`;
-  if (!shown.previews.has(key)) shown.previews.set(key, ask(body, signal));
+  if (!shown.previews.has(key)) shown.previews.set(key, recommended(body, signal));
   const answer = await shown.previews.get(key).catch(() => null);
   if (!answer) shown.previews.delete(key);
   else if (shown.previewed === reason) showPreview(answer, shown, words);

@@ -1,14 +1,13 @@
 // Finding items: by title, by attributes, or as a known customer's purchases.
 
-import { get, picture } from "./api.js";
+import { get } from "./api.js";
 import { add } from "./basket.js";
-import { delayed, el, field, fill } from "./dom.js";
+import { delayed, el, field, fill, picture } from "./dom.js";
 import { keep } from "./items.js";
-import { change, state } from "./state.js";
+import { change, columns, keepColumns, state, whereOf } from "./state.js";
 import { attributes, title } from "./words.js";
 
 const PAGE = 24;
-const MOST_VALUES = 12;
 
 const place = document.getElementById("browse");
 const search = el("input", { type: "search", placeholder: "Title or id", autocomplete: "off", oninput: () => typed() });
@@ -21,7 +20,6 @@ const next = el("button", { type: "button", onclick: () => load(shownItems) }, "
 const customersField = field("Customer", customers);
 fill(place, el("div", { class: "fields" }, field("Search", search), customersField), filtersPart, found, grid, next);
 
-let columns = [];
 let histories = [];
 let shownItems = 0;
 let request = new AbortController();
@@ -35,7 +33,7 @@ export async function openDomain(domain) {
     get(`${url}/columns`),
     get(`page/customers/${encodeURIComponent(domain)}`).catch(none),
   ]);
-  columns = columnsAnswer.columns.filter((column) => column.num_values > 1 && column.num_values <= MOST_VALUES);
+  keepColumns(columnsAnswer.columns);
   histories = customersAnswer.customers;
   customersField.hidden = !histories.length;
   const options = histories.map((each, number) => el("option", { value: number }, `${each.user_id} (${each.history.length} items)`));
@@ -66,15 +64,6 @@ function choose(name, value) {
   delete where[name];
   if (value) where[name] = [value];
   change({ where });
-}
-
-/** The filter as the API takes it: texts of the address become the columns' own values. */
-export function whereOf() {
-  const typedValues = ([name, values]) => {
-    const column = columns.find((each) => each.name === name);
-    return [name, values.map((text) => column?.values.find((each) => String(each.value) === text)?.value ?? text)];
-  };
-  return Object.fromEntries(Object.entries(state.where).map(typedValues));
 }
 
 function take() {

@@ -1,5 +1,7 @@
 // Elements from plain values. Texts become text nodes, so nothing in a catalog can become markup.
 
+const pictures = new Map();
+
 /** An element: `el("button", {class: "quiet", onclick: f}, "Add", icon)`. */
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -32,4 +34,35 @@ export function delayed(f, ms) {
 /** A labelled field of a form. */
 export function field(label, input) {
   return el("label", { class: "field" }, el("span", {}, label), input);
+}
+
+/** The picture of an item as an <img>. With a key it is fetched, because an <img> cannot send one. */
+export function picture(domain, item, attributes = {}) {
+  const image = document.createElement("img");
+  image.alt = attributes.alt ?? "";
+  image.width = image.height = 128;
+  image.loading = attributes.loading ?? "lazy";
+  image.fetchPriority = attributes.priority ?? "low";
+  image.decoding = "async";
+  image.addEventListener("error", () => image.classList.add("missing"));
+  if (!item.image) {
+    image.classList.add("missing");
+    return image;
+  }
+  const url = `domains/${encodeURIComponent(domain)}/items/${encodeURIComponent(item.item_id)}/image`;
+  if (!first.keys.get()) {
+    image.src = url;
+    return image;
+  }
+  if (!pictures.has(url)) {
+    pictures.set(url, fetched(url));
+  }
+  pictures.get(url).then((address) => (image.src = address)).catch(() => image.classList.add("missing"));
+  return image;
+}
+
+async function fetched(url) {
+  const response = await fetch(url, { headers: first.headers() });
+  if (!response.ok) throw new Error(`the service answered with status ${response.status}`);
+  return URL.createObjectURL(await response.blob());
 }

@@ -5,8 +5,8 @@ import { el, field, fill } from "./dom.js";
 import { state } from "./state.js";
 import { degraded } from "./words.js";
 
-/** A part of a card that opens on demand. */
-export function explainer(domain, item) {
+/** Fills an open part of a card. */
+export function explain(details, domain, item) {
   const feature = el("input", { type: "text", maxlength: 512, placeholder: "colour", autocomplete: "off" });
   const stars = el("select", {}, el("option", { value: "" }, "none"), [1, 2, 3, 4, 5].map((number) => el("option", { value: number }, "★".repeat(number))));
   const text = el("p", { class: "sentence", "aria-live": "polite" });
@@ -24,8 +24,8 @@ export function explainer(domain, item) {
   }
 
   const form = el("form", { onsubmit: run }, field("About", feature), field("Stars", stars), el("button", {}, "Explain again"));
-  const details = el("details", { class: "explain", ontoggle: () => details.open && !text.textContent && run() }, el("summary", {}, "Explain"), text, form);
-  return details;
+  details.append(text, form);
+  run();
 }
 
 function requestOf(domain, item, feature, stars) {

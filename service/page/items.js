@@ -1,6 +1,6 @@
 // Items by id, fetched once and kept.
 
-import { get } from "./api.js";
+import { Problem, get } from "./api.js";
 
 const MOST = 200;
 const known = new Map();
@@ -13,6 +13,14 @@ export function keep(domain, items) {
 /** The item, or what is known of it before it has been fetched. */
 export function itemOf(domain, id) {
   return known.get(key(domain, id)) ?? { item_id: id, title: null, image: null, attributes: {} };
+}
+
+/** The answer to a request, whose items are kept. */
+export async function recommended(body, signal) {
+  const { status, content, ms } = await (first.take(body) ?? first.asked(body, signal));
+  if (status !== 200) throw new Problem(status, content);
+  keep(body.domain, content.items);
+  return { ...content, roundtrip_ms: ms };
 }
 
 /** Fetches items that are not known. */

@@ -1,6 +1,6 @@
 // Asks for an API key where the service needs one.
 
-import { keys } from "./api.js";
+const { keys } = first;
 
 /** Shows the form instead of the page, and calls `then` once a key was given. */
 export function askForKey(then) {

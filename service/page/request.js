@@ -1,23 +1,8 @@
-// The requests that the page's state stands for.
+// Requests that differ from the one that the state means, and that one as a command.
 
-import { whereOf } from "./browse.js";
-import { keys } from "./api.js";
 import { state } from "./state.js";
 
-export const PATH = "recommend/sequential";
-
-/** The body of the request for recommendations. */
-export function bodyOf(history) {
-  const body = { domain: state.domain, history, k: Number(state.k) || 10 };
-  if (state.user) body.user_id = state.user;
-  if (state.name) body.user_name = state.name;
-  if (state.beams) body.num_beams = Math.max(Number(state.beams), body.k);
-  if (state.template) body.template = state.template;
-  if (state.certified) body.exactness = "certified";
-  if (Object.keys(state.where).length) body.where = whereOf();
-  if (state.compare === "canary") body.role = "stable";
-  return { ...body, timings: true };
-}
+const { PATH, keys } = first;
 
 /** What is compared with the answer, and the name of each; null if nothing is or can be. */
 export function otherBody(body) {

@@ -1,33 +1,16 @@
-// What the page shows, which is also what its address says: a view can be sent to somebody.
+// What the page shows, which is also what its address says: a view can be sent to somebody. And the request that it means.
 
-const LISTS = ["history", "other"];
-const TEXTS = ["domain", "user", "name", "q", "k", "beams", "template", "compare"];
+const MOST_VALUES = 12;
 
-export const state = { ...empty(), editing: "history" };
+/** The columns that items can be filtered by. */
+export let columns = [];
+export const state = { ...first.read(), editing: "history" };
 const listeners = [];
-
-function empty() {
-  const texts = Object.fromEntries(TEXTS.map((name) => [name, ""]));
-  return { ...texts, history: [], other: [], where: {}, certified: false };
-}
-
-/** Reads the address. */
-export function read() {
-  const query = new URLSearchParams(location.search);
-  const found = empty();
-  for (const name of TEXTS) found[name] = query.get(name) ?? "";
-  for (const name of LISTS) found[name] = query.getAll(name);
-  found.certified = query.get("certified") === "1";
-  for (const [name, value] of query) {
-    if (name.startsWith("where.")) (found.where[name.slice(6)] ??= []).push(value);
-  }
-  Object.assign(state, found, { editing: "history" });
-}
 
 function address() {
   const query = new URLSearchParams();
-  for (const name of TEXTS) if (state[name]) query.set(name, state[name]);
-  for (const name of LISTS) for (const value of state[name]) query.append(name, value);
+  for (const name of first.TEXTS) if (state[name]) query.set(name, state[name]);
+  for (const name of first.LISTS) for (const value of state[name]) query.append(name, value);
   if (state.certified) query.set("certified", "1");
   for (const [name, values] of Object.entries(state.where)) for (const value of values) query.append(`where.${name}`, value);
   return `${location.pathname}?${query}`;
@@ -54,6 +37,25 @@ export function onChange(listener) {
 
 addEventListener("popstate", () => {
   const before = { ...state };
-  read();
+  Object.assign(state, first.read(), { editing: "history" });
   for (const listener of listeners) listener(before);
 });
+
+/** Keeps the columns of a domain that have few enough values to choose from. */
+export function keepColumns(all) {
+  columns = all.filter((column) => column.num_values > 1 && column.num_values <= MOST_VALUES);
+}
+
+/** The filter as the API takes it: texts of the address become the columns' own values. */
+export function whereOf() {
+  const typedValues = ([name, values]) => {
+    const column = columns.find((each) => each.name === name);
+    return [name, values.map((text) => column?.values.find((each) => String(each.value) === text)?.value ?? text)];
+  };
+  return Object.fromEntries(Object.entries(state.where).map(typedValues));
+}
+
+/** The body of the request for recommendations. */
+export function bodyOf(history) {
+  return first.bodyOf(state, history, whereOf());
+}

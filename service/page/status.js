@@ -1,9 +1,10 @@
 // What somebody on call sees first. It asks again every few seconds, while the tab is visible.
 
-import { get, keys } from "./api.js";
+import { get } from "./api.js";
 import { el, fill } from "./dom.js";
 import { alertOf, askForKey } from "./key.js";
 
+const { keys } = first;
 const REFRESH_MS = 5000;
 const main = document.getElementById("main");
 

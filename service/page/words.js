@@ -31,7 +31,8 @@ export function factor(nats) {
 
 export function attributes(item) {
   const values = Object.entries(item.attributes).filter(([name]) => name !== "category");
-  return values.flatMap(([, value]) => value ?? []).filter((value) => typeof value === "string");
+  const words = values.flatMap(([, value]) => value ?? []).filter((value) => typeof value === "string");
+  return [...new Set(words)]; // a tag may repeat another column
 }
 
 export function title(item) {

@@ -6,13 +6,28 @@ The app sees them as if they had come over a connection of its own.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import ASGIApp, Message
 
 from feature_cache.background import Background
+from service.batching.lanes import Lanes
 from service.channel.channel import Channel
 from service.channel.messages import Answer, AnswerPart, Call, Receive, Received
+from service.histories.store import HistoryStore
+
+
+@dataclass(frozen=True)
+class HubParts:
+    """What workers use of the engine process."""
+
+    app: ASGIApp
+    """Answers calls that workers pass on."""
+    lanes: Lanes
+    background: Background
+    histories: HistoryStore | None
+    """Those that this process keeps for workers."""
 
 
 class EngineCalls:

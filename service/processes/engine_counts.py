@@ -12,7 +12,7 @@ def count(state: AppState, message: Count) -> Counted:
     try:
         if message.quota is None:
             if state.rate_limits is not None:
-                state.rate_limits.check(message.name)
+                state.rate_limits.check(message.name, message.cost)
         elif message.cost < 0:
             state.quotas.give_back(message.name, message.quota, -message.cost)
         else:

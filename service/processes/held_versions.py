@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from service.versions.domain_version import DomainVersion, Lease
@@ -24,7 +24,7 @@ class HeldVersions:
     """The versions of one worker by their numbers. Used on the event loop only."""
 
     def __init__(self, holder: str) -> None:
-        """`holder` names the worker to those who wait for it."""
+        """`holder` names the worker to those who wait for it, while it is not known which of its requests they are."""
         self._holder = holder
         self._held: dict[int, _Held] = {}
         self._is_answering = False
@@ -67,10 +67,12 @@ class HeldVersions:
             held.release()
         self._held.clear()
 
-    def note(self, requests: Mapping[int, int]) -> None:
-        """Numbers of requests in progress by version."""
+    def note(self, requests: Mapping[int, int], rankings: Mapping[int, Sequence[str]]) -> None:
+        """Numbers of requests in progress, and the ids of rankings that use superseded versions, by version."""
         for number, held in self._held.items():
             held.placement.num_requests = requests.get(number, 0)
+            if held.rankings is not None:
+                held.rankings.holders = rankings.get(number) or (self._holder,)
 
     def _lease(self, version: DomainVersion, *, is_ranking: bool) -> Lease:
         lease = Lease(version, "stable", is_ranking=is_ranking, holder=self._holder)

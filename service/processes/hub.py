@@ -7,41 +7,41 @@ import itertools
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
-from starlette.types import ASGIApp
-
-from feature_cache.background import Background
 from model.errors import EngineError
-from service.batching.lanes import Lanes
 from service.channel.channel import Channel
 from service.channel.messages import (
     Abandon,
     Acknowledged,
+    Admit,
+    AskHistories,
     Call,
     Count,
     Counted,
     Discard,
-    Drain,
     Forgotten,
     FromWorker,
+    GiveUp,
     Hello,
     Listen,
     Listening,
     Prepare,
     Publish,
+    Ready,
     Received,
     Settled,
     Status,
+    Stop,
     Submit,
 )
-from service.processes.engine_calls import EngineCalls
+from service.processes.engine_calls import EngineCalls, HubParts
 from service.processes.engine_jobs import EngineJobs
 from service.processes.held_versions import HeldVersions
-from service.versions.building import space_of
+from service.processes.history_calls import HistoryCalls
+from service.processes.version_numbers import VersionNumbers
+from service.versions.building import state_of_version
 from service.versions.domain_version import DomainVersion, PlacedDomain
 from service.versions.domains import Domains, Serving
 from service.versions.formats import encode_states
@@ -50,23 +50,8 @@ from service.versions.state import DomainState
 logger = logging.getLogger(__name__)
 
 
-class Numbers:
-    """The numbers by which versions and placed domains are named to workers."""
-
-    def __init__(self) -> None:
-        self._next = itertools.count(1)
-        self._versions: WeakKeyDictionary[DomainVersion, int] = WeakKeyDictionary()
-        self._placements: WeakKeyDictionary[PlacedDomain, int] = WeakKeyDictionary()
-
-    def of_version(self, version: DomainVersion) -> int:
-        if version not in self._versions:
-            self._versions[version] = next(self._next)
-        return self._versions[version]
-
-    def of_placement(self, placed: PlacedDomain) -> int:
-        if placed not in self._placements:
-            self._placements[placed] = next(self._next)
-        return self._placements[placed]
+REPLACE_S = 60.0
+"""A worker takes seconds to start."""
 
 
 class WorkerLink:
@@ -77,7 +62,7 @@ class WorkerLink:
         self.number = number
         self.end = end
         self.heard_at = time.monotonic()
-        self.status = Status([], None, {})
+        self.status = Status([], None, {}, {})
         self.is_greeted = asyncio.Event()
         self.is_listening = asyncio.Event()
         self.is_lost = asyncio.Event()
@@ -86,14 +71,16 @@ class WorkerLink:
         """Messages that the worker could not follow."""
         self.is_answering = False
         """It may answer requests, so that changes wait for it."""
-        self._held = HeldVersions(f"worker {number}")
+        self._held = HeldVersions(f"of worker {number}")
         self._awaited: dict[int, asyncio.Future[str | None]] = {}
         self._preparing: dict[int, int] = {}  # numbers of versions, by change
+        self._told: asyncio.Future[str | None] | None = None
         self._when_lost: tuple[Callable[[], None], ...] = ()
         self._channel: Channel
         self._shared: socket.socket
         self._jobs: EngineJobs
         self._calls: EngineCalls
+        self._histories: HistoryCalls
 
     async def connect(self, connected: socket.socket, shared: socket.socket, parts: HubParts) -> None:
         """Take over the sockets to the worker: for messages, and for descriptors of shared memory."""
@@ -102,6 +89,7 @@ class WorkerLink:
         self._channel = await Channel.over(connected, FromWorker, self._handle, self._lost)
         self._jobs = EngineJobs(parts.lanes, self._channel, self._held.get)
         self._calls = EngineCalls(parts.app, self._channel, parts.background)
+        self._histories = HistoryCalls(parts.histories, self._channel, parts.background)
         self._when_lost = self._jobs.abandon_all, self._calls.end_all
 
     @property
@@ -124,8 +112,9 @@ class WorkerLink:
         while self._awaited:
             await asyncio.wait(list(self._awaited.values()))
 
-    def drain(self, *, stops: bool) -> None:
-        self._channel.send(Drain(stops))
+    def stop(self) -> None:
+        """Let the worker complete what runs and end."""
+        self._channel.send(Stop())
 
     # Versions
 
@@ -143,7 +132,7 @@ class WorkerLink:
         placed = version.placed
         ref = (version.ref.bundle, version.ref.bundle_hash, version.ref.domain)
         placement_number = self._hub.numbers.of_placement(placed)
-        state = encode_states({name: _state_of(version)})
+        state = encode_states({name: state_of_version(version)})
         has_index = self._send_index(placed)
         self._channel.send(Prepare(change, number, name, placed.slot, ref, placement_number, state, has_index))
         return acknowledged
@@ -168,6 +157,17 @@ class WorkerLink:
         numbers = [self._hub.numbers.of_version(serving.versions[ref]) for ref in serving.roles.refs]
         self._channel.send(Publish(change, name, state, numbers))
         return acknowledged
+
+    def tell(self, waiting_for: Mapping[str, str], *, is_draining: bool) -> asyncio.Future[str | None]:
+        """Let the worker accept or refuse requests for these reasons; the acknowledgement."""
+        self._told, change = self._expect()
+        self._channel.send(Ready(change, dict(waiting_for), is_draining))
+        return self._told
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the worker has followed the last `tell`."""
+        return self._told is None or self._told.done()
 
     def discard(self, version: DomainVersion) -> None:
         number = self._hub.numbers.of_version(version)
@@ -196,10 +196,16 @@ class WorkerLink:
         match message:
             case Submit():
                 self._jobs.submit(message)
+            case Admit():
+                self._jobs.admit(message)
+            case GiveUp():
+                self._jobs.give_up(message)
             case Abandon():
                 self._jobs.abandon(message.request)
             case Call():
                 self._calls.begin(message)
+            case AskHistories():
+                self._histories.begin(message)
             case Received():
                 self._calls.receive(message)
             case Count():
@@ -226,7 +232,7 @@ class WorkerLink:
 
     def _note_status(self, status: Status) -> None:
         self.status = status
-        self._held.note(status.requests)
+        self._held.note(status.requests, status.rankings)
 
     def _note_acknowledged(self, message: Acknowledged) -> None:
         number = self._preparing.pop(message.number, None)
@@ -252,28 +258,31 @@ class WorkerLink:
         self._hub.links.discard(self)
 
 
-@dataclass(frozen=True)
-class HubParts:
-    """What workers use of the engine process."""
-
-    app: ASGIApp
-    """Answers calls that workers pass on."""
-    lanes: Lanes
-    background: Background
-
-
 class Hub:
     """All workers, as followers of what the engine process publishes."""
 
-    def __init__(self, domains: Callable[[], Domains], count: Callable[[Count], Counted], acknowledge_s: float) -> None:
-        """`count` counts against limits. A worker that does not follow a change within `acknowledge_s` is ended."""
-        self.numbers = Numbers()
+    def __init__(
+        self,
+        domains: Callable[[], Domains],
+        count: Callable[[Count], Counted],
+        acknowledge_s: float,
+        replace_s: float = REPLACE_S,
+    ) -> None:
+        """`count` counts against limits. A worker that does not follow a change within `acknowledge_s` is ended.
+
+        A change waits up to `replace_s` for the successor of a worker that could not follow it.
+        """
+        self.numbers = VersionNumbers()
         self.changes = itertools.count(1)
         self.links: set[WorkerLink] = set()
         self.count = count
         self._domains = domains
         self._acknowledge_s = acknowledge_s
+        self._replace_s = replace_s
+        self._joined = asyncio.Event()  # set for a moment when a worker begins to answer
         self._published: dict[str, list[tuple[WorkerLink, asyncio.Future[str | None]]]] = {}
+        self._readiness: tuple[Mapping[str, str], bool] | None = None
+        self._told: list[tuple[WorkerLink, asyncio.Future[str | None]]] = []
 
     async def join(self, link: WorkerLink) -> None:
         """Bring a worker that has said hello up to what is served, and let it listen. Raises EngineError.
@@ -283,6 +292,9 @@ class Hub:
         if link.is_lost.is_set():
             return
         self.links.add(link)
+        if self._readiness is not None:
+            waiting_for, is_draining = self._readiness
+            link.tell(waiting_for, is_draining=is_draining)
         for name, serving in self._domains().items():
             link.publish(name, serving)
         await link.catch_up()
@@ -290,17 +302,27 @@ class Hub:
             raise EngineError(f"worker {link.number} cannot serve what this process serves: {link.faults[0]}")
         if not link.is_lost.is_set():
             link.listen()
+            self._joined.set()
+            self._joined.clear()
 
     # Followers
 
     async def prepare(self, name: str, versions: Iterable[DomainVersion]) -> None:
+        """A worker that cannot build a version is replaced. Raises EngineError if its successor cannot either."""
         versions = list(versions)
-        sent = [(link, link.prepare(name, version)) for link in self.links for version in versions]
-        faulty = await self._acknowledged([(link, answer) for link, answer in sent if answer is not None])
+        faulty = await self._prepared(self.links, name, versions)
         for link, fault in faulty.items():
-            raise EngineError(
-                f"worker {link.number} could not build a version of {name!r}, so nothing was changed: {fault}"
-            )
+            await self._end(link, f"it could not build a version of {name!r}: {fault}")
+        for link, fault in faulty.items():
+            if (successor := await self._successor(link.number)) is None:
+                again: str | None = f"{fault}; no worker took its place within {self._replace_s:g} s"
+            else:
+                again = (await self._prepared([successor], name, versions)).get(successor)
+            if again is not None:
+                raise EngineError(
+                    f"worker {link.number} could not build a version of {name!r}, nor could its successor, so nothing "
+                    f"was changed: {again}"
+                )
 
     def publish(self, name: str, serving: Serving) -> None:
         self._published[name] = [(link, link.publish(name, serving)) for link in self.links]
@@ -313,6 +335,36 @@ class Hub:
         for version in versions:
             for link in self.links:
                 link.discard(version)
+
+    def tell(self, waiting_for: Mapping[str, str], *, is_draining: bool) -> None:
+        self._readiness = waiting_for, is_draining
+        self._told = [(link, link.tell(waiting_for, is_draining=is_draining)) for link in self.links]
+
+    async def told(self) -> None:
+        await self._acknowledged(self._told)
+
+    def reasons(self) -> list[str]:
+        """Why the service is not ready although this process is: workers that do not know it yet."""
+        untold = sorted(link.number for link in self.links if link.is_answering and not link.is_told)
+        return [f"worker {number} has not been told yet" for number in untold]
+
+    async def _prepared(
+        self, links: Iterable[WorkerLink], name: str, versions: Iterable[DomainVersion]
+    ) -> dict[WorkerLink, str]:
+        """Let workers build these versions; the faults."""
+        sent = [(link, link.prepare(name, version)) for link in links for version in versions]
+        return await self._acknowledged([(link, answer) for link, answer in sent if answer is not None])
+
+    async def _successor(self, number: int) -> WorkerLink | None:
+        """The worker that answers requests in place of one that was ended; None if there is none in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._replace_s):
+                while True:
+                    for link in self.links:
+                        if link.number == number and link.is_answering:
+                            return link
+                    await self._joined.wait()
+        return None
 
     async def _acknowledged(self, sent: list[tuple[WorkerLink, asyncio.Future[str | None]]]) -> dict[WorkerLink, str]:
         """Wait for the acknowledgements of workers that answer requests; the faults. Who is late is ended."""
@@ -330,9 +382,3 @@ class Hub:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._acknowledge_s):
                 await link.is_lost.wait()
-
-
-def _state_of(version: DomainVersion) -> DomainState:
-    """What a worker needs to build the version."""
-    features = {space_of(version.domain.spec): version.feature_rows} if version.feature_rows else {}
-    return DomainState(catalog_revision=version.catalog_revision, changes=version.changes, features=features)

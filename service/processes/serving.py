@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service.http.server import run_server
 from service.processes.engine import num_workers_of, run_engine
-from service.settings import Settings
+from service.settings.settings import Settings
 
 
 def run(settings: Settings) -> None:

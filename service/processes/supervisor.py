@@ -15,10 +15,11 @@ from service.http.listening import Reservation
 from service.observability.log_writer import LogWriter
 from service.observability.metrics import Metrics
 from service.observability.metrics.summed import WorkerMetrics
-from service.processes.hub import Hub, HubParts, WorkerLink
-from service.processes.worker_app import STATUS_S
+from service.processes.engine_calls import HubParts
+from service.processes.hub import Hub, WorkerLink
 from service.processes.worker_process import LastWord, Started, start_worker
-from service.settings import Settings
+from service.processes.worker_status import STATUS_S
+from service.settings.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +60,9 @@ class Workers:
         self._patience_s = settings.worker_ack_s
 
     def watch(self, metrics: Metrics) -> None:
-        """Include in the metrics what workers count, and their number."""
+        """Include in the metrics what workers count and see, and their number."""
         metrics.include(self._counted)
+        metrics.watch_redis_of_workers(lambda: [each.link.status.is_redis_up for each in self._running.values()])
         metrics.watch_workers(lambda: self.num_listening)
 
     @property
@@ -68,11 +70,13 @@ class Workers:
         return sum(each.link.is_listening.is_set() for each in self._running.values())
 
     def reasons(self) -> list[str]:
-        """Why the service is not ready: at the start until all workers listen, later if none does."""
+        """Why the service is not ready: until all workers have listened, later if none does or one is not told."""
         starting = sorted(set(range(1, self._num_workers + 1)) - self._has_started)
         if starting:
             return [f"worker {number} is starting" for number in starting]
-        return [] if self.num_listening or self._is_ending else ["no worker is running"]
+        if not self.num_listening and not self._is_ending:
+            return ["no worker is running"]
+        return self._hub.reasons()
 
     @property
     def problems(self) -> list[str]:
@@ -111,17 +115,12 @@ class Workers:
         self._is_ending = True
         for each in self._running.values():
             if each.link.is_answering:
-                each.link.drain(stops=True)
+                each.link.stop()
             else:
                 each.started.kill()  # it is starting, and has nothing to complete
         waits = [awaited(each.started.process.wait()) for each in self._running.values()]
         if waits:
             await asyncio.wait(waits, timeout=timeout_s)
-
-    def refuse(self) -> None:
-        """Let workers refuse new requests."""
-        for each in self._running.values():
-            each.link.drain(stops=False)
 
     def kill(self) -> None:
         """End all workers at once."""

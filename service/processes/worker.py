@@ -19,12 +19,13 @@ from uvicorn import Config
 
 from service.http.app_state import state_of
 from service.http.descriptors import Descriptors, loop_error_handler, raise_limit
+from service.http.interpreter import freeze_heap, tune_interpreter
 from service.http.uvicorn_server import server_of
 from service.observability.json_logging import logging_in_background
 from service.observability.metrics.shared import SharedValues
 from service.processes.worker_app import WorkerApp
 from service.processes.worker_start import end_with_parent
-from service.settings import Settings
+from service.settings.settings import Settings
 
 ORPHANED = 70
 """Exit status of a worker whose engine process has ended."""
@@ -81,6 +82,7 @@ async def serve(options: WorkerOptions) -> None:
         worker.app.router.lifespan_context(worker.app),
         state.service.background.kept("descriptors", descriptors.watch),
     ):
+        freeze_heap()
         worker.greet()
         await worker.next_step.wait()
         if worker.must_end.is_set():
@@ -113,6 +115,7 @@ def main() -> None:
     """Run a worker with the options on standard input, which the engine process has written."""
     options = pickle.load(sys.stdin.buffer)  # noqa: S301  # the parent process wrote it
     assert isinstance(options, WorkerOptions)
+    tune_interpreter()
 
     def end_if_orphaned(*_: object) -> None:
         if os.getppid() != options.parent:

@@ -14,6 +14,7 @@ from service.channel.messages import Receive as ReceiveMessage
 
 PASSED_ON = ("/admin", "/metrics", "/status", "/health", "/v2/health", "/v2/models")
 """Paths, and what is below them."""
+_FOLDERS = tuple(f"{each}/" for each in PASSED_ON)
 PLAIN = (
     "asgi",
     "http_version",
@@ -56,7 +57,7 @@ class WorkerCalls:
 
     def _is_passed_on(self, path: str) -> bool:
         path = path.removeprefix(self._root_path)
-        return any(path == each or path.startswith(f"{each}/") for each in PASSED_ON)
+        return path.startswith(_FOLDERS) or path in PASSED_ON
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         number = next(self._numbers)

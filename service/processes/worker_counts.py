@@ -18,9 +18,9 @@ class WorkerCounts:
         self._numbers = itertools.count()
         self._asked: dict[int, asyncio.Future[Counted]] = {}
 
-    async def check(self, client: str) -> None:
-        """Count a client's request. Raises RateLimitedError."""
-        await self._count(client, 1, None)
+    async def check(self, client: str, num_requests: int = 1) -> None:
+        """Count a client's requests. Raises RateLimitedError."""
+        await self._count(client, num_requests, None)
 
     async def spend(self, key_id: str, quota: str, num_tokens: int) -> None:
         """Count tokens against a key's quota. Raises RateLimitedError."""

@@ -6,13 +6,14 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from model.engine.plans import Plan, RankingPlan, ScoringPlan, TextPlan
 from model.engine.protocol import GeneratedText, Ranking, Timings
+from service.batching.bulk import Request
 from service.batching.forecast import RetryJitter
 from service.batching.job import Load as Work
 from service.batching.queue import HEADROOM
@@ -23,19 +24,24 @@ from service.channel.messages import (
     RANKING,
     TEXT,
     Abandon,
+    Admit,
     Admitted,
     Failed,
+    GiveUp,
     Load,
     Ranked,
     Scored,
     Submit,
     Token,
+    WireRequest,
     Written,
 )
 from service.channel.plans import PlanWriter
 from service.errors import DeadlineError, DrainingError, OverloadedError, QueueFullError, ServiceError
 
 R = TypeVar("R")
+
+_LEAF, _SCORE = np.dtype("<i8"), np.dtype("<f8")
 
 FRESH_S = 0.1
 """A forecast that is older than this refuses nothing."""
@@ -64,18 +70,19 @@ class RemoteJob(Generic[R]):
         self._abandon = abandon
         self._submitted_at = time.monotonic()
         self._future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._admitted = asyncio.Event()
-        if is_admitted:
-            self._admitted.set()
+        self._admitted = None if is_admitted else asyncio.Event()
+        self._refusal: Exception | None = None
 
     @property
     def submitted_at(self) -> float:
         return self._submitted_at
 
     async def admitted(self) -> None:
-        await self._admitted.wait()
-        if self._future.done() and (error := self._future.exception()) is not None:
-            raise error
+        """Raises what the engine process refused the job with; what fails after its admission is the result's error."""
+        if self._admitted is not None:
+            await self._admitted.wait()
+        if self._refusal is not None:
+            raise self._refusal
 
     async def result(self) -> R:
         timer = None
@@ -103,17 +110,20 @@ class RemoteJob(Generic[R]):
     # Called with what the engine process says.
 
     def admit(self) -> None:
-        self._admitted.set()
+        if self._admitted is not None:
+            self._admitted.set()
 
     def resolve(self, result: R, times: tuple[float, float, float]) -> None:
         self.queue_s = times[0]
         self.timings = Timings(times[1], times[2])
-        self._admitted.set()
+        self.admit()
         if not self._future.done():
             self._future.set_result(result)
 
     def fail(self, error: Exception) -> None:
-        self._admitted.set()
+        if self._admitted is not None and not self._admitted.is_set():
+            self._refusal = error
+            self.admit()
         if not self._future.done():
             self._future.set_exception(error)
             self._future.exception()  # whoever waited may be gone
@@ -184,6 +194,12 @@ class RemoteRankingLane(RemoteLane):
     def submit(self, plan: RankingPlan | ScoringPlan, *, deadline: float, client: Client = NOBODY) -> RemoteJob[Any]:
         return self._lanes.submit(plan, deadline, client, None)
 
+    async def admit(self, requests: Sequence[Request], client: Client = NOBODY) -> RemoteAdmission:
+        """As `BatchLane.admit`, by the engine process."""
+        if requests:
+            self.check(max(each.deadline for each in requests), client=client)
+        return await self._lanes.admit(requests, client)
+
 
 class RemoteTextLane(RemoteLane):
     """The lane of texts."""
@@ -208,6 +224,7 @@ class RemoteLanes:
         self._writer = PlanWriter()
         self._numbers = itertools.count()
         self._jobs: dict[int, RemoteJob[Any]] = {}
+        self._admitting: dict[int, asyncio.Future[None]] = {}
         self._ranking = RemoteRankingLane(self, max_waiting)
         self._text = RemoteTextLane(self, max_waiting)
 
@@ -219,22 +236,50 @@ class RemoteLanes:
     def text(self) -> RemoteTextLane:
         return self._text
 
+    async def admit(self, requests: Sequence[Request], client: Client) -> RemoteAdmission:
+        """Ask for places for the requests of one body. Raises as `BatchLane.admit`."""
+        number = next(self._numbers)
+        asked = self._admitting[number] = asyncio.get_running_loop().create_future()
+        wire = [WireRequest(each.load.num_rows, each.load.longest, each.load.size, each.deadline) for each in requests]
+        self._channel.send(Admit(number, wire, client.name, client.weight))
+        admission = RemoteAdmission(self, number)
+        try:
+            await asked
+        except BaseException:  # also when nobody waits any more
+            admission.give_up()
+            raise
+        finally:
+            del self._admitting[number]
+        return admission
+
+    def give_up(self, admission: int, number: int | None) -> None:
+        self._channel.send(GiveUp(admission, number))
+
     def submit(
-        self, plan: Plan, deadline: float, client: Client, on_token: Callable[[int], None] | None
+        self,
+        plan: Plan,
+        deadline: float,
+        client: Client,
+        on_token: Callable[[int], None] | None,
+        place: tuple[int, int] | None = None,
     ) -> RemoteJob[Any]:
-        """Send a plan, whose slot is the number of its version."""
+        """Send a plan, whose slot is the number of its version. `place` is an admission and a number in it."""
         number = next(self._numbers)
         streams = on_token is not None
         job: RemoteJob[Any] = RemoteJob(deadline, lambda: self._abandon(number), on_token, is_admitted=not streams)
         self._jobs[number] = job
         wire = self._writer.write(plan, plan.slot)
-        self._channel.send(Submit(number, wire, deadline, client.name, client.weight, streams))
+        self._channel.send(Submit(number, wire, deadline, client.name, client.weight, streams, place))
         return job
 
     def handle(self, message: Admitted | Ranked | Scored | Token | Written | Failed | Load) -> None:
         """What the engine process says of lanes and of requests in them."""
         if isinstance(message, Load):
             {RANKING: self._ranking, TEXT: self._text}[message.lane].note(message)
+            return
+        asked = self._admitting.get(message.request)
+        if asked is not None:
+            _settle(asked, message)
             return
         is_last = not isinstance(message, Admitted | Token)
         job = self._jobs.pop(message.request, None) if is_last else self._jobs.get(message.request)
@@ -247,9 +292,10 @@ class RemoteLanes:
 
 
 def _ranking_of(message: Ranked) -> Ranking:
-    leaves = np.frombuffer(message.leaves, dtype="<i8")
-    scores = np.frombuffer(message.scores, dtype="<f8")
-    return Ranking(leaves, scores, message.exact_prefix, message.num_beams)
+    leaves = np.frombuffer(message.leaves, dtype=_LEAF)
+    scores = np.frombuffer(message.scores, dtype=_SCORE)
+    boosted = None if message.boosted is None else np.frombuffer(message.boosted, dtype=_SCORE)
+    return Ranking(leaves, scores, message.exact_prefix, message.num_beams, boosted, message.is_short)
 
 
 def _text_of(message: Written) -> GeneratedText:
@@ -271,3 +317,29 @@ def _tell(job: RemoteJob[Any], message: Admitted | Ranked | Scored | Token | Wri
             job.admit()
         case Failed():
             job.fail(error_of(message.code, message.message, message.retry_after_s))
+
+
+def _settle(asked: asyncio.Future[None], message: Admitted | Ranked | Scored | Token | Written | Failed) -> None:
+    """The answer to whether there are places."""
+    if asked.done():
+        return
+    if isinstance(message, Failed):
+        asked.set_exception(error_of(message.code, message.message, message.retry_after_s))
+    else:
+        asked.set_result(None)
+
+
+class RemoteAdmission:
+    """Places in the engine process for the requests of one body."""
+
+    def __init__(self, lanes: RemoteLanes, admission: int) -> None:
+        self._lanes = lanes
+        self._admission = admission
+
+    def submit(
+        self, number: int, plan: RankingPlan | ScoringPlan, *, deadline: float, client: Client = NOBODY
+    ) -> RemoteJob[Any]:
+        return self._lanes.submit(plan, deadline, client, None, (self._admission, number))
+
+    def give_up(self, number: int | None = None) -> None:
+        self._lanes.give_up(self._admission, number)

@@ -18,7 +18,7 @@ from service.observability.log_writer import LogWriter
 from service.observability.metrics.shared import SharedValues
 from service.observability.worker_log import WorkerLog
 from service.processes.worker import WorkerOptions
-from service.settings import Settings
+from service.settings.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -79,6 +79,9 @@ class WorkerVersions:
         self._background = background
         self._versions: dict[int, _Prepared] = {}
         self._placements: WeakValueDictionary[int, PlacedDomain] = WeakValueDictionary()
+        self._superseded: dict[int, DomainVersion] = {}
+        self.when_superseded: Callable[[], None] = lambda: None
+        """Called after versions were superseded."""
         self._messages: asyncio.Queue[Prepare | Publish | Discard] = asyncio.Queue()
 
     @property
@@ -86,6 +89,11 @@ class WorkerVersions:
         """Numbers of requests in progress by version, as far as there are some."""
         counts = {number: each.version.placed.references.value for number, each in self._versions.items()}
         return {number: count for number, count in counts.items() if count}
+
+    @property
+    def rankings(self) -> Mapping[int, list[str]]:
+        """Ids of the rankings that still use superseded versions, by version."""
+        return {number: ids for number, each in self._superseded.items() if (ids := each.rankings.holders)}
 
     def handle(self, message: Prepare | Publish | Discard) -> None:
         self._messages.put_nowait(message)
@@ -151,17 +159,20 @@ class WorkerVersions:
         for number, each in list(self._versions.items()):
             if each.version in superseded:
                 self._retire(number, each.version)
+        self.when_superseded()
 
     def _retire(self, number: int, version: DomainVersion) -> None:
         """Say when the last ranking of a superseded version has ended, and when nothing uses it any more."""
 
         async def settle() -> None:
             await version.rankings.wait_zero()
+            del self._superseded[number]
             self._channel.send(Settled(number))
             await version.placed.references.wait_zero()
             self._forget(number)
 
         if version.placed.references.value:
+            self._superseded[number] = version
             self._background.once("retire", settle)
         else:
             self._forget(number)

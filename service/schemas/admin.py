@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, WithJsonSchema, model_validator
 
 from model.bundle.changes import CatalogChanges, Cell
 from service.schemas import examples
 from service.schemas.base import MAX_INT, AnswerBody, DomainName, ItemId, ItemIds, RequestBody
+from service.schemas.boosts import FactorsBody
 from service.schemas.filters import MAX_VALUES, SCALAR_SCHEMA, Column, scalar_of
 
 BundleName: TypeAlias = Annotated[str, Field(min_length=1, max_length=128)]
@@ -40,7 +42,53 @@ def cell_of(given: object) -> Cell:
 
 CellBody: TypeAlias = Annotated[Cell, PlainValidator(cell_of), WithJsonSchema(_CELL_SCHEMA)]
 Cells: TypeAlias = Annotated[dict[Column, CellBody], Field(max_length=256)]
-Embedding: TypeAlias = Annotated[list[float], Field(min_length=1, max_length=16_384)]
+MAX_WIDTH = 16_384
+Embedding: TypeAlias = Annotated[list[float], Field(min_length=1, max_length=MAX_WIDTH)]
+_CELLS: TypeAdapter[dict[str, Cell]] = TypeAdapter(Cells)
+
+
+FEATURE = "feature"
+"""The key of an added row that has its item's embedding; a column of this name has no lists of numbers."""
+
+_NEW_ITEM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "maxProperties": 256,
+    "properties": {
+        FEATURE: {
+            "anyOf": [
+                {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": MAX_WIDTH},
+                *_CELL_SCHEMA["anyOf"],
+            ],
+            "description": "The embedding of the item's picture.",
+        }
+    },
+    "additionalProperties": _CELL_SCHEMA,
+}
+
+
+@dataclass(frozen=True)
+class NewItem:
+    """A row of the catalog, and the embedding [F] that came with it."""
+
+    cells: dict[str, Cell]
+    embedding: NDArray[np.float32] | None
+
+
+def new_item_of(given: object) -> NewItem:
+    """An added row. Raises ValueError and ValidationError."""
+    if not isinstance(given, dict):
+        raise ValueError("a new item must be an object with at least item_id")  # noqa: TRY004 - pydantic's rule
+    feature = given.get(FEATURE)
+    if not (isinstance(feature, list) and feature and all(type(value) in {int, float} for value in feature)):
+        return NewItem(_CELLS.validate_python(given), None)
+    cells = _CELLS.validate_python({name: value for name, value in given.items() if name != FEATURE})
+    if len(feature) > MAX_WIDTH:
+        raise ValueError(f"feature has {len(feature)} numbers; an embedding may have at most {MAX_WIDTH}")
+    with np.errstate(over="ignore"):
+        embedding = np.asarray([float(value) for value in feature], dtype=np.float32)
+    if not np.isfinite(embedding).all():
+        raise ValueError("feature contains values outside of the float32 range")
+    return NewItem(cells, embedding)
 
 
 class LoadRequest(RequestBody):
@@ -108,8 +156,13 @@ class CatalogRequest(ConditionalRequest):
     set: Annotated[dict[ItemId, Cells], Field(max_length=10_000)] = Field(
         default={}, description="New column values by item; all columns except the identifiers can be changed."
     )
-    add: Annotated[list[Cells], Field(max_length=10_000)] = Field(
-        default=[], description="New items, with at least `item_id` and `index`."
+    add: Annotated[
+        list[Annotated[NewItem, PlainValidator(new_item_of), WithJsonSchema(_NEW_ITEM_SCHEMA)]],
+        Field(max_length=10_000),
+    ] = Field(
+        default=[],
+        description="New items, with at least `item_id`, and `index` in domains without a codebook. `feature` is the "
+        "embedding of the item's picture, which is stored with it, and which an index is made from if there is none.",
     )
 
     @model_validator(mode="after")
@@ -124,7 +177,13 @@ class CatalogRequest(ConditionalRequest):
     @property
     def changes(self) -> CatalogChanges:
         active = dict.fromkeys(self.activate, True) | dict.fromkeys(self.deactivate, False)
-        return CatalogChanges(active=active, values=self.set, added=tuple(self.add))
+        return CatalogChanges(active=active, values=self.set, added=tuple(item.cells for item in self.add))
+
+    @property
+    def embeddings(self) -> dict[str, NDArray[np.float32]]:
+        """Embeddings that came with new items, by item."""
+        rows = ((str(item.cells.get("item_id")), item.embedding) for item in self.add)
+        return {item_id: embedding for item_id, embedding in rows if embedding is not None}
 
 
 class FeaturesRequest(ConditionalRequest):
@@ -147,6 +206,12 @@ class FeaturesRequest(ConditionalRequest):
     def rows(self) -> dict[str, NDArray[np.float32]]:
         with np.errstate(over="ignore"):
             return {item_id: np.asarray(row, dtype=np.float32) for item_id, row in self.features.items()}
+
+
+class BoostsRequest(ConditionalRequest, FactorsBody):
+    """The domain's boosts, which replace those before."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": examples.BOOSTS})
 
 
 class ResolveRequest(RequestBody):
@@ -176,6 +241,13 @@ class VersionBody(AnswerBody):
     num_requests: int = Field(description="Running requests that use it.")
 
 
+class BoostCounts(AnswerBody):
+    """How many boosts a domain has; GET /admin/domains/{name}/boosts lists them."""
+
+    num_values: int = Field(description="Values of columns with a factor.")
+    num_items: int = Field(description="Items with a factor of their own.")
+
+
 class CanaryBody(AnswerBody):
     """The canary's share of the users."""
 
@@ -190,6 +262,7 @@ class AdminDomainBody(AnswerBody):
 
     name: str = Field(description="The domain's name.")
     catalog_revision: int = Field(description="Number of changes made to the catalog and its embeddings.")
+    boosts: BoostCounts = Field(description="The domain's boosts.")
     versions: list[VersionBody] = Field(description="The loaded versions.")
     canary: CanaryBody | None = Field(description="The canary's share of the users; null if there is no canary.")
     is_loading: bool = Field(description="Whether another version is being loaded.")
@@ -223,6 +296,20 @@ class CatalogAnswer(AnswerBody):
 
     domain: str = Field(description="The domain's name.")
     catalog_revision: int = Field(description="The catalog's revision after the change.")
+    indices: dict[str, str] | None = Field(
+        default=None, description="The identifiers that were chosen for added rows without index, by item."
+    )
+
+
+class BoostsAnswer(AnswerBody):
+    """The domain's boosts; no later answer uses those before them."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.BOOSTS_ANSWER]})
+
+    domain: str = Field(description="The domain's name.")
+    catalog_revision: int = Field(description="The catalog's revision, which changes of boosts raise too.")
+    columns: dict[str, dict[str, float]] = Field(description="Factors by column and value.")
+    items: dict[str, float] = Field(description="Factors by item.")
 
 
 class DrainAnswer(AnswerBody):

@@ -59,6 +59,7 @@ class CatalogItem(AnswerBody):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.ITEM]})
 
     item_id: ItemId = Field(description="The shop's id.")
+    index: str = Field(description="The identifier that the model generates for it.")
     title: str | None = Field(description="The item's title.")
     image: str | None = Field(description="The item's image reference.")
     is_active: bool = Field(description="Whether it may be recommended.")

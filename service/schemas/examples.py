@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 Examples: TypeAlias = list[Any]
 
-DEMONSTRATION = "c576e92499f163a307e4d19e2a1632ae9599b3e7879f5a573286d3af198eb784"
-SUMMER = "7fa70df1cad3b8324218a531f6b060f81eb1ea97541481bc3078dced9b8c4fac"
+DEMONSTRATION = "7bf77334591f389645f5d0bcf470bb00a556bf671acd8566b018ead29a3db727"
+SUMMER = "754817585b62d1c45dcc2f4098db52f1bc74c6670fd58490f9da6adf33610470"
 VERSION = f"{DEMONSTRATION[:12]}:toys"
 REQUEST_ID = "3fef7fab56ab4e998cc9471f3781996f"
 
@@ -35,10 +35,37 @@ DIRECT: Examples = [
     {**ASK, "candidates": CANDIDATES, "k": 2},
     {**ASK, "candidates": CANDIDATES, "template": "B-1"},
 ]
+SEQUENTIAL_BATCH: Examples = [{"requests": [SEQUENTIAL[0], {"domain": "books", "history": ["book-0001"]}]}]
+DIRECT_BATCH: Examples = [{"requests": DIRECT}]
 EXPLANATION: Examples = [
     {**ASK, "item_id": "toy-0012", "feature": "colour", "star_rating": 5},
     {**ASK, "item_id": "toy-0012", "feature": "colour", "star_rating": 5, "stream": True},
 ]
+
+EVENT: dict[str, Any] = {
+    "domain": "toys",
+    "user_id": "user-30001",
+    "item_id": "toy-0152",
+    "type": "purchase",
+    "event_id": "order-7301-1",
+}
+EVENTS: Examples = [
+    EVENT,
+    [
+        {**EVENT, "item_id": "toy-0098", "timestamp": 1764000000.25, "event_id": "order-7288-1"},
+        {"domain": "toys", "user_id": "user-30001", "item_id": "toy-0025"},
+    ],
+]
+EVENTS_ANSWER: dict[str, Any] = {"stored": 1, "duplicates": 0, "too_old": 0, "unknown_items": []}
+HISTORY_ANSWER: dict[str, Any] = {
+    "domain": "toys",
+    "user_id": "user-30001",
+    "events": [
+        {"item_id": "toy-0152", "type": "purchase", "timestamp": 1764000100.5, "event_id": "order-7301-1"},
+    ],
+    "unknown_items": [],
+}
+ERASURE_ANSWER: dict[str, Any] = {"erased_events": 1}
 
 LOAD: Examples = [{"bundle": "summer"}]
 SWAP: Examples = [{"expected": VERSION}]
@@ -46,8 +73,9 @@ CANARY: Examples = [{"version": VERSION, "share": 0.1}]
 SHADOW: Examples = [{"version": VERSION}]
 CATALOG: Examples = [
     {"deactivate": ["toy-0001"], "set": {"toy-0002": {"price": 9.5}}},
-    {"add": [{"item_id": "toy-0217", "index": "217", "title": "Ribas kite", "category": "vehicles"}]},
+    {"add": [{"item_id": "toy-0217", "title": "Ribas kite", "category": "outdoor", "feature": [0.1] * 48}]},
 ]
+BOOSTS: Examples = [{"columns": {"category": {"vehicles": 1.5}}, "items": {"toy-0012": 0.5}}]
 FEATURES: Examples = [{"features": {"toy-0001": [0.1] * 48}}]
 
 _SERVED = {"domain": "toys", "bundle": DEMONSTRATION, "catalog_revision": 0, "request_id": REQUEST_ID}
@@ -55,36 +83,36 @@ RANKING_ANSWER: dict[str, Any] = {
     "items": [
         {
             "rank": 1,
-            "item_id": "toy-0012",
-            "score": -2.906923770904541,
-            "title": "Ribas boat",
-            "image": "toys/toy-0012.webp",
-            "attributes": {
-                "category": "vehicles",
-                "kind": "boat",
-                "colour": "green",
-                "pattern": "striped",
-                "style": "modern",
-                "range": "regular",
-                "price": 18.77,
-                "tags": ["bath", "summer"],
-            },
-        },
-        {
-            "rank": 2,
-            "item_id": "toy-0187",
-            "score": -3.0395925045013428,
-            "title": "Matis rocket",
-            "image": "toys/toy-0187.webp",
+            "item_id": "toy-0001",
+            "score": -4.396914482116699,
+            "title": "Renon rocket",
+            "image": "toys/toy-0001.webp",
             "attributes": {
                 "category": "space",
                 "kind": "rocket",
                 "colour": "green",
                 "pattern": "plain",
-                "style": "modern",
-                "range": "regular",
-                "price": 24.08,
+                "style": "retro",
+                "range": "summer",
+                "price": 18.07,
                 "tags": ["night"],
+            },
+        },
+        {
+            "rank": 2,
+            "item_id": "toy-0140",
+            "score": -4.598334312438965,
+            "title": "Kokun blocks",
+            "image": "toys/toy-0140.webp",
+            "attributes": {
+                "category": "building",
+                "kind": "blocks",
+                "colour": "green",
+                "pattern": "striped",
+                "style": "retro",
+                "range": "regular",
+                "price": 23.2,
+                "tags": ["toddler", "wood"],
             },
         },
     ],
@@ -95,14 +123,14 @@ RANKING_ANSWER: dict[str, Any] = {
     "timings_ms": None,
 }
 EXPLANATION_ANSWER: dict[str, Any] = {
-    "text": "the green is nice, though a bit pale",
+    "text": "i love the green colour of this blocks",
     "star_rating": None,
     "template": "C-11",
     "finish_reason": "stop",
     "degraded": [],
     **_SERVED,
 }
-TOKEN_EVENT = {"event": "token", "data": '{"text":"the"}'}
+TOKEN_EVENT = {"event": "token", "data": '{"text":"i"}'}
 """The first event of a stream."""
 PROBLEM: dict[str, Any] = {
     "type": "urn:vip5:problem:unknown_domain",
@@ -119,6 +147,12 @@ PROBLEM: dict[str, Any] = {
             "code": "unknown_domain",
         }
     ],
+}
+BATCH_ANSWER: dict[str, Any] = {
+    "answers": [
+        {**RANKING_ANSWER, "request_id": f"{REQUEST_ID}.0"},
+        {**PROBLEM, "request_id": f"{REQUEST_ID}.1"},
+    ]
 }
 
 
@@ -148,6 +182,7 @@ DOMAIN_ANSWER: dict[str, Any] = _domain("toys")
 DOMAINS_ANSWER: dict[str, Any] = {"domains": [_domain("garments"), _domain("toys")]}
 ITEM: dict[str, Any] = {
     "item_id": "toy-0001",
+    "index": "105 116 136",
     "title": "Renon rocket",
     "image": "toys/toy-0001.webp",
     "is_active": True,
@@ -196,7 +231,14 @@ def _version(domain: str, role: str, bundle: str, bundle_name: str | None, slot:
 
 
 def _admin_domain(name: str, *versions: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "catalog_revision": 0, "versions": [*versions], "canary": None, "is_loading": False}
+    return {
+        "name": name,
+        "catalog_revision": 0,
+        "boosts": {"num_values": 0, "num_items": 0},
+        "versions": [*versions],
+        "canary": None,
+        "is_loading": False,
+    }
 
 
 ADMIN_DOMAIN_ANSWER: dict[str, Any] = _admin_domain(
@@ -208,4 +250,26 @@ ADMIN_DOMAINS_ANSWER: dict[str, Any] = {
     "num_slots": 3,
 }
 CATALOG_ANSWER: dict[str, Any] = {"domain": "toys", "catalog_revision": 1}
+BOOSTS_ANSWER: dict[str, Any] = {"domain": "toys", "catalog_revision": 2, **BOOSTS[0]}
 DRAIN_ANSWER: dict[str, Any] = {"status": "draining"}
+REPLICAS_ANSWER: dict[str, Any] = {
+    "replicas": [
+        {
+            "id": "6d0f4d6f7c0d4f0d9a3b1f0b8a52c3de",
+            "name": "shop-0:17",
+            "host": "shop-0",
+            "pid": 17,
+            "release": "0.1.0",
+            "started_at": "2026-11-29T08:00:00.000Z",
+            "is_self": True,
+            "state": "serving",
+            "reason": None,
+            "behind_since": None,
+            "heartbeat_age_s": 0.0,
+            "revisions": {"toys": 3},
+        }
+    ],
+    "revisions": {"toys": 3},
+    "lease_s": 10.0,
+    "problem": None,
+}

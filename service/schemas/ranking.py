@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
 
 from model.planning.attribution import PartKind
+from model.planning.boosts import MIN_FACTOR
 from model.planning.queries import Exactness
+from model.planning.rotation import Rotation
 from service.schemas import examples
 from service.schemas.base import (
     AnswerBody,
@@ -20,11 +30,50 @@ from service.schemas.base import (
     UserId,
     UserName,
 )
+from service.schemas.boosts import BoostBody, MaxPer
 from service.schemas.filters import Where
+
+Fallback = Literal["popular", "none"]
+
+
+_NOT_GIVEN: Any = object()
+
+
+def _check_history(given: object, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> list[str]:
+    """Empty if it was not given; without a user whose history could be read instead, it has to be."""
+    if given is not _NOT_GIVEN:
+        history: list[str] = check(given)
+        return history
+    if info.data.get("user_id") is None:
+        raise PydanticCustomError("missing", "Field required")
+    return []
 
 
 def _is_none(value: object) -> bool:
     return value is None
+
+
+class RotateBody(RequestBody):
+    """How far items that the user was shown lately are lowered."""
+
+    factor: float = Field(
+        default=0.5,
+        ge=MIN_FACTOR,
+        lt=1,
+        description="Factor of an item that was shown just now; after half of `fade_s`, its square root.",
+    )
+    fade_s: float = Field(
+        default=86_400, ge=1, le=2_592_000, description="Seconds after which an item counts as before."
+    )
+
+
+def _check_rotate(rotate: RotateBody | None, info: ValidationInfo) -> RotateBody | None:
+    if rotate is not None and info.data.get("user_id") is None:
+        raise PydanticCustomError(
+            "rotate_without_user",
+            "rotate lowers what a user was shown, and there is no user_id; send it, or leave rotate out",
+        )
+    return rotate
 
 
 class RankingRequest(RequestBody):
@@ -46,6 +95,12 @@ class RankingRequest(RequestBody):
     exactness: Exactness = Field(
         default="beam", description="`certified` widens the search until all k items are proven or a limit is reached."
     )
+    boost: BoostBody | None = Field(default=None, description="Factors by which items count more or less.")
+    domain_boosts: bool = Field(default=True, description="Whether the domain's own boosts apply too.")
+    max_per: MaxPer = Field(default={}, description="Most items to return of each value, by column.")
+    rotate: Annotated[RotateBody | None, AfterValidator(_check_rotate)] = Field(
+        default=None, description="Lower items that the user was shown lately, and remember those of this answer."
+    )
     deadline_ms: int | None = Field(
         default=None,
         ge=1,
@@ -63,6 +118,18 @@ class RankingRequest(RequestBody):
     role: Literal["stable", "canary"] | None = Field(
         default=None, description="Answer with this version of the domain (default: the one for the user)."
     )
+    _rotation: ClassVar[Rotation | None] = None
+    """Set on a request whose rotation was looked up. A private attribute of pydantic would cost every request."""
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """What the user was shown lately, once it was looked up."""
+        return self._rotation
+
+    def with_rotation(self, rotation: Rotation) -> Self:
+        copy = self.model_copy()
+        object.__setattr__(copy, "_rotation", rotation)
+        return copy
 
 
 class SequentialRequest(RankingRequest):
@@ -70,7 +137,17 @@ class SequentialRequest(RankingRequest):
 
     model_config = ConfigDict(json_schema_extra={"examples": examples.SEQUENTIAL})
 
-    history: Annotated[ItemIds, Field(min_length=1)] = Field(description="Past items, oldest first.")
+    history: Annotated[ItemIds, Field(min_length=1), WrapValidator(_check_history)] = Field(
+        default_factory=lambda: _NOT_GIVEN,
+        validate_default=True,
+        description="Past items, oldest first (default: the stored history of `user_id`, as far as the service keeps "
+        "histories).",
+    )
+    fallback: Fallback = Field(
+        default="popular",
+        description="Without a history, return the most popular items, or fail: with status 404 if the user has none, "
+        "503 if histories cannot be reached.",
+    )
     exclude_history: bool = Field(default=True, description="Exclude the items of the history.")
     include_items: ItemIds | None = Field(
         default=None, description="Return only these items (default: the whole catalog)."
@@ -111,11 +188,19 @@ class RankedItem(AnswerBody):
     because: list[Reason] | None = Field(
         default=None, exclude_if=_is_none, description="The reasons, strongest first, if `attribution` was given."
     )
+    boosted_score: float | None = Field(
+        default=None,
+        exclude_if=_is_none,
+        description="The score with the item's boosts, which items are ordered by, if boosts apply.",
+    )
 
 
 class TimingsBody(AnswerBody):
     """Duration of each stage in milliseconds; `encode` and `decode` are those of the whole batch."""
 
+    history: float | None = Field(
+        default=None, exclude_if=_is_none, description="Reading the stored history, if the request brought none."
+    )
     plan: float = Field(description="Assembling the prompt.")
     features: float = Field(description="Fetching image embeddings.")
     queue: float = Field(description="Waiting for the engine.")

@@ -19,6 +19,8 @@ from service.errors import JournalError
 READ_BYTES = 1 << 20
 MODE = 0o666
 """Permissions of a new file, less the process's umask."""
+SETTING = "VIP5_JOURNAL"
+"""The setting that names the journal of changes."""
 
 KEEP_SERVED = '{"keep": "served"}'
 
@@ -29,10 +31,15 @@ Identity: TypeAlias = tuple[int, int, int, int]
 class AppendFile:
     """One process writes the file, which it locks at its first `append`. Not thread-safe."""
 
-    def __init__(self, path: Path, *, is_written: bool) -> None:
-        """Without `is_written`, the file is only read. A symbolic link stays one: the file that it names is written."""
+    def __init__(self, path: Path, *, is_written: bool, setting: str = SETTING, mode: int = MODE) -> None:
+        """Without `is_written`, the file is only read. A symbolic link stays one: the file that it names is written.
+
+        Messages name `setting`, with which an operator chooses the file. A new file has the permissions `mode`.
+        """
         self.path = Path(os.path.realpath(path))
         self._is_written = is_written
+        self._setting = setting
+        self._mode = mode
         self._fd: int | None = None
         self._seen: Identity | None = None  # as it was read; None if there was no file
         self._length = 0  # of the good part
@@ -55,7 +62,7 @@ class AppendFile:
         try:
             if not stat.S_ISREG(self.path.stat().st_mode):
                 kind = "folder" if self.path.is_dir() else "device or pipe"
-                raise JournalError(f"the journal {self.path} is a {kind}, not a file; set VIP5_JOURNAL to a file")
+                raise JournalError(f"the journal {self.path} is a {kind}, not a file; set {self._setting} to a file")
             os.close(os.open(self.path, self._flags))
         except FileNotFoundError:
             self._check_folder()
@@ -63,7 +70,7 @@ class AppendFile:
             use = "read and written" if self._is_written else "read"
             raise JournalError(
                 f"the journal {self.path} cannot be {use} ({error.strerror}), so changes would be lost; give this "
-                "user the right to it, or set VIP5_JOURNAL to another file"
+                f"user the right to it, or set {self._setting} to another file"
             ) from error
 
     def read(self) -> bytes:
@@ -145,7 +152,7 @@ class AppendFile:
     def _put(self, content: bytes, mode: int | None) -> None:
         """Make a file with this content the one that is followed, at once."""
         temporary = self.path.with_name(f".{self.path.name}.new")
-        fd = os.open(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, MODE)
+        fd = os.open(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, self._mode)
         try:
             # Locked before it has the name, so that no other process can write it first.
             self._lock(fd)
@@ -188,12 +195,12 @@ class AppendFile:
         if not folder.is_dir():
             raise JournalError(
                 f"the journal {self.path} cannot be created, because the folder {folder} does not exist; create it, "
-                "or set VIP5_JOURNAL to a file in another folder"
+                f"or set {self._setting} to a file in another folder"
             )
         if self._is_written and not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
             raise JournalError(
                 f"the journal {self.path} cannot be created, because the folder {folder} is read-only for this user; "
-                "set VIP5_JOURNAL to a file in a folder that can be written"
+                f"set {self._setting} to a file in a folder that can be written"
             )
 
     def _ready(self) -> int:
@@ -214,7 +221,7 @@ class AppendFile:
 
     def _open(self) -> int:
         flags = self._flags if self._seen is not None else self._flags | os.O_CREAT
-        fd = os.open(self.path, flags, MODE)
+        fd = os.open(self.path, flags, self._mode)
         try:
             self._lock(fd)
             self._check_as_read(fd)
@@ -229,7 +236,7 @@ class AppendFile:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise JournalError(
-                f"another process has locked the journal {self.path.name}; set VIP5_JOURNAL to a different file for "
+                f"another process has locked the journal {self.path.name}; set {self._setting} to a different file for "
                 "each process, or to redis for replicas that share a journal"
             ) from error
 

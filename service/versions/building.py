@@ -35,7 +35,7 @@ def version_at(
     ref: VersionRef, placed: PlacedDomain, state: DomainState, before: DomainVersion | None = None
 ) -> DomainVersion:
     """A version of a placed domain at a state; `before` is an earlier one. Does no I/O."""
-    domain = placed.domain.with_catalog(with_values(placed.domain.catalog, state.changes))
+    domain = placed.domain.with_catalog(with_values(placed.domain.catalog, state.changes)).with_rules(state.boosts)
     domain.eligible({})  # fills the cache: every request needs it
     rows = state.features.get(space_of(domain.spec), {})
     if before is not None and before.feature_rows is rows:
@@ -75,3 +75,14 @@ def _unpacked(rows: Mapping[str, str], dim: int) -> dict[str, NDArray[np.float32
     if len(unpacked) < len(rows):
         logger.error("embeddings_left_out", extra={"num_embeddings": len(rows) - len(unpacked)})
     return unpacked
+
+
+def state_of_version(version: DomainVersion) -> DomainState:
+    """The state of which `version_at` makes this version, as far as its bundle does not have it."""
+    features = {space_of(version.domain.spec): version.feature_rows} if version.feature_rows else {}
+    return DomainState(
+        catalog_revision=version.catalog_revision,
+        changes=version.changes,
+        features=features,
+        boosts=version.domain.rules,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -35,7 +35,7 @@ class ReferenceCount:
     @property
     def holders(self) -> list[str]:
         """Their names, from the earliest to the latest."""
-        return [lease.holder for lease in self._holders]
+        return [holder for lease in self._holders for holder in lease.holders]
 
     def acquire(self, lease: Lease) -> None:
         self._holders[lease] = None
@@ -96,7 +96,8 @@ class Lease:
         self.version = version
         self.num_requests = 1
         """Requests that it stands for; a worker's lease stands for all of the worker's requests."""
-        self.holder = holder
+        self.holders: Sequence[str] = (holder,)
+        """Ids of these requests, as far as they are known."""
         self.role: Role = role
         self._references = [version.placed.references, *([version.rankings] if is_ranking else [])]
         for references in self._references:

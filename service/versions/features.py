@@ -20,7 +20,7 @@ from model.bundle.features import ItemFeatures, places_of
 from model.bundle.layout import FEATURES
 from model.planning.domain import ServedDomain
 from service.observability.metrics import Metrics
-from service.settings import FeatureOptions
+from service.settings.options import FeatureOptions
 
 UNNAMED_ENCODER = "unknown"
 
@@ -39,6 +39,11 @@ class Features:
     def is_embedded(self) -> bool:
         """Whether embeddings come from the bundles alone, so that single ones can be replaced in the service."""
         return self._tiered is None
+
+    @property
+    def is_redis_up(self) -> bool | None:
+        """Whether Redis answers this process; None if none is used."""
+        return None if self._tiered is None else self._tiered.is_up
 
     def problems(self) -> Sequence[str]:
         """What prevents fetching embeddings now."""

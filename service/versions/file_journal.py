@@ -16,8 +16,8 @@ from pathlib import Path
 from service.errors import JournalError, OperationConflictError
 from service.versions.append_file import AppendFile
 from service.versions.formats import UnreadableError, decode_entry, decode_states, encode_entry, encode_states
-from service.versions.journal import Kept, Update, conflict, fold, nothing_to_resolve
-from service.versions.state import CatalogEntry, DomainState, FeaturesEntry, RolesEntry, States
+from service.versions.journal import Kept, OwnJournal, Update, conflict, fold, nothing_to_resolve
+from service.versions.state import AnyEntry, DomainState, States
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ WATCH_S = 5.0
 """Interval between looks at what other programs have done to the file."""
 
 
-class FileJournal:
+class FileJournal(OwnJournal):
     """Appends durably: an entry takes effect after fsync."""
 
     kind = "file"
@@ -73,7 +73,7 @@ class FileJournal:
         """Raises JournalError if the file cannot be used, or the line that all later ones build on is damaged."""
         return await asyncio.to_thread(self._read)
 
-    async def append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> None:
+    async def append(self, entry: AnyEntry) -> None:
         await asyncio.to_thread(self._append, entry)
 
     async def catch_up(self) -> Update:
@@ -137,7 +137,7 @@ class FileJournal:
             "stop the service, and repair or remove them"
         )
 
-    def _append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> None:
+    def _append(self, entry: AnyEntry) -> None:
         with self._lock:
             states = fold(self._states, entry)
             if states is self._states:
@@ -218,7 +218,7 @@ class FileJournal:
             self._file.close()
 
 
-def _applied(states: States, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> States:
+def _applied(states: States, entry: AnyEntry) -> States:
     """All states after an entry of the file.
 
     Its revision is taken already where a line before it could not be read when it was written, and now can.

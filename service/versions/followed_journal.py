@@ -8,10 +8,10 @@ from itertools import dropwhile, islice
 
 from feature_cache.signing import Signer
 from service.errors import JournalBrokenError
-from service.versions.formats import AnyEntry, UnreadableError, decode_entry
+from service.versions.formats import UnreadableError, decode_entry
 from service.versions.journal import Update, fold
 from service.versions.signed_chain import SignedChain
-from service.versions.state import DomainState, States
+from service.versions.state import AnyEntry, DomainState, States
 from service.versions.stored_journal import FIRST, Content, Found, Position, StoredSnapshot
 from service.versions.unread_entries import UnreadEntries
 
@@ -57,6 +57,11 @@ class FollowedJournal:
     @property
     def _lacking(self) -> set[str]:
         return self._missing.keys() | self._ahead
+
+    @property
+    def lacking(self) -> frozenset[str]:
+        """Domains whose states lack changes that are gone or cannot be read."""
+        return frozenset(self._lacking | self.unread.domains)
 
     @property
     def problems(self) -> tuple[str, ...]:

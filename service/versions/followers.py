@@ -1,8 +1,8 @@
-"""Who else serves the versions of this process: nobody, or workers that speak HTTP for it."""
+"""Who else serves what this process serves: nobody, or workers that speak HTTP for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from service.versions.domain_version import DomainVersion
@@ -28,6 +28,14 @@ class Followers(Protocol):
         """Let all forget versions that were prepared and not published."""
         ...
 
+    def tell(self, waiting_for: Mapping[str, str], *, is_draining: bool) -> None:
+        """Let all accept or refuse requests as this process does, for these reasons by domain."""
+        ...
+
+    async def told(self) -> None:
+        """Wait until all do as they were told last; who does not in time is ended."""
+        ...
+
 
 class NoFollowers:
     """No other processes."""
@@ -42,4 +50,10 @@ class NoFollowers:
         pass
 
     def discard(self, versions: Iterable[DomainVersion]) -> None:
+        pass
+
+    def tell(self, waiting_for: Mapping[str, str], *, is_draining: bool) -> None:
+        pass
+
+    async def told(self) -> None:
         pass

@@ -19,7 +19,7 @@ from typing import TypeAlias
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from service.versions.state import ENTRIES, STATES, CatalogEntry, FeaturesEntry, RolesEntry, States
+from service.versions.state import ENTRIES, STATES, AnyEntry, States
 
 FORMAT = 1
 MAX_SHOWN = 60
@@ -27,7 +27,6 @@ ENTRY_SIGNATURE = re.compile(rb',"mac":"([0-9a-f]{64})"\}')
 STATES_SIGNATURE = re.compile(rb"signed ([0-9a-f]{64}) ")
 SIGNATURE_BYTES = len(b',"mac":""}') + 64
 
-AnyEntry: TypeAlias = RolesEntry | CatalogEntry | FeaturesEntry
 Sign: TypeAlias = Callable[[bytes], str]
 
 
@@ -110,6 +109,12 @@ def split_states(content: bytes) -> tuple[bytes, str] | None:
     """What was signed of a snapshot, and the signature; None if there is none."""
     found = STATES_SIGNATURE.match(content)
     return None if found is None else (content[found.end() :], found[1].decode())
+
+
+def is_of_newer_release(states: bytes) -> bool:
+    """Whether a domain of a snapshot has a format that this release does not read. Raises UnreadableError."""
+    domains = [domain for domain in _json_object(states).values() if isinstance(domain, dict)]
+    return any(isinstance(given := each.get("format"), int) and given > FORMAT for each in domains)
 
 
 def decode_tips(content: bytes) -> Mapping[str, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, Protocol, TypeAlias
 
 from service.errors import OperationConflictError, RevisionConflictError
-from service.versions.state import CatalogEntry, DomainState, FeaturesEntry, RolesEntry, States, apply_entry
+from service.versions.state import AnyEntry, DomainState, States, apply_entry
 
 Kept: TypeAlias = Literal["served", "stored"]
 """Which of two histories goes on: the one that a replica serves, or the one that is stored."""
@@ -20,6 +22,8 @@ class Update:
 
     epoch: int = 0
     states: States = field(default_factory=dict)
+    read_at: float = 0.0
+    """When the read that found them began, by the monotonic clock."""
 
 
 class Journal(Protocol):
@@ -50,6 +54,31 @@ class Journal(Protocol):
         """How often the states were replaced by those of another history."""
         ...
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other replicas write it."""
+        ...
+
+    @property
+    def history(self) -> str:
+        """The identity of what is followed; empty if nothing is, or if the journal has none."""
+        ...
+
+    @property
+    def revisions(self) -> Mapping[str, int]:
+        """The last revision of each domain that was read."""
+        ...
+
+    @property
+    def lacking(self) -> Collection[str]:
+        """Domains with changes that cannot be read or are gone, so that their states are served without them."""
+        ...
+
+    @property
+    def idle_at(self) -> float:
+        """When the last read that found nothing new began, by the monotonic clock; now if nobody else writes it."""
+        ...
+
     async def open(self) -> States:
         """The stored states. Entries that cannot be read are reported in `problems`.
 
@@ -57,7 +86,7 @@ class Journal(Protocol):
         """
         ...
 
-    async def append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> None:
+    async def append(self, entry: AnyEntry) -> None:
         """Store an entry durably. Raises RevisionConflictError if another was first, JournalError if writing fails."""
         ...
 
@@ -76,7 +105,20 @@ class Journal(Protocol):
     async def close(self) -> None: ...
 
 
-class NoJournal:
+class OwnJournal:
+    """What is common to journals that nobody else writes."""
+
+    is_shared = False
+    history = ""
+    revisions: Mapping[str, int] = MappingProxyType({})
+    lacking: Collection[str] = ()
+
+    @property
+    def idle_at(self) -> float:
+        return time.monotonic()
+
+
+class NoJournal(OwnJournal):
     """Stores nothing; for a service without administration."""
 
     kind = "none"
@@ -88,7 +130,7 @@ class NoJournal:
     async def open(self) -> States:
         return {}
 
-    async def append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> None:
+    async def append(self, entry: AnyEntry) -> None:
         pass
 
     async def catch_up(self) -> Update:
@@ -105,7 +147,7 @@ class NoJournal:
         pass
 
 
-def fold(states: Mapping[str, DomainState], entry: RolesEntry | CatalogEntry | FeaturesEntry) -> States:
+def fold(states: Mapping[str, DomainState], entry: AnyEntry) -> States:
     """All states after an entry; an entry that is already folded in changes nothing."""
     state = states.get(entry.domain, DomainState())
     if entry.revision <= state.revision:
@@ -120,7 +162,7 @@ def nothing_to_resolve(kind: str) -> OperationConflictError:
     )
 
 
-def conflict(entry: RolesEntry | CatalogEntry | FeaturesEntry) -> RevisionConflictError:
+def conflict(entry: AnyEntry) -> RevisionConflictError:
     return RevisionConflictError(
         f"the domain {entry.domain!r} was changed by another client meanwhile; get its current state and retry"
     )

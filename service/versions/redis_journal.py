@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError
 
@@ -20,7 +22,7 @@ from service.errors import JournalBrokenError, JournalError, OperationConflictEr
 from service.observability.metrics import JournalBreak, Metrics
 from service.versions.followed_journal import FollowedJournal
 from service.versions.journal import Kept, Update, conflict
-from service.versions.state import CatalogEntry, FeaturesEntry, RolesEntry, States
+from service.versions.state import AnyEntry, States
 from service.versions.stored_journal import Found, NewEntry, Position, Standing, StoredJournal, new_history
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class RedisJournal:
     """The stream is authoritative: states are folded in its order, including this replica's own entries."""
 
     kind = "redis"
+    is_shared = True
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class RedisJournal:
         self._break = ""
         self._refusal = ""  # of the last append
         self._recheck_at = 0.0
+        self._idle_at = 0.0
 
     @property
     def problems(self) -> list[str]:
@@ -89,13 +93,29 @@ class RedisJournal:
     def epoch(self) -> int:
         return self._followed.epoch
 
+    @property
+    def history(self) -> str:
+        return self._followed.position.history
+
+    @property
+    def revisions(self) -> Mapping[str, int]:
+        return {name: state.revision for name, state in self._followed.states.items()}
+
+    @property
+    def lacking(self) -> Collection[str]:
+        return self._followed.lacking
+
+    @property
+    def idle_at(self) -> float:
+        return self._idle_at
+
     async def open(self) -> States:
         try:
             return (await self.catch_up()).states
         except JournalError:
             return {}
 
-    async def append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> None:
+    async def append(self, entry: AnyEntry) -> None:
         """What was appended is part of the position at once, so that its loss is noticed."""
         async with self._lock:
             with self._unconfirmed():
@@ -106,19 +126,24 @@ class RedisJournal:
             raise conflict(entry)
 
     async def catch_up(self) -> Update:
-        await self._read()
-        return self._followed.take()
+        return self._taken(await self._read())
 
     async def changes(self) -> AsyncIterator[Update]:
         while True:
             try:
                 await self._wait()
-                await self._read()
+                read_at = await self._read()
             except JournalError:
                 await asyncio.sleep(RETRY_S)
             else:
-                if self._followed.has_changed:
-                    yield self._followed.take()
+                if (update := self._taken(read_at)).states:
+                    yield update
+
+    def _taken(self, read_at: float) -> Update:
+        """What has changed and was not taken yet, after a read."""
+        if not self._followed.has_changed:
+            self._idle_at = max(self._idle_at, read_at)
+        return replace(self._followed.take(), read_at=read_at)
 
     async def resolve(self, keep: Kept) -> None:
         """Begin a new history, which the replicas on this one and on the stored one follow.
@@ -144,7 +169,7 @@ class RedisJournal:
         except FAULTS:
             await asyncio.sleep(RETRY_S)
 
-    async def _append(self, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> bool:
+    async def _append(self, entry: AnyEntry) -> bool:
         """False if the entry is not based on the domain's last one. Raises JournalBrokenError."""
         followed, epoch = self._followed, self.epoch
         for _ in range(MAX_TRIES):
@@ -165,8 +190,12 @@ class RedisJournal:
                 return False
         raise _unsettled()
 
-    async def _read(self) -> None:
-        """Fold new entries. Raises JournalError while Redis does not answer, or holds another history."""
+    async def _read(self) -> float:
+        """Fold new entries; when that began.
+
+        Raises JournalError while Redis does not answer, or holds another history.
+        """
+        began_at = time.monotonic()
         async with self._lock:
             epoch = self.epoch
             with self._faults():
@@ -176,6 +205,7 @@ class RedisJournal:
                     await self._write_snapshot()
             if self.epoch != epoch:  # a new history, which has refused nothing
                 self._refusal = ""
+        return began_at
 
     async def _found(self) -> Found:
         for _ in range(MAX_TRIES):

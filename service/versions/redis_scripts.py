@@ -168,7 +168,10 @@ local function is_made(token, id)
   return false
 end
 
-local function is_newer(format)
+-- Whether the snapshot is of a newer release. Its format is not signed: who has read the signed states, and found that
+-- they are of no newer release, gives their SHA-1.
+local function is_newer(format, read)
+  if read ~= '' and redis.sha1hex(redis.call('HGET', snapshot, 'states') or '') == read then return false end
   return (tonumber(redis.call('HGET', snapshot, 'format') or '') or 0) > tonumber(format)
 end
 """.replace("MAX_LINKS", str(MAX_LINKS)).replace("MAX_DIGITS", str(MAX_DIGITS))
@@ -219,12 +222,13 @@ return content(result, ARGV[2], tonumber(ARGV[5]), {unpack(ARGV, 12)})
 """
 )
 
-# mine, id, link, states, format. Refuses to replace a later snapshot: the stream is trimmed up to that one.
+# mine, id, link, states, format, states that were read. Refuses to replace a later snapshot: the stream is trimmed up
+# to that one.
 SNAPSHOT = (
     PREAMBLE
     + """
 require_rights({'XADD', 'HSET', 'XTRIM'})
-if standing(ARGV[1], ARGV[2], ARGV[3], '') ~= 'same' or is_newer(ARGV[5]) then return 0 end
+if standing(ARGV[1], ARGV[2], ARGV[3], '') ~= 'same' or is_newer(ARGV[5], ARGV[6]) then return 0 end
 local old = snapshot_id()
 if old and not is_after(ARGV[2], old) then return 0 end
 redis.call('HSET', snapshot, 'id', ARGV[2], 'states', ARGV[4], 'format', ARGV[5])
@@ -233,21 +237,22 @@ return 1
 """
 )
 
-# expected history, id, link; mine, replaces, id, states, format, number of revisions; revisions …, links …
+# expected history, id, link; states that were read; mine, replaces, id, states, format, number of revisions;
+# revisions …, links …
 RESTORE = (
     PREAMBLE
     + """
 require_rights({'XADD', 'HSET', 'XTRIM', 'XDEL', 'DEL'})
 if not is_at(ARGV[1], ARGV[2], ARGV[3]) or (ARGV[1] == '' and has_data()) then return 0 end
-if is_newer(ARGV[8]) then return -1 end
-redis.call('HSET', history, 'id', ARGV[4], 'replaces', ARGV[5])
-local num_revisions = tonumber(ARGV[9])
-for i = 10 + 2 * num_revisions, #ARGV, 2 do redis.call('XADD', links, ARGV[i], 'link', ARGV[i + 1]) end
-local is_new = is_after(ARGV[6], top())
-if is_new then redis.call('XADD', stream, ARGV[6], 'entry', '') end  -- later ids must be higher
-redis.call('XTRIM', stream, 'MINID', ARGV[6])
-if is_new then redis.call('XDEL', stream, ARGV[6]) end
-store(ARGV[6], ARGV[7], ARGV[8], num_revisions, 10)
+if is_newer(ARGV[9], ARGV[4]) then return -1 end
+redis.call('HSET', history, 'id', ARGV[5], 'replaces', ARGV[6])
+local num_revisions = tonumber(ARGV[10])
+for i = 11 + 2 * num_revisions, #ARGV, 2 do redis.call('XADD', links, ARGV[i], 'link', ARGV[i + 1]) end
+local is_new = is_after(ARGV[7], top())
+if is_new then redis.call('XADD', stream, ARGV[7], 'entry', '') end  -- later ids must be higher
+redis.call('XTRIM', stream, 'MINID', ARGV[7])
+if is_new then redis.call('XDEL', stream, ARGV[7]) end
+store(ARGV[7], ARGV[8], ARGV[9], num_revisions, 11)
 return 1
 """
 )

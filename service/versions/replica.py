@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model.errors import Vip5Error
 from service.observability.metrics import Metrics
@@ -16,11 +16,12 @@ from service.versions.domain_version import DomainVersion
 from service.versions.domains import Domains, Serving
 from service.versions.followers import Followers, NoFollowers
 from service.versions.journal import Journal, Kept, Update
+from service.versions.members import Target
+from service.versions.progress import Progress
 from service.versions.state import (
     OWN_BUNDLE,
-    CatalogEntry,
+    AnyEntry,
     DomainState,
-    FeaturesEntry,
     Roles,
     RolesEntry,
     VersionRef,
@@ -53,7 +54,8 @@ class Replica:
         self._epochs: defaultdict[str, int] = defaultdict(int)  # of the states, as the journal counts them
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._superseded: defaultdict[str, set[DomainVersion]] = defaultdict(set)
-        self._problems: dict[str, str] = {}
+        self.progress = Progress(journal)
+        self._unserved: dict[str, Roles] = {}  # roles in the journal that could not be served
 
     def state(self, name: str) -> DomainState:
         return self._states.get(name, DomainState())
@@ -67,7 +69,7 @@ class Replica:
     @property
     def problems(self) -> list[str]:
         """Faults of the journal, and domains that are not served as the journal says."""
-        return [*self.journal.problems, *self._problems.values(), *self._left_out()]
+        return [*self.journal.problems, *self.progress.faults.values(), *self._left_out()]
 
     def _left_out(self) -> Iterator[str]:
         """Embeddings in the journal that are none."""
@@ -92,17 +94,27 @@ class Replica:
             self._states[name] = DomainState(roles=Roles(stable=ref))
             self._publish(name, Serving(Roles(stable=ref), {ref: version}))
         states = await self.journal.open()
-        await self._apply(Update(self.journal.epoch, states))
+        await self._begin_applying(Update(self.journal.epoch, states))
 
     async def follow(self) -> None:
         """Apply changes by other replicas until cancelled."""
         async for update in self.journal.changes():
-            await self._apply(update)
+            await self._begin_applying(update)
 
     async def catch_up(self) -> None:
         """Apply the changes that other replicas have made so far. Raises JournalError."""
         update = await self.journal.catch_up()
-        await asyncio.shield(self._apply(update))  # nobody else is told of it
+        await asyncio.shield(self._begin_applying(update))  # nobody else is told of it
+
+    def target(self, name: str | None = None) -> Target:
+        """What is served of a domain, or else of all in the journal, as other replicas are to serve it."""
+        if name is not None:
+            revisions = {name: self.state(name).revision}
+        elif self.journal.is_shared:
+            revisions = dict(self.journal.revisions)
+        else:
+            revisions = {each: state.revision for each, state in self._states.items() if state.revision}
+        return Target(self.journal.history, revisions)
 
     async def resolve(self, keep: Kept) -> None:
         """Begin a new history of the journal, and serve it. Raises OperationConflictError and JournalError."""
@@ -111,7 +123,7 @@ class Replica:
 
     async def commit(
         self,
-        entry: RolesEntry | CatalogEntry | FeaturesEntry,
+        entry: AnyEntry,
         fresh: Mapping[VersionRef, DomainVersion] | None = None,
     ) -> DomainState:
         """Append an entry to the journal and serve the state after it. The caller holds the domain's lock.
@@ -133,11 +145,13 @@ class Replica:
             await self._discard(versions.values(), kept=present.values())
             raise
         self._states[name], self._epochs[name] = state, epoch
-        self._problems.pop(name, None)
+        if isinstance(entry, RolesEntry) or self._unserved.get(name, state.roles) == state.roles:
+            self._forget_problem(name)
         before = self.domains.serving(name)
         self._publish(name, Serving(state.roles, versions))
         await self._discard([*before.versions.values(), *(fresh or {}).values()], kept=versions.values())
         await self._followers.published(name)
+        self._note_published(name, before)
         logger.info("domain_changed", extra={"domain": name, "revision": state.revision, "change": _described(entry)})
         return state
 
@@ -151,12 +165,20 @@ class Replica:
         """Ids of the requests that `wait_superseded` waits for."""
         return [holder for version in self._superseded[name] for holder in version.rankings.holders]
 
+    def _begin_applying(self, update: Update) -> Coroutine[Any, Any, None]:
+        """No request may count as answered from the whole journal between taking an update and applying it."""
+        self.progress.begin()
+        return self._apply(update)
+
     async def _apply(self, update: Update) -> None:
-        for name, journaled in update.states.items():
-            async with self.lock(name):
-                if (update.epoch, journaled.revision) > (self._epochs[name], self.state(name).revision):
-                    self._epochs[name] = update.epoch
-                    await self._try_to_reconcile(name, self._with_own_bundle(name, journaled))
+        try:
+            for name, journaled in update.states.items():
+                async with self.lock(name):
+                    if (update.epoch, journaled.revision) > (self._epochs[name], self.state(name).revision):
+                        self._epochs[name] = update.epoch
+                        await self._try_to_reconcile(name, self._with_own_bundle(name, journaled))
+        finally:
+            self.progress.end(update.read_at)
 
     def _with_own_bundle(self, name: str, state: DomainState) -> DomainState:
         """References to the service's own bundle, which may have been another one when the journal was written."""
@@ -184,7 +206,8 @@ class Replica:
         except Exception as error:
             logger.exception("state_not_realised", extra={"domain": name})
             self._states[name] = replace(state, roles=self.domains.serving(name).roles)
-            self._problems[name] = f"the domain {name} is not served as the journal says: {error}"
+            self._unserved[name] = state.roles
+            self.progress.faults[name] = f"the domain {name} is not served as the journal says: {error}"
             self._metrics.count_reload(name, ok=False)
 
     async def _reconcile(self, name: str, state: DomainState) -> None:
@@ -214,14 +237,25 @@ class Replica:
             self._followers.discard(set(versions.values()) - set(before.versions.values()))
             await self._discard(versions.values(), kept=before.versions.values())
             raise
-        self._problems.pop(name, None)
+        self._forget_problem(name)
         if faults:
-            self._problems[name] = f"the domain {name} is not served as the journal says: {'; '.join(faults)}"
+            self._unserved[name] = state.roles
+            self.progress.faults[name] = f"the domain {name} is not served as the journal says: {'; '.join(faults)}"
             self._metrics.count_reload(name, ok=False)
         self._states[name] = replace(state, roles=roles)
         self._publish(name, Serving(roles, versions))
         await self._discard(before.versions.values(), kept=versions.values())
         await self._followers.published(name)
+        self._note_published(name, before)
+
+    def _note_published(self, name: str, before: Serving) -> None:
+        superseded = set(before.versions.values()) - set(self.domains.serving(name).versions.values())
+        self.progress.note_published(name, self._epochs[name], self.state(name).revision, superseded)
+
+    def _forget_problem(self, name: str) -> None:
+        """A domain is served as the journal says."""
+        self.progress.faults.pop(name, None)
+        self._unserved.pop(name, None)
 
     async def _version(self, name: str, ref: VersionRef, state: DomainState, before: Serving) -> DomainVersion:
         present = before.versions.get(ref)
@@ -262,5 +296,5 @@ def _without_missing(roles: Roles, versions: Mapping[VersionRef, DomainVersion])
     return Roles(stable, None if previous == stable else previous, present(roles.loaded), canary, present(roles.shadow))
 
 
-def _described(entry: RolesEntry | CatalogEntry | FeaturesEntry) -> str:
+def _described(entry: AnyEntry) -> str:
     return entry.action if isinstance(entry, RolesEntry) else entry.kind

@@ -12,20 +12,20 @@ from dataclasses import dataclass
 
 from feature_cache.signing import Signer
 from service.versions.formats import (
-    AnyEntry,
     Place,
     UnreadableError,
     decode_states,
     decode_tips,
     encode_entry,
     encode_states,
+    is_of_newer_release,
     place_of,
     signed_entry,
     signed_states,
     split_entry,
     split_states,
 )
-from service.versions.state import States
+from service.versions.state import AnyEntry, States
 
 MAX_REPLACED = 100
 """Histories that a history says it replaces: replicas that follow one of them follow it."""
@@ -121,6 +121,21 @@ class SignedChain:
         assert self._signer is not None
         if not self._signer.is_valid(bytes.fromhex(signature), *parts):
             raise UnreadableError("its signature is not valid for this service, history and secret")
+
+
+def is_signed_by_newer_release(signer: Signer, history: str, states: bytes) -> bool:
+    """Whether a snapshot is a newer release's; one whose signature is not valid is nobody's.
+
+    Newer formats must keep to this kind of signature.
+    """
+    signed = split_states(states)
+    if signed is None:
+        return False
+    body, signature = signed
+    try:
+        return signer.is_valid(bytes.fromhex(signature), "snapshot", history, body) and is_of_newer_release(body)
+    except UnreadableError:
+        return False
 
 
 def signed_names(signer: Signer | None, history: str, replaces: Iterable[str]) -> tuple[str, ...]:

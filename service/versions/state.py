@@ -15,6 +15,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, TypeAdapter
 
 from model.bundle.changes import CatalogChanges
+from model.planning.boosts import NO_FACTORS, BoostFactors
 
 OWN_BUNDLE = ""
 MAX_IDEMPOTENCY_KEYS = 256
@@ -101,6 +102,8 @@ class DomainState:
     """Base64 of float32, by feature space and item."""
     keys: tuple[tuple[str, int], ...] = ()
     """Recent idempotency keys with the resulting catalog revisions."""
+    boosts: BoostFactors = NO_FACTORS
+    """Of all requests, unless they decline them; the release before did not write them."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """What was changed under recent idempotency keys; the release before did not write it."""
 
@@ -108,12 +111,12 @@ class DomainState:
         """The catalog revision that a recent change with this idempotency key resulted in."""
         return None if key is None else dict(self.keys).get(key)
 
-    def is_taken(self, entry: CatalogEntry | FeaturesEntry) -> bool:
+    def is_taken(self, entry: ItemsEntry) -> bool:
         """Whether a recent change with the entry's idempotency key was another change."""
         digest = None if entry.key is None else self.digests.get(entry.key)
         return digest is not None and digest != content_digest(entry)
 
-    def with_key(self, entry: CatalogEntry | FeaturesEntry) -> DomainState:
+    def with_key(self, entry: ItemsEntry) -> DomainState:
         """The state that remembers the entry's idempotency key, if it has one."""
         if entry.key is None:
             return self
@@ -135,13 +138,18 @@ class RolesEntry:
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """Changes the catalog."""
+    """Changes the catalog, and embeddings of added items, as a FeaturesEntry does."""
 
     domain: str
     revision: int
     changes: CatalogChanges
     key: str | None = None
     kind: Literal["catalog"] = "catalog"
+    space: str = ""
+    features: Mapping[str, str] = field(default_factory=dict)
+    """Base64 of float32, by item."""
+    asked: str = ""
+    """The digest of what was asked for, if identifiers were chosen in addition."""
 
 
 @dataclass(frozen=True)
@@ -157,14 +165,28 @@ class FeaturesEntry:
     kind: Literal["features"] = "features"
 
 
-Entry: TypeAlias = Annotated[RolesEntry | CatalogEntry | FeaturesEntry, Field(discriminator="kind")]
+@dataclass(frozen=True)
+class BoostsEntry:
+    """Replaces the domain's boosts; the release before skips these entries."""
+
+    domain: str
+    revision: int
+    boosts: BoostFactors
+    key: str | None = None
+    kind: Literal["boosts"] = "boosts"
+
+
+ItemsEntry: TypeAlias = CatalogEntry | FeaturesEntry | BoostsEntry
+"""Changes what is ranked, which rankings in progress are waited for."""
+AnyEntry: TypeAlias = RolesEntry | ItemsEntry
+Entry: TypeAlias = Annotated[AnyEntry, Field(discriminator="kind")]
 States: TypeAlias = Mapping[str, DomainState]
 
-ENTRIES: TypeAdapter[RolesEntry | CatalogEntry | FeaturesEntry] = TypeAdapter(Entry)
+ENTRIES: TypeAdapter[AnyEntry] = TypeAdapter(Entry)
 STATES: TypeAdapter[dict[str, DomainState]] = TypeAdapter(dict[str, DomainState])
 
 
-def apply_entry(state: DomainState, entry: RolesEntry | CatalogEntry | FeaturesEntry) -> DomainState:
+def apply_entry(state: DomainState, entry: AnyEntry) -> DomainState:
     """The state after an entry."""
     if isinstance(entry, RolesEntry):
         if not entry.roles.refs:
@@ -172,12 +194,22 @@ def apply_entry(state: DomainState, entry: RolesEntry | CatalogEntry | FeaturesE
         return replace(state, roles=entry.roles, has_roles=True, revision=entry.revision)
     state = replace(state, revision=entry.revision, catalog_revision=state.catalog_revision + 1).with_key(entry)
     if isinstance(entry, CatalogEntry):
-        return replace(state, changes=state.changes.then(entry.changes))
-    rows = {**state.features.get(entry.space, {}), **entry.rows}
-    return replace(state, features={**state.features, entry.space: rows})
+        state = replace(state, changes=state.changes.then(entry.changes))
+        return _with_features(state, entry.space, entry.features) if entry.features else state
+    if isinstance(entry, BoostsEntry):
+        return replace(state, boosts=entry.boosts)
+    return _with_features(state, entry.space, entry.rows)
 
 
-def content_digest(entry: CatalogEntry | FeaturesEntry) -> str:
+def _with_features(state: DomainState, space: str, rows: Mapping[str, str]) -> DomainState:
+    return replace(state, features={**state.features, space: {**state.features.get(space, {}), **rows}})
+
+
+def content_digest(entry: ItemsEntry) -> str:
     """Equal for entries that change the same, whatever their revisions and keys are."""
-    content = ENTRIES.dump_python(entry, mode="json", exclude={"domain", "revision", "key"})
+    if isinstance(entry, CatalogEntry) and entry.asked:
+        return entry.asked
+    content = ENTRIES.dump_python(entry, mode="json", exclude={"domain", "revision", "key", "asked"})
+    if isinstance(entry, CatalogEntry) and not entry.features:  # as releases that knew no such fields
+        content = {name: value for name, value in content.items() if name not in {"space", "features"}}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

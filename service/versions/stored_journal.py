@@ -12,13 +12,14 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha1
 from typing import Literal, TypeAlias
 
 from feature_cache.remote.link import Link, Reply
 from feature_cache.signing import Signer
 from service.versions import redis_scripts
 from service.versions.formats import FORMAT
-from service.versions.signed_chain import signed_names, trusted_names
+from service.versions.signed_chain import is_signed_by_newer_release, signed_names, trusted_names
 
 FIRST = "0-0"
 ENTRIES_PER_READ = 1_000
@@ -126,9 +127,10 @@ class StoredJournal:
         return self._trusted(await self._run(redis_scripts.APPEND, *arguments))
 
     async def write_snapshot(self, position: Position, states: bytes) -> None:
-        """Store the states at a position, and trim older entries."""
-        arguments = (position.history, position.id, position.link, states, FORMAT)
-        await self._run(redis_scripts.SNAPSHOT, *arguments)
+        """Store the states at a position, and trim older entries, unless the snapshot is of a newer release."""
+        read = await self._older_states(position.history)
+        if read is not None:
+            await self._run(redis_scripts.SNAPSHOT, *_expected(position), states, FORMAT, read)
 
     async def restore(
         self,
@@ -142,8 +144,11 @@ class StoredJournal:
 
         1 if it was done, 0 if the head is not the expected one any more, -1 if the snapshot is of a newer release.
         """
+        read = await self._older_states(expected.history)
+        if read is None:
+            return -1
         arguments = (position.history, self._names(position.history, replaces), position.id, *content.arguments)
-        return int(await self._run(redis_scripts.RESTORE, *_expected(expected), *arguments, *_flat(links)))
+        return int(await self._run(redis_scripts.RESTORE, *_expected(expected), read, *arguments, *_flat(links)))
 
     async def begin(
         self, expected: Position | None, history: str, content: Content, replaces: Iterable[str]
@@ -164,6 +169,18 @@ class StoredJournal:
         history = new_history()
         arguments = (*_expected(expected), history, self._names(history, replaces))
         return bool(await self._run(redis_scripts.RENAME, *arguments))
+
+    async def _older_states(self, history: str) -> str | None:
+        """SHA-1 of stored states that are of no newer release, whatever their format says, which is not signed.
+
+        None if they are of a newer release. Empty without a secret: then the format decides.
+        """
+        if self._signer is None or self._signer.accepts_unsigned:
+            return ""
+        states: bytes = await self._link.run("HGET", self._keys[PARTS.index("snapshot")], "states") or b""
+        if is_signed_by_newer_release(self._signer, history, states):
+            return None
+        return sha1(states, usedforsecurity=False).hexdigest()  # as in Redis's scripts
 
     def _names(self, history: str, replaces: Iterable[str]) -> str:
         return json.dumps(signed_names(self._signer, history, replaces))

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from model.bundle.bundle import Opening, open_domain
 from model.bundle.changes import CatalogChanges
 from model.bundle.domain_files import Foundation, OpenedDomain
-from model.bundle.tensors import check_finite
 from model.engine.protocol import Placement
 from model.errors import UnknownDomainError
 from model.planning.domain import ServedDomain
 from model.planning.runtime import Runtime
 from service.errors import UnknownBundleError
 from service.versions.building import build_domain, space_of, version_at
-from service.versions.bundles import find_bundle
+from service.versions.bundle_source import BundleSource
 from service.versions.domain_version import DomainVersion, PlacedDomain
 from service.versions.features import Features
 from service.versions.slots import Slots
@@ -29,10 +27,10 @@ WarmUp = Callable[[DomainVersion], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Sources:
-    """Bundles that versions are loaded from: the service's own, and those in the configured folder."""
+    """Bundles that versions are loaded from: the service's own, and those in the configured folder or store."""
 
     runtime: Runtime
-    bundles_root: Path | None
+    bundles: BundleSource
     opening: Opening = field(default_factory=Opening)
 
     @property
@@ -51,7 +49,7 @@ class Sources:
             if domain not in self.runtime.files:
                 raise UnknownDomainError(f"the service's own bundle has no domain {domain!r}")
             return self.own(domain), OpenedDomain(self.runtime.files[domain], self.runtime.bundle_hash)
-        root, opening = find_bundle(self.bundles_root, bundle), self.opening
+        (bundle, root), opening = self.bundles.find(bundle), self.opening
         opened = open_domain(root, domain, self.foundation, opening.trusted, opening.indexes)
         if bundle_hash not in (None, opened.bundle_hash):
             raise UnknownBundleError(
@@ -97,11 +95,12 @@ class VersionLoader:
         rows = state.features.get(space_of(version.domain.spec), {})
         # Equal revisions of two histories differ in content.
         is_same = version.changes == state.changes and version.feature_rows == rows
+        is_same = is_same and version.domain.rules == state.boosts
         if version.catalog_revision == state.catalog_revision and is_same:
             return version
         if version.placed.added != state.changes.added:
             return await self.load(version.ref, version.placed.opened, name, state)
-        return await asyncio.to_thread(version_at, version.ref, version.placed, state, version)
+        return await asyncio.to_thread(_version_at, version.ref, version.placed, state, version)
 
     async def discard(self, version: DomainVersion) -> None:
         """Close the version's feature store, and free its slot when its last lease is released."""
@@ -117,11 +116,19 @@ class VersionLoader:
         store = await self._features.store_of(domain, files.features)
         try:
             placed = PlacedDomain(slot, opened, domain, added=state.changes.added, features=store)
-            return await asyncio.to_thread(version_at, ref, placed, state)
+            return await asyncio.to_thread(_version_at, ref, placed, state)
         except BaseException:
             self._features.drop(domain)
             raise
 
     def _prepare(self, slot: int, opened: OpenedDomain, name: str, state: DomainState) -> ServedDomain:
-        check_finite(opened.files.adapter, f"domains/{opened.files.spec.name}")
         return build_domain(slot, opened, name, state, self.sources.foundation.tokenizer)
+
+
+def _version_at(
+    ref: VersionRef, placed: PlacedDomain, state: DomainState, before: DomainVersion | None = None
+) -> DomainVersion:
+    """A version whose boosts are compiled: the first search needs them."""
+    version = version_at(ref, placed, state, before)
+    version.domain.boosts.warm_up(version.domain.eligible({}))
+    return version

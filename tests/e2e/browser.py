@@ -33,6 +33,8 @@ class Visit:
     faults: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     """Bodies of the requests for recommendations."""
+    paths: list[str] = field(default_factory=list)
+    """Paths of all requests, in their order."""
 
     def open(self, path: str = "") -> None:
         self.page.goto(f"{self.url}/{path}")
@@ -70,6 +72,7 @@ class Visit:
         dialog.dismiss()
 
     def note_request(self, request: Request) -> None:
+        self.paths.append(urlsplit(request.url).path)
         if urlsplit(request.url).netloc != urlsplit(self.url).netloc and not request.url.startswith(("blob:", "data:")):
             self.faults.append(f"a request to {request.url}")
         if request.url.endswith("/recommend/sequential"):

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import service.http.server
 import service.processes.engine
 from model.planning.runtime import Runtime
 from service.answering.service import load
@@ -23,7 +24,8 @@ from service.cli import main
 from service.http.app import create_app
 from service.processes.hub import Hub
 from service.processes.supervisor import Workers
-from service.settings import Settings
+from service.settings.settings import Settings
+from service.versions.version_loader import Sources
 from tests.engines import DisguisedEngine
 
 FOLDER = Path(os.environ["FAULT_FOLDER"])
@@ -103,13 +105,15 @@ def load_faulty(settings: Settings) -> Runtime:
 
 @contextmanager
 def fault_points() -> Iterator[None]:
-    vars(service.processes.engine)["create_app"] = functools.partial(create_app, loader=load_faulty)
+    for module in (service.http.server, service.processes.engine):
+        vars(module)["create_app"] = functools.partial(create_app, loader=load_faulty)
     before(Hub, "join", "join")
     before(Hub, "prepare", "before prepare")
     after(Hub, "prepare", "after prepare")
     before_at_once(Hub, "publish", "before publish")
     after(Hub, "published", "before answer")
     before(Workers, "drain", "drain")
+    before_at_once(Sources, "open", "open")
     yield
 
 

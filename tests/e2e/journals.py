@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from feature_cache.remote.address import RedisAddress
 from feature_cache.remote.link import connect
 from feature_cache.signing import Signing
+from service.errors import JournalBrokenError
 from service.observability.metrics import Metrics
 from service.versions.journal import Update
 from service.versions.redis_journal import RedisJournal
@@ -83,3 +86,16 @@ def served(journal: RedisJournal) -> set[str]:
 
 def items(*numbers: int) -> set[str]:
     return {f"item-{number}" for number in numbers}
+
+
+async def keeps_snapshot(journal: RedisJournal, server: RedisServer) -> None:
+    """A replica that made changes 1 and 2 makes 3 to 6, loses the last one, and does not replace the snapshot."""
+    await stock(journal, 3, 5)
+    await journal.catch_up()
+    older = copied(server)
+    await stock(journal, 6, 6)
+    put_back(server, older)
+    with pytest.raises(JournalBrokenError):
+        await journal.catch_up()
+    assert copied(server)[SNAPSHOT.encode()] == older[SNAPSHOT.encode()]
+    assert served(journal) == items(*range(1, 7))

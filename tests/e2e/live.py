@@ -13,7 +13,7 @@ import pytest
 
 from model.progress import no_progress
 from service.answering.prediction import predict_file
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.e2e.load import PATIENCE_S, Answer
 from tests.e2e.processes import Server
 from tests.service.live import AUTHORIZED, TOKEN, bundle_of

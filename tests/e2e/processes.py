@@ -23,9 +23,11 @@ PATIENCE_S = 120
 
 @dataclass
 class Processes:
-    """How many workers services have in the running test; 0: one process does it all."""
+    """How services run in this process's tests. Without workers, one process does it all."""
 
     num_workers: int = 0
+    patience_s: float = PATIENCE_S
+    """Longest wait for a line of a log."""
 
 
 PROCESSES = Processes()
@@ -62,7 +64,7 @@ class Server:
     def wait_event(self, event: str) -> dict[str, Any]:
         """The next log line of this event; those before it are dropped."""
         while True:
-            line = self.lines.get(timeout=PATIENCE_S)
+            line = self.lines.get(timeout=PROCESSES.patience_s)
             if line["event"] == event:
                 return line
             assert line["event"] != "stdout closed", f"the process ended before {event}"

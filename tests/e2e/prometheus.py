@@ -42,7 +42,8 @@ def panel_exprs(rate_interval: str) -> dict[str, list[str]]:
     """All queries of the committed dashboard by their panel's title, for all domains and routes."""
     panels = [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
     exprs = {panel["title"]: [target["expr"] for target in panel["targets"]] for panel in panels}
-    variables = {"$domain": ".+", "$route": ".+", "$__rate_interval": rate_interval}
+    anything = dict.fromkeys(("$job", "$instance", "$domain", "$route"), ".+")
+    variables = {**anything, "$__rate_interval": rate_interval}
     for name, value in variables.items():
         exprs = {title: [expr.replace(name, value) for expr in each] for title, each in exprs.items()}
     return exprs

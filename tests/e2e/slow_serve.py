@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import service.http.server
+import service.processes.engine
 from model.engine.protocol import Engine
 from model.planning.runtime import Runtime
 from service.answering.service import load
 from service.cli import main
 from service.http.app import create_app
-from service.settings import Settings
+from service.settings.settings import Settings
 
 DELAY = Path(os.environ["SLOW_ENGINE"])
 
@@ -51,5 +52,6 @@ def load_slow(settings: Settings) -> Runtime:
 
 
 if __name__ == "__main__":
-    vars(service.http.server)["create_app"] = functools.partial(create_app, loader=load_slow)
+    for module in (service.http.server, service.processes.engine):
+        vars(module)["create_app"] = functools.partial(create_app, loader=load_slow)
     main()

@@ -47,7 +47,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(bundle: Path) -> Iterator[Server]:
+def server(bundle: Path, num_workers: int) -> Iterator[Server]:
     with serving(bundle, {"VIP5_ADMIN_PORT": "0", "VIP5_ROOT_PATH": "/recommender"}) as server:
         yield server
 

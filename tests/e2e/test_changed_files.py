@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.processes import COMMAND, Server, serving
+from tests.e2e.processes import ROOT, Server, serving
 from tests.tiny import tiny_bundle
 
-ON_DISK = (
-    sys.executable,
-    "-c",
-    "import model.bundle.feature_file as f; f.MOST_HELD_BYTES = 0; from service.cli import main; main()",
-)
-"""`vip5` for which every file of embeddings is a large one."""
+ON_DISK = "import model.bundle.feature_file as f; f.MOST_HELD_BYTES = 0"
+"""Python starts with this in every process, so that every file of embeddings is a large one."""
 FEATURES = "domains/toys/features.safetensors"
 FILES = (
     "manifest.json",
@@ -99,23 +94,27 @@ class Service:
 
 
 @contextmanager
-def service(root: Path, command: Sequence[str]) -> Iterator[Service]:
+def service(root: Path, started: Path | None = None) -> Iterator[Service]:
+    """`started` is a folder with what Python starts with."""
+    path = {} if started is None else {"PYTHONPATH": f"{started}{os.pathsep}{ROOT}"}
     with (
-        serving(root, {"VIP5_FILES_CHECK_S": "0.02"}, command) as server,
+        serving(root, {"VIP5_FILES_CHECK_S": "0.02", **path}) as server,
         httpx.Client(base_url=server.url) as client,
     ):
         yield Service(server, client)
 
 
 @pytest.fixture(scope="module")
-def held(root: Path) -> Iterator[Service]:
-    with service(root, COMMAND) as running:
+def held(root: Path, num_workers: int) -> Iterator[Service]:
+    with service(root) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def on_disk(root: Path) -> Iterator[Service]:
-    with service(root, ON_DISK) as running:
+def on_disk(root: Path, tmp_path_factory: pytest.TempPathFactory, num_workers: int) -> Iterator[Service]:
+    started = tmp_path_factory.mktemp("started")
+    (started / "sitecustomize.py").write_text(ON_DISK)
+    with service(root, started) as running:
         yield running
 
 
@@ -184,5 +183,4 @@ def test_embeddings_on_disk_are_those_of_the_file_that_was_verified(
 
 
 def test_answers_do_not_depend_on_where_embeddings_are(held: Service, on_disk: Service) -> None:
-    assert COMMAND != ON_DISK
     assert held.answers() == on_disk.answers()

@@ -12,27 +12,30 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.processes import PATIENCE_S, Server, serving
+from tests.e2e.children import children_of
+from tests.e2e.processes import PATIENCE_S, ROOT, Server, serving
 from tests.tiny import tiny_bundle
 
 LIMIT = 128
 ASK = {"domain": "toys", "history": ["item-1"], "k": 3}
+CLOSING_IDLE_AT_ONCE = "from service.http import descriptors; descriptors.MIN_IDLE_S = 0.0\n"
 UNFINISHED = (
     b"POST /recommend/sequential HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
 )
 SMALL_LIMIT = (
     f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({LIMIT // 2}, {LIMIT}));"
-    " from service.http import descriptors; descriptors.MIN_IDLE_S = 0.0;"
     " from service.cli import main; main()"
 )
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, num_workers: int) -> Iterator[Server]:
     """Its soft limit is half of its hard one, to which it raises it."""
+    patched = tmp_path_factory.mktemp("patched")
+    (patched / "sitecustomize.py").write_text(CLOSING_IDLE_AT_ONCE, encoding="utf-8")  # in all processes
     with serving(
         tiny_bundle(tmp_path_factory.mktemp("descriptors")),
-        {"VIP5_RECEIVE_S": "60"},
+        {"VIP5_RECEIVE_S": "60", "PYTHONPATH": f"{ROOT}:{patched}"},
         (sys.executable, "-c", SMALL_LIMIT),
     ) as server:
         yield server
@@ -52,8 +55,13 @@ def shortages(server: Server, effect: str) -> float:
     return float(next(line for line in get(server, "/metrics").text.splitlines() if line.startswith(name)).split()[1])
 
 
+def answering_process(server: Server) -> int:
+    """The process that accepts connections: the only worker, or the service itself."""
+    return next(iter(children_of(server)), server.process.pid)
+
+
 def num_open(server: Server) -> int:
-    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+    return len(list(Path(f"/proc/{answering_process(server)}/fd").iterdir()))
 
 
 @contextmanager
@@ -68,7 +76,7 @@ def connections(server: Server, number: int, content: bytes = b"") -> Iterator[N
 
 
 def test_the_limit_is_raised_as_far_as_it_may(server: Server) -> None:
-    assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE) == (LIMIT, LIMIT)
+    assert resource.prlimit(answering_process(server), resource.RLIMIT_NOFILE) == (LIMIT, LIMIT)
 
 
 def test_idle_connections_give_way_to_new_ones(server: Server) -> None:

@@ -110,6 +110,7 @@ def test_encoded_pictures_are_in_the_prompts_of_a_bundle(clip: Path, tmp_path: P
     assert np.allclose(stored.features[0], encoder.tower.embed(pixels[None]), rtol=2e-3)
 
 
+@pytest.mark.usefixtures("only_cluster")
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray, of the extra ray, is not installed")
 def test_a_ray_cluster_gives_the_same_file(clip: Path, tmp_path: Path) -> None:
     pictures = draw_folder(tmp_path / "pictures", 7)

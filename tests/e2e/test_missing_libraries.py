@@ -58,9 +58,9 @@ def test_every_optional_library_is_named_by_an_extra_that_exists() -> None:
 def test_every_library_that_is_imported_is_required_or_optional() -> None:
     always = {re.split(r"[\[<>=]", each)[0].replace("-", "_") for each in PROJECT["dependencies"]}
     always |= {"pythonjsonlogger", "starlette", "theine_core", "hiredis", "pydantic_core"}
-    always |= {"service", "model", "feature_cache", "quiet_libraries"}
+    always |= {"service", "model", "feature_cache", "quiet_libraries", "vip5"}
     unknown = set()
-    for package in ("service", "model", "feature_cache"):
+    for package in ("service", "model", "feature_cache", "vip5"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
@@ -84,6 +84,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_tokenizer().save(str(root / "tokenizer.json"))
     (root / "sweep.toml").write_text(SWEEP)
     (root / "items.jsonl").write_text('{"item_id": "a", "index": "1"}\n{"item_id": "b", "index": "2"}\n')
+    (root / "new.jsonl").write_text('{"item_id": "a", "title": "a new one"}\n')
     (root / "requests.jsonl").write_text('{"task": "sequential", "domain": "toys", "history": ["item-1"]}\n')
     (root / "lines.txt").write_text("1 1 2 3\n2 3 2 1\n")
     (root / "vip5").mkdir()
@@ -111,6 +112,8 @@ def commands_in(place: Path) -> dict[str, list[str]]:
         "bundle sign": f"{bundle} --key {place}/key.pem",
         "bundle show": bundle,
         "bundle audit": f"{bundle} --domain toys --data {place}/toys",
+        "bundle push": f"{bundle} {place}/store",
+        "bundle pull": f"{place}/store --to {place}/pulled",
         "bundle index": f"{bundle} --index-cache {place}/indexes",
         "bundle export-onnx": f"{bundle} --out {place}/exported --replace",
         "features encode": f"--model {place}/clip --encoder tiny --images {place}/pictures --workers 0 "
@@ -127,6 +130,7 @@ def commands_in(place: Path) -> dict[str, list[str]]:
         "data prepare amazon-raw": f"--reviews {place}/reviews.jsonl --core 1 --out {place}/prepared --replace",
         "data show": f"--data {place}/toys",
         "data index": f"--data {place}/toys --method collaborative --out {place}/indexed --replace",
+        "data additions": f"--items {place}/new.jsonl --features {place}/npy --out {place}/new.json",
         "data tokenizer": f"--data {place}/toys --out {place}/words.json",
         "train": f"--config {place}/run.toml --num-threads 1 --replace --restart",
         "sweep": f"--config {place}/sweep.toml --num-threads 1 --replace --restart",

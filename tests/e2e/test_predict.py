@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from tests.e2e.processes import PATIENCE_S, run_vip5, serving
+from tests.e2e.processes import PATIENCE_S, environment, run_vip5, serving
 from tests.tiny import tiny_bundle
 
 SEQUENTIAL: dict[str, Any] = {"task": "sequential", "domain": "toys", "history": ["item-1"], "k": 3}
@@ -80,3 +85,51 @@ def test_bad_lines_give_problem_documents_in_their_place(tmp_path: Path) -> None
     assert answers[5]["errors"][0]["field"] == "colour"
     assert len(answers[7]["items"]) == 3
     assert stderr.startswith("1 answered, 7 failed, written to ")
+
+
+def test_a_killed_run_goes_on_where_it_ended_and_parquet_holds_the_same(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path)
+    bodies = [SEQUENTIAL | {"k": 1 + n % 5} for n in range(12)] + [DIRECT, SEQUENTIAL | {"k": 0}]
+    expected, _ = predict(tmp_path, bundle, [json.dumps(body) for body in bodies])
+    requests, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    pq.write_table(pa.Table.from_pylist(bodies, pa.schema(_COLUMNS)), requests)
+    options: list[str | Path] = [
+        "predict",
+        "--bundle",
+        bundle,
+        "--requests",
+        requests,
+        "--out",
+        out,
+        "--num-threads",
+        "1",
+    ]
+
+    killed = [sys.executable, "-m", "tests.e2e.killed_predict", *map(str, options)]
+    ended = subprocess.run(killed, env=environment(), check=False, timeout=PATIENCE_S).returncode
+    assert ended == -signal.SIGKILL
+    assert not out.exists()
+    parts = tmp_path / "out.parquet.parts"
+    assert sorted(path.name for path in parts.glob("*.parquet")) == [
+        "000000000000-5-0.parquet",
+        "000000000005-5-0.parquet",
+    ]
+    resumed = run_vip5(*options)
+
+    assert resumed.stderr.startswith("13 answered, 1 failed, written to "), resumed.stderr
+    assert not parts.exists()
+    rows = pq.read_table(out).to_pylist()
+    assert [row["request_id"] for row in rows] == [f"line-{n}" for n in range(1, 15)]
+    assert [row["status"] for row in rows] == [200] * 13 + [422]
+    for row, answer in zip(rows, expected, strict=True):
+        assert _comparable(json.loads(row["json"])) == _comparable(answer)
+
+
+_COLUMNS: dict[str, pa.DataType] = {
+    "task": pa.string(),
+    "domain": pa.string(),
+    "user_id": pa.string(),
+    "history": pa.list_(pa.string()),
+    "candidates": pa.list_(pa.string()),
+    "k": pa.int32(),
+}

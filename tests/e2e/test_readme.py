@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -15,7 +18,7 @@ from demo.make import Places
 from demo.picture import ask
 from model.bundle.bundle import open_bundle
 from tests.conftest import ROOT
-from tests.e2e.processes import run_vip5
+from tests.e2e.processes import PATIENCE_S, run_vip5, serving
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DEMONSTRATION = ROOT / "demo" / "bundle"
@@ -61,13 +64,40 @@ def test_every_folder_that_is_named_exists() -> None:
     assert [name for name in named if not (ROOT / name).is_dir()] == []
 
 
+def test_a_new_item_is_recommended_by_the_next_request(tmp_path: Path) -> None:
+    command = re.search(r"^\.venv/bin/python (-m demo\.new_item .*) > new\.json$", README, re.MULTILINE)
+    assert command is not None
+    drawn = subprocess.run(
+        [sys.executable, *command[1].split()], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+    change = json.loads(drawn.stdout)
+    (row,) = change["add"]
+    assert "index" not in row
+    headers = {"Authorization": "Bearer open-sesame-open-sesame"}
+    settings = {"VIP5_ADMIN_TOKEN": "open-sesame-open-sesame", "VIP5_JOURNAL": str(tmp_path / "journal")}
+    with serving(DEMONSTRATION, settings) as server, httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client:
+        changed = client.patch("/admin/domains/garments/catalog", json=change, headers=headers).json()
+        body = _bodies()["/recommend/sequential"]
+        items = client.post("/recommend/sequential", json=body).json()["items"]
+    index = changed["indices"][row["item_id"]]
+    place = [item["item_id"] for item in items].index(row["item_id"])
+    assert f"`{json.dumps({row['item_id']: index})}`" in README
+    assert f"the {row['title']} {('first', 'second')[place]}" in README
+
+
 def test_shares_are_those_of_the_demonstration_s_readme() -> None:
     text = (ROOT / "demo" / "README.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| (toys|garments) \| prompts with pictures \|(.*)\|$", text, re.MULTILINE))
-    cells = {domain: [round(100 * float(cell.split()[0])) for cell in row.split("|")] for domain, row in rows.items()}
-    for column in (0, 2):  # HR@5, and explanations that are true
-        words = f"{cells['toys'][column]} % (toys) and {cells['garments'][column]} % (garments) of cases"
-        assert words in " ".join(README.split())
+    rows = {
+        domain: re.findall(rf"^\| {domain} \| prompts with pictures \|(.*)\|$", text, re.MULTILINE)
+        for domain in ("toys", "garments")
+    }
+    for table, column in ((0, 0), (0, 1), (1, 0), (1, 2)):  # HR@5, of new items; explanations that are true, as asked
+        toys, garments = (_percent(rows[domain][table], column) for domain in ("toys", "garments"))
+        assert f"{toys} % (toys) and {garments} % (garments)" in " ".join(README.split())
+
+
+def _percent(row: str, column: int) -> int:
+    return round(100 * float(row.split("|")[column].split(maxsplit=1)[0]))
 
 
 def test_times_are_those_of_the_results() -> None:

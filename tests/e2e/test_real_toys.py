@@ -51,7 +51,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, asins: dict[int, str]) -> P
 
 
 @pytest.fixture(scope="module")
-def server(bundle: Path) -> Iterator[Server]:
+def server(bundle: Path, num_workers: int) -> Iterator[Server]:
     with serving(bundle) as server:
         yield server
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from model.bundle.features import ItemFeatures, load_features
 from model.planning.runtime import Runtime, load_runtime
 from service.http.app import create_app
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.e2e.features import load_into
 from tests.e2e.load import Answer, Load, load_on
 from tests.e2e.proxy import Proxy, proxy_to

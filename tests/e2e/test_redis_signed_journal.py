@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import pytest
 from redis import Redis
 
 from feature_cache.signing import Signing
-from service.errors import JournalBrokenError, JournalError, RevisionConflictError
-from service.versions import redis_journal
-from service.versions.formats import encode_entry, encode_states
-from service.versions.state import DomainState
+from service.errors import JournalBrokenError, RevisionConflictError
+from service.versions.formats import encode_entry
 from tests.e2e.journals import (
     HISTORY,
     LINKS,
@@ -184,81 +181,6 @@ async def test_an_older_history_does_not_replace_the_newer_one(server: RedisServ
                 assert served(one) == items(1, 2, 3)
 
 
-async def test_a_new_history_without_its_snapshot_does_not_replace_what_is_served(server: RedisServer) -> None:
-    async with journal_of(server, signing=SIGNING) as one, journal_of(server, signing=SIGNING) as other:
-        await stock(one, 1, 3)
-        await other.open()
-        await one.resolve("served")
-        whole = copied(server)
-        with server.client as client:
-            client.delete(SNAPSHOT)
-            with pytest.raises(JournalBrokenError):
-                await other.catch_up()
-            client.hset(SNAPSHOT, mapping={"id": "1-1", "states": encode_states({}), "format": 1})
-        with pytest.raises(JournalBrokenError):
-            await other.catch_up()
-        assert served(other) == items(1, 2, 3)
-        put_back(server, whole)
-        await other.catch_up()
-        assert (served(other), other.problems) == (items(1, 2, 3), [])
-
-
-SNAPSHOTS: Mapping[str, Callable[[bytes], bytes]] = {
-    "unsigned": lambda _: encode_states({"toys": DomainState(revision=9)}),
-    "empty": lambda _: b"{}",
-    "changed": lambda states: states.replace(b"item-1", b"item-9"),
-    "without its signature": lambda states: states[len(b"signed ") + 65 :],
-    "cut off": lambda states: states[:-1],
-}
-
-
-@pytest.mark.parametrize("forge", SNAPSHOTS.values(), ids=SNAPSHOTS)
-async def test_a_snapshot_that_was_not_signed_is_not_served(
-    server: RedisServer, forge: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(redis_journal, "RECHECK_S", 0.0)
-    async with journal_of(server, 3, signing=SIGNING) as one:
-        await stock(one, 1, 3)
-        await one.catch_up()
-        await stock(one, 4, 4)
-        with server.client as client:
-            whole = client.hget(SNAPSHOT, "states")
-            assert whole.startswith(b"signed ")
-            client.hset(SNAPSHOT, "states", forge(whole))
-        async with journal_of(server, signing=SIGNING) as late:
-            await late.open()
-            assert served(late) == items(4)
-            assert late.is_broken
-            assert "the snapshot" in late.problems[0]
-            await stock(one, 5, 5)
-            await late.catch_up()
-            assert served(late) == items(4, 5)
-            await one.resolve("served")
-            await late.catch_up()
-            assert (served(late), late.problems) == (items(1, 2, 3, 4, 5), [])
-
-
-async def test_a_stream_and_snapshot_that_are_replaced_do_not_blind_who_follows(
-    server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(redis_journal, "RECHECK_S", 0.0)
-    async with journal_of(server, signing=SIGNING) as one:
-        await stock(one, 1, 3)
-        with server.client as client:
-            client.xtrim(STREAM, maxlen=0)
-            client.hset(SNAPSHOT, mapping={"id": "9999999999999-0", "states": b"{}", "format": 1})
-            await one.catch_up()
-            assert (served(one), one.is_broken) == (items(1, 2, 3), True)
-            client.flushall()
-        for _ in range(2):
-            with pytest.raises(JournalBrokenError):
-                await one.catch_up()
-            assert (served(one), one.is_broken) == (items(1, 2, 3), True)
-        await one.resolve("served")
-        await stock(one, 4, 4)
-        assert (served(one), one.problems) == (items(1, 2, 3, 4), [])
-
-
 @pytest.mark.parametrize("value", ["999", "0", "9" * 5000, "garbage"])
 async def test_revisions_that_are_not_signed_decide_nothing(server: RedisServer, value: str) -> None:
     async with journal_of(server, signing=SIGNING) as one, journal_of(server, signing=SIGNING) as other:
@@ -357,83 +279,3 @@ async def test_a_signed_entry_of_the_next_release_is_skipped_and_counted(server:
             assert served(journal) == items(1, 3)
             assert (journal.num_unread, journal.is_broken) == (1, False)
             assert "changes of toys among them" in journal.problems[0]
-
-
-async def test_without_a_secret_signed_data_is_read(server: RedisServer) -> None:
-    async with journal_of(server, 2, signing=SIGNING) as one, journal_of(server) as plain:
-        await stock(one, 1, 2)
-        await one.catch_up()
-        await stock(one, 3, 3)
-        await plain.open()
-        assert (served(plain), plain.problems) == (items(1, 2, 3), [])
-
-
-async def test_signing_is_introduced_without_losing_a_change(server: RedisServer) -> None:
-    introducing = replace(SIGNING, accepts_unsigned=True)
-    async with (
-        journal_of(server, 3) as plain,
-        journal_of(server, signing=introducing) as lenient,
-        journal_of(server, signing=SIGNING) as strict,
-    ):
-        await stock(plain, 1, 4)
-        await plain.catch_up()
-        await stock(plain, 5, 5)
-        await lenient.open()
-        await stock(lenient, 6, 6)
-        await stock(plain, 7, 7)
-        await stock(lenient, 8, 9)
-        await plain.catch_up()
-        assert served(plain) == served(lenient) == items(*range(1, 10))
-        assert lenient.problems == []
-
-        await lenient.resolve("served")
-        await strict.open()
-        assert (served(strict), strict.problems) == (items(*range(1, 10)), [])
-        await stock(strict, 10, 10)
-        await lenient.catch_up()
-        await stock(lenient, 11, 11)
-        await strict.catch_up()
-        assert (served(strict), strict.problems) == (items(*range(1, 12)), [])
-        await plain.catch_up()
-        with server.client as client:
-            client.xadd(STREAM, {"entry": encode_entry(stock_entry(12, "junk"))})
-        await strict.catch_up()
-        assert served(strict) == items(*range(1, 12))
-
-
-async def test_the_secret_is_changed_without_losing_a_change(server: RedisServer) -> None:
-    knows_next = replace(SIGNING, other=OTHER.secret)
-    knows_former = replace(OTHER, other=SIGNING.secret)
-    async with journal_of(server, signing=knows_next) as one, journal_of(server, signing=knows_former) as other:
-        await stock(one, 1, 2)
-        await other.open()
-        await stock(other, 3, 3)
-        await one.catch_up()
-        await stock(one, 4, 4)
-        await other.catch_up()
-        await other.resolve("served")
-        await one.catch_up()
-        async with journal_of(server, signing=OTHER) as last:
-            await last.open()
-            for journal in (one, other, last):
-                assert (served(journal), journal.problems) == (items(1, 2, 3, 4), [])
-
-
-@pytest.mark.parametrize("keep", ["served", "stored"])
-async def test_two_signed_pasts_wait_for_a_decision_which_is_signed(server: RedisServer, keep: str) -> None:
-    async with journal_of(server, signing=SIGNING) as one, journal_of(server, signing=SIGNING) as other:
-        await stock(one, 1, 2)
-        await other.catch_up()
-        older = copied(server)
-        await one.append(stock_entry(3, "one"))
-        put_back(server, older)
-        await other.append(stock_entry(3, "other"))
-        with pytest.raises(JournalError):
-            await one.catch_up()
-        await one.resolve(keep)  # type: ignore[arg-type]
-        await other.catch_up()
-        await stock(other, 4, 4)
-        await one.catch_up()
-        expected = items(1, 2, 4) | ({"one"} if keep == "served" else {"other"})
-        for journal in (one, other):
-            assert (served(journal), journal.problems) == (expected, [])

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e.children import children_of
 from tests.e2e.processes import PATIENCE_S, Server, run_vip5, serving
 from tests.tiny import tiny_bundle
 
@@ -35,8 +36,9 @@ def end(server: Server, number: signal.Signals = signal.SIGTERM) -> int:
     return server.process.wait(PATIENCE_S)
 
 
-def test_it_answers_and_ends_with_0(bundle: Path) -> None:
+def test_it_answers_and_ends_with_0(bundle: Path, num_workers: int) -> None:
     with serving(bundle) as server:
+        assert len(children_of(server)) == num_workers
         with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as client:
             assert len(client.post("/recommend/sequential", json=ASK).json()["items"]) == 10
             assert len(client.post("/recommend/direct", json={"domain": "toys", "k": 3}).json()["items"]) == 3

@@ -22,7 +22,7 @@ from tests.e2e.processes import PATIENCE_S
 from tests.unit.cli.command_tree import COMMANDS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-PACKAGES = ("service", "model", "feature_cache", "quiet_libraries")
+PACKAGES = ("service", "model", "feature_cache", "quiet_libraries", "vip5")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOW_HELP = """
 import contextlib, io, json, sys

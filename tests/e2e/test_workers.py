@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +22,7 @@ import pytest
 from tests.e2e.children import are_gone, children_of, until
 from tests.e2e.live import change, client_of, live_bundles, live_environment
 from tests.e2e.processes import COMMAND, Server, environment, serving
+from tests.service.live import AUTHORIZED
 
 ASK = {"domain": "toys", "history": ["item-1", "item-2"], "k": 3}
 NUM_WORKERS = 2
@@ -133,6 +137,24 @@ async def test_a_killed_worker_costs_its_own_connections_and_is_replaced(server:
     assert ask_all(server) == {200: 40}
 
 
+def test_the_counts_are_exactly_the_clients_also_of_workers_that_were_killed(server: Server) -> None:
+    own: Counter[int] = Counter()
+    for victim in children_of(server):
+        own += ask_all(server, 20)
+        os.kill(victim, signal.SIGKILL)  # no request is running
+        until(partial(is_replaced, server, victim), "no worker took the place of the killed one")
+        server.wait_ready()
+    own += ask_all(server, 20)
+    assert own == {200: 60}
+    assert count_of(server, "vip5_requests_total", 'route="/recommend/sequential"') == own[200]
+
+
+def is_replaced(server: Server, victim: int) -> bool:
+    """Whether all workers listen, none of which is the victim."""
+    is_gone = victim not in children_of(server)
+    return is_gone and count_of(server, "vip5_workers") == NUM_WORKERS
+
+
 @pytest.mark.parametrize("has_stopped_worker", [False, True], ids=["", "one of them stopped"])
 def test_workers_end_with_the_engine_process(server: Server, *, has_stopped_worker: bool) -> None:
     workers = children_of(server)
@@ -169,6 +191,73 @@ def test_a_signal_at_the_start_leaves_nothing_behind(bundles: Path, env: dict[st
         process.communicate(timeout=60)
         assert process.returncode == 0
     assert are_gone(workers)
+
+
+def test_embedded_histories_are_one_for_all_workers_and_survive_them(
+    bundles: Path, env: dict[str, str], tmp_path: Path
+) -> None:
+    env |= {"VIP5_HISTORY_STORE": "embedded", "VIP5_HISTORY_FILE": str(tmp_path / "histories.jsonl")}
+    path, told = "/domains/toys/users/ann/history", [f"item-{number}" for number in range(1, 21)]
+
+    def histories(server: Server, num_connections: int) -> list[list[str]]:
+        """What workers say, each on some of the connections."""
+        found = []
+        for _ in range(num_connections):
+            with new_connection(server) as client:
+                found.append([each["item_id"] for each in client.get(path).raise_for_status().json()["events"]])
+        return found
+
+    with serving(bundles / "first", env) as server:
+        for item_id in told:
+            event = {"domain": "toys", "user_id": "ann", "item_id": item_id}
+            with new_connection(server) as client:
+                client.post("/events", json=event).raise_for_status()
+        assert histories(server, 20) == [told] * 20
+        victim = children_of(server)[0]
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: is_replaced(server, victim), "no worker took the place of the killed one")
+        assert histories(server, 20) == [told] * 20
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+    with serving(bundles / "first", env) as server:
+        assert histories(server, 4) == [told] * 4
+
+
+FAULTY = (sys.executable, "-m", "tests.e2e.faulty_serve")
+
+
+@pytest.mark.parametrize("num_workers", [0, NUM_WORKERS])
+def test_a_signal_while_the_bundle_is_loaded_ends_the_process_at_once(
+    bundles: Path, env: dict[str, str], tmp_path: Path, num_workers: int
+) -> None:
+    (tmp_path / "point").write_text("load")  # for ever
+    env |= {"FAULT_FOLDER": str(tmp_path), "VIP5_WORKERS": str(num_workers)}
+    arguments = [*FAULTY, "serve", "--bundle", str(bundles / "first"), "--port", "0"]
+    with subprocess.Popen(arguments, env=environment(env), stdout=subprocess.PIPE, text=True) as process:
+        until((tmp_path / "reached").exists, "the load does not begin")
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert [json.loads(line)["event"] for line in output.splitlines()][-2:] == ["draining", "ended"]
+
+
+async def test_a_signal_while_a_version_is_loaded_ends_the_process_in_the_stated_time(
+    bundles: Path, env: dict[str, str], tmp_path: Path
+) -> None:
+    env |= {"FAULT_FOLDER": str(tmp_path), "VIP5_DRAIN_S": "0.1"}
+    with serving(bundles / "first", env, FAULTY) as server:
+        workers = children_of(server)
+        async with client_of(server) as client:
+            (tmp_path / "point").write_text("open")  # for ever
+            loading = asyncio.create_task(
+                client.post("/admin/domains/toys/load", json={"bundle": "second"}, headers=AUTHORIZED)
+            )
+            await asyncio.to_thread(until, (tmp_path / "reached").exists, "the load does not begin")
+            server.process.terminate()
+            await asyncio.to_thread(server.wait_event, "ended_late")
+            assert await asyncio.to_thread(server.process.wait, 60) == 0
+            await asyncio.gather(loading, return_exceptions=True)
+        until(lambda: are_gone(workers), "workers outlive the engine process")
 
 
 def test_a_taken_port_is_reported_and_starts_nothing(bundles: Path, env: dict[str, str], server: Server) -> None:

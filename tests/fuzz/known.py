@@ -30,6 +30,15 @@ COLUMNS: dict[str, Sequence[object]] = {
 }
 
 
+USERS = tuple(f"u{number}" for number in range(1, 10))
+ATTRIBUTES: dict[str, Sequence[object]] = {
+    "category": ("games", "dolls"),
+    "tags": ("new", "red"),
+    "price": (0.25, 2, 5),
+}
+"""Columns to filter and boost by, with values that some items have."""
+
+
 def name_what_is_known(body: Body, domain: str, item_ids: list[str]) -> None:
     """Put names that the bundle knows beside random ones, so that the request reaches the engine."""
     body["domain"] = domain
@@ -46,14 +55,78 @@ def name_what_is_known(body: Body, domain: str, item_ids: list[str]) -> None:
         body["where"] = {"category": "games"}
 
 
+TAKE_LISTS = {"post_events"}
+
+
 def complete(operation: str, body: object) -> None:
     """Change a random body of this operation into one that the service can mostly carry out."""
-    if operation in _COMPLETIONS and isinstance(body, dict):
+    takes = dict | list if operation in TAKE_LISTS else dict
+    if operation in _COMPLETIONS and isinstance(body, takes):
         _COMPLETIONS[operation](body, Random(json.dumps(body, sort_keys=True, default=str)))
+
+
+def complete_path(places: Body, query: Body, chance: Random) -> None:
+    """Name what the service knows in parameters of the path, and of the query."""
+    found = {"name": DOMAIN, "user_id": chance.choice(USERS), "item_id": chance.choice(_items(chance, 1))}
+    places |= {name: found[name] for name in places if name in found}
+    if "column" in query:
+        query["column"] = chance.choice(sorted(COLUMNS))
 
 
 def _question(body: Body, chance: Random) -> None:
     name_what_is_known(body, DOMAIN, _items(chance, 3))
+    if "user_id" in body or body.get("rotate") is not None:
+        body["user_id"] = chance.choice(USERS)
+    if isinstance(body.get("boost"), dict):
+        body["boost"] = _factors(body["boost"], chance)
+    if isinstance(body.get("max_per"), dict):
+        body["max_per"] = {name: chance.randrange(1, 4) for name in _some(ATTRIBUTES, chance)}
+    if isinstance(body.get("mask_images"), list):
+        body["mask_images"] = _items(chance, 2)
+    if body.get("role") == "canary":
+        del body["role"]
+
+
+def _sequel(body: Body, chance: Random) -> None:
+    """A question after a history, which is the user's stored one in a third of the questions."""
+    if body.get("user_id") is None or chance.random() < 0.7:
+        body.setdefault("history", _items(chance, 3))
+    _question(body, chance)
+
+
+def _sequels(body: Body, chance: Random) -> None:
+    if isinstance(body.get("requests"), list):
+        for each in body["requests"]:
+            if isinstance(each, dict) and chance.random() < 0.8:
+                _sequel(each, chance)
+
+
+def _questions(body: Body, chance: Random) -> None:
+    if isinstance(body.get("requests"), list):
+        for each in body["requests"]:
+            if isinstance(each, dict) and chance.random() < 0.8:
+                _question(each, chance)
+
+
+def _events(body: Body | list[Body], chance: Random) -> None:
+    for each in body if isinstance(body, list) else [body]:
+        if isinstance(each, dict):
+            each |= {"domain": DOMAIN, "user_id": chance.choice(USERS), "item_id": _items(chance, 1)[0]}
+
+
+def _boosts(body: Body, chance: Random) -> None:
+    _condition(body, chance)
+    body |= _factors(body, chance)
+
+
+def _factors(found: Body, chance: Random) -> Body:
+    """Factors for what items have, from 0.01 to 100 or as they were found."""
+    columns = found.get("columns")
+    inner = [each for each in columns.values() if isinstance(each, dict)] if isinstance(columns, dict) else []
+    numbers = [number for each in inner for number in each.values()] or [0.01, 0.5, 1, 2, 100]
+    chosen = {name: str(chance.choice(ATTRIBUTES[name])) for name in _some(ATTRIBUTES, chance)}
+    by_value = {name: {value: chance.choice(numbers)} for name, value in chosen.items()}
+    return {"columns": by_value, "items": {item: chance.choice(numbers) for item in _items(chance, 2)}}
 
 
 def _catalog(body: Body, chance: Random) -> None:
@@ -113,12 +186,18 @@ def _some(names: object, chance: Random) -> list[str]:
     return chance.sample(found, chance.randrange(1, len(found) + 1))
 
 
-_COMPLETIONS: dict[str, Callable[[Body, Random], None]] = {
-    "recommend_sequential": _question,
+_COMPLETIONS: dict[str, Callable[[Any, Random], None]] = {
+    "recommend_sequential": _sequel,
     "recommend_direct": _question,
+    "recommend_sequential_batch": _sequels,
+    "recommend_direct_batch": _questions,
     "explain": _question,
+    "post_events": _events,
+    "put_boosts": _boosts,
     "change_catalog": _catalog,
     "put_features": _features,
     "load_version": _load,
     "swap_versions": _swap,
 }
+COMPLETED = set(_COMPLETIONS)
+"""Operations whose bodies `complete` changes."""

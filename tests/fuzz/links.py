@@ -10,6 +10,8 @@ from typing import Any
 DOMAIN = {"name": "$response.body#/domain"}
 NAME = {"name": "$response.body#/name"}
 PATH = {"name": "$request.path.name"}
+USER = {"name": "$request.body#/domain", "user_id": "$request.body#/user_id"}
+WHOSE = {"domain": "$request.body#/domain", "user_id": "$request.body#/user_id"}
 LAST_VERSION = "$response.body#/versions/*/version"
 
 LINKS: tuple[tuple[str, str, dict[str, str], dict[str, Any]], ...] = (
@@ -33,6 +35,28 @@ LINKS: tuple[tuple[str, str, dict[str, str], dict[str, Any]], ...] = (
     ("put_features", "explain", {}, {"domain": DOMAIN["name"]}),
     ("put_features", "recommend_sequential", {}, {"domain": DOMAIN["name"]}),
     ("put_features", "change_catalog", DOMAIN, {"expected_revision": "$response.body#/catalog_revision"}),
+    # Histories
+    ("post_events", "show_history", USER, {}),
+    ("post_events", "recommend_sequential", {}, WHOSE),
+    ("post_events", "post_events", {}, WHOSE),
+    ("recommend_sequential", "post_events", {}, WHOSE | {"item_id": "$response.body#/items/*/item_id"}),
+    ("show_history", "erase_history", PATH | {"user_id": "$request.path.user_id"}, {}),
+    ("show_history", "recommend_sequential", {}, {"user_id": "$request.path.user_id"}),
+    ("erase_history", "recommend_sequential", {}, {"user_id": "$request.path.user_id"}),
+    ("erase_history", "show_history", PATH | {"user_id": "$request.path.user_id"}, {}),
+    # Boosts
+    ("put_boosts", "show_boosts", DOMAIN, {}),
+    ("put_boosts", "recommend_sequential", {}, {"domain": DOMAIN["name"]}),
+    ("put_boosts", "recommend_direct_batch", {}, {}),
+    ("put_boosts", "delete_boosts", DOMAIN, {}),
+    ("put_boosts", "put_boosts", DOMAIN, {"expected_revision": "$response.body#/catalog_revision"}),
+    ("delete_boosts", "recommend_direct", {}, {"domain": DOMAIN["name"]}),
+    # Pictures and columns
+    ("list_items", "show_item", PATH | {"item_id": "$response.body#/items/*/item_id"}, {}),
+    ("list_items", "show_image", PATH | {"item_id": "$response.body#/items/*/item_id"}, {}),
+    ("show_item", "show_image", PATH | {"item_id": "$response.body#/item_id"}, {}),
+    ("list_columns", "list_items", PATH, {}),
+    ("change_catalog", "recommend_sequential_batch", {}, {}),
     # Versions
     *(
         (source, target, NAME, body)

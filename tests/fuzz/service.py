@@ -13,6 +13,7 @@ from queue import Empty
 from typing import Any, TypeAlias
 
 import requests
+from PIL import Image
 from schemathesis import Case as AnyCase
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.transport import Response
@@ -32,6 +33,8 @@ from tests.service.live import AUTHORIZED, TOKEN, bundle_of
 from tests.tiny import tiny_catalog
 
 Case: TypeAlias = AnyCase[Any]
+NUM_USERS = 500
+"""Most users whose histories are kept, so that they do not fill the memory."""
 TICKS = os.sysconf("SC_CLK_TCK")
 PATIENCE_S = 60.0
 CHECKS = [
@@ -70,7 +73,15 @@ class Caller:
         case.validate_response(self.send(case), checks=CHECKS)
 
     def _processor_s(self) -> float:
-        stat = Path(f"/proc/{self.process_id}/stat").read_text(encoding="utf-8")
+        return self.processor_s(self.process_id)
+
+    @staticmethod
+    def processor_s(process_id: int) -> float:
+        """What a process has taken so far; 0 if it has ended."""
+        try:
+            stat = Path(f"/proc/{process_id}/stat").read_text(encoding="utf-8")
+        except OSError:
+            return 0.0
         user, system = stat.rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / TICKS
 
@@ -150,17 +161,25 @@ class Found:
 
 
 @contextmanager
-def shop() -> Iterator[Shop]:
-    """A service whose folder of bundles and journal are temporary."""
+def shop(*, has_histories: bool = True) -> Iterator[Shop]:
+    """A service whose folder of bundles, pictures, journal and histories are temporary."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "bundles"
         for seed, name in enumerate(BUNDLES, start=1):
             bundle_of(root / name, seed, catalog=tiny_catalog(NUM_ITEMS))
+        pictures = Path(folder) / "pictures" / "images"
+        pictures.mkdir(parents=True)
+        for number in range(1, NUM_ITEMS // 2):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(pictures / f"{number}.png")
         env = {
             "VIP5_ADMIN_TOKEN": TOKEN,
             "VIP5_BUNDLES_ROOT": str(root),
             "VIP5_JOURNAL": str(Path(folder) / "journal"),
+            "VIP5_IMAGES_ROOT": str(pictures.parent),
         }
+        if has_histories:
+            env |= {"VIP5_HISTORY_STORE": "embedded", "VIP5_HISTORY_FILE": str(Path(folder) / "histories.jsonl")}
+            env |= {"VIP5_HISTORY_USERS": str(NUM_USERS)}
         with serving(root / BUNDLES[0], env) as server, requests.Session() as session:
             session.trust_env = False  # looking for proxies costs more than the request
             session.headers.update(AUTHORIZED)

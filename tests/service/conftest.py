@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,8 @@ from model.network.config import DomainLayout
 from model.planning.runtime import Runtime, load_runtime
 from service.http.app import create_app
 from service.http.app_state import state_of
-from service.settings import Settings
+from service.observability.tracing.traces import Traces
+from service.settings.settings import Settings
 from tests.service.workers import add_workers, workers_of
 from tests.tiny import TINY_LAYOUT, tiny_bundle
 
@@ -35,6 +37,7 @@ OVER_HTTP = {
     "test_attribution",
     "test_audit",
     "test_bad_input",
+    "test_batches",
     "test_browse",
     "test_browse_filters",
     "test_clients",
@@ -42,7 +45,9 @@ OVER_HTTP = {
     "test_errors",
     "test_explain",
     "test_feature_settings",
+    "test_histories",
     "test_load",
+    "test_merchandising",
     "test_metrics",
     "test_observability",
     "test_openapi",
@@ -93,14 +98,14 @@ PROCESSES = Processes()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests that talk to the app over HTTP run without and with workers."""
+    """Tests that talk to the app over HTTP, as all that are coroutines do, run without and with workers."""
     is_alone = metafunc.definition.get_closest_marker("alone") is not None
-    if metafunc.module.__name__.rpartition(".")[2] in OVER_HTTP and not is_alone:
-        metafunc.fixturenames.append("num_workers")
+    talks = inspect.iscoroutinefunction(metafunc.function) and metafunc.module.__name__.rpartition(".")[2] in OVER_HTTP
+    if talks and not is_alone:
         metafunc.parametrize("num_workers", [0, 2], ids=["alone", "workers"], indirect=True)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)  # pytest sets up no other fixture that a test does not name
 def num_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     number: int = getattr(request, "param", 0)
     monkeypatch.setattr(PROCESSES, "num_workers", number)
@@ -108,15 +113,17 @@ def num_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 
 @asynccontextmanager
-async def client_of(app: FastAPI, *, waits: bool = True) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the app, or of its workers, while its lifespan runs."""
+async def client_of(
+    app: FastAPI, *, waits: bool = True, traces: Traces | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the app, or of its workers, while its lifespan runs. Workers have these traces."""
     hub = add_workers(app) if PROCESSES.num_workers else None
     async with app.router.lifespan_context(app), AsyncExitStack() as running:
         if waits:
             await until_ready(app)
         served: ASGIApp = app
         if hub is not None:
-            served = await running.enter_async_context(workers_of(app, hub, PROCESSES.num_workers))
+            served = await running.enter_async_context(workers_of(app, hub, PROCESSES.num_workers, traces))
         transport = httpx.ASGITransport(served)
         yield await running.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://test"))
 

@@ -27,7 +27,7 @@ from model.planning.runtime import Runtime
 from service.answering.service import Loader, load
 from service.http.app import create_app
 from service.http.app_state import state_of
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.engines import DisguisedEngine
 from tests.service.conftest import client_of
 from tests.tiny import TINY_BACKBONE, TINY_LAYOUT, random_tensors, tiny_catalog, tiny_features, tiny_tokenizer

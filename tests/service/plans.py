@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from model.decoding.eligibility import Eligibility, LeafMask
+from model.decoding.leaf_boosts import BoostTable
 from model.engine.plans import AttributionPlan, Plan, RankingPlan, ScoringPlan, TextPlan
 from model.engine.protocol import GeneratedText, LogProbs, Placement, Ranking, TextProgress, TextSession, Timings
 from model.prompts.prompt import Prompt
@@ -109,6 +110,9 @@ class GatedEngine(Gate):
         raise NotImplementedError
 
     def vacate(self, slot: int) -> None:
+        raise NotImplementedError
+
+    def expect_boosts(self, tables: Sequence[BoostTable]) -> None:
         raise NotImplementedError
 
     def _run(self, names: list[int]) -> None:

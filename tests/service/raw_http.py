@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from service.http.uvicorn_server import server_of
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.service.conftest import until_ready
 
 HOST = b"Host: test\r\n"

@@ -13,7 +13,7 @@ from model.engine.plans import RankingPlan
 from model.engine.protocol import Placement, Ranking, Timings
 from model.planning.runtime import Runtime
 from service.answering.service import load
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.engines import DisguisedEngine
 from tests.service.live import ASK, AUTHORIZED, WIDER, Shop, bundle_of, held_shop, live_settings, shop_of
 from tests.service.test_bad_input import check_problem

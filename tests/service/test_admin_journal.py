@@ -8,7 +8,7 @@ import pytest
 
 from model.planning.runtime import Runtime
 from service.errors import JournalError
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.service.live import bundle_of, ids_of, live_settings, shop_of
 
 
@@ -66,3 +66,22 @@ async def test_a_journal_whose_snapshot_is_damaged_ends_the_start(bundles: Path,
         async with shop_of(live_settings(bundles, journal=str(path))):
             pass
     assert path.read_bytes() == b"snapshot {garbage\n"
+
+
+async def test_a_version_that_failed_to_load_is_reported_until_the_roles_are_changed(
+    tmp_path: Path,
+) -> None:
+    for seed, name in enumerate(("first", "second", "third"), start=1):
+        bundle_of(tmp_path / name, seed)
+    settings = live_settings(tmp_path, journal=str(tmp_path / "journal"))
+    async with shop_of(settings) as shop:
+        await shop.load("second", activate=True)
+    (tmp_path / "second").rename(tmp_path / "aside")
+
+    async with shop_of(settings) as shop:
+        told = (await shop.client.get("/health/ready")).json()["degraded"]
+        assert "the domain toys is not served as the journal says" in told[0]
+        await shop.patch(deactivate=["item-1"])
+        assert (await shop.client.get("/health/ready")).json()["degraded"] == told, "a change of items mends no roles"
+        await shop.load("third", activate=True)
+        assert (await shop.client.get("/health/ready")).json()["degraded"] == []

@@ -15,9 +15,10 @@ from fastapi import FastAPI
 from starlette.types import Message
 
 from service.http.app_state import state_of
-from service.settings import Settings
-from tests.service.live import ASK, bundle_of, held_shop, live_settings, shop_of
+from service.settings.settings import Settings
+from tests.service.live import ASK, Shop, bundle_of, held_shop, live_settings, shop_of
 from tests.service.raw_http import GET, listening
+from tests.service.workers import answering_states_of
 
 STALLED = {"type": "http", "method": "POST", "query_string": b"", "client": ("127.0.0.1", 1), "server": ("test", 80)}
 
@@ -29,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def unread(app: FastAPI, path: str, body: dict[str, Any], kind: str) -> AsyncIterator[None]:
+async def unread(shop: Shop, path: str, body: dict[str, Any], kind: str) -> AsyncIterator[None]:
     """A request whose client does not read: sending the first message of this kind does not end."""
     content, is_stuck = json.dumps(body).encode(), asyncio.Event()
     incoming: asyncio.Queue[Message] = asyncio.Queue()
@@ -42,6 +43,7 @@ async def unread(app: FastAPI, path: str, body: dict[str, Any], kind: str) -> As
 
     headers = [(b"host", b"test"), (b"content-type", b"application/json")]
     scope = STALLED | {"path": path, "raw_path": path.encode(), "root_path": "", "scheme": "http", "headers": headers}
+    app = shop.client._transport.app  # type: ignore[attr-defined]  # the app, or its workers
     asking = asyncio.create_task(app(scope, incoming.get, send))
     try:
         await asyncio.wait_for(is_stuck.wait(), 60)
@@ -53,16 +55,16 @@ async def unread(app: FastAPI, path: str, body: dict[str, Any], kind: str) -> As
 
 async def test_a_change_does_not_wait_for_a_client_to_read_its_answer(folder: Path) -> None:
     stuck = "http.response.start"
-    async with shop_of(live_settings(folder)) as shop, unread(shop.app, "/recommend/sequential", ASK, stuck):
+    async with shop_of(live_settings(folder)) as shop, unread(shop, "/recommend/sequential", ASK, stuck):
         await asyncio.wait_for(shop.patch(deactivate=["item-3"]), 20)
 
 
 async def test_a_stream_that_nobody_reads_holds_its_version_until_the_text_is_made(folder: Path) -> None:
     body = {"domain": "toys", "item_id": "item-1", "stream": True, "max_new_tokens": 8}
-    async with shop_of(live_settings(folder)) as shop, unread(shop.app, "/explain", body, "http.response.body"):
-        references = state_of(shop.app).service.domains.version("toys").placed.references
+    async with shop_of(live_settings(folder)) as shop, unread(shop, "/explain", body, "http.response.body"):
+        placed = [state.service.domains.version("toys").placed for state in answering_states_of(shop.app)]
         async with asyncio.timeout(60):
-            while references.value:  # noqa: ASYNC110  # the text is made on a thread
+            while any(each.references.value for each in placed):  # noqa: ASYNC110  # the text is made on a thread
                 await asyncio.sleep(0.001)
 
 
@@ -90,7 +92,7 @@ async def test_a_change_says_which_change_it_waited_for(folder: Path) -> None:
                 await shop.admin("DELETE", "/domains/toys", 504),
                 await shop.admin("POST", "/domains/toys/swap", 504, json={}),
             ]
-        async with administration._exclusive("toys", "a change of items"):
+        async with administration.turns.exclusive("toys", "a change of items"):
             problems.append(await shop.patch(504, deactivate=["item-3"]))
 
         assert {each["code"] for each in problems} == {"change_timeout"}

@@ -19,12 +19,12 @@ from starlette.types import Message, Scope
 from model.planning.runtime import Runtime
 from service.http.api_keys import new_key
 from service.http.app import create_app
-from service.http.app_state import state_of
 from service.observability.json_logging import configure_logging
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.service.conftest import client_of
 from tests.service.live import TOKEN, bundle_of, live_settings, shop_of
 from tests.service.test_bad_input import JSON, check_problem
+from tests.service.workers import states_of
 
 SEQUENTIAL = "/recommend/sequential"
 ASK: dict[str, Any] = {"domain": "toys", "history": ["item-1"], "k": 2}
@@ -109,7 +109,8 @@ async def test_a_body_may_say_that_it_is_not_compressed(client: httpx.AsyncClien
 
 
 async def test_a_body_that_comes_too_slowly_is_given_up(app: FastAPI, client: httpx.AsyncClient) -> None:
-    state_of(app).receive_s = 0.01
+    for state in states_of(app):
+        state.receive_s = 0.01
 
     async def trickle() -> AsyncIterator[bytes]:
         yield b"{"
@@ -118,7 +119,8 @@ async def test_a_body_that_comes_too_slowly_is_given_up(app: FastAPI, client: ht
     problem = check_problem(await client.post(SEQUENTIAL, content=trickle(), headers=JSON), 408, "request_timeout")
 
     assert "within 0.01 s" in problem["detail"]
-    state_of(app).receive_s = 10
+    for state in states_of(app):
+        state.receive_s = 10
 
 
 @pytest.mark.parametrize(

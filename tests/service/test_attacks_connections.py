@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.http.app_state import state_of
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.service.raw_http import GET, HOST, POST, listening, say, still_answers
 
 

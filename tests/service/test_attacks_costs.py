@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -19,11 +20,11 @@ from model.planning.runtime import Runtime
 from service.answering import recommender
 from service.errors import OverloadedError
 from service.http.app import create_app
-from service.http.app_state import state_of
 from service.http.body_budget import SMALL_BYTES, BodyBudget
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.service.conftest import client_of
 from tests.service.test_bad_input import check_problem
+from tests.service.workers import states_of
 from tests.unit.planning.domains import tiny_domain
 
 SEQUENTIAL = "/recommend/sequential"
@@ -125,17 +126,18 @@ async def status_of(app: FastAPI, path: str) -> int:
 
 
 async def test_large_bodies_share_a_budget_and_small_ones_always_pass(app: FastAPI, client: httpx.AsyncClient) -> None:
-    budget = state_of(app).body_budget
+    budgets = [state.body_budget for state in states_of(app)]
     padding = {"exclude_items": ["x" * 200] * 800}
     large = POINTWISE | padding | {"include_items": ITEMS[:3]}
-    with budget.held() as others:
-        others.grow_to(250_000)
+    with ExitStack() as others:
+        for budget in budgets:
+            others.enter_context(budget.held()).grow_to(250_000)
         problem = check_problem(await client.post(SEQUENTIAL, json=large), 429, "overloaded")
         assert "the limit is 300000" in problem["detail"]
         small = await client.post(SEQUENTIAL, json=POINTWISE | {"include_items": ITEMS[:3], "exclude_history": False})
         assert small.status_code == 200
     assert (await client.post(SEQUENTIAL, json=large)).status_code == 200
-    assert budget.num_bytes == 0, "all bodies were counted off"
+    assert [budget.num_bytes for budget in budgets] == [0] * len(budgets), "all bodies were counted off"
 
 
 def test_a_body_is_counted_once_however_it_arrives() -> None:

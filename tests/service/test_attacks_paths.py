@@ -70,7 +70,7 @@ async def test_faults_of_the_journal_are_cleared_for_administrators(
 ) -> None:
     async with shop_of(live_settings(folder)) as shop:
         replica = state_of(shop.app).service.administration.replica
-        monkeypatch.setitem(replica._problems, "toys", f"the file {folder}/first.journal.jsonl is gone")
+        monkeypatch.setitem(replica.progress.faults, "toys", f"the file {folder}/first.journal.jsonl is gone")
         journal = (await shop.admin("GET", "/domains"))["journal"]
         ready = (await shop.client.get("/health/ready")).json()
 

@@ -17,7 +17,7 @@ from model.engine.plans import AttributionPlan, ScoringPlan
 from model.engine.protocol import LogProbs, Timings
 from model.planning.runtime import Runtime
 from service.http.app import create_app
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.engines import DisguisedEngine
 from tests.service.conftest import client_of
 

@@ -19,7 +19,7 @@ from service.http.app import create_app
 from service.http.app_state import state_of
 from service.http.descriptors import Descriptors
 from service.observability.metrics.metrics import BACKGROUND_TASKS
-from service.settings import Settings
+from service.settings.settings import Settings
 from service.versions.journal import NoJournal, Update
 from tests.service.conftest import client_of
 from tests.service.live import bundle_of, live_settings, shop_of

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.http.app_state import state_of
 from tests.service.conftest import client_of
+from tests.service.workers import states_of
 
 JSON = {"Content-Type": "application/json"}
 SEQUENTIAL = "/recommend/sequential"
@@ -223,10 +223,11 @@ async def test_requests_that_cannot_be_answered_are_refused(
         (EXPLAIN, TELL | {"stream": "yes"}, "stream", "bool_type", "valid boolean; got 'yes'"),
     ],
 )
-async def test_fields_out_of_bounds_are_refused_with_their_name(
-    client: httpx.AsyncClient, path: str, body: dict[str, Any], field: str, rule: str, message: str
+async def test_fields_out_of_bounds_are_refused_with_their_name(  # noqa: PLR0917  # columns of the table above
+    app: FastAPI, client: httpx.AsyncClient, path: str, body: dict[str, Any], field: str, rule: str, message: str
 ) -> None:
-    state_of(client._transport.app).max_body_bytes = 1_000_000  # type: ignore[attr-defined]  # the app under test
+    for state in states_of(app):
+        state.max_body_bytes = 1_000_000
 
     response = await client.post(path, content=json.dumps(body), headers=JSON)
 
@@ -284,8 +285,9 @@ async def test_a_body_that_is_no_json_object_is_refused(client: httpx.AsyncClien
 
 @pytest.mark.parametrize("content", [b'{"k": %b}', b"-%b", b'{"where": {"price": [0, %b]}}'])
 async def test_an_integer_that_python_does_not_read_is_named_as_the_reason(app: FastAPI, content: bytes) -> None:
-    state_of(app).max_body_bytes = 10_000
     async with client_of(app) as client:
+        for state in states_of(app):
+            state.max_body_bytes = 10_000
         response = await client.post(SEQUENTIAL, content=content % (b"9" * 4_301), headers=JSON)
 
     problem = check_problem(response, 400, "malformed_body")

@@ -18,7 +18,7 @@ from model.planning.runtime import Runtime
 from service.http import connections
 from service.http.app import create_app
 from service.http.app_state import state_of
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.service.live import HeldEngine
 from tests.service.raw_http import ASK, GET, HOST, POST, Answer, listening, say
 

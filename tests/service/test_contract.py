@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from service.http.app import create_app
 from service.http.app_state import state_of
 from service.observability.metrics import Metrics
-from service.settings import Settings
+from service.settings.settings import Settings
 
 RECORDED = Path(__file__).parent / "contract"
 WORDS = {"description", "summary", "title"}

@@ -9,11 +9,12 @@ from pydantic import SecretStr
 
 from model.degradation import DegradationKind
 from model.planning.runtime import Runtime
-from service.errors import STATUSES, code_of
 from service.http.app import create_app
+from service.problem_documents import STATUSES, code_of
 from service.schemas.explanation import ExplanationAnswer, ExplanationRequest
 from service.schemas.ranking import DirectRequest, RankingAnswer, SequentialRequest, TimingsBody
-from service.settings import PREFIX, Settings
+from service.settings.fields import PREFIX
+from service.settings.settings import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 

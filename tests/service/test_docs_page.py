@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from model.planning.runtime import Runtime
 from service.http.app import create_app
 from service.http.app_state import state_of
-from service.settings import Settings
+from service.settings.settings import Settings
 
 PREFIXES = ["", "/vip5", "/a/b"]
 

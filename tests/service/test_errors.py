@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from model import errors as model_errors
 from service import errors as service_errors
-from service.errors import STATUSES, code_of, problem_of, status_of
+from service.problem_documents import STATUSES, code_of, problem_of, status_of
 
 EXPECTED = {
     "backbone_mismatch": 422,
@@ -27,7 +27,12 @@ EXPECTED = {
     "invalid_input": 422,
     "journal_unavailable": 503,
     "forbidden": 403,
+    "histories_disabled": 409,
+    "histories_unavailable": 503,
     "journal_broken": 503,
+    "bundle_store": 502,
+    "no_history": 404,
+    "load_too_large": 413,
     "head_too_large": 431,
     "malformed_body": 400,
     "malformed_request": 400,
@@ -36,7 +41,9 @@ EXPECTED = {
     "operation_conflict": 409,
     "overloaded": 429,
     "queue_full": 429,
+    "range_not_satisfiable": 416,
     "rate_limited": 429,
+    "replicas_differ": 504,
     "request_timeout": 408,
     "revision_conflict": 409,
     "too_many_connections": 503,
@@ -82,7 +89,8 @@ def test_every_error_maps_to_its_status(kind: type[model_errors.Vip5Error]) -> N
     expected = 500 if kind.code in STARTUP_ONLY | {"internal_error"} else EXPECTED[kind.code]
     assert (problem.status, problem.code) == (expected, kind.code)
     assert problem.detail == "the value, the rule and the remedy"
-    assert problem.retryable is (expected in {429, 503, 504})
+    # The change of which replicas_differ speaks is made: made again, it may undo the first one.
+    assert problem.retryable is (expected in {429, 503, 504} and kind.code != "replicas_differ")
 
 
 def test_every_code_of_the_table_is_expected() -> None:

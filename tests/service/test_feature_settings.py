@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from feature_cache.signing import Signing
-from service.settings import SettingsError, load_settings, load_signing
+from service.settings.loading import SettingsError, load_settings, load_signing
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from service.http.app import create_app
 from service.http.app_state import state_of
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.service.conftest import client_of
 
 TYPESCRIPT = """

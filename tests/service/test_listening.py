@@ -15,7 +15,7 @@ import pytest
 from service.errors import ListenError
 from service.http.listening import listening_at, url_of
 from service.observability import probe
-from service.settings import Endpoint
+from service.settings.options import Endpoint
 
 READY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 

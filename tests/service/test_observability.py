@@ -18,7 +18,7 @@ from model.engine.protocol import Ranking, Timings
 from model.planning.runtime import Runtime
 from service.http.app import create_app
 from service.observability.json_logging import configure_logging
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.engines import DisguisedEngine
 from tests.service.conftest import client_of
 
@@ -97,6 +97,28 @@ async def test_the_bundle_is_named(client: httpx.AsyncClient, runtime: Runtime) 
 
     for domain in ("toys", "words"):
         assert found["vip5_bundle_info", f"domain={domain}", f"hash={runtime.bundle_hash}"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/domains/toys/items?limit=1", "/domains/{name}/items"),
+        ("/domains/toys/columns", "/domains/{name}/columns"),
+        ("/domains/toys/users?limit=1", "/domains/{name}/users"),
+        ("/domains/toys", "/domains/{name}"),
+        ("/page/dom.js", "/page/{file}"),
+        ("/docs/swagger-ui.css", "/docs/{file}"),
+        ("/docs", "/docs"),
+        ("/openapi.json", "/openapi.json"),
+        ("/", "/"),
+    ],
+)
+async def test_routes_are_named_by_their_whole_templates(client: httpx.AsyncClient, path: str, route: str) -> None:
+    response = await client.get(path)
+    text = (await client.get("/metrics")).text
+
+    assert response.status_code == 200
+    assert f'route="{route}",status="200"}} 1.0' in text
 
 
 async def test_unknown_paths_and_domains_make_no_new_labels(client: httpx.AsyncClient) -> None:

@@ -16,7 +16,7 @@ from service.http.api_keys import new_key
 from service.http.app import create_app
 from service.http.app_state import state_of
 from service.http.routes.page import FOLDER
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.service.conftest import client_of
 
 TOKEN = "open-sesame-open-sesame"
@@ -66,6 +66,14 @@ class Markup(HTMLParser):
             self.inside.append(data)
 
 
+def about_of(response: httpx.Response) -> dict[str, bool]:
+    """What the page is told about the service."""
+    attributes = Markup(response.text).attributes
+    place = attributes.index(("meta", "name", "about"))
+    found: dict[str, bool] = json.loads(attributes[place + 1][2])
+    return found
+
+
 async def test_the_page_may_load_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
     response = await client.get("/")
 
@@ -99,8 +107,26 @@ async def test_modules_build_elements_never_markup_and_import_what_exists(client
     assert response.headers["content-type"].startswith("text/javascript")
     for unsafe in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "://"):
         assert unsafe not in text
-    for imported in re.findall(r'from "(.*?)"', text):
+    for imported in re.findall(r'(?:from |import\()"(.*?)"', text):
         assert imported.removeprefix("./") in SCRIPTS
+
+
+@pytest.mark.parametrize("by_proxy", [False, True])
+async def test_below_a_prefix_the_page_needs_no_slash_at_its_end(
+    settings: Settings, runtime: Runtime, *, by_proxy: bool
+) -> None:
+    behind = {"trusted_proxies": ("127.0.0.1",)} if by_proxy else {"root_path": "/shop"}
+    headers = {"X-Forwarded-Prefix": "/shop"} if by_proxy else {}
+    app = create_app(settings.model_copy(update=behind), lambda _: runtime)
+    async with client_of(app) as client:
+        response = await client.get("/" if by_proxy else "/shop", headers=headers, follow_redirects=True)
+        attributes = Markup(response.text).attributes
+        files = [value for _, name, value in attributes if name in {"src", "href"} and value.endswith((".js", ".css"))]
+
+        assert len(files) > len(SCRIPTS) / 2
+        for each in files:
+            assert each.startswith("/shop/page/")
+        assert (await client.get(files[0].removeprefix("/shop"), headers=headers)).status_code == 200
 
 
 async def test_files_are_sent_once(client: httpx.AsyncClient) -> None:
@@ -124,9 +150,10 @@ async def test_the_page_is_off_where_keys_are_required_unless_asked_for(
         for name, given in (("open", settings), ("keys", with_keys)):
             app = create_app(given.model_copy(update={"page": page}), lambda _: runtime)
             async with client_of(app) as client:
-                found[name, page] = (await client.get("/")).status_code
-                about = (await client.get("/page/about.json")).json()
-                assert about == {"needs_key": name == "keys", "has_status": True}
+                response = await client.get("/")
+                found[name, page] = response.status_code
+                if response.status_code == 200:
+                    assert about_of(response) == {"needs_key": name == "keys", "has_status": True}
 
     assert found == {
         ("open", None): 200,
@@ -144,7 +171,7 @@ async def test_the_port_of_the_administrators_has_no_page(settings: Settings, ru
     admin_app = state_of(app).admin_app
     assert admin_app is not None
     async with client_of(app) as client:
-        assert (await client.get("/page/about.json")).json()["has_status"] is False
+        assert about_of(await client.get("/"))["has_status"] is False
         transport = httpx.ASGITransport(admin_app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as admin:
             assert (await admin.get("/")).status_code == 404

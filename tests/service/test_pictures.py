@@ -16,8 +16,9 @@ from model.planning.runtime import Runtime
 from service.http.api_keys import new_key
 from service.http.app import create_app
 from service.http.pictures import MAX_BYTES
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.service.conftest import client_of
+from tests.service.test_bad_input import check_problem
 
 TOKEN = "open-sesame-open-sesame"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(100))
@@ -107,7 +108,31 @@ async def test_a_range_of_a_picture_is_sent(shop: httpx.AsyncClient) -> None:
 
     assert (part.status_code, part.content) == (206, PNG[8:12])
     assert part.headers["content-range"] == f"bytes 8-11/{len(PNG)}"
-    assert beyond.status_code == 416
+    problem = check_problem(beyond, 416, "range_not_satisfiable")
+    assert problem["detail"] == f"the range bytes=5000- is behind the end of {len(PNG)} bytes"
+    assert beyond.headers["content-range"] == f"bytes */{len(PNG)}"
+
+
+@pytest.mark.parametrize(
+    "asked", ["bytes=5-1", "bytes", "bytes=", "bytes=x-y", "items=1-2", "bytes=9" * 99, "bytes=0-0,5-5", "bytes=-"]
+)
+@pytest.mark.parametrize("num_more", [0, 200_000])
+async def test_what_is_no_range_of_one_part_is_ignored(
+    shop: httpx.AsyncClient, root: Path, asked: str, num_more: int
+) -> None:
+    """Small pictures and those that are sent piece by piece."""
+    (root / "images" / "1.png").write_bytes(PNG + bytes(num_more))
+
+    whole = await shop.get(url_of("item-1"), headers={"Range": asked})
+
+    assert (whole.status_code, whole.content) == (200, PNG + bytes(num_more))
+
+
+@pytest.mark.parametrize("asked", ["bytes=-0", "bytes=108-", "bytes=999999999999999999-"])
+async def test_a_range_behind_the_end_is_a_problem(shop: httpx.AsyncClient, asked: str) -> None:
+    check_problem(await shop.get(url_of("item-1"), headers={"Range": asked}), 416, "range_not_satisfiable")
+    other = await shop.get(url_of("item-1"), headers={"Range": asked, "If-Range": '"of another picture"'})
+    assert (other.status_code, other.content) == (200, PNG)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import pytest
 from model.planning.runtime import Runtime
 from service.http.app import create_app
 from service.http.proxies import AllowedHosts, TrustedProxies
-from service.settings import Settings, SettingsError, load_settings
+from service.settings.loading import SettingsError, load_settings
+from service.settings.settings import Settings
 from tests.service.conftest import until_ready
 
 ASK: dict[str, Any] = {"domain": "toys", "history": ["item-1"], "k": 1}

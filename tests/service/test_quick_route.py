@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +21,9 @@ from service.http import quick_route
 from service.http.api_keys import new_key
 from service.http.app import create_app
 from service.http.app_state import state_of
+from service.http.incoming import EXTENSION, Incoming
 from service.http.quick_route import QuickRoute
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.service.conftest import client_of
 
 PATHS = ("/recommend/sequential", "/recommend/direct")
@@ -89,6 +92,7 @@ ODD_HEADERS: list[list[tuple[bytes, bytes]]] = [
     [JSON, (b"content-length", b"99999999")],
     [JSON, (b"content-length", b"many")],
     [JSON, (b"origin", b"https://elsewhere")],
+    [JSON, (b"expect", b"100-continue")],
     [JSON, (b"host", b"shop"), (b"host", b"other")],
     [JSON, (b"x-forwarded-for", b"1.2.3.4"), (b"x-forwarded-prefix", b"/a")],
     [JSON, (b"authorization", b"Bearer nothing"), (b"x-api-key", b"none")],
@@ -103,6 +107,8 @@ class Sent:
     chunks: list[bytes]
     headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: list(HEADERS))
     method: str = "POST"
+    is_known_to_server: bool = False
+    """Whether the server tells that all of the body has come, as ours does."""
 
 
 @dataclass
@@ -161,7 +167,7 @@ async def answer_of(app: FastAPI, sent: Sent) -> tuple[object, object, object]:
     async def send(message: Any) -> None:  # noqa: ANN401
         answer.append(message)
 
-    scope = {
+    scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
@@ -175,6 +181,10 @@ async def answer_of(app: FastAPI, sent: Sent) -> tuple[object, object, object]:
         "client": ("127.0.0.1", 1),
         "server": ("shop", 80),
     }
+    if sent.is_known_to_server:
+        incoming = Incoming(is_complete=True)
+        incoming.begin(SimpleNamespace(body=bytearray(sent.chunks[0]), disconnected=False))  # type: ignore[arg-type]
+        scope["extensions"] = {EXTENSION: incoming}
     await app(scope, receive, send)
     body = b"".join(each.get("body", b"") for each in answer)
     content = json.loads(body) if body else None
@@ -197,7 +207,7 @@ def drawn(draw: random.Random) -> Sent:
         body[name] = draw.choice(VALUES[name])
     if draw.random() < 0.02:
         del body["domain"]
-    return Sent(path, [json.dumps(body).encode()])
+    return Sent(path, [json.dumps(body).encode()], is_known_to_server=draw.random() < 0.5)
 
 
 async def test_both_ways_give_the_same_answer_to_thousands_of_bodies(apps: Apps) -> None:
@@ -217,14 +227,17 @@ async def test_both_ways_give_the_same_answer_to_thousands_of_bodies(apps: Apps)
 async def test_both_ways_give_the_same_answer_to_odd_bodies(apps: Apps) -> None:
     for path in PATHS:
         for body in EDGES:
-            quick, plain = await apps.both(Sent(path, [body]))
-            assert quick == plain, body[:100]
+            for is_known in (False, True):
+                quick, plain = await apps.both(Sent(path, [body], is_known_to_server=is_known))
+                assert quick == plain, body[:100]
 
 
 async def test_both_ways_give_the_same_answer_to_odd_headers(apps: Apps) -> None:
     for headers in ODD_HEADERS:
-        quick, plain = await apps.both(Sent(PATHS[0], [VALID], [(b"x-request-id", b"same"), *headers]))
-        assert quick == plain, headers
+        for is_known in (False, True):
+            sent = Sent(PATHS[0], [VALID], [(b"x-request-id", b"same"), *headers], is_known_to_server=is_known)
+            quick, plain = await apps.both(sent)
+            assert quick == plain, headers
 
 
 async def test_both_ways_give_the_same_answer_to_bodies_in_pieces_and_other_methods(apps: Apps) -> None:
@@ -274,6 +287,83 @@ async def test_both_ways_give_the_same_answer_to_all_kinds_of_keys(
     assert statuses[4:7][0] == 200
     assert statuses[6:] == [429, 401, 401]
     assert apps.num_quick > 4
+
+
+BEHIND_PROXIES: dict[str, Any] = {
+    "trusted_proxies": ("127.0.0.1", "10.0.0.0/8"),
+    "root_path": "/shop",
+    "allowed_hosts": ("shop", "*.example.org"),
+}
+FORWARDED: list[list[tuple[bytes, bytes]]] = [
+    [],
+    [(b"x-forwarded-for", b"1.2.3.4")],
+    [(b"x-forwarded-for", b"1.2.3.4, 10.0.0.7"), (b"x-forwarded-proto", b"https")],
+    [(b"x-forwarded-for", b"2001:db8::1")],
+    [(b"x-forwarded-for", b"2001:db8::2"), (b"x-forwarded-prefix", b"/a")],
+    [(b"x-forwarded-host", b"www.example.org")],
+    [(b"x-forwarded-host", b"evil")],
+]
+
+
+async def test_both_ways_give_the_same_answer_behind_proxies(
+    settings: Settings, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings.model_copy(update={**BEHIND_PROXIES, "rate_limit": "100000/second"})
+    draw, statuses = random.Random(6), set()
+    async with apps_of(settings, runtime, monkeypatch) as apps:
+        for _ in range(NUM_BODIES // 4):
+            sent = drawn(draw)
+            sent.path = draw.choice(["", "/shop"]) + sent.path
+            sent.headers += draw.choice(FORWARDED)
+            quick, plain = await apps.both(sent)
+            assert quick == plain, (sent.headers, sent.chunks)
+            statuses.add(plain[0])  # type: ignore[index]
+        assert apps.num_quick > NUM_BODIES // 40
+    assert statuses >= {200, 400, 404, 422}
+
+
+@pytest.mark.parametrize("options", [{}, BEHIND_PROXIES])
+async def test_both_ways_count_each_request_once(
+    settings: Settings, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Also those that the quick way leaves to the other, and those that are refused."""
+    settings = settings.model_copy(update={**options, "rate_limit": "12/day"})
+    draw, statuses = random.Random(7), []
+    bodies = [VALID, VALID, VALID[:-1], b"[]", VALID.replace(b"toys", b"none")]
+    async with apps_of(settings, runtime, monkeypatch) as apps:
+        for _ in range(60):
+            sent = Sent(PATHS[0], [draw.choice(bodies)], is_known_to_server=draw.random() < 0.7)
+            sent.headers += draw.choice(FORWARDED[:5])
+            quick, plain = await apps.both(sent)
+            assert _without_seconds(quick) == _without_seconds(plain), (sent.headers, sent.chunks)
+            statuses.append(plain[0])  # type: ignore[index]
+    assert statuses[:11].count(429) == 0, "one of the limit was spent before"
+    assert statuses.count(429) == 60 - 11 if not options else statuses.count(429) > 5
+    assert {200, 404, 422} <= set(statuses)
+
+
+async def test_both_ways_count_by_key(
+    settings: Settings, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one, other = new_key("one"), new_key("other", quota="200/day")
+    file = tmp_path / "keys.jsonl"
+    file.write_text(f"{one.line}\n{other.line}\n")
+    settings = settings.model_copy(update={"api_keys_file": file, "rate_limit": "4/day"})
+    statuses = []
+    async with apps_of(settings, runtime, monkeypatch, [(b"x-api-key", one.key.encode())]) as apps:
+        for key in [one, other] * 5:
+            sent = Sent(PATHS[0], [VALID], [*HEADERS, (b"x-api-key", key.key.encode())], is_known_to_server=True)
+            quick, plain = await apps.both(sent)
+            assert _without_seconds(quick) == _without_seconds(plain)
+            statuses.append(plain[0])  # type: ignore[index]
+    assert statuses[0::2] == [200, 200, 200, 429, 429]
+    assert statuses[1] == 200
+    assert statuses[-1] == 429
+
+
+def _without_seconds(answer: object) -> str:
+    """Without the time until a retry, which passes between the two ways."""
+    return re.sub(r"\d{2,}", "#", repr(answer))
 
 
 async def test_both_ways_refuse_alike_while_the_service_drains(apps: Apps) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from feature_cache.embedded import EmbeddedStore
 from model.planning.runtime import Runtime
-from service.http.app_state import state_of
+from tests.service.workers import answering_states_of, states_of
 
 HISTORY = ["item-1", "item-2", "item-3"]
 
@@ -27,6 +28,13 @@ def ids_of(answer: dict[str, Any]) -> list[str]:
 
 def kinds_of(answer: dict[str, Any]) -> set[str]:
     return {each["kind"] for each in answer["degraded"]}
+
+
+async def test_as_many_workers_answer_as_the_test_is_run_with(
+    app: FastAPI, client: httpx.AsyncClient, num_workers: int
+) -> None:
+    assert (await client.get("/domains")).status_code == 200
+    assert len(states_of(app)) == 1 + num_workers
 
 
 async def test_a_history_is_answered_with_ranked_items_of_the_catalog(
@@ -112,21 +120,20 @@ async def test_what_is_unknown_or_missing_is_named(client: httpx.AsyncClient) ->
     assert details["missing_features"] == "1 of 2 items of the prompt had no image embedding"
 
 
-async def test_images_change_the_answer(client: httpx.AsyncClient, runtime: Runtime) -> None:
+async def test_images_change_the_answer(app: FastAPI, client: httpx.AsyncClient) -> None:
     async def scores(item_id: str) -> list[float]:
         body = {"domain": "toys", "history": [item_id], "include_items": ["item-3", "item-4"], "user_id": "u1"}
         answer = await post(client, "/recommend/sequential", body)
         return [item["score"] for item in answer["items"]]
 
     # The features of another item are put in the place of item-2's.
-    app = client._transport.app  # type: ignore[attr-defined]  # the app under test
-    store = state_of(app).service.domains.version("toys").features
-    assert isinstance(store, EmbeddedStore)
-    rows = store._place_of
+    stores = [state.service.domains.version("toys").features for state in answering_states_of(app)]
     before = await scores("item-2")
-    rows["item-2"], kept = rows["item-3"], rows["item-2"]
-    assert await scores("item-2") != before
-    rows["item-2"] = kept
+    with pytest.MonkeyPatch.context() as patched:
+        for store in stores:
+            assert isinstance(store, EmbeddedStore)
+            patched.setitem(store._place_of, "item-2", store._place_of["item-3"])
+        assert await scores("item-2") != before
     assert await scores("item-2") == before
 
 

@@ -19,7 +19,8 @@ from service.http.admin_tokens import new_admin_token
 from service.http.api_keys import new_key
 from service.http.app import create_app
 from service.http.app_state import state_of
-from service.settings import Settings, SettingsError, load_settings
+from service.settings.loading import SettingsError, load_settings
+from service.settings.settings import Settings
 from tests.service.conftest import client_of
 from tests.service.live import TOKEN, bundle_of, live_settings, shop_of
 from tests.service.test_bad_input import check_problem

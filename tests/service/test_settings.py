@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings, SettingsError, load_settings
+from service.processes.engine import num_workers_of
+from service.settings.loading import SettingsError, load_settings
+from service.settings.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,61 @@ def test_settings_do_not_change() -> None:
 def test_a_missing_bundle_says_how_to_give_one() -> None:
     with pytest.raises(SettingsError, match="setting bundle is missing: give --bundle or set VIP5_BUNDLE"):
         load_settings()
+
+
+LINKS = {
+    f"{service}{name}": value
+    for service in ("VIP5", "VIP5_ADMIN", "VIP5_2")
+    for name, value in {
+        "_SERVICE_HOST": "10.0.0.1",
+        "_SERVICE_PORT": "80",
+        "_SERVICE_PORT_HTTP": "80",
+        "_PORT": "tcp://10.0.0.1:80",
+        "_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "_PORT_80_TCP_PROTO": "tcp",
+        "_PORT_80_TCP_PORT": "80",
+        "_PORT_80_TCP_ADDR": "10.0.0.1",
+    }.items()
+}
+"""What Kubernetes sets for the Services `vip5`, `vip5-admin` and `vip5-2`."""
+
+
+def test_what_kubernetes_sets_for_services_is_not_taken_for_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LINKS.items():
+        monkeypatch.setenv(name, value)
+
+    settings = load_settings({"bundle": "b"})
+
+    assert settings.port == 8000
+    assert settings.admin_port is None
+
+
+def test_a_port_that_is_set_beside_a_service_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (LINKS | {"VIP5_PORT": "1234"}).items():
+        monkeypatch.setenv(name, value)
+
+    assert load_settings({"bundle": "b"}).port == 1234
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [("VIP5_SERVICE_POTR", "80", "unknown setting VIP5_SERVICE_POTR"), ("VIP5_PORT", "tcp//10.0.0.1", "setting port")],
+)
+def test_a_variable_that_kubernetes_does_not_set_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, fault: str
+) -> None:
+    for link, address in (LINKS | {name: value}).items():
+        monkeypatch.setenv(link, address)
+
+    with pytest.raises(SettingsError, match=fault):
+        load_settings({"bundle": "b"})
+
+
+def test_an_address_without_its_service_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIP5_PORT", "tcp://10.0.0.1:80")
+
+    with pytest.raises(SettingsError, match="setting port"):
+        load_settings({"bundle": "b"})
 
 
 @pytest.mark.parametrize("name", ["VIP5_BUNDEL", "VIP5_", "vip5_prot"])
@@ -98,3 +155,15 @@ def test_indexes_are_kept_in_the_users_cache_in_a_folder_or_not_at_all(
     assert load_settings({"bundle": "b"}).index_folder == Path("/srv/indexes")
     monkeypatch.setenv("VIP5_INDEX_CACHE", "off")
     assert load_settings({"bundle": "b"}).index_folder is None
+
+
+def test_embedded_histories_are_beside_the_bundle_also_with_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIP5_BUNDLE", "bundle")
+    monkeypatch.setenv("VIP5_HISTORY_STORE", "embedded")
+    monkeypatch.setenv("VIP5_WORKERS", "2")
+    settings = load_settings()
+    assert num_workers_of(settings) == 2
+    assert settings.history_options.path.name == "bundle.histories.jsonl"
+    monkeypatch.setenv("VIP5_HISTORY_STORE", "redis")
+    with pytest.raises(SettingsError, match="VIP5_HISTORY_STORE=redis and VIP5_REDIS_URL; set both"):
+        load_settings()

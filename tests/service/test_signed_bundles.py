@@ -14,7 +14,7 @@ import pytest
 from model.bundle.layout import SIGNATURES
 from model.errors import UntrustedBundleError
 from service.http.app_state import state_of
-from service.settings import Settings
+from service.settings.settings import Settings
 from service.versions.file_watch import FileWatch
 from tests.commands import run
 from tests.e2e.processes import environment

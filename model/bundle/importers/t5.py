@@ -11,6 +11,7 @@ from model.bundle.backbone import check_backbone
 from model.bundle.documents import read_json_object
 from model.bundle.importers.checkpoint import drop_aliases
 from model.bundle.importers.config import ConfigFile, backbone_config, ties_head
+from model.bundle.importers.lora import with_lora
 from model.bundle.importers.tensor_names import with_shared, without_wrappers
 from model.bundle.importers.vocabulary import check_size, read_tokenizer
 from model.bundle.shapes import HEAD, SHARED
@@ -23,8 +24,10 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 
-def import_t5(folder: Path, out: Path, progress: Progress, *, replace: bool = False) -> str:
+def import_t5(folder: Path, out: Path, progress: Progress, *, replace: bool = False, lora: Path | None = None) -> str:
     """Create a bundle with a T5's backbone, including layer norms; returns its hash.
+
+    `lora` is a folder in which PEFT saved a LoRA of this T5, which is merged into it.
 
     A bundle that is there already is replaced as a whole if `replace` is set. Raises ExistsError otherwise.
 
@@ -37,6 +40,8 @@ def import_t5(folder: Path, out: Path, progress: Progress, *, replace: bool = Fa
     tensors = without_wrappers(_read_weights(folder), folder.name)
     tensors = with_shared(tensors, tied_head=is_scaled, where=folder.name)
     check_finite(tensors, folder.name)
+    if lora is not None:
+        tensors = with_lora(tensors, lora)
     backbone = dataclasses.replace(backbone_config(config, tensors), tie_word_embeddings=is_scaled)
     tensors = _with_head(tensors, is_scaled=is_scaled, where=folder.name)
     check_backbone(backbone, tensors, folder.name)

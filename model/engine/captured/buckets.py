@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from model.errors import EngineError
 
 _NUM_SIZES = 4  # the first fields of a bucket
+_NUM_REQUIRED = 5
 
 
 @dataclass(frozen=True, order=True)
 class Bucket:
     """Upper limits of a batch. With `is_mixed` each row may have its own domain; otherwise all rows share one.
 
-    With `is_exact` products are in float32, of which an engine with narrower ones can prove nothing.
+    With `is_exact` products are in float32, of which an engine with narrower ones can prove nothing. Searches without
+    boosts have no patches, and none of the work for them.
     """
 
     num_rows: int
@@ -23,13 +25,17 @@ class Bucket:
     num_listed: int  # leaves in the longest list of included or excluded items
     is_mixed: bool
     is_exact: bool = False
+    num_patches: int = 0  # of the row with the most, with a place for padding; 0 without boosts
 
     def covers(self, other: Bucket) -> bool:
         """Whether every batch that fits the other bucket fits this one."""
         mine, theirs = astuple(self), astuple(other)
-        return self.is_exact == other.is_exact and all(
-            one >= another for one, another in zip(mine, theirs, strict=True)
-        )
+        is_alike = (self.is_exact, self.is_boosted) == (other.is_exact, other.is_boosted)
+        return is_alike and all(one >= another for one, another in zip(mine, theirs, strict=True))
+
+    @property
+    def is_boosted(self) -> bool:
+        return self.num_patches > 0
 
     @property
     def cost(self) -> int:
@@ -43,18 +49,24 @@ class Bucket:
     def from_json(cls, stored: object) -> Bucket:
         """Inverse of `to_json`. Raises EngineError for invalid input."""
         names = [each.name for each in fields(cls)]
-        required = names[:-1]  # is_exact may be absent
+        required = names[:_NUM_REQUIRED]  # the others have defaults
         if not isinstance(stored, dict) or not set(required) <= set(stored) <= set(names):
             raise EngineError(f"{stored!r} is not a bucket; it must have exactly the keys {', '.join(required)}")
         sizes = [stored[name] for name in names[:_NUM_SIZES]]
-        flags = [stored[name] for name in names[_NUM_SIZES:] if name in stored]
-        if not all(type(size) is int and size > 0 for size in sizes) or not all(type(flag) is bool for flag in flags):
+        flags = [stored[name] for name in ("is_mixed", "is_exact") if name in stored]
+        patches = stored.get("num_patches", 0)
+        if (
+            not all(type(size) is int and size > 0 for size in sizes)
+            or not all(type(flag) is bool for flag in flags)
+            or not (type(patches) is int and patches >= 0)
+        ):
             raise EngineError(f"{stored!r} is not a bucket; sizes must be integers above 0, is_mixed true or false")
         return cls(**stored)
 
 
 def astuple(bucket: Bucket) -> tuple[int, ...]:
-    return (bucket.num_rows, bucket.num_tokens, bucket.num_beams, bucket.num_listed, bucket.is_mixed)
+    sizes = (bucket.num_rows, bucket.num_tokens, bucket.num_beams, bucket.num_listed)
+    return (*sizes, bucket.is_mixed, bucket.num_patches)
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,7 @@ class Ladder:
     tokens: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     beams: tuple[int, ...] = (10, 20, 50, 100, 256)
     listed: tuple[int, ...] = (64, 1024)
+    patches: tuple[int, ...] = (256, 4096)
     max_beams: int = 5120  # total of all rows
     max_tokens: int = 32768  # total of all rows
 
@@ -74,6 +87,7 @@ class Ladder:
             need.num_tokens <= self.tokens[-1]
             and need.num_beams <= self.beams[-1]
             and need.num_listed <= self.listed[-1]
+            and need.num_patches <= self.patches[-1]
             and need.num_rows <= self.max_rows(need)
         )
 
@@ -85,6 +99,7 @@ class Ladder:
             num_tokens=_step(self.tokens, need.num_tokens),
             num_beams=_step(self.beams, need.num_beams),
             num_listed=_step(self.listed, need.num_listed),
+            num_patches=_step(self.patches, need.num_patches) if need.is_boosted else 0,
         )
 
     def max_rows(self, need: Bucket) -> int:

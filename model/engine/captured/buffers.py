@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.decoding.batch_boosts import PADDING
 from model.decoding.items import ROW_OPTION_TYPES, RowOptions
 from model.engine.captured.buckets import Bucket
 
@@ -40,6 +41,10 @@ class SearchInputs(Generic[Array]):
     base_weight: Array  # [B, 1]
     list_sign: Array  # [B, 1]
     listed: Array  # [B, E]
+    boost_offset: Array  # [B, 1]; [0, 1] in a search without boosts, as the following
+    boost_weight: Array  # [B, 1]
+    patched: Array  # [B, P]
+    patches: Array  # [B, P], float32
     features: Array  # [B, I, F], float32
     options: RowOptions[Array]  # [B, 1], types: ROW_OPTION_TYPES
 
@@ -49,6 +54,7 @@ class SearchOutputs:
     """Outputs of a search."""
 
     scores: Tensor  # [B, K], float32, NEG_INF beyond the items found
+    model_scores: Tensor  # [B, K], float32; [0, K] in a search without boosts
     bound: Tensor  # [B], float32
     leaves: Tensor  # [B, K], int32
 
@@ -57,6 +63,7 @@ class SearchBuffers:
     """Packed inputs and outputs of a bucket on the host and on the device, with views of them."""
 
     def __init__(self, bucket: Bucket, num_images: int, feature_dim: int, device: torch.device) -> None:
+        self.is_boosted = bucket.is_boosted
         shapes = _input_shapes(bucket, num_images, feature_dim)
         is_pinned = device.type == "cuda"
         size = _num_bytes(shapes)
@@ -91,6 +98,7 @@ class SearchBuffers:
         self.host.options.k.fill(1)
         self.host.depths.fill(1)
         self.host.listed.fill(np.iinfo(np.int32).max)
+        self.host.patched.fill(PADDING)
 
 
 def _inputs(views: Mapping[str, Array]) -> SearchInputs[Array]:
@@ -105,7 +113,7 @@ def _option(name: str) -> str:
 
 def _input_shapes(bucket: Bucket, num_images: int, feature_dim: int) -> Shapes:
     rows, num_read = bucket.num_rows, bucket.num_rows if bucket.is_mixed else 1
-    tokens, column = (rows, bucket.num_tokens), (rows, 1)
+    tokens, column, boosted = (rows, bucket.num_tokens), (rows, 1), rows if bucket.is_boosted else 0
     whole = {
         "input_ids": tokens,
         "whole_word_ids": tokens,
@@ -114,9 +122,12 @@ def _input_shapes(bucket: Bucket, num_images: int, feature_dim: int) -> Shapes:
         "adapters": (num_read,),
         **dict.fromkeys(("roots", "depths", "base_offset", "base_weight", "list_sign"), column),
         "listed": (rows, bucket.num_listed),
+        **dict.fromkeys(("boost_offset", "boost_weight"), (boosted, 1)),
+        "patched": (boosted, bucket.num_patches),
     }
     shapes: dict[str, tuple[Shape, torch.dtype]] = {name: (shape, torch.int32) for name, shape in whole.items()}
     shapes |= {_option(each.name): (column, getattr(ROW_OPTION_TYPES, each.name)) for each in fields(RowOptions)}
+    shapes["patches"] = ((boosted, bucket.num_patches), torch.float32)
     shapes["features"] = ((rows, num_images, feature_dim), torch.float32)
     return shapes
 
@@ -125,6 +136,7 @@ def _output_shapes(bucket: Bucket) -> Shapes:
     found = (bucket.num_rows, bucket.num_beams)
     return {
         "scores": (found, torch.float32),
+        "model_scores": ((bucket.num_rows if bucket.is_boosted else 0, bucket.num_beams), torch.float32),
         "bound": ((bucket.num_rows,), torch.float32),
         "leaves": (found, torch.int32),
     }

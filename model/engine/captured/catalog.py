@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor
 from model.decoding.eligibility import LeafMask
 from model.decoding.nodes import NUM_FACTS, NodeTable, facts_of
 from model.decoding.trie import Trie
+from model.engine.boost_tables import BoostTables
 from model.engine.captured.spans import SpanAllocator
 
 _GROWTH_FACTOR = 2  # capacity of new buffers, relative to their required size
@@ -40,6 +41,7 @@ class Arrays:
     """The buffers of one generation."""
 
     nodes: NodeTable
+    sources: Tensor  # int32, where the boosts of each node are found
     cumulative: Tensor  # int32, the concatenated prefix sums of filters
 
 
@@ -57,7 +59,8 @@ class DeviceCatalog:
         self._masks: weakref.WeakKeyDictionary[LeafMask, _Span] = weakref.WeakKeyDictionary()
         self._unused: deque[_Span] = deque()  # spans of garbage-collected filters; appended by finalizers
         self._max_children: dict[int, tuple[int, ...]] = {}
-        self._arrays = Arrays(NodeTable(self._zeros(0, NUM_FACTS)), self._zeros(0))
+        self._arrays = Arrays(NodeTable(self._zeros(0, NUM_FACTS)), self._zeros(0), self._zeros(0))
+        self.boosts = BoostTables(device)
 
     @property
     def arrays(self) -> Arrays:
@@ -77,8 +80,9 @@ class DeviceCatalog:
             # Rows with another base, or none, index the prefix sums with any leaf of the trie: keep it in range.
             if self._sum_spans.capacity <= trie.num_leaves:
                 self._grow_sums(trie.num_leaves + 1)
-            nodes = self._arrays.nodes
-        _upload(nodes.facts, start, facts_of(trie, start))
+            arrays = self._arrays
+        _upload(arrays.nodes.facts, start, facts_of(trie, start))
+        _upload(arrays.sources, start, trie.intervals.sources)
         self._synchronize()
         with self._lock:
             self._tries[slot] = (trie, _Span(start, size))
@@ -140,17 +144,17 @@ class DeviceCatalog:
         return start
 
     def _grow_nodes(self, size: int) -> None:
-        nodes = self._arrays.nodes
+        arrays = self._arrays
         grown = self._grown(self._node_spans, size, "trie nodes")
-        moved = NodeTable(grown(nodes.facts))
+        nodes, sources = NodeTable(grown(arrays.nodes.facts)), grown(arrays.sources)
         self._synchronize()
-        self._arrays = Arrays(moved, self._arrays.cumulative)
+        self._arrays = replace(arrays, nodes=nodes, sources=sources)
 
     def _grow_sums(self, size: int) -> None:
         grown = self._grown(self._sum_spans, size, "prefix sums")
         moved = grown(self._arrays.cumulative)
         self._synchronize()
-        self._arrays = Arrays(self._arrays.nodes, moved)
+        self._arrays = replace(self._arrays, cumulative=moved)
 
     def _grown(self, spans: SpanAllocator, size: int, what: str) -> Callable[[Tensor], Tensor]:
         old = spans.capacity

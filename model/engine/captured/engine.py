@@ -5,6 +5,7 @@ On a CPU, or with `captures=False`, the same searches run operator by operator o
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,10 @@ from contextlib import contextmanager
 
 import torch
 
+from model.decoding.leaf_boosts import BoostTable
 from model.decoding.trie import Trie
 from model.decoding.trie_arena import TrieArena
+from model.engine.boost_tables import starts_of
 from model.engine.captured.buckets import Bucket
 from model.engine.captured.catalog import DeviceCatalog
 from model.engine.captured.device import prepare_device
@@ -30,6 +33,8 @@ from model.errors import EngineError
 from model.network.network import NO_ADDITIONS, Vip5Network
 from model.network.packing import PackedNetwork
 from model.network.slots import fits, place_domain, with_layout
+
+logger = logging.getLogger(__name__)
 
 
 class CapturedEngine:
@@ -102,6 +107,20 @@ class CapturedEngine:
 
     def vacate(self, slot: int) -> None:
         self._catalog.drop(slot)
+
+    @torch.inference_mode()
+    def expect_boosts(self, tables: Sequence[BoostTable]) -> None:
+        """Capture the captured searches with boosts too, as far as memory and the number of captures allow."""
+        for table in tables:
+            self._catalog.boosts.start(table)  # first upload them: a buffer that grows invalidates searches
+        self._synchronize()
+        with self._lock:
+            boosted = self._programs.without_boosts()
+        try:
+            self.warm_up(boosted)
+        except EngineError as error:
+            logger.warning("searches with boosts are captured when they are needed: %s", error)
+            self._free()
 
     @torch.inference_mode()
     def search(self, batch: Sequence[RankingPlan]) -> tuple[list[Ranking], Timings]:
@@ -177,6 +196,7 @@ class CapturedEngine:
     def _filled(self, plans: Sequence[RankingPlan]) -> Prepared:
         for plan in plans:
             self._catalog.offset(plan.eligibility.base)  # first upload filters: buffers that grow invalidate searches
+        starts_of(plans, self._catalog.boosts)  # likewise
         with self._lock:
             network = self._programs.packed.network
             prepared = self._programs.prepare(self._need(plans), {plan.slot for plan in plans})

@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from model.decoding.items import ItemBeams, RowOptions
+from model.engine.boost_tables import patches_of, starts_of, write_patches
 from model.engine.captured.buckets import Bucket
 from model.engine.captured.buffers import SearchBuffers, SearchInputs
 from model.engine.captured.catalog import DeviceCatalog
@@ -32,6 +33,7 @@ def need_of(plans: Sequence[RankingPlan], network: Vip5Network, *, is_exact: boo
         num_listed=max(1, *(_num_listed(plan) for plan in plans)),
         is_mixed=len(readers) > 1,
         is_exact=is_exact,
+        num_patches=max((1 + _most_patches(plan) for plan in plans if plan.boosts is not None), default=0),
     )
 
 
@@ -41,6 +43,14 @@ def _num_tokens(plan: RankingPlan, network: Vip5Network) -> int:
 
 def _num_listed(plan: RankingPlan) -> int:
     return len(plan.eligibility.excluded if plan.eligibility.included is None else plan.eligibility.included)
+
+
+def _most_patches(plan: RankingPlan) -> int:
+    """An upper bound of the plan's patches: its listed leaves and its own boosts, and the wide nodes above each."""
+    assert plan.boosts is not None
+    num_levels = len(plan.boosts.table.intervals.levels)
+    num_own = 0 if plan.eligibility.included is not None else len(plan.boosts.leaves)
+    return (_num_listed(plan) + num_own) * (1 + num_levels)
 
 
 def fill(buffers: SearchBuffers, plans: Sequence[RankingPlan], catalog: DeviceCatalog, network: Vip5Network) -> None:
@@ -59,6 +69,8 @@ def fill(buffers: SearchBuffers, plans: Sequence[RankingPlan], catalog: DeviceCa
     for each in fields(RowOptions):
         _write(getattr(host.options, each.name), getattr(options, each.name))
     _fill_eligibility(host, plans, catalog)
+    if buffers.is_boosted:
+        _fill_boosts(host, plans, catalog)
 
 
 def _adapters(plans: Sequence[RankingPlan], network: Vip5Network) -> dict[tuple[int, Task], int]:
@@ -93,6 +105,13 @@ def _fill_eligibility(host: SearchInputs[NDArray[Any]], plans: Sequence[RankingP
     _write(host.base_offset, [catalog.offset(plan.eligibility.base) for plan in plans])
 
 
+def _fill_boosts(host: SearchInputs[NDArray[Any]], plans: Sequence[RankingPlan], catalog: DeviceCatalog) -> None:
+    starts, weights = starts_of(plans, catalog.boosts)
+    _write(host.boost_offset, starts)
+    _write(host.boost_weight, weights)
+    write_patches(host.patched, host.patches, [patches_of(plan) for plan in plans])
+
+
 def _write(target: NDArray[Any], values: Sequence[float]) -> None:
     target.reshape(-1)[: len(values)] = values
 
@@ -100,5 +119,10 @@ def _write(target: NDArray[Any], values: Sequence[float]) -> None:
 def read(buffers: SearchBuffers, plans: Sequence[RankingPlan], *, is_exact: bool) -> list[Ranking]:
     """Rankings of the plans from the host's outputs. Without `is_exact` they claim no proof."""
     count, found = len(plans), buffers.found
-    beams = ItemBeams(scores=found.scores[:count], leaves=found.leaves[:count].long(), bound=found.bound[:count])
+    beams = ItemBeams(
+        scores=found.scores[:count],
+        leaves=found.leaves[:count].long(),
+        bound=found.bound[:count],
+        model_scores=found.model_scores[:count] if buffers.is_boosted else None,
+    )
     return rankings_of(beams, plans, is_exact=is_exact)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from model.decoding.batch_boosts import BatchBoosts
 from model.decoding.batch_eligibility import BatchEligibility
 from model.decoding.items import ItemSearch, SearchRanges, search_items
 from model.engine.captured.buckets import Bucket
@@ -48,8 +49,10 @@ class ProgramShape:
 class SearchProgram:
     """The search of one shape, with its static buffers, over one network and one generation of the catalog's arrays."""
 
-    def __init__(self, shape: ProgramShape, packed: PackedNetwork, arrays: Arrays) -> None:
+    def __init__(self, shape: ProgramShape, packed: PackedNetwork, arrays: Arrays, boosts: Tensor) -> None:
+        """`boosts` is the buffer of boost tables."""
         self.shape = shape
+        self._boosts = boosts
         self._packed = packed
         self._arrays = arrays
         network = packed.network
@@ -73,6 +76,8 @@ class SearchProgram:
         outputs.scores.copy_(beams.scores)
         outputs.bound.copy_(beams.bound)
         outputs.leaves.copy_(beams.leaves)
+        if beams.model_scores is not None:
+            outputs.model_scores.copy_(beams.model_scores)
 
     def _memorise(self, rows: RowIndex) -> Memory:
         inputs, network = self.buffers.inputs, self._packed.network
@@ -103,7 +108,23 @@ class SearchProgram:
             num_beams=self.shape.bucket.num_beams,
             max_children=self.shape.max_children,
             special=SPECIAL,
+            boosts=self._batch_boosts() if self.shape.bucket.is_boosted else None,
         )
+
+    def _batch_boosts(self) -> BatchBoosts:
+        inputs = self.buffers.inputs
+        return BatchBoosts(
+            sources=self._arrays.sources,
+            tables=self._boosts,
+            offset=inputs.boost_offset,
+            weight=inputs.boost_weight,
+            patched=inputs.patched,
+            patches=inputs.patches,
+        )
+
+    def reads_boosts(self, boosts: Tensor) -> bool:
+        """Whether this is the buffer of the boosts that the search reads, if any."""
+        return not self.shape.bucket.is_boosted or self._boosts is boosts
 
 
 class _TreeStepper:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.engine.captured.buckets import Bucket, cheapest_cover
 from model.engine.captured.catalog import DeviceCatalog
@@ -51,6 +51,13 @@ class ProgramCache:
     def buckets(self) -> tuple[Bucket, ...]:
         """Buckets that are captured now."""
         return tuple(self._prepared)
+
+    def without_boosts(self) -> tuple[Bucket, ...]:
+        """With boosts, the buckets of the searches that are captured only without them; as many as fit beside these."""
+        smallest = self._options.ladder.patches[0]
+        boosted = [replace(bucket, num_patches=smallest) for bucket in self._prepared if not bucket.is_boosted]
+        missing = [bucket for bucket in boosted if not any(kept.covers(bucket) for kept in self._prepared)]
+        return tuple(missing[: self._options.max_captures - len(self._prepared)])
 
     def move_to(self, packed: PackedNetwork) -> None:
         """Switch to other banks and drop all captured searches."""
@@ -99,6 +106,8 @@ class ProgramCache:
 
     def _serves(self, prepared: Prepared, slots: Collection[int]) -> bool:
         shape = prepared.program.shape
+        if not prepared.program.reads_boosts(self._catalog.boosts.buffer):
+            return False
         num_beams = shape.bucket.num_beams
         if shape.serves(self._catalog.max_children(num_beams)):
             return True
@@ -106,7 +115,7 @@ class ProgramCache:
 
     def _program(self, bucket: Bucket) -> SearchProgram:
         shape = ProgramShape(bucket, self._catalog.max_children(bucket.num_beams))
-        return SearchProgram(shape, self._packed, self._arrays)
+        return SearchProgram(shape, self._packed, self._arrays, self._catalog.boosts.buffer)
 
     def _run(self, program: SearchProgram) -> Replay:
         """Runs the search operator by operator; a replay keeps the precision of its capture."""

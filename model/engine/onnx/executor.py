@@ -21,7 +21,7 @@ from model.engine.onnx.session import Session, to_tensor, to_value
 from model.engine.plans import Plan
 from model.engine.protocol import Placement
 from model.errors import EngineError
-from model.network.network import PAD_ID, START_ID, Vip5Network
+from model.network.network import PAD_ID, Vip5Network
 from model.network.slots import fits, place_domain, with_layout
 from model.network.stacks import Memory
 from quiet_libraries.onnx_runtime import onnxruntime
@@ -118,7 +118,7 @@ class OnnxExecutor:
     def _load(self, network: Vip5Network) -> _Loaded:
         return _Loaded(
             network,
-            self._session("encoder", encoder_model(network)),
+            self._session("encoder", encoder_model(network, self._precision)),
             self._session("step", step_model(network, self._precision)),
             DomainInputBank(network),
         )
@@ -149,14 +149,6 @@ class OnnxBatch:
     def item_stepper(self, *, num_beams: int, max_length: int) -> OnnxStepper | RoundedStepper:
         stepper = self.stepper(num_beams=num_beams, max_length=max_length)
         return RoundedStepper(stepper) if self.session.is_rounded else stepper
-
-    def decode(self, target_ids: Tensor) -> Tensor:
-        """Teacher forcing, step by step."""
-        stepper = OnnxStepper(self, target_ids.shape[1])
-        inputs = functional.pad(target_ids[:, :-1], (1, 0), value=START_ID)
-        first = torch.zeros(len(inputs), 1, dtype=torch.int64, device=inputs.device)
-        steps = [stepper.step(inputs[:, t : t + 1], first if t else None) for t in range(inputs.shape[1])]
-        return torch.cat(steps, dim=1)
 
 
 class OnnxStepper:

@@ -43,7 +43,7 @@ def export_onnx(root: Path, out: Path, precision: Precision = "float32", *, repl
 
 def _write(bundle: Bundle, folder: Path, precision: Precision) -> None:
     network = bundle.network()
-    encoder_model(network).save(folder / _ENCODER)
+    encoder_model(network, precision).save(folder / _ENCODER)
     step_model(network, precision).save(folder / "step.onnx")
     (folder / "domains").mkdir()
     bank = DomainInputBank(network)

@@ -22,7 +22,8 @@ from model.network.projection import Projection
 from model.network.stacks import Branch, DecoderBlock, FeedForward
 
 Precision = Literal["float32", "int8"]
-"""Of the decode step's products; with int8, rows are rounded one by one, so that they do not depend on the batch."""
+"""Of the products of the encoder's layers, and of the head.
+With int8, rows are rounded one by one, so that they do not depend on the batch."""
 
 _LARGEST_WEIGHT = 127
 _LARGEST_PAIR = 128
@@ -39,12 +40,12 @@ _SMALLEST_ROW = np.array(1e-30, np.float32)  # divisor of a row of zeros
 _MASKED_SCORE = float(np.finfo(np.float32).min)  # score of a masked position
 
 
-def encoder_model(network: Vip5Network) -> ProjectionWriter:
+def encoder_model(network: Vip5Network, precision: Precision) -> ProjectionWriter:
     """Embedded prompts [B, S, D] → `key.l` and `value.l` of every decoder layer l, [B, H, S, E].
 
     Inputs: `x`, `bias` [1, H, S, S] of the positions, `is_token` [B, S], and the weights of the domain.
     """
-    writer = _NetworkWriter(network, "float32")
+    writer = _NetworkWriter(network, precision)
     x, bias, is_token = writer.input("x"), writer.input("bias"), writer.mask("is_token")
     for number, block in enumerate(network.encoder.layers):
         name = f"encoder.{number}"
@@ -56,6 +57,7 @@ def encoder_model(network: Vip5Network) -> ProjectionWriter:
         )
         x = writer.feed_forward(x, name, block.feed_forward, block.feed_forward_branch)
     states = writer.norm(x, "encoder.final", network.encoder.final_norm)
+    writer.precision = "float32"  # every step reads the memory, and rounding it would change more lists
     for number, decoder_block in enumerate(network.decoder.layers):
         name = f"decoder.{number}.memory"
         k, v = writer.split(writer.project(states, name, decoder_block.cross.kv), 2)
@@ -74,7 +76,7 @@ def step_model(network: Vip5Network, precision: Precision) -> ProjectionWriter:
     [B, H, S, E] and `is_token` [B, S] of the encoder; and the weights of the domain. Outputs `new_key.l` and
     `new_value.l` are [B·n, H, t + 1, E].
     """
-    writer = _NetworkWriter(network, precision)
+    writer = _NetworkWriter(network, "float32")
     x, bias, origin = writer.input("x"), writer.input("bias"), writer.input("origin", is_index=True)
     is_token = writer.mask("is_token")
     for number, block in enumerate(network.decoder.layers):
@@ -85,6 +87,7 @@ def step_model(network: Vip5Network, precision: Precision) -> ProjectionWriter:
     config = network.config
     scale = config.d_model**-0.5 if config.tie_word_embeddings else 1.0
     if precision == "int8":
+        writer.precision = precision
         states, scale = writer.node("Mul", states, writer.constant(np.array(scale, np.float32))), 1.0
         writer.output("states", states)
     writer.output("logits", writer.project(states, "head", network.head, scale))
@@ -96,7 +99,8 @@ class ProjectionWriter(ModelWriter):
 
     def __init__(self, precision: Precision) -> None:
         super().__init__()
-        self._precision = precision
+        self.precision: Precision = precision
+        """Of the products that are written next."""
         self._projections: dict[str, Projection] = {}  # whose weight is this one of the model, transposed
 
     def share_weights(self) -> None:
@@ -109,7 +113,7 @@ class ProjectionWriter(ModelWriter):
     ) -> str:
         """x·Wᵀ with a frozen weight; `is_positive` if x has no negative values."""
         weight = _array(projection.weight).T * np.float32(scale)  # [in, out]
-        if self._precision == "float32":
+        if self.precision == "float32":
             if scale == 1.0:
                 self._projections[name] = projection
             return self.node("MatMul", x, self.weight(name, weight))

@@ -1,6 +1,6 @@
 """Audit of a bundle's domain against the dataset that it was trained on or is evaluated with.
 
-Reads only the catalog and the tokenizer, so a bundle with invalid identifiers can be audited as well.
+Reads only domain.json, catalog, codebook and tokenizer, so a bundle with invalid identifiers can be audited as well.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.bundle.catalog import Catalog
-from model.bundle.layout import CATALOG, TOKENIZER, domain_file
+from model.bundle.codebook import parse_codebook
+from model.bundle.documents import parse_domain_spec
+from model.bundle.layout import CATALOG, CODEBOOK, DOMAIN_SPEC, TOKENIZER, domain_file
 from model.bundle.verified_files import VerifiedFiles
 from model.datasets.dataset import Dataset
 from model.errors import UnknownDomainError
+from model.evaluation.audit.codes import CodeAudit, audit_codes
 from model.evaluation.audit.identifiers import IdentifierAudit, audit_identifiers
 from model.evaluation.audit.leaks import LeakAudit, audit_leaks
 from model.evaluation.audit.share import Share
@@ -43,6 +46,8 @@ class AuditReport:
     leaks: LeakAudit
     identifiers: IdentifierAudit
     coverage: CoverageAudit
+    codes: CodeAudit | None = None  # None for a domain without a codebook
+    templates: tuple[str, ...] = ()  # the domain's own, as `name: text`
 
 
 def audit_domain(root: Path, domain: str, dataset: Dataset) -> AuditReport:
@@ -55,6 +60,10 @@ def audit_domain(root: Path, domain: str, dataset: Dataset) -> AuditReport:
     where = domain_file(domain, CATALOG)
     catalog = Catalog.parse(files.read(where), str(where))
     tokenizer = TextTokenizer.parse(bytes(files.read(TOKENIZER)), TOKENIZER.name)
+    codebook = domain_file(domain, CODEBOOK)
+    book = parse_codebook(files.read(codebook), str(codebook)) if codebook in files else None
+    document = domain_file(domain, DOMAIN_SPEC)
+    spec = parse_domain_spec(files.read(document), domain)
     files.verify_rest()
     return AuditReport(
         bundle_hash=manifest.hash,
@@ -64,6 +73,8 @@ def audit_domain(root: Path, domain: str, dataset: Dataset) -> AuditReport:
         leaks=audit_leaks(dataset, _numbers(catalog, dataset)),
         identifiers=audit_identifiers(catalog, tokenizer),
         coverage=_coverage(catalog, dataset),
+        codes=None if book is None else audit_codes(catalog, book, dataset),
+        templates=tuple(f"{each.template_id}: {each.text}" for each in spec.templates),
     )
 
 

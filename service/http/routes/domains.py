@@ -13,6 +13,7 @@ from model.bundle.catalog import Catalog
 from model.bundle.columns import Scalar
 from model.errors import InputError
 from model.network.config import Task
+from model.planning.domain import ServedDomain
 from model.prompts.templates import templates_of
 from service.http.callers import require_domain
 from service.http.dependencies import DomainPath, ItemPath, Trace, known_row, service_of
@@ -40,8 +41,8 @@ from service.versions.domains import Serving
 MAX_VALUES = 50
 
 router = APIRouter(prefix="/domains", tags=["domains"], route_class=BrowseRoute, responses=problems(500))
-items = APIRouter(route_class=ItemsRoute, responses=problems(404, 422, 429, 500))
-users = APIRouter(route_class=UsersRoute, responses=problems(404, 422, 429, 500))
+items = APIRouter(prefix="/domains", tags=["domains"], route_class=ItemsRoute, responses=problems(404, 422, 429, 500))
+users = APIRouter(prefix="/domains", tags=["domains"], route_class=UsersRoute, responses=problems(404, 422, 429, 500))
 
 
 class Page(BaseModel):
@@ -136,13 +137,10 @@ async def list_users(name: DomainPath, page: Annotated[Page, Query()], request: 
     return UsersAnswer(users=known, total=total, offset=page.offset)
 
 
-router.include_router(items)
-router.include_router(users)
-
-
 def _item(catalog: Catalog, row: int) -> CatalogItem:
     return CatalogItem(
         item_id=catalog.item_ids[row],
+        index=catalog.indices[row],
         title=catalog.titles[row],
         image=catalog.images[row],
         is_active=bool(catalog.is_active[row]),
@@ -192,11 +190,13 @@ def _domain_body(version: DomainVersion, serving: Serving) -> DomainBody:
         visual_tokens=spec.layout.visual_tokens,
         is_trained=spec.trained,
         templates=TemplatesBody(
-            sequential=_templates("sequential"), direct=_templates("direct"), explanation=_templates("explanation")
+            sequential=_templates(domain, "sequential"),
+            direct=_templates(domain, "direct"),
+            explanation=_templates(domain, "explanation"),
         ),
         default_templates={"sequential": spec.prompts.sequential, "direct": spec.prompts.direct},
     )
 
 
-def _templates(task: Task) -> list[str]:
-    return [template.template_id for template in templates_of(task)]
+def _templates(domain: ServedDomain, task: Task) -> list[str]:
+    return [template.template_id for template in templates_of(task, domain.templates)]

@@ -12,13 +12,13 @@ from starlette.types import Receive, Scope, Send
 
 from model.errors import Vip5Error
 from service.answering.explainer import RunningExplanation
-from service.errors import code_of, problem_of
 from service.http.callers import require_domain
 from service.http.dependencies import Trace, ready_service_of
 from service.http.openapi import problems
 from service.http.responses import while_connected
 from service.http.route_classes import ExplainRoute
 from service.observability.trace import RequestTrace
+from service.problem_documents import code_of, problem_of
 from service.schemas.examples import TOKEN_EVENT
 from service.schemas.explanation import EventName, ExplanationAnswer, ExplanationRequest, TokenEvent
 

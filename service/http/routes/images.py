@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
+from starlette.datastructures import Headers
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
-from service.errors import UnknownPictureError
+from service.errors import RangeError, UnknownPictureError
 from service.http.app_state import state_of
 from service.http.callers import require_domain
 from service.http.dependencies import DomainPath, ItemPath, Trace, known_row, service_of
@@ -29,7 +31,9 @@ PICTURE: dict[int | str, dict[str, Any]] = {
     307: {"description": "The picture is at another address, in `Location`."},
 }
 
-router = APIRouter(prefix="/domains", tags=["domains"], route_class=BrowseRoute, responses=problems(404, 422, 500))
+_RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))", re.IGNORECASE)
+
+router = APIRouter(prefix="/domains", tags=["domains"], route_class=BrowseRoute, responses=problems(404, 416, 422, 500))
 
 _conditions = StaticFiles(check_dir=False)
 
@@ -51,4 +55,26 @@ async def show_image(name: DomainPath, item_id: ItemPath, request: Request, trac
     response = FileResponse(found.path, media_type=found.media_type, stat_result=found.status, headers=HEADERS)
     if _conditions.is_not_modified(response.headers, request.headers):
         return NotModifiedResponse(response.headers)
+    is_part = _is_range(request.headers, found.status.st_size)
+    if found.content is not None and not is_part:
+        headers = {name: value for name, value in response.headers.items() if name != "content-type"}
+        return Response(found.content, media_type=found.media_type, headers=headers)
+    if not is_part:
+        request.scope["headers"] = [each for each in request.scope["headers"] if each[0] != b"range"]
     return response
+
+
+def _is_range(headers: Headers, num_bytes: int) -> bool:
+    """Whether one part of a file is asked for. What is no such range may be ignored, and is (RFC 9110, 14.2).
+
+    Raises RangeError if the part is behind the file's end.
+    """
+    header = headers.get("range", "").strip()
+    asked = _RANGE.fullmatch(header)
+    if asked is None or (asked[2] and int(asked[2]) < int(asked[1])):
+        return False
+    if (asked[1] and int(asked[1]) >= num_bytes) or (asked[3] and int(asked[3]) == 0):
+        if "if-range" in headers:  # which may be of another picture
+            return False
+        raise RangeError(f"the range {header} is behind the end of {num_bytes} bytes", num_bytes=num_bytes)
+    return True

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from functools import lru_cache
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,6 @@ from weakref import WeakKeyDictionary
 import pyarrow.compute as pc
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from starlette.responses import FileResponse
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
 from model.bundle.catalog import Catalog
@@ -24,6 +27,8 @@ from service.http.route_classes import UsersRoute
 
 FOLDER = Path(str(files("service"))) / "page"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+ABOUT = b'content="about"'
+"""Where index.html says what it cannot know otherwise."""
 MAX_CUSTOMERS = 200
 MAX_EXAMPLE_BYTES = 4 << 20
 MAX_ORIGINS = 20
@@ -46,21 +51,38 @@ def install_page(app: FastAPI, *, is_shown: bool) -> None:
     for path in sorted(FOLDER.iterdir()):
         if path.suffix in TYPES and path.suffix != ".html":
             app.add_route(f"/page/{path.name}", _sender_of(path.name), include_in_schema=False)
-    app.add_route("/page/about.json", _about, include_in_schema=False)
     if is_shown:
         app.add_route("/", _show_page, include_in_schema=False)
         app.include_router(customers)
 
 
-def page_response(name: str, pictures: str = "") -> Response:
-    """A file of the page, whose policy lets it load nothing from elsewhere but pictures of these origins."""
+def page_response(name: str, pictures: str = "", about: dict[str, bool] | None = None, root_path: str = "") -> Response:
+    """A file of the page, whose policy lets it load nothing from elsewhere but pictures of these origins.
+
+    `about` is put into the page, which thus need not ask for it. It finds its files below `root_path`, with or without
+    a slash at the end of its own address.
+    """
     policy = (
         f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:{pictures}; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
     )
     path = FOLDER / name
+    changed_ns = path.stat().st_mtime_ns
+    content, etag = _read(path, changed_ns)
     headers = HEADERS | {"Content-Security-Policy": policy}
-    return FileResponse(path, media_type=TYPES[path.suffix], headers=headers, stat_result=path.stat())
+    if about is None:
+        headers |= {"ETag": etag, "Last-Modified": formatdate(changed_ns / 1e9, usegmt=True)}
+    else:
+        content = content.replace(ABOUT, f'content="{html.escape(json.dumps(about))}"'.encode())
+        content = content.replace(b'="page/', f'="{root_path}/page/'.encode())
+    return Response(content, media_type=TYPES[path.suffix], headers=headers)
+
+
+@lru_cache(maxsize=100)
+def _read(path: Path, _changed_ns: int) -> tuple[bytes, str]:
+    """A file and its tag. Kept, because a page consists of many."""
+    content = path.read_bytes()
+    return content, f'"{sha256(content).hexdigest()[:32]}"'
 
 
 def _sender_of(name: str) -> Callable[[Request], Awaitable[Response]]:
@@ -74,23 +96,17 @@ def _sender_of(name: str) -> Callable[[Request], Awaitable[Response]]:
 
 
 async def _show_page(request: Request) -> Response:
-    service = state_of(request.app).running_service
-    versions = () if service is None else tuple(service.domains.stable.values())
-    origins = {origin for each in versions for origin in await asyncio.to_thread(_origins, each.domain.catalog)}
-    return page_response("index.html", "".join(f" {origin}" for origin in sorted(origins)))
-
-
-async def _about(request: Request) -> Response:
-    """What the page cannot know otherwise."""
     state = state_of(request.app)
-    is_admin_port = state.admin_app is request.app
-    return JSONResponse(
-        {
-            "needs_key": state.api_keys is not None and not is_admin_port,
-            "has_status": state.admin_app is None or is_admin_port,
-        },
-        headers={"Cache-Control": "no-store"},
-    )
+    service = state.running_service
+    versions = () if service is None else tuple(service.domains.stable.values())
+    origins: set[str] = set()
+    for each in versions:
+        catalog = each.domain.catalog
+        known = _known_origins.get(catalog)
+        origins |= await asyncio.to_thread(_origins, catalog) if known is None else known
+    about = {"needs_key": state.api_keys is not None, "has_status": state.admin_app is None}
+    root_path = request.scope.get("root_path", "")
+    return page_response("index.html", "".join(f" {origin}" for origin in sorted(origins)), about, root_path)
 
 
 @customers.get("/page/customers/{name}")
@@ -121,9 +137,7 @@ def _customers(path: Path, domain: str) -> list[dict[str, Any]]:
 
 def _origins(catalog: Catalog) -> frozenset[str]:
     """Where pictures are that the catalog names by URL: plain hosts only, because they enter a policy."""
-    found = _known_origins.get(catalog)
-    if found is None:
-        urls = pc.extract_regex(catalog.table.column("image"), URL_PATTERN)
-        origins = {origin for origin in pc.unique(pc.struct_field(urls, "origin")).to_pylist() if origin}
-        found = _known_origins[catalog] = frozenset(sorted(origins)[:MAX_ORIGINS])
+    urls = pc.extract_regex(catalog.table.column("image"), URL_PATTERN)
+    origins = {origin for origin in pc.unique(pc.struct_field(urls, "origin")).to_pylist() if origin}
+    found = _known_origins[catalog] = frozenset(sorted(origins)[:MAX_ORIGINS])
     return found

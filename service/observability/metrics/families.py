@@ -24,7 +24,16 @@ class RequestFamilies:
             registry=registry,
         )
         self.requests = Counter(
-            "vip5_requests", "Requests by response status.", ["route", "domain", "status"], registry=registry
+            "vip5_requests",
+            "Requests by response status; those of a batch also each by its own.",
+            ["route", "domain", "status"],
+            registry=registry,
+        )
+        self.bulk_size = Histogram(
+            "vip5_requests_per_body",
+            "Number of admitted requests in each body of a batch route.",
+            buckets=ROW_BUCKETS,
+            registry=registry,
         )
         self.rejected = Counter(
             "vip5_requests_rejected", "Requests rejected for load, size or time.", ["reason"], registry=registry
@@ -41,6 +50,12 @@ class RequestFamilies:
             "vip5_beam_exact_prefix",
             "Number of leading items proven to be the true top of the catalog.",
             buckets=PREFIX_BUCKETS,
+            registry=registry,
+        )
+        self.steered = Counter(
+            "vip5_steered_requests",
+            "Answered requests for items by what steered their lists: boost, domain_boosts, max_per or rotate.",
+            ["by"],
             registry=registry,
         )
         self.num_beams_reduced = Counter(
@@ -213,5 +228,43 @@ class JournalFamilies:
         self.unread = Gauge(
             "vip5_journal_unread_entries",
             "Entries of the journal that this release cannot read; they are kept and not served.",
+            registry=registry,
+        )
+        self.behind = Gauge(
+            "vip5_journal_behind_seconds",
+            "Time since this replica served all that the journal in Redis held; about 0 while it follows.",
+            registry=registry,
+        )
+
+
+class HistoryFamilies:
+    """Users' histories."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.events = Counter(
+            "vip5_events",
+            "Events of users by outcome: stored, duplicate, too_old, or refused because the store was not available.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.lookups = Counter(
+            "vip5_history_lookups",
+            "Recommendations that needed a stored history, by outcome: found, missing or unavailable.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.time = Histogram(
+            "vip5_history_seconds",
+            "Time that the store of histories took, by operation.",
+            ["operation"],
+            buckets=FETCH_BUCKETS,
+            registry=registry,
+        )
+        self.configured = Gauge(
+            "vip5_history_store_configured", "Whether the service keeps users' histories.", registry=registry
+        )
+        self.up = Gauge(
+            "vip5_history_store_up",
+            "Whether the store of histories responds; 0 if none is configured.",
             registry=registry,
         )

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from http import HTTPStatus
 from typing import Literal, TypeAlias, get_args
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.registry import Collector
 
 from model.degradation import DegradationKind
 from model.engine.protocol import Timings
-from service.errors import REJECTION_REASONS
 from service.observability.metrics.exposition import Exposition, expose
 from service.observability.metrics.families import (
     EngineFamilies,
     FeatureFamilies,
+    HistoryFamilies,
     JournalFamilies,
     ProcessFamilies,
     RequestFamilies,
@@ -24,9 +26,14 @@ from service.observability.metrics.families import (
     WorkerFamilies,
 )
 from service.observability.metrics.summed import WithWorkers, WorkerMetrics
+from service.problem_documents import REJECTION_REASONS
 
 Role = Literal["stable", "canary", "shadow"]
 JournalBreak = Literal["behind", "lost", "forked", "other"]
+EventOutcome = Literal["stored", "duplicate", "too_old", "refused"]
+Steering = Literal["boost", "domain_boosts", "max_per", "rotate"]
+LookupOutcome = Literal["found", "missing", "unavailable"]
+HistoryOperation = Literal["add", "read", "erase", "popular", "show", "shown"]
 
 LANES = ("ranking", "text")
 BACKGROUND_TASKS = (
@@ -38,14 +45,20 @@ BACKGROUND_TASKS = (
     "event_loop",
     "files",
     "free_slot",
+    "histories",
+    "histories_of_workers",
+    "history_watcher",
     "journal",
     "lane-ranking",
     "lane-text",
     "listening",
     "loop_lag",
+    "ray_metrics",
     "redis_watcher",
+    "replicas",
     "retire",
     "shadow",
+    "shown",
     "status",
     "versions",
     "warm_up",
@@ -76,8 +89,10 @@ class Metrics:
         self._features = FeatureFamilies(self._registry)
         self._versions = VersionFamilies(self._registry)
         self._journal = JournalFamilies(self._registry)
+        self._histories = HistoryFamilies(self._registry)
         self._workers = WorkerFamilies(self._registry)
         self._families: Collector = self._registry
+        self._redis_of_workers: Callable[[], Iterable[bool | None]] = tuple
         self._bundles: dict[str, str] = {}
         # Series that every request updates: looking one up by its labels costs more than updating it.
         self._latency_of = cache(self._requests.latency.labels)
@@ -88,19 +103,26 @@ class Metrics:
         self._version_requests_of = cache(self._versions.requests.labels)
         self._version_latency_of = cache(self._versions.latency.labels)
         ProcessCollector(registry=self._registry)
-        for reason in REJECTION_REASONS:
-            self._requests.rejected.labels(reason)
-        for kind in DegradationKind:
-            self._requests.degraded.labels(kind)
-        for kind_of_break in get_args(JournalBreak):
-            self._journal.breaks.labels(kind_of_break)
-        for lane in LANES:
-            self._engine.busy.labels(lane)
-            self._engine.split_batches.labels(lane)
-        for task in BACKGROUND_TASKS:
-            self._process.background_failures.labels(task)
-        for effect in DESCRIPTOR_EFFECTS:
-            self._process.descriptor_shortages.labels(effect)
+        self._begin_at_0()
+
+    def _begin_at_0(self) -> None:
+        """Series whose labels are known have a value before anything is counted."""
+        known: tuple[tuple[Counter | Histogram, Iterable[str]], ...] = (
+            (self._requests.rejected, REJECTION_REASONS),
+            (self._requests.degraded, DegradationKind),
+            (self._requests.steered, get_args(Steering)),
+            (self._journal.breaks, get_args(JournalBreak)),
+            (self._histories.events, get_args(EventOutcome)),
+            (self._histories.lookups, get_args(LookupOutcome)),
+            (self._histories.time, get_args(HistoryOperation)),
+            (self._engine.busy, LANES),
+            (self._engine.split_batches, LANES),
+            (self._process.background_failures, BACKGROUND_TASKS),
+            (self._process.descriptor_shortages, DESCRIPTOR_EFFECTS),
+        )
+        for family, labels in known:
+            for label in labels:
+                family.labels(label)
 
     def render(self, accept: str = "") -> Exposition:
         """All metrics in the format that the Accept header requests."""
@@ -125,6 +147,14 @@ class Metrics:
             self._latency_of(route, domain).observe(duration_s, exemplar)
         self._requests_of(route, domain, status).inc()
 
+    def observe_bulk(self, num_requests: int) -> None:
+        """A body with this many requests was admitted."""
+        self._requests.bulk_size.observe(num_requests)
+
+    def count_bulk_request(self, route: str, domain: str, status: int) -> None:
+        """Count one request of a body with many as if it had come alone, though without its latency."""
+        self._requests_of(route, domain, status).inc()
+
     def count_rejected(self, reason: str) -> None:
         self._requests.rejected.labels(reason).inc()
 
@@ -141,6 +171,10 @@ class Metrics:
     def count_reduced_beams(self) -> None:
         """Count a request searched with fewer beams than requested."""
         self._requests.num_beams_reduced.inc()
+
+    def count_steered(self, by: Steering) -> None:
+        """Count an answer whose list was steered."""
+        self._requests.steered.labels(by).inc()
 
     # The process
 
@@ -192,9 +226,10 @@ class Metrics:
         """Count a batch that did not fit into memory and was split."""
         self._engine.split_batches.labels(lane).inc()
 
-    def observe_stages(self, queue_s: float, timings: Timings) -> None:
-        """One request's queue time, and the engine times of its batch."""
-        self._engine.queue_time.observe(queue_s)
+    def observe_stages(self, queue_s: float | None, timings: Timings) -> None:
+        """One request's queue time, unless it gave way to others, and the engine times of its batch."""
+        if queue_s is not None:
+            self._engine.queue_time.observe(queue_s)
         self._engine.encode_time.observe(timings.encode_s)
         self._engine.decode_time.observe(timings.decode_s)
 
@@ -211,16 +246,46 @@ class Metrics:
     def watch_redis(self, is_up: Callable[[], bool]) -> None:
         """Called only if Redis is configured."""
         self._features.redis_configured.set(1)
-        self._features.redis_up.set_function(lambda: float(is_up()))
+        self._features.redis_up.set_function(lambda: float(is_up() and False not in self._redis_of_workers()))
+
+    def watch_redis_of_workers(self, are_up: Callable[[], Iterable[bool | None]]) -> None:
+        """Redis is up if it answers each worker, too; None is a worker that has not said yet."""
+        self._redis_of_workers = are_up
 
     # The journal
 
     def count_journal_break(self, kind: JournalBreak) -> None:
         self._journal.breaks.labels(kind).inc()
 
-    def watch_journal(self, is_broken: Callable[[], bool], num_unread: Callable[[], int]) -> None:
+    def watch_journal(
+        self, is_broken: Callable[[], bool], num_unread: Callable[[], int], behind_s: Callable[[], float]
+    ) -> None:
         self._journal.broken.set_function(lambda: float(is_broken()))
+        self._journal.behind.set_function(behind_s)
         self._journal.unread.set_function(lambda: float(num_unread()))
+
+    # Histories
+
+    def count_events(self, outcome: EventOutcome, num_events: int = 1) -> None:
+        self._histories.events.labels(outcome).inc(num_events)
+
+    def count_lookup(self, outcome: LookupOutcome) -> None:
+        """Count a recommendation that needed a stored history."""
+        self._histories.lookups.labels(outcome).inc()
+
+    @contextmanager
+    def timed_history(self, operation: HistoryOperation) -> Iterator[None]:
+        """Observe how long the store takes for the block."""
+        started_at = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._histories.time.labels(operation).observe(time.perf_counter() - started_at)
+
+    def watch_histories(self, is_up: Callable[[], bool]) -> None:
+        """Called only if histories are kept."""
+        self._histories.configured.set(1)
+        self._histories.up.set_function(lambda: float(is_up()))
 
     # Versions
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from service.errors import TracesError
 from service.observability.trace import RequestTrace
-from service.settings import TraceOptions
+from service.settings.options import TraceOptions
 
 
 class Traces(Protocol):

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 import pytest
 
+from service.batching.composition import BatchBudget
 from service.batching.job import AnyJob, Job, Load
-from service.batching.queue import BatchBudget, JobQueue
+from service.batching.queue import JobQueue
+from service.batching.work import Work
 from service.errors import OverloadedError
 from tests.service.plans import search_named
 
@@ -17,7 +18,7 @@ BUDGET = BatchBudget(max_rows=8, max_tokens=64)
 class OneSecond:
     """Forecasts one second for any queue."""
 
-    def completion_s(self, waiting: Sequence[Load], job: Load | None = None) -> float:
+    def completion_s(self, waiting: Work, job: Load | None = None) -> float:
         return 1.0
 
     def batch_s(self, size: int) -> float:

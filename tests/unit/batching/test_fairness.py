@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from service.batching.composition import BatchBudget
 from service.batching.forecast import BatchForecast
 from service.batching.job import AnyJob, Job
-from service.batching.queue import BatchBudget, JobQueue
+from service.batching.queue import JobQueue
 from service.batching.shares import Client, Shares
 from service.errors import OverloadedError, QueueFullError
-from service.settings import QueueLimits
+from service.settings.options import QueueLimits
 from tests.service.plans import search_named
 
 SHARE = 0.3
@@ -26,6 +27,7 @@ FACTOR = 20
 DEADLINE_S = 30.0
 NUM_ROWS = 1_500
 """Length of a phase, in times of a row."""
+LEAST_S = 5.0
 LIMITS = QueueLimits(max_waiting=256, max_batch_rows=64, max_batch_tokens=16_384)
 STEADY, BURSTING = Client("steady"), Client("bursting")
 
@@ -43,7 +45,13 @@ class Device:
         return num_rows / (self.fixed_s + self.row_s * num_rows)
 
 
-CPU, GPU = Device(0.01, 0.1), Device(0.02, 0.001)
+DEVICES = {
+    "alone": Device(0.01, 0.1),
+    "cpu": Device(0.02, 0.045),
+    "both": Device(0.03, 0.01),
+    "gpu": Device(0.02, 0.001),
+}
+"""From one whose batches save nothing to one where a further row costs nothing."""
 
 
 @dataclass
@@ -59,7 +67,7 @@ class Lane:
     def __post_init__(self) -> None:
         self.forecast = BatchForecast(LIMITS, self.clock)
         self.queue: JobQueue[AnyJob] = JobQueue(LIMITS.max_waiting, self.forecast)
-        self.queue._shares = Shares(self.clock)
+        self.queue._backlog.shares = Shares(self.clock)
 
     def clock(self) -> float:
         return self.now
@@ -107,18 +115,24 @@ def poisson(rates: Mapping[Client, float], start: float, seed: int) -> Iterator[
     return heapq.merge(*(times(client, rate) for client, rate in rates.items()), key=lambda arrival: arrival[0])
 
 
-def waits_of(device: Device, rates: Mapping[Client, float], monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], int]:
-    """The steady key's waits while such rates arrive, after single requests of its own; and its refusals."""
+def lane_after(device: Device, rates: Mapping[Client, float], monkeypatch: pytest.MonkeyPatch) -> Lane:
+    """A lane at which such rates have arrived, after single requests of the steady key."""
     lane = Lane(device, random.Random(1))
     with monkeypatch.context() as patched:
         patched.setattr(time, "monotonic", lane.clock)
         lane.run(poisson({STEADY: rates[STEADY]}, lane.now, seed=1), lane.now + 100 * device.row_s)
         lane.waits_s[STEADY.name].clear()
-        lane.run(poisson(rates, lane.now, seed=2), lane.now + NUM_ROWS * device.row_s)
+        lane.run(poisson(rates, lane.now, seed=2), lane.now + max(LEAST_S, NUM_ROWS * device.row_s))
+    return lane
+
+
+def waits_of(device: Device, rates: Mapping[Client, float], monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], int]:
+    """The steady key's waits while such rates arrive, and its refusals."""
+    lane = lane_after(device, rates, monkeypatch)
     return lane.waits_s[STEADY.name], lane.num_refused[STEADY.name]
 
 
-@pytest.mark.parametrize("device", [CPU, GPU])
+@pytest.mark.parametrize("device", DEVICES.values(), ids=list(DEVICES))
 def test_a_burst_hardly_delays_another_key(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     rate = SHARE * device.capacity(16)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
 
 import pytest
 
@@ -14,6 +13,7 @@ from service.batching.holds import Holds
 from service.batching.job import AnyJob, Job, Load
 from service.batching.queue import JobQueue
 from service.batching.shares import Client
+from service.batching.work import Work
 from service.errors import OverloadedError, QueueFullError
 from tests.service.plans import attribution_named, search_named
 
@@ -23,7 +23,7 @@ ONE, OTHER = Client("one"), Client("other")
 class TwoSeconds:
     """Forecasts two seconds for any queue."""
 
-    def completion_s(self, waiting: Sequence[Load], job: Load | None = None) -> float:
+    def completion_s(self, waiting: Work, job: Load | None = None) -> float:
         return 2.0
 
     def batch_s(self, size: int) -> float:

@@ -6,13 +6,14 @@ import math
 
 import pytest
 
+from service.batching.composition import BatchBudget
 from service.batching.forecast import BatchForecast
 from service.batching.job import AnyJob, Job
-from service.batching.queue import BatchBudget, JobQueue
+from service.batching.queue import JobQueue
 from service.batching.shares import ACTIVE_S, ARREARS_S, Client, Shares
 from service.errors import QueueFullError
-from service.settings import QueueLimits
-from tests.service.plans import search_named
+from service.settings.options import QueueLimits
+from tests.service.plans import attribution_named, search_named
 
 SMALL, LARGE = Client("small"), Client("large")
 ONE = BatchBudget(max_rows=1, max_tokens=1_000)
@@ -58,6 +59,41 @@ async def test_weights_divide_the_work() -> None:
         queue.put(job(heavy))
         queue.put(job(SMALL))
     assert 17 <= order_of(queue, 24).count("heavy") <= 19
+
+
+def patient(client: Client, num_tokens: int = 10) -> AnyJob:
+    return Job(attribution_named((1,), num_tokens), deadline=math.inf, client=client)
+
+
+async def test_patient_jobs_cost_their_client_no_place_among_the_others() -> None:
+    queue = queue_of()
+    for _ in range(5):
+        queue.put(patient(SMALL, num_tokens=500))
+    for _ in range(4):
+        queue.put(job(LARGE))
+        queue.put(job(SMALL))
+    assert order_of(queue, 4).count("small") == 2
+    assert order_of(queue, 5)[:4].count("small") == 2
+    queue.put(job(LARGE))
+    queue.put(job(SMALL))
+    assert order_of(queue, 2) == ["large", "small"], "nor where only they have run meanwhile"
+
+
+async def test_patient_jobs_of_several_clients_get_fair_shares() -> None:
+    queue = queue_of()
+    for _ in range(20):
+        queue.put(patient(LARGE))
+    queue.put(patient(SMALL))
+    assert "small" in order_of(queue, 2)
+
+
+async def test_waiting_patient_jobs_are_no_burst() -> None:
+    queue = queue_of()
+    for _ in range(10):
+        queue.put(patient(LARGE))
+    queue.put(job(SMALL))
+    queue.put(job(LARGE))
+    assert len(queue.take(BatchBudget(max_rows=64, max_tokens=1_000), waits=False) or []) == 2
 
 
 async def test_jobs_of_one_client_keep_their_order_whatever_their_size() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.bundle.catalog import Catalog
+from model.bundle.catalog import TRAINING_INTERACTIONS, Catalog
 from model.bundle.columns import Scalar
 from model.errors import InputError
 from tests.tiny import tiny_catalog
@@ -196,3 +196,21 @@ def test_a_whole_number_that_does_not_fit_is_refused() -> None:
     table = pa.table({"item_id": ["a"], "index": ["1"], "size": pa.array([2**63], pa.uint64())})
     with refused("invalid_catalog", "it: column size of type uint64 cannot be stored as int64"):
         Catalog.from_table(table, "it")
+
+
+def test_numbers_of_training_interactions_are_kept_but_not_shown(tmp_path: Path) -> None:
+    catalog = Catalog.from_rows([{"item_id": "a", "index": "1", "size": 2}, {"item_id": "b", "index": "2", "size": 3}])
+    counted = catalog.counted(np.array([0, 7]))
+    assert counted.counted(np.array([1, 8])).table.column(TRAINING_INTERACTIONS).to_pylist() == [1, 8]
+    counted.write(tmp_path / "catalog.parquet")
+    read = Catalog.read(tmp_path / "catalog.parquet")
+    assert read.table.column(TRAINING_INTERACTIONS).to_pylist() == [0, 7]
+    assert read.attribute_columns == ("size",)
+    assert read.attributes(1) == {"size": 3}
+    with refused("unknown_column", "choose from: size"):
+        read.mask({TRAINING_INTERACTIONS: (7,)})
+
+
+def test_a_column_of_that_name_with_something_else_is_refused() -> None:
+    with refused("invalid_catalog", "column training_interactions has type string; it must be the whole numbers of"):
+        Catalog.from_rows([{"item_id": "a", "index": "1", TRAINING_INTERACTIONS: "many"}])

@@ -35,7 +35,7 @@ def test_commands_that_pages_show_have_the_options_that_they_are_shown_with(page
     for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
         words = line.split("#")[0].split()
         places = [place for place, word in enumerate(words) if word in {"vip5", ".venv/bin/vip5"}]
-        if not places:
+        if not places or words[0] == "kubectl":  # whose objects may be called so
             continue
         words = words[places[0] + 1 :]
         fitting = [each for each in COMMANDS if each.words == tuple(words[: len(each.words)])]

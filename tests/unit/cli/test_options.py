@@ -74,6 +74,7 @@ def test_an_option_has_one_type_everywhere() -> None:
             types[option.name].add(str(option.type))
 
     del types["--workers"]  # a number, and of `vip5 serve` also `auto`
+    del types["--bundle"]  # a folder, and of what serves also a URL
     assert {name: found for name, found in types.items() if len(found) > 1} == {}
 
 
@@ -89,7 +90,15 @@ def test_every_path_to_read_must_exist_and_every_option_is_explained() -> None:
     for command in COMMANDS:
         for option in command.options:
             assert option.info.help, f"{command} {option.name}"
-            is_written = option.name in {"--out", "--report", "--downloads", "--plot", "--unix-socket", "--index-cache"}
+            is_written = option.name in {
+                "--out",
+                "--report",
+                "--downloads",
+                "--plot",
+                "--unix-socket",
+                "--index-cache",
+                "--to",
+            }
             if option.type is Path:
                 assert option.info.exists is not is_written, f"{command} {option.name}"
 

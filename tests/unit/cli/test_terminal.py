@@ -50,7 +50,7 @@ def in_bash(commands: str, **variables: str) -> str:
 @pytest.mark.skipif(BASH is None, reason="there is no bash")
 def test_bash_completes_commands_options_and_choices() -> None:
     assert [line.strip() for line in in_bash(COMPLETE).splitlines()] == [
-        "verify new-key sign show audit index export-onnx",
+        "verify new-key sign show audit push pull index export-onnx",
         "show",
         "--engine",
         "graphs-float32 graphs-tfloat32 graphs-bfloat16",

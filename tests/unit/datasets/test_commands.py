@@ -130,6 +130,28 @@ def test_indexing_writes_another_dataset(
         assert {len(index.split(" ")) for index in indexed.catalog.indices} == {3}
 
 
+def test_codes_of_purchases_are_reported(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "codes"
+    arguments = ["data", "index", "--data", dataset, "--out", out, "--method", "residual", "--pictures", 0]
+    assert run(*arguments, "--purchases", 1, "--levels", "2x2", "--last-codes", 9, "--first-code", 40) == 0
+    indexed = Dataset.read(out)
+    assert indexed.codebook is not None
+    assert (indexed.codebook.sizes, indexed.codebook.num_last, indexed.codebook.first_word) == ((2, 2), 9, 40)
+    assert "of 6 items are trained on" in capsys.readouterr().out
+    for wrong in (
+        ["--levels", "8y8"],
+        ["--levels", "1x8"],
+        ["--method", "random", "--codes", dataset / "dataset.json"],
+    ):
+        assert run(*arguments, "--replace", *wrong) == 2
+    assert run(*arguments, "--replace", "--text-columns", "title") == 2
+    assert "give --titles" in capsys.readouterr().err
+    assert run(*arguments, "--replace", "--titles", 1, "--text-columns", "title, colour") == 1
+    assert "the items have no column 'colour'" in capsys.readouterr().err
+    assert run(*arguments, "--replace", "--pictures", 1) == 1
+    assert "has no picture embeddings" in capsys.readouterr().err
+
+
 def test_indexing_in_place_replaces_the_dataset(dataset: Path) -> None:
     arguments = ["data", "index", "--data", dataset, "--out", dataset, "--method", "random", "--seed", 3]
     assert run(*arguments) == 2

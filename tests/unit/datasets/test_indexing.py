@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.bundle.catalog import Catalog
+from model.bundle.catalog import TRAINING_INTERACTIONS, Catalog
 from model.bundle.users import Users
 from model.datasets.clustering import ItemPath, Tree, item_paths
 from model.datasets.dataset import Dataset, Provenance, Sequences
@@ -58,6 +58,15 @@ def test_sequential_numbers_count_first_appearances_user_by_user() -> None:
     indexed = index_items(dataset_of([[4, 2, 4], [0, 2, 1]], 6), "sequential", TREE)
     assert indexed.catalog.indices == ("3", "4", "2", "5", "1", "6")
     assert indexed.provenance.indexing == "sequential"
+
+
+def test_a_written_dataset_counts_what_training_sees_of_each_item_and_no_target(tmp_path: Path) -> None:
+    dataset = dataset_of([[0, 0, 1, 3, 2], [0, 2, 3], [1, 4], [4], []], 6)
+    assert dataset.sequences.training_counts(6).tolist() == [3, 1, 0, 0, 0, 0]
+    dataset.write(tmp_path)
+    read = Dataset.read(tmp_path)
+    assert read.catalog.table.column(TRAINING_INTERACTIONS).to_pylist() == [3, 1, 0, 0, 0, 0]
+    assert index_items(read, "random", TREE).counted_catalog.table.column(TRAINING_INTERACTIONS).to_pylist()[0] == 3
 
 
 def test_indexing_changes_nothing_but_the_identifiers() -> None:

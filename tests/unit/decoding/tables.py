@@ -62,9 +62,13 @@ def log_prob(table: LogitsOf, tokens: Sequence[int]) -> float:
     return total
 
 
-def item_scores(table: LogitsOf, items: Iterable[Path], length_penalty: float = 0.0) -> NDArray[np.float64]:
+def item_scores(
+    table: LogitsOf, items: Sequence[Path], length_penalty: float = 0.0, boosts: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """Final score of every identifier; the length counts the start token, not `</s>`."""
-    return np.array([log_prob(table, (*item, EOS)) / (len(item) + 1) ** length_penalty for item in items])
+    sums = np.array([log_prob(table, (*item, EOS)) for item in items]) + (0 if boosts is None else boosts)
+    scores: NDArray[np.float64] = sums / np.array([(len(item) + 1) ** length_penalty for item in items])
+    return scores
 
 
 def build_trie(items: Sequence[Path]) -> Trie:

@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 COMPOSE = ROOT / "docker-compose.yml"
-OVERRIDES = sorted((ROOT / "deploy/compose").glob("*.yml"))
+OVERRIDES = [ROOT / "deploy/compose" / name for name in ("api-keys.yml", "cuda.yml")]
 SECRETS = ("REDIS_PASSWORD", "VIP5_ADMIN_TOKEN", "GRAFANA_ADMIN_PASSWORD", "LOAD_API_KEY")
 
 
@@ -26,7 +26,10 @@ class Instruction:
 
 
 def dockerfile() -> list[Instruction]:
+    """All instructions, with the defaults of arguments that name stages."""
     text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    (device,) = re.findall(r"^ARG DEVICE=(\w+)$", text, flags=re.MULTILINE)
+    text = text.replace("${DEVICE}", device)
     stage, found = "", []
     for line in re.sub(r"\\\n\s*", "", text).splitlines():
         if not line.strip():
@@ -69,13 +72,15 @@ def compose(file: Path = COMPOSE, **variables: str) -> dict[str, Any]:
     """A compose file with its variables filled in: secrets by their own names, others by what stands beside them."""
 
     def fill(match: re.Match[str]) -> str:
-        name, default = match["name"], match["default"]
+        name, default = match["name"], match["default"] if match["default"] is not None else match["if_unset"]
         if default is None:
             assert name in SECRETS, f"{name} has no default and is no secret"
             return variables.get(name, name)
         return variables.get(name, default)
 
-    text = re.sub(r"(?<!\$)\$\{(?P<name>\w+)(?::-(?P<default>[^}]*)|:\?[^}]*)\}", fill, file.read_text())
+    text = re.sub(
+        r"(?<!\$)\$\{(?P<name>\w+)(?::-(?P<default>[^}]*)|-(?P<if_unset>[^}]*)|:\?[^}]*)\}", fill, file.read_text()
+    )
     document: dict[str, Any] = yaml.safe_load(text.replace("$$", "$"))
     return document
 

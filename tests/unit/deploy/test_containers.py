@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from deploy.grafana.dashboard import FILE as DASHBOARD
+from deploy.image.trim import UNUSED, trim
 from service.observability import probe
-from service.settings import PREFIX, Settings
+from service.settings.fields import PREFIX
+from service.settings.settings import Settings
 from tests.unit.deploy.containers import (
     COMPOSE,
     OVERRIDES,
@@ -45,9 +50,17 @@ OTHERS = {
     "GF_ANALYTICS_CHECK_FOR_UPDATES",
     "PROMETHEUS_URL",
     "LOAD_API_KEY",
+    "ALERT_WEBHOOK_URL",
+    "PATH",
+    "TRACES_URL",
+    "RAY_USAGE_STATS_ENABLED",
 }
 FULL_VERSION = re.compile(r"[a-z/]+:v?\d+\.\d+\.\d+(-[a-z]+)*@sha256:[0-9a-f]{64}")
-COMPOSE_FILES = [COMPOSE, *(file for file in OVERRIDES if "services" in yaml.safe_load(file.read_text()))]
+VERSION = re.compile(r"[a-z/]+:v?\d+\.\d+\.\d+(-[a-z]+)*(@sha256:[0-9a-f]{64})?")
+"""The digest is added by `make digests`, which needs a registry."""
+STAGES = ("cpu", "cuda", "ray")
+"""Images."""
+COMPOSE_FILES = [COMPOSE, *OVERRIDES]
 
 
 def run(*command: str | Path) -> None:
@@ -62,7 +75,7 @@ def test_hadolint_finds_no_fault_in_the_dockerfile() -> None:
     run(BIN / "hadolint", "--failure-threshold", "style", ROOT / "Dockerfile")
 
 
-@pytest.mark.parametrize("stage", ["cpu", "cuda"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_an_image_runs_unprivileged_and_is_ended_and_probed_as_the_service_expects(stage: str) -> None:
     last = {each.name: each.value for each in of_stage(stage)}
 
@@ -76,22 +89,82 @@ def test_an_image_runs_unprivileged_and_is_ended_and_probed_as_the_service_expec
     assert of_stage(stage)[-1].name == "USER", "nothing is installed by whom it runs as"
 
 
-@pytest.mark.parametrize("stage", ["cpu", "cuda"])
-def test_the_last_stage_takes_wheels_and_nothing_from_outside(stage: str) -> None:
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_last_stage_installs_nothing(stage: str) -> None:
     runs = [each.value for each in of_stage(stage) if each.name == "RUN"]
 
     for command in runs:
         assert not re.search(r"apt-get|curl|wget|gcc|build-essential", command)
-        for install in re.findall(r"pip install[^&]*", command):
-            assert "--no-index" in install
+        assert "pip install" not in command
     assert dockerfile()[-1].stage == "cpu", "what is built where no target is named"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_change_of_code_changes_the_last_layer_alone(stage: str) -> None:
+    """The project's sources reach one stage, of which the image takes the project alone, after all else."""
+    with_sources = {each.stage for each in dockerfile() if each.name == "COPY" and "service" in each.value}
+    layers = [each.value for each in of_stage(stage) if each.name in {"COPY", "RUN"}]
+
+    assert with_sources == {"project"}
+    assert layers[-1] == "--from=project /project /opt/vip5"
+    device = "cpu" if stage == "ray" else stage
+    assert f"--from=packages-{device} /opt/vip5 /opt/vip5" in layers
+    assert not [layer for layer in layers[:-1] if "project" in layer]
+
+
+def test_each_image_has_the_build_of_torch_that_it_needs() -> None:
+    """PyPI's build has the kernels for GPUs; pip prefers it where both are to be had."""
+    runs = {each.stage: each.value for each in dockerfile() if each.name == "RUN"}
+
+    assert "--requirement requirements-torch-cpu.lock" in runs["packages-cpu"]
+    assert "--requirement requirements-torch.lock" in runs["packages-cuda"]
+
+
+def test_no_file_keeps_the_mode_of_the_checkout() -> None:
+    """COPY keeps modes: what goes into the image directly comes from stages that set them."""
+    for stage in STAGES:
+        copies = [each.value for each in of_stage(stage) if each.name == "COPY"]
+        assert all(copy.startswith("--from=") for copy in copies), copies
+    files = [each for each in dockerfile() if each.stage == "files"]
+    assert files[-1].name == "RUN"
+    assert files[-1].value == "chmod -R u=rwX,go=rX /srv"
+
+
+def test_serving_loads_nothing_that_is_left_out_of_the_image() -> None:
+    blocked = [pattern.replace("/", ".") for pattern in UNUSED if "*" not in pattern and "/lib/" not in pattern]
+    code = (
+        "import sys\n"
+        f"sys.modules |= dict.fromkeys({blocked!r})\n"
+        "import service.cli.serving, model.engine.onnx.executor, model.engine.torch_executor\n"
+    )
+    run(sys.executable, "-c", code)
+    if importlib.util.find_spec("ray") is not None:
+        run(sys.executable, "-W", "ignore", "-c", f"{code}import service.ray.application, service.ray.prediction\n")
+    assert {"torch.test", "sympy"} <= set(blocked)
+
+
+def test_what_is_named_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (
+        "torch/include/a.h",
+        "torch/bin/torch_shm_manager",
+        "sympy/core/a.py",
+        "pyarrow/_flight.so",
+        "pyarrow/lib.so",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    trim(tmp_path)
+
+    kept = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert kept == ["pyarrow/lib.so", "torch/bin/torch_shm_manager"]
 
 
 def test_every_source_exists_and_is_let_into_the_build() -> None:
     copies = [each for each in dockerfile() if each.name == "COPY"]
 
     for each in copies:
-        for source in each.value.split()[:-1]:
+        for source in [] if each.value.startswith("--from=") else each.value.split()[:-1]:
             found = [path for path in ROOT.glob(source) if path.name != "__pycache__"]
             assert found, source
             for path in found:
@@ -109,7 +182,7 @@ def test_nothing_else_is_let_into_the_build(path: str) -> None:
 
 def test_the_bundle_and_the_ports_are_where_the_variables_say() -> None:
     environment = environment_of("cpu")
-    copied = {each.value.split()[-1] for each in of_stage("cpu") if each.name == "COPY"}
+    copied = {each.value.split()[-1] for each in of_stage("files") if each.name == "COPY"}
     workdir = next(each.value for each in of_stage("cpu") if each.name == "WORKDIR")
 
     assert environment["VIP5_BUNDLE"].replace(workdir, ".") in copied
@@ -121,13 +194,14 @@ def test_the_bundle_and_the_ports_are_where_the_variables_say() -> None:
 
 
 def test_every_variable_of_the_images_is_one_that_something_reads() -> None:
-    assert environment_of("cpu").keys() | environment_of("cuda").keys() <= SETTINGS | OTHERS
+    for stage in STAGES:
+        assert environment_of(stage).keys() <= SETTINGS | OTHERS
 
 
 # Versions
 
 
-LOCKS = ("", "-dev", "-torch", "-torch-cpu", "-cuda", "-onnx-gpu")
+LOCKS = ("", "-dev", "-torch", "-torch-cpu", "-cuda", "-onnx-gpu", "-ray")
 _HASHES = r"(?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+"
 PIN = re.compile(rf"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+]+)(?: ; [^\\]+)? \\{_HASHES}\n")
 
@@ -172,14 +246,34 @@ def test_every_version_is_pinned_and_those_of_the_service_are_those_of_the_tests
     assert served.items() <= tested.items()
 
 
+def test_ray_and_what_it_needs_are_in_its_image_alone() -> None:
+    served, added, tested = (pins(f"requirements{lock}.lock") for lock in ("", "-ray", "-dev"))
+    needed, found = [Requirement("ray[data,serve]")], dict[str, set[str]]()
+    while needed:
+        each = needed.pop()
+        name, extras = canonicalize_name(each.name), {"", *each.extras}
+        if extras <= found.get(name, set()):
+            continue
+        found[name] = found.get(name, set()) | extras
+        for line in metadata.requires(name) or []:
+            other = Requirement(line)
+            if other.marker is None or any(other.marker.evaluate({"extra": extra}) for extra in extras):
+                needed.append(other)
+
+    assert added.items() <= tested.items()
+    assert not added.keys() & served.keys(), "they would be in the image twice"
+    assert found.keys() - {"ray"} <= served.keys() | added.keys()
+    assert added.keys() <= found.keys()
+
+
 def test_the_dockerfile_pins_all_that_it_names() -> None:
     arguments = dict(each.value.split("=", 1) for each in dockerfile() if each.name == "ARG")
     assert FULL_VERSION.fullmatch(arguments["PYTHON_IMAGE"])
     for each in dockerfile():
         if each.name == "FROM":
-            stages = {"${PYTHON_IMAGE}", "sources", "runtime"}
+            stages = {"${PYTHON_IMAGE}", "empty", "packages-cpu", "runtime", "served-cpu", "served-cuda"}
             assert each.value.partition(" AS ")[0] in stages
-        for wheel in re.findall(r"pip (?:wheel|install)[^&]*", each.value if each.name == "RUN" else ""):
+        for wheel in re.findall(r"pip (?:--python \S+ )?install[^&]*", each.value if each.name == "RUN" else ""):
             assert re.search(r"--no-deps --require-hashes|--no-index|--no-build-isolation", wheel), wheel
 
 
@@ -223,7 +317,9 @@ def test_a_container_may_do_nothing_that_it_need_not(name: str) -> None:
     assert service["pids_limit"]
     assert not service.keys() & {"privileged", "cap_add", "network_mode", "pid", "devices"}
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
-    assert service["image"].startswith("vip5-serve:") or FULL_VERSION.fullmatch(service["image"])
+    assert service["image"].startswith("vip5-serve:") or VERSION.fullmatch(service["image"])
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}, "a log that nobody rotates fills the disk"
+    assert service["networks"]
     assert "healthcheck" in service
 
 
@@ -278,7 +374,7 @@ def test_published_ports_are_those_that_are_listened_on() -> None:
     environment = services()["vip5"]["environment"]
 
     assert ports["vip5"] == [environment_of("cpu")["VIP5_PORT"], environment["VIP5_ADMIN_PORT"]]
-    assert {name for name, each in ports.items() if each} == {"vip5", "prometheus", "grafana"}
+    assert {name for name, each in ports.items() if each} == {"vip5", "prometheus", "alertmanager", "grafana"}
     assert environment["VIP5_REDIS_URL"].startswith("redis://redis:6379")
     assert "\nport 6379\n" in (ROOT / "deploy/compose/redis.conf").read_text()
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from deploy.grafana.dashboard import ROWS
-from service.settings import PREFIX, SECRETS, Settings
+from service.settings.fields import PREFIX
+from service.settings.settings import SECRETS, Settings
 from tests.unit.deploy.test_rules import ALERTS
 
 ROOT = Path(__file__).parents[3]
@@ -16,6 +17,7 @@ PAGE = ROOT / "docs" / "operations.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 PAGES = [str(path.relative_to(ROOT)) for pattern in ("*.md", "*/*.md") for path in sorted(ROOT.glob(pattern))]
 OF_COMPOSE = {"VIP5_BUNDLES", "VIP5_BUNDLE_NAME"}
+OF_KUBERNETES = {"VIP5_SERVICE_HOST"}
 
 
 def anchors_of(page: Path) -> set[str]:
@@ -62,7 +64,7 @@ def test_every_variable_that_is_named_is_a_setting() -> None:
     named = set(re.findall(r"VIP5_[A-Z_]+", TEXT))
 
     secrets = {f"{PREFIX}{name.upper()}_FILE" for name in SECRETS}
-    assert named <= {PREFIX + name.upper() for name in Settings.model_fields} | secrets | OF_COMPOSE
+    assert named <= {PREFIX + name.upper() for name in Settings.model_fields} | secrets | OF_COMPOSE | OF_KUBERNETES
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -16,6 +16,9 @@ from model.bundle.bundle import open_bundle
 from model.bundle.layout import DomainSpec
 from model.bundle.shapes import expected_domain_shapes, expected_shapes
 from model.bundle.writer import BundleWriter
+from model.decoding.leaf_boosts import Boosts, BoostTable
+from model.decoding.leaf_groups import LeafGroups, Limit
+from model.decoding.leaf_intervals import NOTHING
 from model.decoding.trie_arena import TrieArena
 from model.engine.captured.buckets import Ladder
 from model.engine.captured.engine import CapturedEngine, captured_engine
@@ -118,7 +121,26 @@ def assert_same(found: Sequence[Ranking], expected: Sequence[Ranking], tolerance
         assert one.leaves.tolist() == other.leaves.tolist()
         assert one.scores == pytest.approx(other.scores, abs=tolerance)
         assert (one.exact_prefix, one.num_beams) == (other.exact_prefix, other.num_beams)
+        assert (one.boosted is None, one.is_short) == (other.boosted is None, other.is_short)
+        if one.boosted is not None:
+            assert one.boosted == pytest.approx(other.boosted, abs=tolerance)
 
 
 def _features(domain: ServedDomain, num_images: int, generator: np.random.Generator) -> NDArray[np.float32]:
     return generator.standard_normal((num_images, domain.spec.layout.feature_dim)).astype(np.float32)
+
+
+def merchandised(plan: RankingPlan, domain: ServedDomain, seed: int) -> RankingPlan:
+    """The plan with boosts of random leaves, by a table and by item, and now and then a limit of a random column."""
+    generator = np.random.default_rng(seed)
+    num_leaves, mask = domain.trie.num_leaves, plan.eligibility.base
+    nats = generator.choice([0.0, 0.4, 2.0, -1.0], num_leaves)
+    table = np.where(mask.is_member, nats, NOTHING).astype(np.float32)
+    own = np.unique(generator.integers(0, num_leaves, seed % 4)).astype(np.int32)
+    extra = generator.choice([1.0, -1.0], len(own)).astype(np.float32)
+    groups = LeafGroups(None, generator.integers(-1, 4, num_leaves).astype(np.int32))
+    return replace(
+        plan,
+        boosts=None if seed % 5 == 0 else Boosts(BoostTable(domain.trie.intervals, lambda: table), own, extra),
+        limits=(Limit("category", lambda: groups, 1 + seed % 3),) if seed % 3 == 0 else (),
+    )

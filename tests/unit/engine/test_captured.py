@@ -26,7 +26,15 @@ from model.planning.explanations import plan_explanation
 from model.planning.queries import OfflineDirect, OfflineExplanation
 from model.planning.rankings import plan_direct
 from tests.tiny import TINY_LAYOUT
-from tests.unit.engine.rankings import LAYOUTS, SMALL_LADDER, Served, assert_same, random_plan, random_plans
+from tests.unit.engine.rankings import (
+    LAYOUTS,
+    SMALL_LADDER,
+    Served,
+    assert_same,
+    merchandised,
+    random_plan,
+    random_plans,
+)
 
 UNCAPTURED = CaptureOptions("float32", captures=False, ladder=SMALL_LADDER, warm_up=())
 
@@ -212,6 +220,35 @@ def test_without_a_list_the_ladders_usual_shapes_are_made_ready(served: Served) 
     engine.warm_up(ladder.default_buckets())
     assert len(engine.buckets) == 4
     assert engine.buckets[0] == Bucket(2, 64, 20, 8, is_mixed=False)
+
+
+def test_when_boosts_are_expected_the_captured_shapes_are_captured_with_them(served: Served) -> None:
+    small, large = (Bucket(rows, 128, 20, 16, is_mixed=True) for rows in (1, 8))
+    engine = served.captured(replace(UNCAPTURED, warm_up=(large, small)))
+    plan = merchandised(random_plan(served.domains[2], 6), served.domains[2], 1)
+    assert plan.boosts is not None
+    engine.expect_boosts([plan.boosts.table])
+    least = UNCAPTURED.ladder.patches[0]
+    boosted = (replace(large, num_patches=least), replace(small, num_patches=least))
+    assert engine.buckets == (large, small, *boosted)
+    engine.search([replace(plan, num_beams=20, certified=False)])
+    engine.expect_boosts([plan.boosts.table])
+    assert engine.counts.captures == 4, "nothing is captured twice"
+
+
+def test_expected_boosts_leave_what_is_captured_alone(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    buckets = tuple(Bucket(rows, 64, 20, 4, is_mixed=True) for rows in (8, 1))
+    engine = served.captured(replace(UNCAPTURED, warm_up=buckets, max_captures=3))
+    engine.expect_boosts([])
+    assert [bucket.is_boosted for bucket in engine.buckets] == [False, False, True]
+
+    def failing(_programs: ProgramCache, _bucket: Bucket) -> None:
+        raise torch.OutOfMemoryError("no memory for boosts")
+
+    poor = served.captured(replace(UNCAPTURED, warm_up=buckets))
+    monkeypatch.setattr(ProgramCache, "capture", failing)
+    poor.expect_boosts([])
+    assert poor.buckets == buckets
 
 
 def test_beams_beyond_the_ladder_run_without_being_kept(served: Served, plain: DecodingEngine) -> None:

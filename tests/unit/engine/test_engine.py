@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.bundle.bundle import open_bundle
 from model.decoding.trie_arena import TrieArena
 from model.engine.decoding_engine import DecodingEngine
 from model.engine.offline import generate, rank
+from model.engine.onnx.executor import OnnxStepper
 from model.engine.plans import RankingPlan, ScoringPlan, TextPlan
 from model.engine.protocol import GeneratedText
+from model.engine.stepper import NetworkStepper
 from model.engine.torch_executor import TorchExecutor
 from model.planning.domain import ServedDomain
 from model.planning.explanations import plan_explanation
@@ -60,6 +64,28 @@ def test_scores_are_log_probabilities_of_the_items(
     for ranking, scores in zip(rankings, truth, strict=True):
         assert len(ranking.leaves) == 5
         assert ranking.scores == pytest.approx(scores[ranking.leaves], abs=SAME)
+
+
+def test_the_targets_of_all_prompts_are_decoded_together(
+    runtime: Runtime, plans: list[RankingPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths: list[int] = []
+
+    def counting(kind: type[NetworkStepper | OnnxStepper]) -> None:
+        step = kind.step
+
+        def counted(stepper: Any, tokens: Tensor, parents: Tensor | None) -> Tensor:  # noqa: ANN401  # of either kind
+            widths.append(tokens.shape[1])
+            return step(stepper, tokens, parents)
+
+        monkeypatch.setattr(kind, "step", counted)
+
+    counting(NetworkStepper)
+    counting(OnnxStepper)
+    targets = tuple((token, token + 1, 1) for token in range(10, 20))
+    runtime.engine.score([ScoringPlan.of(each, targets) for each in plans])
+
+    assert widths == [1, 10, 10]
 
 
 def test_certified_rankings_are_the_true_top_and_say_how_wide_they_went(

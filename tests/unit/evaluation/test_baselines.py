@@ -120,3 +120,23 @@ def test_sasrec_learns_which_item_follows_which() -> None:
     assert np.isneginf(sasrec.scores(0)[[9, 10, 11]]).all()  # never seen
     assert float(np.mean(catalog_ranks(sasrec, found) == 1)) > 0.8
     assert float(np.mean(candidate_ranks(sasrec, found) == 1)) > 0.8
+
+
+def decayed(histories: Sequence[Sequence[int]], user: int, item: int) -> float:
+    """Cosines with the recent items of the history, counted by hand."""
+    trained = [set(history[:-2]) for history in histories]
+    num_users = [sum(each in history for history in trained) for each in range(NUM_ITEMS)]
+    total = 0.0
+    for age, bought in enumerate(reversed(histories[user][:-1][-20:])):
+        together = sum(bought in history and item in history for history in trained) if bought != item else 0
+        total += 0.7**age * together / ((num_users[bought] + 1) * (num_users[item] + 1)) ** 0.5
+    return total + 1e-6 * num_users[item] / (max(num_users) + 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(histories=HISTORIES)
+def test_decayed_co_occurrence_is_the_sum_of_cosines(histories: list[list[int]]) -> None:
+    baseline = fit_baseline("decayed-co-occurrence", held_out(histories))
+    for user in range(len(histories)):
+        expected = [decayed(histories, user, item) for item in range(NUM_ITEMS)]
+        np.testing.assert_allclose(baseline.scores(user), expected, rtol=1e-12, atol=1e-15)

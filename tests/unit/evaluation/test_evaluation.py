@@ -17,7 +17,7 @@ from model.engine.decoding_engine import DecodingEngine
 from model.engine.offline import rank
 from model.engine.plans import RankingPlan, ScoringPlan
 from model.engine.torch_executor import TorchExecutor
-from model.errors import DatasetError, UnknownDomainError
+from model.errors import DatasetError, InputError, UnknownDomainError
 from model.evaluation.answering import ItemImages
 from model.evaluation.answers import Answer, ExactAnswer, RankedAnswer, TextAnswer, read_answers
 from model.evaluation.evaluation import evaluate
@@ -240,6 +240,40 @@ def test_a_run_that_is_done_is_not_asked_again(runtime: Runtime, dataset: Datase
     assert again.results == tuple(result for result in first.results if not result.is_baseline)
 
 
+def test_groups_are_added_without_asking_again(runtime: Runtime, dataset: Dataset, tmp_path: Path) -> None:
+    journal = tmp_path / "answers.jsonl"
+    options = replace(SMALL, templates=("A-3", "C-8"), num_exact=0, baselines=())
+    first = evaluate(runtime, "toys", dataset, options, journal=journal)
+    told: list[str] = []
+    again = evaluate(
+        runtime,
+        "toys",
+        dataset,
+        replace(options, groups="category"),
+        journal=journal,
+        progress=lambda *said: told.append(said[0]),
+    )
+    assert told == []
+    assert tuple(replace(result, groups=None) for result in again.results) == first.results
+    for result in again.results:
+        assert result.groups is not None
+        assert sum(group.num_questions for group in result.groups.groups) == result.num_questions
+    again.write(tmp_path / "grouped.json")
+    assert Report.read(tmp_path / "grouped.json") == again
+
+
+def test_exposure_is_that_of_counting_the_answers(whole: tuple[Report, list[Answer]]) -> None:
+    report, answers = whole
+    ranked = [each for each in answers if isinstance(each, RankedAnswer) and each.template == "A-3"]
+    found = report.of("sequential", "A-3").exposure
+    assert found is not None
+    shown = {item_id for each in ranked for item_id in each.item_ids}
+    assert (found.num_items, found.num_shown) == (108, len(shown))
+    assert found.metrics["coverage@10"].value == pytest.approx(len(shown) / 108)
+    assert 0 < found.metrics["diversity@10"].value < 2
+    assert all(result.exposure is not None for result in report.results if result.task != "explanation")
+
+
 def test_without_images_every_answer_lacks_them_as_with_a_store_that_is_down(
     whole: tuple[Report, list[Answer]], runtime: Runtime, dataset: Dataset
 ) -> None:
@@ -247,7 +281,9 @@ def test_without_images_every_answer_lacks_them_as_with_a_store_that_is_down(
     blind = evaluate(runtime, "toys", dataset, replace(options, with_images=False))
     files = {name: replace(each, features=None) for name, each in runtime.files.items()}
     down = evaluate(replace(runtime, files=files), "toys", dataset, options)
-    assert timeless(blind).results == timeless(down).results
+    # Diversity is measured by embeddings that the model does not see.
+    one, other = ([replace(each, exposure=None) for each in timeless(report).results] for report in (blind, down))
+    assert one == other
     assert blind.of("sequential", "A-3").degraded["missing_features"] == 9
     assert whole[0].of("sequential", "A-3").degraded["missing_features"] < 9
 
@@ -301,3 +337,17 @@ def true_top(runtime: Runtime, dataset: Dataset, user: int) -> tuple[str, ...]:
     targets = tuple((*toys.assembler.identifiers.row(row).tolist(), toys.tokenizer.eos_id) for row in rows)
     (((scores,),), _) = runtime.engine.score([ScoringPlan.of(shown, targets)])
     return tuple(toys.catalog.item_ids[rows[place]] for place in np.argsort(-np.array(scores), kind="stable")[:10])
+
+
+def test_both_histories_are_the_results_of_each_alone(runtime: Runtime, dataset: Dataset, tmp_path: Path) -> None:
+    asked = EvaluationOptions(templates=("A-3", "B-5"), num_negatives=5, baselines=("popularity",))
+    both = evaluate(runtime, "toys", dataset, replace(asked, both_histories=True), journal=tmp_path / "x.jsonl")
+    kept = evaluate(runtime, "toys", dataset, asked)
+    excluded = evaluate(runtime, "toys", dataset, replace(asked, templates=("A-3",), exclude_history=True))
+    for found, expected in ((both.results, kept.results), (both.history_excluded, excluded.results)):
+        assert [each.name for each in found] == [each.name for each in expected]
+        assert [each.metrics for each in found] == [each.metrics for each in expected]
+    both.write(tmp_path / "report.json")
+    assert Report.read(tmp_path / "report.json") == both
+    with pytest.raises(InputError, match="exclude_history and both_histories are set"):
+        replace(asked, both_histories=True, exclude_history=True)

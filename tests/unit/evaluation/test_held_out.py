@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from model.errors import DatasetError, InputError
+from model.evaluation.beyond_accuracy import BeyondAccuracy
 from model.evaluation.held_out import HeldOut, fingerprint
 from model.evaluation.options import EvaluationOptions
 from model.evaluation.summary import baseline_results
@@ -112,7 +113,8 @@ def test_a_catalog_without_the_history_may_hold_the_target_alone() -> None:
 
 def test_results_count_the_users_that_were_not_asked() -> None:
     shop = small_shop([list(range(12)), [0, 1, 2], [3, 4, 5]])
-    sequential, direct = baseline_results(shop, "random", ("sequential", "direct"))
+    beyond = BeyondAccuracy.of(shop, tiny_domain(catalog=tiny_catalog(12)), None)
+    sequential, direct = baseline_results(shop, beyond, "random", ("sequential", "direct"))
     assert (sequential.num_users, sequential.num_users_left_out) == (3, 0)
     assert (direct.num_users, direct.num_users_left_out, direct.num_candidates) == (2, 1, 9.0)
 

@@ -16,7 +16,7 @@ async def test_rows_come_in_the_order_asked_for_and_missing_ones_are_zero_and_ma
 
     batch = await EmbeddedStore(source, NoObserver()).get_many(["d", "x", "bé", "d"])
 
-    assert batch.features.dtype == np.float32
+    assert batch.features.dtype == dtype
     np.testing.assert_array_equal(batch.features, [[9, 10, 11], [0, 0, 0], [3, 4, 5], [9, 10, 11]])
     assert batch.is_present.tolist() == [True, False, True, True]
 

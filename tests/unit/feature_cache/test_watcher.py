@@ -20,7 +20,7 @@ from feature_cache.remote.link import ONLY_NODE, Command, Link, Reply
 from feature_cache.remote.watcher import Watcher
 from feature_cache.store import FeatureSpace
 from service.observability.metrics import Metrics
-from service.settings import FeatureOptions
+from service.settings.options import FeatureOptions
 from service.versions.features import open_features
 from tests.virtual_time import run_in_virtual_time
 

@@ -9,7 +9,7 @@ import pytest
 from service.errors import RateLimitedError
 from service.http.api_keys import ApiKey, new_key
 from service.http.rate_limits import Quotas, RateLimits
-from service.settings import Settings
+from service.settings.settings import Settings
 
 
 def test_one_request_too_many_is_refused_with_the_time_to_come_back() -> None:

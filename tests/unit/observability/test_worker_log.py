@@ -69,9 +69,13 @@ class EngineLog:
         assert all(line.endswith(b"\n") and line.count(b"\n") == 1 for line in self.lines)
         return [json.loads(line) for line in self.lines]
 
+    def _write(self, lines: bytes) -> None:
+        assert lines.endswith(b"\n")
+        self.lines += [line + b"\n" for line in lines[:-1].split(b"\n")]
+
     @contextmanager
     def of_worker(self, number: int) -> Iterator[WorkerLog]:
-        log = WorkerLog(number, self.lines.append, self.dropped.append)
+        log = WorkerLog(number, self._write, self.dropped.append)
         try:
             yield log
         finally:

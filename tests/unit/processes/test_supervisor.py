@@ -12,7 +12,7 @@ import pytest
 
 from service.processes import supervisor
 from service.processes.supervisor import Workers
-from service.settings import Settings
+from service.settings.settings import Settings
 
 PATIENCE_S = 0.5
 

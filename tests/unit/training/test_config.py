@@ -25,6 +25,11 @@ from tests.unit.training.tiny_data import ADAPTERS, FROM_SCRATCH, write_run
         ),
         ('name = "toys"', 'name = "to ys"', r":\d+: domains\[0\]\.name: 'to ys' cannot name a domain"),
         ("steps = 6", "steps = 6\nweight_decay = nan", r"optimiser\.weight_decay is nan; give a finite number"),
+        (
+            "steps = 6",
+            "steps = 6\nschedule_steps = 5",
+            r"schedule_steps is 5, fewer than the 6 steps of the run; set as",
+        ),
         ('out = "bundle"', 'seed = -1\nout = "bundle"', r"seed is -1; expected `int` >= 0"),
         ('out = "bundle"', 'seed = 4294967296\nout = "bundle"', r"seed is 4294967296; expected `int`"),
         ("steps = 6", "steps = 6\nstep = 7", r"unknown field `step`"),

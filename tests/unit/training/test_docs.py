@@ -40,7 +40,7 @@ def keys_of(value: object, kind: str, schema: dict[str, Any]) -> set[tuple[str, 
 
 
 def test_every_example_is_read_and_together_they_show_every_key(tmp_path: Path) -> None:
-    assert len(RUNS) == 2
+    assert len(RUNS) == 3
     schema = json.loads(json_schema(RunFile))
     shown = set()
     for number, block in enumerate(RUNS):
@@ -72,7 +72,10 @@ def test_the_schemas_accept_the_examples_and_the_demonstration_s_files_and_refus
     schema = json.loads(json_schema(RunFile))
     for text in [*RUNS, *own]:
         jsonschema.validate(tomllib.loads(text), schema)
-    jsonschema.validate(tomllib.loads(SWEEPS[0]), json.loads(json_schema(SweepFile)))
+    own_sweep = (ROOT / "demo" / "paper-sweep.toml").read_text(encoding="utf-8")
+    assert own_sweep.startswith("#:schema ../docs/sweep.schema.json\n")
+    for text in (SWEEPS[0], own_sweep):
+        jsonschema.validate(tomllib.loads(text), json.loads(json_schema(SweepFile)))
     faults: list[dict[str, object]] = [
         {"optimizer": {}},
         {"prompts": {"tasks": {"ranking": 1}}},

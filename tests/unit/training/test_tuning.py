@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from model.bundle.bundle import open_bundle
+from model.bundle.catalog import TRAINING_INTERACTIONS
 from model.engine.plans import RankingPlan
 from model.errors import BackboneMismatchError, TrainingError, Vip5Error
 from model.network.weights import backbone_weights
@@ -55,6 +56,14 @@ def test_a_backbone_from_scratch_makes_a_bundle_that_serves(scratch: Path) -> No
     assert domain.spec.trained
 
 
+def test_the_catalog_of_a_trained_domain_counts_what_training_saw(scratch: Path) -> None:
+    dataset = tiny_dataset()
+    seen = [dataset.sequences.of(user)[:-2] for user in range(len(dataset.users))]
+    expected = np.bincount(np.concatenate(seen), minlength=len(dataset.catalog))
+    catalog = open_bundle(scratch / "bundle").domains["toys"].catalog
+    assert catalog.table.column(TRAINING_INTERACTIONS).to_pylist() == expected.tolist()
+
+
 def test_data_that_is_not_used_is_named(tmp_path: Path) -> None:
     dataset = tiny_dataset(num_items=9)
     dataset.write(tmp_path / "data")
@@ -87,6 +96,30 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
     )
     losses = tune(read_run(write_run(tmp_path, longer))).measures.train_loss
     assert losses[-1][1] < 0.8 * losses[0][1]
+
+
+def test_the_optimiser_forgets_old_gradients_as_fast_as_it_is_told(tmp_path: Path) -> None:
+    losses = []
+    for number, optimiser in enumerate(("steps = 6", "steps = 6\nbeta2 = 0.999", "steps = 6\nbeta2 = 0.5")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        text = FROM_SCRATCH.replace("steps = 6", optimiser)
+        losses.append(tune(read_run(write_run(folder, text))).measures.train_loss)
+    default, slow, fast = losses
+    assert default == slow
+    assert fast[0] == slow[0]
+    assert fast != slow
+
+
+def test_a_run_that_ends_before_its_schedule_is_the_beginning_of_the_longer_one(tmp_path: Path) -> None:
+    losses = []
+    for number, steps in enumerate(("steps = 6", "steps = 4\nschedule_steps = 6", "steps = 4")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        losses.append(tune(read_run(write_run(folder, FROM_SCRATCH.replace("steps = 6", steps)))).measures.train_loss)
+    longer, beginning, shorter = losses
+    assert beginning == longer[:4]
+    assert shorter != beginning
 
 
 def test_adapter_tuning_leaves_every_backbone_tensor_bit_identical(scratch: Path, tmp_path: Path) -> None:

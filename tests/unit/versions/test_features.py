@@ -14,6 +14,7 @@ from feature_cache.tiered import TieredStore
 from model.planning.runtime import Runtime, load_runtime
 from service.observability.metrics import Metrics
 from service.versions import version_loader
+from service.versions.bundle_source import BundleSource
 from service.versions.features import Features
 from service.versions.slots import Slots
 from service.versions.state import OWN_BUNDLE, DomainState
@@ -51,7 +52,7 @@ async def test_a_version_that_fails_after_its_store_was_opened_leaves_no_reader(
 ) -> None:
     tiers = FakeTiers()
     slots = Slots(runtime.engine, {0}, lambda: asyncio.sleep(0), Background())
-    loader = VersionLoader(Sources(runtime, None), slots, features_of(tiers), lambda _: asyncio.sleep(0))
+    loader = VersionLoader(Sources(runtime, BundleSource(None)), slots, features_of(tiers), lambda _: asyncio.sleep(0))
     ref, opened = loader.sources.open(OWN_BUNDLE, "toys")
 
     def fail(*_: object) -> None:

@@ -8,18 +8,20 @@ from functools import reduce
 import pytest
 
 from model.bundle.changes import CatalogChanges
+from model.planning.boosts import NO_FACTORS, BoostFactors
 from service.versions.domains import hash_fraction
+from service.versions.formats import decode_entry, decode_states, encode_entry, encode_states
 from service.versions.journal import fold
 from service.versions.state import (
     ENTRIES,
     MAX_IDEMPOTENCY_KEYS,
     STATES,
+    AnyEntry,
+    BoostsEntry,
     Canary,
     CatalogEntry,
     DomainState,
-    FeaturesEntry,
     Roles,
-    RolesEntry,
     States,
     apply_entry,
 )
@@ -30,7 +32,7 @@ CHANGES = CatalogChanges(
     values={"a": {"price": 1.5, "sold": 3, "new": True, "title": None, "tags": ["x", 1.0]}},
     added=({"item_id": "n", "index": "5"},),
 )
-ENTRIES_OF_TOYS: tuple[RolesEntry | CatalogEntry | FeaturesEntry, ...] = (
+ENTRIES_OF_TOYS: tuple[AnyEntry, ...] = (
     roles_entry(1, Roles(stable=FIRST, loaded=SECOND)),
     stock_entry(2, "a", "b", key="k"),
     CatalogEntry("toys", 3, CHANGES),
@@ -64,6 +66,18 @@ def test_a_snapshot_stands_for_the_entries_before_it() -> None:
     half: States = reduce(fold, ENTRIES_OF_TOYS[:3], {})
     snapshot: States = STATES.validate_json(STATES.dump_json(dict(half)))
     assert reduce(fold, ENTRIES_OF_TOYS, snapshot) == whole
+
+
+def test_boosts_replace_those_before_and_count_as_changes_of_the_catalog() -> None:
+    rules = BoostFactors({"brand": {"Lego": 1.5}}, {"a": 2.0})
+    earlier = BoostsEntry("toys", 2, BoostFactors(items={"b": 3.0}))
+    entries: tuple[AnyEntry, ...] = (stock_entry(1, "a"), earlier, BoostsEntry("toys", 3, rules))
+    states: States = reduce(fold, entries, {})
+    assert (states["toys"].boosts, states["toys"].catalog_revision) == (rules, 3)
+    assert states["toys"].changes.active == {"a": False}
+    assert decode_states(encode_states(states)) == states
+    assert [decode_entry(encode_entry(entry)) for entry in entries] == list(entries)
+    assert fold(states, BoostsEntry("toys", 4, NO_FACTORS))["toys"].boosts == NO_FACTORS
 
 
 def test_an_entry_that_was_there_before_changes_nothing() -> None:

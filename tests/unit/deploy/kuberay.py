@@ -1,0 +1,85 @@
+"""The pods that KubeRay makes of a RayService: the command and the variables that it adds.
+
+Source: ray-operator/controllers/ray/common/pod.go of KubeRay 1.5 (`BuildPod`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.unit.deploy.manifests import Manifest
+
+LOGIN_SHELL = ("/bin/bash", "-lc", "--")
+"""Of KubeRay before 1.4, and of later ones with ENABLE_LOGIN_SHELL."""
+SHELL = ("/bin/bash", "-c", "--")
+_UNITS = {"Mi": 1 << 20, "Gi": 1 << 30}
+
+
+@dataclass(frozen=True)
+class RayPod:
+    """A container of Ray."""
+
+    container: Mapping[str, Any]
+    parameters: Mapping[str, str]
+    """Options of `ray start` by name; `true` for those without a value."""
+    variables: Mapping[str, str]
+    is_head: bool
+
+    def command(self, replaced: Mapping[str, str], shell: tuple[str, ...] = SHELL) -> list[str]:
+        """What the container runs, with options of `ray start` replaced or added."""
+        options = {**self.parameters, **replaced}
+        flags = [f"--{name}" if value == "true" else f"--{name}={value}" for name, value in sorted(options.items())]
+        return [*shell, " ".join(["ulimit -n 65536; ray start", *(["--head"] if self.is_head else []), *flags])]
+
+
+def head_of(manifest: Manifest) -> RayPod:
+    cluster = manifest.find("RayService")["spec"]["rayClusterConfig"]
+    secret = cluster["gcsFaultToleranceOptions"]["redisPassword"]
+    added = {"dashboard-host": "0.0.0.0", "redis-password": "$REDIS_PASSWORD"}
+    if cluster["enableInTreeAutoscaling"]:
+        added["no-monitor"] = "true"
+    variables = {
+        "RAY_external_storage_namespace": "0f1e2d3c-of-the-cluster",
+        "RAY_REDIS_ADDRESS": cluster["gcsFaultToleranceOptions"]["redisAddress"],
+        "REDIS_PASSWORD": manifest.value(secret["valueFrom"], {}),
+        "RAY_USAGE_STATS_EXTRA_TAGS": "kuberay_version=v1.5.1;kuberay_crd=RayService",
+        "RAY_ADDRESS": "127.0.0.1:6379",
+    }
+    return _pod(manifest, cluster["headGroupSpec"], added, variables, "headgroup")
+
+
+def _pod(
+    manifest: Manifest, group: Mapping[str, Any], added: Mapping[str, str], variables: Mapping[str, str], name: str
+) -> RayPod:
+    (container,) = group["template"]["spec"]["containers"]
+    assert "command" not in container, "KubeRay puts its own after it"
+    limits = container["resources"]["limits"]
+    missing = {
+        **added,
+        "metrics-export-port": "8080",
+        "dashboard-agent-listen-port": "52365",
+        "num-cpus": str(limits.get("cpu", container["resources"]["requests"]["cpu"])),
+        "memory": str(_bytes(limits["memory"])),
+    }
+    parameters = {**missing, **group["rayStartParams"], "block": "true"}
+    pod = RayPod(container, parameters, {}, is_head=name == "headgroup")
+    of_kuberay = {
+        "RAY_CLUSTER_NAME": "vip5",
+        "RAY_CLOUD_INSTANCE_ID": f"vip5-{name}",
+        "RAY_NODE_TYPE_NAME": name,
+        "KUBERAY_GEN_RAY_START_CMD": pod.command({})[-1].partition("; ")[2],
+        "RAY_PORT": "6379",
+        "RAY_timeout_ms_task_wait_for_death_info": "0",
+        "RAY_gcs_server_request_timeout_seconds": "5",
+        "RAY_SERVE_KV_TIMEOUT_S": "5",
+        "RAY_USAGE_STATS_KUBERAY_IN_USE": "1",
+        "RAY_DASHBOARD_ENABLE_K8S_DISK_USAGE": "1",
+    }
+    own = manifest.variables_of(container)
+    return RayPod(container, parameters, {**of_kuberay, **variables, **own}, pod.is_head)
+
+
+def _bytes(quantity: str) -> int:
+    return int(quantity[:-2]) * _UNITS[quantity[-2:]]
