@@ -69,6 +69,13 @@ class Server:
                 return line
             assert line["event"] != "stdout closed", f"the process ended before {event}"
 
+    def remaining_lines(self) -> list[dict[str, Any]]:
+        """The log lines that were not read yet, up to the process's end, which is waited for."""
+        lines: list[dict[str, Any]] = []
+        while not lines or lines[-1]["event"] != "stdout closed":
+            lines.append(self.lines.get(timeout=PROCESSES.patience_s))
+        return lines[:-1]
+
     def wait_ready(self) -> None:
         with self.client() as client:
             while client.get("/health/ready").status_code != 200:

@@ -50,7 +50,7 @@ def test_a_lane_that_fails_ends_the_process_with_status_1_and_says_why_last(bund
 
     assert response.status_code == 500
     assert response.json()["code"] == "engine_error"
-    last = [line for line in _lines(server) if line["event"] != "stdout closed"][-1]
+    last = server.remaining_lines()[-1]
     assert (last["event"], last["level"], last["lane"]) == ("lane_failed", "CRITICAL", "ranking")
     assert "broken by a test" in last["exc_info"]
 
@@ -93,11 +93,3 @@ def _wait_accepted(server: Server, number: int) -> None:
 def _samples(text: str) -> dict[str, float]:
     lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in lines}
-
-
-def _lines(server: Server) -> list[dict[str, Any]]:
-    lines = []
-    while True:
-        lines.append(server.lines.get(timeout=PATIENCE_S))
-        if lines[-1]["event"] == "stdout closed":
-            return lines

@@ -86,6 +86,7 @@ def test_a_shops_histories_outlive_redis_and_end_when_they_are_erased(service: S
         assert "history_missing" in kinds(recommended(other))
         with redis.client as direct:
             assert not [key for key in direct.keys("*") if b"ann" in key]
-    logged = json.dumps([service.lines.get_nowait() for _ in range(service.lines.qsize())])
+    service.process.terminate()
+    logged = json.dumps(service.remaining_lines())
     assert "/domains/{name}/users/{user_id:path}/history" in logged
     assert "ann-the-secret" not in logged

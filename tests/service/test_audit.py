@@ -45,14 +45,18 @@ async def test_calls_and_refusals_are_recorded_with_who_what_and_result(tmp_path
         assert (await client.post("/recommend/sequential", json=ASK, headers={"X-API-Key": shop_key.key})).is_success
 
     found = lines_of(log)
-    assert [(line["actor"], line["path"], line["status"], line["error"]) for line in found] == [
+    told = [(line["actor"], line["path"], line["status"], line["error"]) for line in found]
+    assert [each for each in told if each[1].startswith("/admin")] == [
         ("admin", "/admin/domains/toys/catalog", 200, None),
         ("admin", "/admin/domains/toys/catalog", 404, "unknown_item"),
         ("admin", "/admin/domains/toys/load", 404, "unknown_bundle"),
         ("reader", "/admin/drain", 403, "forbidden"),
         (None, "/admin/domains", 401, "unauthorized"),
-        (None, "/recommend/sequential", 401, "unauthorized"),
+    ]
+    # Each worker writes its own lines, which may thus have changed places.
+    assert sorted((each for each in told if not each[1].startswith("/admin")), key=str) == [
         ("other", "/recommend/sequential", 403, "forbidden"),
+        (None, "/recommend/sequential", 401, "unauthorized"),
     ]
     assert found[0]["body"] == {"deactivate": ["item-3"]}
     assert all({"time", "address", "method", "request_id"} <= line.keys() for line in found)
