@@ -71,3 +71,13 @@ def only_cluster() -> Iterator[None]:
     with (Path(tempfile.gettempdir()) / f"vip5-ray-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@pytest.fixture
+def ray_folder() -> Iterator[Path]:
+    """A folder for Ray, which takes a cluster that has ended for the current one. Short, as sockets' paths must be."""
+    with tempfile.TemporaryDirectory(prefix="vip5-", ignore_cleanup_errors=True) as folder:
+        current = Path(folder) / "ray" / "ray_current_cluster"
+        current.parent.mkdir()
+        current.write_text("127.0.0.1:1", encoding="utf-8")
+        yield Path(folder)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,30 +33,38 @@ PATIENCE_S = 300
 @contextmanager
 def cluster(root: Path, cpus: Sequence[int] = (1, 1)) -> Iterator[int]:
     """Nodes with so many logical CPUs each, until the end; the port of Ray Serve's proxy on the first."""
-    before = dict(os.environ)
-    os.environ |= {
-        "PYTHONPATH": os.pathsep.join([str(root), *filter(None, [before.get("PYTHONPATH")])]),
-        "OMP_NUM_THREADS": "1",
-        "RAY_worker_niceness": "0",
-        "RAY_BACKEND_LOG_LEVEL": "fatal",
-        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
-        "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
-    }
-    nodes: Any = Cluster()
-    try:
+    with variables(root), ExitStack() as ending:
+        nodes: Any = Cluster()
+        ending.callback(nodes.shutdown)
         for number in cpus:
             nodes.add_node(num_cpus=number, object_store_memory=STORE_BYTES, include_dashboard=False)
+        ending.callback(ray.shutdown)
         ray.init(nodes.address, log_to_driver=False, logging_level=logging.ERROR)
+        ending.callback(serve.shutdown)
         port = free_port()
         serve.start(proxy_location="HeadOnly", http_options={"host": HOST, "port": port})
         yield port
-    finally:
-        ends: list[Callable[[], None]] = [serve.shutdown, ray.shutdown]
-        for end in ends:
-            end()
-        nodes.shutdown()
-        os.environ.clear()
-        os.environ.update(before)
+
+
+@contextmanager
+def variables(root: Path) -> Iterator[None]:
+    """This process's variables with those of nodes, whose files are in a folder of their own."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="vip5-", ignore_cleanup_errors=True) as folder:
+        os.environ |= {
+            "PYTHONPATH": os.pathsep.join([str(root), *filter(None, [before.get("PYTHONPATH")])]),
+            "OMP_NUM_THREADS": "1",
+            "RAY_TMPDIR": folder,
+            "RAY_worker_niceness": "0",
+            "RAY_BACKEND_LOG_LEVEL": "fatal",
+            "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
+            "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5",
+        }
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 @dataclass

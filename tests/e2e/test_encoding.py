@@ -112,14 +112,15 @@ def test_encoded_pictures_are_in_the_prompts_of_a_bundle(clip: Path, tmp_path: P
 
 @pytest.mark.usefixtures("only_cluster")
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray, of the extra ray, is not installed")
-def test_a_ray_cluster_gives_the_same_file(clip: Path, tmp_path: Path) -> None:
+def test_a_ray_cluster_gives_the_same_file(clip: Path, tmp_path: Path, ray_folder: Path) -> None:
     pictures = draw_folder(tmp_path / "pictures", 7)
     (pictures / "item-3.png").write_bytes(b"broken")
     picture(9).rotate(90).save(pictures / "item-8.webp")
     run_here(*options(clip, pictures, tmp_path / "here"), "--workers", 0)
     outcome = subprocess.run(
         [*COMMAND, *options(clip, pictures, tmp_path / "cluster"), "--ray"],
-        env=environment({"RAY_worker_niceness": "0"}),  # else it starves where other tests run
+        # Of a niceness, it would starve where other tests run.
+        env=environment({"RAY_TMPDIR": str(ray_folder), "RAY_worker_niceness": "0"}),
         capture_output=True,
         text=True,
         timeout=CLUSTER_PATIENCE_S,

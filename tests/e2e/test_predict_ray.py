@@ -24,7 +24,7 @@ NUM_LINES = 130
 
 @pytest.mark.usefixtures("only_cluster")
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray, of the extra ray, is not installed")
-def test_a_cluster_finishes_what_was_interrupted_with_the_same_answers(tmp_path: Path) -> None:
+def test_a_cluster_finishes_what_was_interrupted_with_the_same_answers(tmp_path: Path, ray_folder: Path) -> None:
     bundle, requests = tiny_bundle(tmp_path), tmp_path / "in.jsonl"
     bodies: list[Any] = [
         {"task": "sequential", "domain": "toys", "history": [f"item-{1 + n % 9}"], "k": 1 + n % 4}
@@ -39,7 +39,7 @@ def test_a_cluster_finishes_what_was_interrupted_with_the_same_answers(tmp_path:
 
     done = subprocess.run(
         [*COMMAND, *map(str, options), str(out), "--ray", "--workers", "2"],
-        env=environment({"RAY_ADDRESS": "local", "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}),
+        env=environment({"RAY_TMPDIR": str(ray_folder), "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}),
         capture_output=True,
         text=True,
         timeout=CLUSTER_PATIENCE_S,
