@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.redis_servers import HOST
+from tests.server_threads import serving_in_a_thread
 
 
 @dataclass
@@ -40,12 +40,7 @@ def collector() -> Iterator[Collector]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    with ThreadingHTTPServer((HOST, 0), Handler) as server:
-        taking = Collector(f"http://{HOST}:{server.server_port}/v1/traces")
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield taking
-        finally:
-            server.shutdown()
-            thread.join()
+    server = ThreadingHTTPServer((HOST, 0), Handler)
+    taking = Collector(f"http://{HOST}:{server.server_port}/v1/traces")
+    with serving_in_a_thread(server):
+        yield taking

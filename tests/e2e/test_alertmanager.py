@@ -6,7 +6,6 @@ import json
 import queue
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -19,6 +18,7 @@ import yaml
 
 from tests.e2e.processes import PATIENCE_S, ROOT
 from tests.redis_servers import HOST, free_port
+from tests.server_threads import serving_in_a_thread
 from tests.unit.deploy.containers import services
 
 FILE = ROOT / "deploy/compose/alertmanager.yml"
@@ -38,14 +38,9 @@ def webhook() -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the library's name
             pass
 
-    with HTTPServer((HOST, 0), Receiver) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://{HOST}:{server.server_port}/", received
-        finally:
-            server.shutdown()
-            thread.join()
+    server = HTTPServer((HOST, 0), Receiver)
+    with serving_in_a_thread(server):
+        yield f"http://{HOST}:{server.server_port}/", received
 
 
 def configuration(folder: Path, url: str, **times: str) -> Path:

@@ -8,7 +8,6 @@ import http.server
 import json
 import random
 import shlex
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from tests.clips import picture
 from tests.conftest import ROOT
 from tests.e2e.pasted import blocks_of, paste
 from tests.e2e.processes import serving
+from tests.server_threads import serving_in_a_thread
 from tests.unit.bundle.test_import_t5 import saved, t5
 from tests.unit.datasets.sources import write_json_lines, write_lines
 
@@ -56,12 +56,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for number, asin in enumerate(ASINS[:-1]):
         picture(number).save(folder / f"{asin}.jpg")
     quiet = functools.partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), quiet) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), quiet)
+    with serving_in_a_thread(server):
         yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

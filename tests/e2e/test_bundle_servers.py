@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from model.bundle.exchange.pull import pull, resolve
 from model.bundle.exchange.push import push
 from model.bundle.exchange.store import BundleStore
 from model.errors import BundleStoreError
+from tests.server_threads import serving_in_a_thread
 from tests.tiny import tiny_bundle
 
 
@@ -56,14 +56,10 @@ def web(tmp_path: Path) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path / "site")
-    ) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    quiet = functools.partial(Quiet, directory=tmp_path / "site")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), quiet)
+    with serving_in_a_thread(server):
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 def test_a_bundle_goes_through_s3(bundle: Path, bucket: str, tmp_path: Path) -> None:

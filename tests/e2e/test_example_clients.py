@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.e2e.processes import PATIENCE_S, ROOT, Server, serving
+from tests.server_threads import serving_in_a_thread
 
 CLIENTS = ROOT / "examples" / "clients"
 RETRY_AFTER_S = 1
@@ -91,14 +91,9 @@ def busy_before(server: Server) -> Iterator[tuple[str, list[float]]]:
     """The address of a proxy that is busy once, and when requests came to it."""
     came_at: list[float] = []
     handler = type("Handler", (Busy,), {"target": urlsplit(server.url).netloc, "came_at": came_at})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{proxy.server_port}", came_at
-        finally:
-            proxy.shutdown()
-            thread.join()
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    with serving_in_a_thread(proxy):
+        yield f"http://127.0.0.1:{proxy.server_port}", came_at
 
 
 def lines_of(command: list[str], url: str) -> list[dict[str, Any]]:
@@ -129,13 +124,10 @@ def test_a_client_goes_on_without_a_store_of_histories(command: list[str]) -> No
 
 
 def test_a_problem_ends_a_client_with_its_reason(command: list[str], tmp_path: Path) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as refusing:
-        thread = threading.Thread(target=refusing.serve_forever)
-        thread.start()
+    refusing = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    with serving_in_a_thread(refusing):
         url = f"http://127.0.0.1:{refusing.server_port}"
         done = subprocess.run([*command, url], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-        refusing.shutdown()
-        thread.join()
 
     assert done.returncode != 0
     assert "forbidden: no (request 17)" in done.stderr

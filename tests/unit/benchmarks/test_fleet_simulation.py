@@ -17,6 +17,7 @@ import simpy
 from benchmarks.fleet.load import request_of, send_at_random
 from benchmarks.fleet.measured import Costs, Phase, costs_of
 from benchmarks.fleet.simulation import Fleet, Loss, Machine, _Host, simulate
+from tests.server_threads import serving_in_a_thread
 
 
 def machine(batch_s: dict[int, list[float]], *, front_s: float = 0.0, num_front: int = 1, max_rows: int = 1) -> Machine:
@@ -167,13 +168,10 @@ class Answering(socketserver.StreamRequestHandler):
 @pytest.fixture
 def answering() -> Iterator[str]:
     """The server's address."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answering) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answering)
+    with serving_in_a_thread(server):
         yield f"http://127.0.0.1:{server.server_address[1]}"
         Answering.have_five_asked.set()
-        server.shutdown()
-        thread.join()
 
 
 def test_requests_are_sent_at_their_rate_whether_or_not_others_are_answered(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -23,6 +22,7 @@ from model.bundle.exchange.push import push
 from model.bundle.exchange.store import BundleStore
 from model.bundle.manifest import verify_files
 from model.errors import BundleError, BundleStoreError, IntegrityError
+from tests.server_threads import serving_in_a_thread
 from tests.tiny import tiny_bundle
 
 MANY = 64 << 20
@@ -83,14 +83,8 @@ class Answer(BaseHTTPRequestHandler):
 @contextmanager
 def serving(server: Server) -> Iterator[BundleStore]:
     pytest.importorskip("aiohttp")
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving_in_a_thread(server):
         yield BundleStore(StorePlace.parse(f"http://127.0.0.1:{server.server_port}"))
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def pushed(bundle: Path, folder: Path) -> str:

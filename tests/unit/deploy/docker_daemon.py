@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import socketserver
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+
+from tests.server_threads import serving_in_a_thread
 
 EMPTY_LISTS = re.compile(r"/(containers|images)/json|/networks|/volumes")
 
@@ -58,11 +59,5 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 def docker_daemon(folder: Path) -> Iterator[str]:
     """Its address, for DOCKER_HOST."""
     path = folder / "d.sock"
-    with _Server(str(path), _Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"unix://{path}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving_in_a_thread(_Server(str(path), _Handler)):
+        yield f"unix://{path}"

@@ -16,6 +16,7 @@ from feature_cache.encoding.addresses import AllowedHosts
 from feature_cache.encoding.downloads import Downloads
 from feature_cache.encoding.errors import EncodingError
 from feature_cache.encoding.sources import PictureError
+from tests.server_threads import serving_in_a_thread
 
 CONTENT = b"picture " * 1000
 
@@ -72,13 +73,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def shop() -> Iterator[Shop]:
-    with Shop() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    server = Shop()
+    with serving_in_a_thread(server):
         yield server
         server.release.set()
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
