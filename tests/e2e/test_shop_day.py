@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e.children import until
 from tests.e2e.processes import PATIENCE_S, serving
 from tests.redis_servers import RedisServer, redis_server
 from tests.service.live import AUTHORIZED, TOKEN
@@ -89,10 +90,8 @@ def test_a_shops_day(day: Day, redis: RedisServer) -> None:
 
     # A list that was shown gives way to others.
     rotate = {"factor": 1e-6, "fade_s": 3600}
-    first = second = day.items(rotate=rotate)
-    while second == first:  # what is shown is written after the answer
-        second = day.items(rotate=rotate)
-    assert not set(first) & set(second)
+    first = day.items(rotate=rotate)
+    until(lambda: not set(first) & set(day.items(rotate=rotate)), "what was shown stays in the list")
 
     # One of the recommendations is explained.
     explained = day.client.post("/explain", json={**ANN, "item_id": best})
@@ -110,8 +109,7 @@ def test_a_shops_day(day: Day, redis: RedisServer) -> None:
 
     # And back, with all that was acknowledged; then the user wants to be forgotten.
     redis.start()
-    while day.client.get(HISTORY).status_code != 200:
-        pass
+    until(lambda: day.client.get(HISTORY).status_code == 200, "Redis is back, and histories are not")
     assert [each["item_id"] for each in day.client.get(HISTORY).json()["events"]] == ["item-3", "item-5", "item-8"]
     assert day.client.delete(HISTORY).status_code == 200
     with redis.client as client:

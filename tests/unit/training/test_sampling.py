@@ -22,7 +22,6 @@ from tests.unit.training.tiny_data import NUM_USERS, tiny_dataset
 
 DATASET = tiny_dataset()
 TOKENIZER = TextTokenizer(tiny_tokenizer())
-TITLE_OR_NUMBER = re.compile(r"\d+")
 
 
 def sampler(prompts: Prompts | None = None) -> DomainSampler:

@@ -155,9 +155,9 @@ def test_adapters_norms_and_visual_mapper_change_and_tables_do_not(scratch: Path
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert "encoder.final_layer_norm.weight" in changed
     assert "encoder.visual_embedding.feat_embedding.0.model.0.weight" in changed
-    down = [tensor for name, tensor in after.items() if name.endswith("up_sampler.weight")]
-    assert down
-    assert all(tensor.abs().max() > 0 for tensor in down)
+    up = [tensor for name, tensor in after.items() if name.endswith("up_sampler.weight")]
+    assert up
+    assert all(tensor.abs().max() > 0 for tensor in up)
 
 
 def test_the_tuned_domain_loads_on_the_served_backbone_and_on_no_other(scratch: Path, tmp_path: Path) -> None:
