@@ -17,6 +17,7 @@ from benchmarks.death_outcomes import Outcome
 from tests.e2e.children import children_of, is_running
 from tests.e2e.live import live_environment
 from tests.e2e.processes import ROOT, Server, environment
+from tests.redis_servers import free_port
 
 COMMAND = (sys.executable, "-m", "tests.e2e.faulty_serve")
 LOOK_S = 0.01
@@ -106,11 +107,6 @@ class Case:
         for pid in self.note_pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def is_free(port: int) -> bool:

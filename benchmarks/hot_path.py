@@ -34,6 +34,7 @@ from pathlib import Path
 
 from benchmarks import hot_path_servers
 from benchmarks.hot_path_servers import KINDS, requests_of, write_bundle
+from tests.redis_servers import free_port
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 120
@@ -187,7 +188,7 @@ def ratios(rounds: list[dict[str, float]], baseline: list[dict[str, float]]) -> 
 
 @contextmanager
 def running(subject: Subject, bundle: Path) -> Iterator[Server]:
-    port = _free_port()
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VIP5_")}
     environment |= {"PYTHONPATH": str(subject.root), "OMP_NUM_THREADS": "1"}
     command = [
@@ -207,12 +208,6 @@ def running(subject: Subject, bundle: Path) -> Iterator[Server]:
     finally:
         process.terminate()
         process.wait(PATIENCE_S)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _wait_ready(process: subprocess.Popen[bytes], port: int, path: str | None) -> None:

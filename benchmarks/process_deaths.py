@@ -29,8 +29,9 @@ from typing import Any
 import httpx
 
 from benchmarks.death_outcomes import DRAINS, HEAD, Outcome, judge, note_left, row_of
-from benchmarks.dying_service import LOOK_S, PATIENCE_S, Case, free_port, owners_of, wait_until
+from benchmarks.dying_service import LOOK_S, PATIENCE_S, Case, owners_of, wait_until
 from tests.e2e.live import live_bundles
+from tests.redis_servers import free_port
 from tests.service.live import AUTHORIZED
 
 STARTS = ("load", "workers start", "join")

@@ -24,14 +24,13 @@ from pathlib import Path
 import numpy as np
 import psutil  # type: ignore[import-untyped]  # its types are a package of their own
 
-from benchmarks.commit import commit
+from benchmarks.commit import ROOT, commit
 from benchmarks.service_overhead import Connection, body_of
 from service.ray.options import ApplicationOptions
 from tests.e2e.processes import serving
 from tests.e2e.ray_cluster import HOST, RayService, cluster
 from tests.tiny import tiny_bundle
 
-ROOT = Path(__file__).resolve().parent.parent
 REST_S = 3.0
 
 

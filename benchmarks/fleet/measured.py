@@ -94,10 +94,10 @@ def phases_of(server: Server, requests: Sequence[bytes]) -> list[Phase]:
 
 
 def _phase(server: Server, requests: Sequence[bytes], clients: int) -> Phase:
-    before, loop_s, others_s = _batches(server), *_threads_s(server)
+    before, loop_s, others_s = batches_of(server), *_threads_s(server)
     uvloop.run(send(list(requests), NUM_ASKED, _port(server), clients))
     loop_after_s, others_after_s = _threads_s(server)
-    rows, batches = (one - other for one, other in zip(_batches(server), before, strict=True))
+    rows, batches = (one - other for one, other in zip(batches_of(server), before, strict=True))
     return Phase(clients, NUM_ASKED, rows, batches, loop_after_s - loop_s, others_after_s - others_s)
 
 
@@ -162,10 +162,6 @@ def used_s(server: Server) -> float:
 
 def batches_of(server: Server) -> tuple[float, float]:
     """Rows and batches so far."""
-    return _batches(server)
-
-
-def _batches(server: Server) -> tuple[float, float]:
     with server.client() as client:
         lines = client.get("/metrics").text.splitlines()
     found = {line.split()[0]: float(line.split()[1]) for line in lines if line.startswith("vip5_batch_size_")}
