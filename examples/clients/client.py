@@ -3,7 +3,7 @@
     pip install httpx
     python examples/clients/client.py http://127.0.0.1:8000
 
-The items are those of the demonstration (`make run`). Where API keys are required, set VIP5_KEY. `client.ts` does the
+The items are those of the demonstration (`make run`). Where API keys are required, set API_KEY. `client.ts` does the
 same in TypeScript. Events need a service that keeps histories, such as with VIP5_HISTORY_STORE=embedded.
 """
 
@@ -30,7 +30,7 @@ HISTORY = ["toy-0152", "toy-0098", "toy-0025"]
 
 def connected(url: str) -> httpx.Client:
     """A client that keeps its connections, which spares the service and you the time to open them."""
-    key = os.environ.get("VIP5_KEY")
+    key = os.environ.get("API_KEY")
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     return httpx.Client(base_url=url, headers=headers, timeout=PATIENCE_S)
 

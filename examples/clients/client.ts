@@ -3,7 +3,7 @@
  *
  *     node client.ts http://127.0.0.1:8000      (from Node.js 23.6 on; before, --experimental-strip-types or tsc)
  *
- * The items are those of the demonstration (`make run`). Where API keys are required, set VIP5_KEY. `client.py` does
+ * The items are those of the demonstration (`make run`). Where API keys are required, set API_KEY. `client.py` does
  * the same in Python. Types of all bodies come from /openapi.json by openapi-typescript; these few are written by hand.
  * Events need a service that keeps histories, such as with VIP5_HISTORY_STORE=embedded.
  */
@@ -22,7 +22,7 @@ const ASK = { ...USER, k: 2 };
 const HISTORY = ["toy-0152", "toy-0098", "toy-0025"];
 
 const url = process.argv[2] ?? "http://127.0.0.1:8000";
-const key = process.env.VIP5_KEY;
+const key = process.env.API_KEY;
 
 function send(path: string, body: object): Promise<Response> {
   const headers: Record<string, string> = { "Content-Type": "application/json" };

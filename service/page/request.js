@@ -22,7 +22,7 @@ export function without(body, reason) {
 /** The request as a command for a terminal. */
 export function curlOf(body) {
   const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
-  const key = keys.get() ? ' \\\n  -H "X-API-Key: $VIP5_KEY"' : "";
+  const key = keys.get() ? ' \\\n  -H "X-API-Key: $API_KEY"' : "";
   const url = new URL(PATH, document.baseURI).href;
   return `curl -s ${quoted(url)} \\\n  -H 'Content-Type: application/json'${key} \\\n  -d ${quoted(JSON.stringify(body))}`;
 }
