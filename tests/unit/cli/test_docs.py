@@ -12,7 +12,8 @@ from tests.unit.cli.command_tree import COMMANDS, Command
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
-PAGES = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md")))]
+FOLDERS = ("docs", "demo", "benchmarks", "examples/*")
+PAGES = ["README.md", *(str(path.relative_to(ROOT)) for each in FOLDERS for path in sorted(ROOT.glob(f"{each}/*.md")))]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)

@@ -15,7 +15,9 @@ from tests.unit.deploy.test_rules import ALERTS
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "operations.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-PAGES = [str(path.relative_to(ROOT)) for pattern in ("*.md", "*/*.md") for path in sorted(ROOT.glob(pattern))]
+PAGES = [
+    str(path.relative_to(ROOT)) for pattern in ("*.md", "*/*.md", "*/*/*.md") for path in sorted(ROOT.glob(pattern))
+]
 OF_COMPOSE = {"VIP5_BUNDLES", "VIP5_BUNDLE_NAME"}
 OF_KUBERNETES = {"VIP5_SERVICE_HOST"}
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "demo" / "README.md"]
-FOLDERS = ("service", "model", "feature_cache", "quiet_libraries", "deploy", "tests", "benchmarks", "docs", "demo")
+DOCUMENTS = [path for pattern in ("*.md", "*/*.md", "*/*/*.md") for path in sorted(ROOT.glob(pattern))]
+FOLDERS = (
+    *("service", "model", "feature_cache", "quiet_libraries", "vip5"),
+    *("deploy", "tests", "benchmarks", "docs", "demo", "examples"),
+)
 NAMED = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./*\[\]-]*)`")
 MADE = ("demo/bundle-work",)  # by commands, not committed
 
