@@ -24,7 +24,7 @@ UNUSED = (
     "var/lib/apt/lists",
     "usr/lib/python3.11/EXTERNALLY-MANAGED",
 )
-"""Left out of the base image below /usr, as they are of Docker's official images."""
+"""Left out of the base image, as they are of Docker's official images."""
 
 
 def missing() -> str | None:
@@ -68,8 +68,7 @@ class Store:
         command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", SUITE, str(root)]
         subprocess.run(command, stdout=sys.stderr, check=True)
         for path in UNUSED:
-            subprocess.run(["rm", "-rf", root / "usr" / path], check=True)
-        subprocess.run(["rm", "-rf", root / "var/lib/apt/lists"], check=True)
+            subprocess.run(["rm", "-r", root / path], check=True)
         container = self.buildah("from", "scratch")
         self.buildah("add", "--quiet", container, str(root), "/")
         self.buildah("commit", "--quiet", "--format", "docker", container, BASE)
