@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
-import yaml
 
 from tests.images.running import PATIENCE_S, running
 from tests.redis_servers import HOST, free_port
 from tests.unit.deploy.containers import ROOT
-from tests.unit.deploy.kuberay import LOGIN_SHELL, RayPod, head_of
+from tests.unit.deploy.kuberay import AUTH_TOKEN, LOGIN_SHELL, RayPod, deploy, head_of, serve_config
 from tests.unit.deploy.manifests import overlay
 
 TARGET = "ray"
@@ -23,7 +21,8 @@ OF_REDIS = ("redis-password",)
 
 def try_ray(files: Path, folder: Path) -> dict[str, float]:
     """Seconds until the node is healthy, and until the application runs."""
-    pod = head_of(overlay("ray"))
+    manifest = overlay("ray")
+    pod = head_of(manifest)
     alone = RayPod(
         pod.container, {k: v for k, v in pod.parameters.items() if k not in OF_REDIS}, pod.variables, is_head=True
     )
@@ -41,9 +40,10 @@ def try_ray(files: Path, folder: Path) -> dict[str, float]:
     }
     command = alone.command({name: str(value) for name, value in here.items()}, LOGIN_SHELL)
     asked = pod.container["startupProbe"]["httpGet"]
-    with running(files, TARGET, folder, {"RAY_worker_niceness": "0"}, command) as container:
+    variables = {"RAY_worker_niceness": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": AUTH_TOKEN}
+    with running(files, TARGET, folder, variables, command) as container:
         found = {"ray_node_s": container.wait_ready(f"http://{HOST}:{probe_port}", asked["path"])}
-        _deploy(f"http://{HOST}:{dashboard_port}/api/serve/applications/", serve_port)
+        deploy(f"http://{HOST}:{dashboard_port}", serve_config(manifest, HOST, serve_port), PATIENCE_S)
         found["ray_ready_s"] = time.monotonic() - container.started_at
         body = json.loads((ROOT / "demo/bundle-requests.jsonl").read_text().splitlines()[0])
         answer = httpx.post(f"http://{HOST}:{serve_port}/recommend/{body.pop('task')}", json=body, timeout=PATIENCE_S)
@@ -52,20 +52,3 @@ def try_ray(files: Path, folder: Path) -> dict[str, float]:
         assert "CapEff:\t0000000000000000" in status
         container.stop()
     return {name: round(seconds, 1) for name, seconds in found.items()}
-
-
-def _deploy(address: str, port: int) -> None:
-    """As the operator does, but for the address and for one replica of each."""
-    config: dict[str, Any] = yaml.safe_load((ROOT / "deploy/ray/serve.yml").read_text())
-    config["http_options"] |= {"host": HOST, "port": port}
-    (application,) = config["applications"]
-    for name in ("scaling", "ingress_scaling"):
-        application["args"][name]["min_replicas"] = 1
-    with httpx.Client(timeout=PATIENCE_S) as client:
-        told = client.put(address, json=config)
-        assert told.status_code == httpx.codes.OK, told.text
-        deadline = time.monotonic() + PATIENCE_S
-        while (status := client.get(address).json()["applications"]["vip5"])["status"] != "RUNNING":
-            assert time.monotonic() < deadline, status
-            assert status["status"] != "DEPLOY_FAILED", status
-            time.sleep(0.1)

@@ -1,19 +1,30 @@
-"""The pods that KubeRay makes of a RayService: the command and the variables that it adds.
+"""The pods that KubeRay makes of a RayService: the commands and the variables that it adds.
 
-Source: ray-operator/controllers/ray/common/pod.go of KubeRay 1.5 (`BuildPod`).
+Source: ray-operator/controllers/ray/common/pod.go of KubeRay 1.5 (`BuildPod`, `DefaultWorkerPodTemplate`,
+`SetContainerTokenAuthEnvVars`).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import httpx
+import yaml
 
 from tests.unit.deploy.manifests import Manifest
 
 LOGIN_SHELL = ("/bin/bash", "-lc", "--")
 """Of KubeRay before 1.4, and of later ones with ENABLE_LOGIN_SHELL."""
 SHELL = ("/bin/bash", "-c", "--")
+HEAD_SERVICE = "vip5-head-svc.default.svc.cluster.local"
+GCS_PORT = "6379"
+AUTH_TOKEN = "a-token-of-the-operator"
+"""In a Secret that the operator makes; pods get it as a variable."""
+AUTH = {"x-ray-authorization": f"Bearer {AUTH_TOKEN}"}
+"""What the operator's requests have."""
 _UNITS = {"Mi": 1 << 20, "Gi": 1 << 30}
 
 
@@ -34,8 +45,13 @@ class RayPod:
         return [*shell, " ".join(["ulimit -n 65536; ray start", *(["--head"] if self.is_head else []), *flags])]
 
 
+def waiting(address: str, shell: tuple[str, ...] = SHELL) -> list[str]:
+    """One try of a worker's first container, `wait-gcs-ready`, which tries until the head answers."""
+    return [*shell, f"ray health-check --address {address}"]
+
+
 def head_of(manifest: Manifest) -> RayPod:
-    cluster = manifest.find("RayService")["spec"]["rayClusterConfig"]
+    cluster = _cluster(manifest)
     secret = cluster["gcsFaultToleranceOptions"]["redisPassword"]
     added = {"dashboard-host": "0.0.0.0", "redis-password": "$REDIS_PASSWORD"}
     if cluster["enableInTreeAutoscaling"]:
@@ -45,9 +61,55 @@ def head_of(manifest: Manifest) -> RayPod:
         "RAY_REDIS_ADDRESS": cluster["gcsFaultToleranceOptions"]["redisAddress"],
         "REDIS_PASSWORD": manifest.value(secret["valueFrom"], {}),
         "RAY_USAGE_STATS_EXTRA_TAGS": "kuberay_version=v1.5.1;kuberay_crd=RayService",
-        "RAY_ADDRESS": "127.0.0.1:6379",
+        "RAY_ADDRESS": f"127.0.0.1:{GCS_PORT}",
     }
     return _pod(manifest, cluster["headGroupSpec"], added, variables, "headgroup")
+
+
+def worker_of(manifest: Manifest) -> RayPod:
+    (group,) = _cluster(manifest)["workerGroupSpecs"]
+    address = f"{HEAD_SERVICE}:{GCS_PORT}"
+    variables = {
+        "FQ_RAY_IP": HEAD_SERVICE,
+        "RAY_IP": HEAD_SERVICE.partition(".")[0],
+        "RAY_ADDRESS": address,
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+    }
+    return _pod(manifest, group, {"address": address}, variables, group["groupName"])
+
+
+def serve_config(manifest: Manifest, host: str, port: int) -> dict[str, Any]:
+    """The application as the operator deploys it, but with one replica of each, and proxies at an address."""
+    config: dict[str, Any] = yaml.safe_load(manifest.find("RayService")["spec"]["serveConfigV2"])
+    config["http_options"] |= {"host": host, "port": port}
+    (application,) = config["applications"]
+    for name in ("scaling", "ingress_scaling"):
+        application["args"][name]["min_replicas"] = 1
+    return config
+
+
+def deploy(dashboard: str, config: Mapping[str, Any], patience_s: float) -> None:
+    """Deploy the application at a head's dashboard as the operator does, and wait until it runs."""
+    address = f"{dashboard}/api/serve/applications/"
+    with httpx.Client(timeout=patience_s, headers=AUTH) as client:
+        told = client.put(address, json=config)
+        assert told.status_code == httpx.codes.OK, told.text
+        deadline = time.monotonic() + patience_s
+        while (status := client.get(address).json()["applications"]["vip5"])["status"] != "RUNNING":
+            assert time.monotonic() < deadline, status
+            assert status["status"] != "DEPLOY_FAILED", status
+            time.sleep(0.1)
+
+
+def _cluster(manifest: Manifest) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = manifest.find("RayService")["spec"]["rayClusterConfig"]
+    return found
+
+
+def _of_token(cluster: Mapping[str, Any]) -> dict[str, str]:
+    if cluster.get("authOptions", {}).get("mode") != "token":
+        return {}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": AUTH_TOKEN}
 
 
 def _pod(
@@ -70,12 +132,13 @@ def _pod(
         "RAY_CLOUD_INSTANCE_ID": f"vip5-{name}",
         "RAY_NODE_TYPE_NAME": name,
         "KUBERAY_GEN_RAY_START_CMD": pod.command({})[-1].partition("; ")[2],
-        "RAY_PORT": "6379",
+        "RAY_PORT": GCS_PORT,
         "RAY_timeout_ms_task_wait_for_death_info": "0",
         "RAY_gcs_server_request_timeout_seconds": "5",
         "RAY_SERVE_KV_TIMEOUT_S": "5",
         "RAY_USAGE_STATS_KUBERAY_IN_USE": "1",
         "RAY_DASHBOARD_ENABLE_K8S_DISK_USAGE": "1",
+        **_of_token(_cluster(manifest)),
     }
     own = manifest.variables_of(container)
     return RayPod(container, parameters, {**of_kuberay, **variables, **own}, pod.is_head)

@@ -14,6 +14,7 @@ from service.settings.fields import PREFIX
 from service.settings.loading import SettingsError
 from service.settings.settings import Settings
 from tests.unit.deploy.containers import ROOT
+from tests.unit.deploy.kuberay import AUTH_TOKEN, head_of, worker_of
 from tests.unit.deploy.manifests import Manifest, overlay
 
 CUSTOM = {"PodMonitor", "RayService"}
@@ -117,6 +118,14 @@ def test_a_worker_is_in_the_service_while_it_has_a_proxy(manifest: Manifest) -> 
     """KubeRay's own probe of workers asks Ray's proxy, which is on nodes with a replica only; another replaces it."""
     asked = container_of(templates(manifest)["workers"])["readinessProbe"]["httpGet"]
     assert asked == {"path": "/-/healthz", "port": "serve"}
+
+
+def test_ray_answers_to_the_operators_token_only(manifest: Manifest) -> None:
+    """Left unset, the mode would depend on files in the home folder of whoever starts the head."""
+    for pod in (head_of(manifest), worker_of(manifest)):
+        assert not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} & {each["name"] for each in pod.container["env"]}
+        assert pod.variables["RAY_AUTH_MODE"] == "token"
+        assert pod.variables["RAY_AUTH_TOKEN"] == AUTH_TOKEN
 
 
 def test_who_may_reach_what(manifest: Manifest) -> None:
