@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 
 from service.cli.old_names import RENAMED
+from tests.pages import PAGES, ROOT, name_of
 from tests.unit.cli.command_tree import COMMANDS, Command
 
-ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
-FOLDERS = ("docs", "demo", "benchmarks", "examples/*")
-PAGES = ["README.md", *(str(path.relative_to(ROOT)) for each in FOLDERS for path in sorted(ROOT.glob(f"{each}/*.md")))]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
@@ -29,10 +27,10 @@ def test_every_earlier_spelling_is_listed_with_the_present_one() -> None:
             assert re.search(rf"`{new}( [A-Z]+)?`", row)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_that_pages_show_have_the_options_that_they_are_shown_with(page: str) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_that_pages_show_have_the_options_that_they_are_shown_with(page: Path) -> None:
     """In blocks of code; a command goes on after a backslash at the end of a line."""
-    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
         words = line.split("#")[0].split()
         places = [place for place, word in enumerate(words) if word in {"vip5", ".venv/bin/vip5"}]

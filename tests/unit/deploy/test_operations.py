@@ -10,14 +10,11 @@ import pytest
 from deploy.grafana.dashboard import ROWS
 from service.settings.fields import PREFIX
 from service.settings.settings import SECRETS, Settings
+from tests.pages import PAGES, ROOT, name_of
 from tests.unit.deploy.test_rules import ALERTS
 
-ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "operations.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-PAGES = [
-    str(path.relative_to(ROOT)) for pattern in ("*.md", "*/*.md", "*/*/*.md") for path in sorted(ROOT.glob(pattern))
-]
 OF_COMPOSE = {"VIP5_BUNDLES", "VIP5_BUNDLE_NAME"}
 OF_KUBERNETES = {"VIP5_SERVICE_HOST"}
 
@@ -69,14 +66,14 @@ def test_every_variable_that_is_named_is_a_setting() -> None:
     assert named <= {PREFIX + name.upper() for name in Settings.model_fields} | secrets | OF_COMPOSE | OF_KUBERNETES
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_link_leads_somewhere(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", text)
 
     for link in links:
         path, _, anchor = link.partition("#")
-        target = (ROOT / page).parent / path if path else ROOT / page
+        target = page.parent / path if path else page
         assert target.exists(), link
         if anchor:
             assert anchor in anchors_of(target), link

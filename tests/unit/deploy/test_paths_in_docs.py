@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-DOCUMENTS = [path for pattern in ("*.md", "*/*.md", "*/*/*.md") for path in sorted(ROOT.glob(pattern))]
+from tests.pages import PAGES, ROOT, name_of
+
 FOLDERS = (
     *("service", "model", "feature_cache", "quiet_libraries", "vip5"),
     *("deploy", "tests", "benchmarks", "docs", "demo", "examples"),
@@ -17,7 +17,7 @@ NAMED = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./*\[\]-]*)`")
 MADE = ("demo/bundle-work",)  # by commands, not committed
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", PAGES, ids=name_of)
 def test_every_path_that_a_document_names_exists(document: Path) -> None:
     if document.name == "CHANGELOG.md":
         return  # tells of the past too
