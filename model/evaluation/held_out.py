@@ -115,6 +115,14 @@ class HeldOut:
     def target(self, user: int) -> int:
         return self.dataset.sequences.target(user, self.options.split)
 
+    def num_out_of_reach(self, users: Rows, *, among_candidates: bool) -> int:
+        """Users whose target no ranking can have: it is not active, or excluded from the catalog with the history."""
+        is_excluded = self.options.exclude_history and not among_candidates
+        targets = ((user, self.target(user)) for user in users.tolist())
+        return sum(
+            not self.is_returnable[target] or (is_excluded and target in self.history(user)) for user, target in targets
+        )
+
     def candidates(self, user: int) -> Rows:
         """The target and negatives, in an order that is drawn from the seed and the user.
 

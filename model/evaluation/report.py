@@ -57,6 +57,7 @@ class Result:
     proofs: Proofs | None = None
     degraded: dict[str, int] = field(default_factory=dict)
     num_users_left_out: int = 0  # users with nothing to rank beside the target
+    num_out_of_reach: int = 0  # questions whose target is not active, or excluded with the history: counted as misses
     num_unrated: int | None = None  # texts that do not begin with the rating that the template asks for
     exposure: Exposure | None = None  # of rankings
     groups: Groups | None = None  # where groups were asked for

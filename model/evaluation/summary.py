@@ -46,6 +46,7 @@ def ranked_result(
         ),
         degraded=_degraded(answers),
         num_users_left_out=len(held_out.users) - len(set(users.tolist())),
+        num_out_of_reach=held_out.num_out_of_reach(users, among_candidates=template.task == "direct"),
         exposure=exposure,
         groups=groups,
     )
@@ -97,6 +98,7 @@ def baseline_results(held_out: HeldOut, beyond: BeyondAccuracy, name: str, tasks
             seconds=seconds,
             num_candidates=float(np.mean(candidates)) if is_direct else float(held_out.is_returnable.sum()),
             num_users_left_out=len(held_out.users) - len(users),
+            num_out_of_reach=held_out.num_out_of_reach(users, among_candidates=is_direct),
             exposure=exposure,
             groups=groups,
         )

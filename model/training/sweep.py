@@ -39,6 +39,7 @@ class Sweep:
     out: Path
     options: EvaluationOptions
     runs: tuple[Run, ...]
+    held_out: Mapping[str, Path]  # the data to evaluate a domain on, if not its own
 
     @property
     def table(self) -> Path:
@@ -63,7 +64,14 @@ def read_sweep(path: Path) -> Sweep:
         for number, variant in enumerate(file.variants)
     )
     options = EvaluationOptions(templates=file.templates, num_users=file.num_users, baselines=file.baselines)
-    return Sweep(out, options, runs)
+    held_out = {name: path.resolve().parent / data for name, data in file.held_out.items()}
+    unknown = sorted(held_out.keys() - {domain.name for run in runs for domain in run.file.domains})
+    if unknown:
+        raise TrainingError(
+            f"{sweep.place(['held_out'])}: held_out names {', '.join(unknown)}, which no run has as a domain; "
+            "name the domains of the base run"
+        )
+    return Sweep(out, options, runs, held_out)
 
 
 def changed_variants(sweep: Sweep) -> list[str]:
@@ -92,6 +100,7 @@ def run_sweep(
             f"{sweep.out} has {', '.join(changed)}, trained with other settings than now; name another folder as out, "
             "or give --replace"
         )
+    held_out = {name: Dataset.read(path) for name, path in sweep.held_out.items()}
     results = []
     for number, run in enumerate(sweep.runs):
         progress(f"training {run.name}", number, len(sweep.runs))
@@ -101,7 +110,7 @@ def run_sweep(
             for _, result in _results_of(run):  # of the bundle that was replaced
                 _answers_of(result).unlink(missing_ok=True)
         progress(f"evaluating {run.name}", number, len(sweep.runs))
-        results += _evaluate(sweep, run, device, num_threads)
+        results += _evaluate(sweep.options, held_out, run, device, num_threads)
     write_comparison(results, sweep.table, sweep.plot)
     with sweep.table.open("a", encoding="utf-8") as table:
         table.write("\n" + _costs(sweep.runs))
@@ -138,13 +147,15 @@ def _train(run: Run, device: str, num_threads: int | None, *, restart: bool, rep
     tune(run, device=device, restart=restart, replace=replace)
 
 
-def _evaluate(sweep: Sweep, run: Run, device: str, num_threads: int | None) -> list[Path]:
-    """Evaluate each domain of a run; returns the paths of the results."""
+def _evaluate(
+    options: EvaluationOptions, held_out: Mapping[str, Dataset], run: Run, device: str, num_threads: int | None
+) -> list[Path]:
+    """Evaluate each domain of a run, on its own data unless `held_out` has others; returns the paths of the results."""
     runtime = load_runtime(run.out, device=device, num_threads=num_threads)
     results = []
     for domain, result in _results_of(run):
-        dataset = Dataset.read(run.path(domain.data))
-        evaluate(runtime, domain.name, dataset, sweep.options, journal=_answers_of(result)).write(result)
+        dataset = held_out.get(domain.name) or Dataset.read(run.path(domain.data))
+        evaluate(runtime, domain.name, dataset, options, journal=_answers_of(result)).write(result)
         results.append(result)
     return results
 

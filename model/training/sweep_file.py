@@ -19,7 +19,7 @@ class Variant(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class SweepFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All keys of a sweep file."""
+    """All keys of a sweep file. `held_out` has the dataset to evaluate a domain on, if not its own, by domain."""
 
     base: str
     out: str
@@ -27,3 +27,4 @@ class SweepFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     templates: tuple[str, ...] = (DEFAULT_SEQUENTIAL,)
     num_users: int | None = None
     baselines: tuple[str, ...] = ()
+    held_out: dict[str, str] = msgspec.field(default_factory=dict)

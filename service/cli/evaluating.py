@@ -202,12 +202,17 @@ def _spans(results: list[Result]) -> str:
 
 
 def _lacks(results: Iterable[Result]) -> Iterator[str]:
-    """A line for each template with degraded answers, without ratings or with users that were left out."""
+    """Lines for templates with degraded answers, targets out of reach, missing ratings or users that were left out."""
     for result in results:
         if result.num_users_left_out:
             yield (
                 f"{result.name}: {result.num_users_left_out:,} users left out, who had every item that could be ranked "
                 "beside the target"
+            )
+        if result.num_out_of_reach:
+            yield (
+                f"{result.name}: {result.num_out_of_reach:,} of {result.num_questions:,} purchases to find count as "
+                "missed, as the bundle's catalog has the items inactive, or the excluded history has them"
             )
         if result.degraded:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in result.degraded.items())

@@ -119,6 +119,18 @@ def test_results_count_the_users_that_were_not_asked() -> None:
     assert (direct.num_users, direct.num_users_left_out, direct.num_candidates) == (2, 1, 9.0)
 
 
+def test_targets_that_no_ranking_can_have_are_counted() -> None:
+    histories = [[0, 1, 2], [0, 1, 9], [3, 4, 3]]  # 9 is not active
+    kept, excluded = small_shop(histories), small_shop(histories, exclude_history=True)
+    users = kept.users
+    assert kept.num_out_of_reach(users, among_candidates=False) == 1
+    assert excluded.num_out_of_reach(users, among_candidates=False) == 2
+    assert excluded.num_out_of_reach(users, among_candidates=True) == 1
+    beyond = BeyondAccuracy.of(excluded, tiny_domain(catalog=tiny_catalog(12)), None)
+    (result,) = baseline_results(excluded, beyond, "random", ("sequential",))
+    assert result.num_out_of_reach == 2
+
+
 def test_nobody_left_to_ask_is_refused() -> None:
     shop = small_shop([list(range(12))])
     with pytest.raises(DatasetError, match="for none of 1 users do the candidates have an active item beside"):

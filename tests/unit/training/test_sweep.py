@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from model.errors import ExistsError, TrainingError
+from model.evaluation.report import Report
 from model.training.config import read_run
 from model.training.sweep import read_sweep, run_sweep
 from model.training.tuning import tune
-from tests.unit.training.tiny_data import ADAPTERS, FROM_SCRATCH, write_run
+from tests.unit.training.tiny_data import ADAPTERS, FROM_SCRATCH, tiny_dataset, write_run
 
 SWEEP = """
 base = "adapters.toml"
@@ -72,9 +73,24 @@ def test_a_sweep_ends_in_one_table_and_one_plot_and_is_not_done_twice(folder: Pa
     assert (sweep.runs[1].out / "manifest.json").stat().st_mtime_ns == text
 
 
+def test_a_sweep_is_evaluated_on_the_data_that_it_names(folder: Path) -> None:
+    tiny_dataset("later").write(folder / "later")
+    one = SWEEP.partition("[[variants]]")[0] + '[held_out]\ntoys = "later"\n[[variants]]\nname = "as-it-is"\n'
+    (folder / "sweep.toml").write_text(one, encoding="utf-8")
+
+    run_sweep(read_sweep(folder / "sweep.toml"), num_threads=1)
+
+    assert Report.read(folder / "sweep" / "as-it-is" / "as-it-is.json").dataset == "later"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        (
+            "num_users = 10",
+            'num_users = 10\nheld_out = { shoes = "." }',
+            "held_out names shoes, which no run has as a domain",
+        ),
         ('name = "text"', 'name = "narrow"', "each once"),
         ("reduction_factor = 8", "reduction_factor = -1", r"reduction_factor"),
         ('base = "adapters.toml"', 'base = "absent.toml"', r"absent\.toml cannot be read"),
