@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,15 @@ class LeafGroups:
         else:
             found = tuple(self.groups[self.starts[leaf] : self.starts[leaf + 1]].tolist())
         return {group for group in found if group >= 0}
+
+    def has(self, group: int) -> NDArray[np.bool_]:
+        """Which leaves are of a group: [N]."""
+        is_of: NDArray[np.bool_] = self.groups == group
+        if self.starts is None:
+            return is_of
+        is_of_leaf: NDArray[np.bool_] = np.zeros(len(self.starts) - 1, dtype=np.bool_)
+        is_of_leaf[np.searchsorted(self.starts, np.flatnonzero(is_of), side="right") - 1] = True
+        return is_of_leaf
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,3 +66,21 @@ def within_limits(leaves: Iterable[int], limits: Sequence[Limit], k: int) -> lis
                 for group in own:
                     count[group] = count.get(group, 0) + 1
     return taken
+
+
+def first_within_limits(leaves: NDArray[np.int32], limits: Sequence[Limit], k: int) -> NDArray[np.int64]:
+    """The places that `within_limits` finds, for very many leaves [R]: looks at each group once, not at each leaf."""
+    places = np.arange(len(leaves))
+    if not limits:
+        return places[:k]
+    taken: list[int] = []
+    columns = [(limit, limit.groups(), Counter[int]()) for limit in limits]
+    while len(taken) < k and len(places):
+        place, places = places[0], places[1:]
+        taken.append(int(place))
+        for limit, column, counts in columns:
+            for group in column.of_leaf(int(leaves[place])):
+                counts[group] += 1
+                if counts[group] == limit.most:
+                    places = places[~column.has(group)[leaves[places]]]
+    return np.array(taken, dtype=np.int64)

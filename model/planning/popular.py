@@ -13,10 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from model.bundle.catalog import TRAINING_INTERACTIONS, Catalog
+from model.decoding.leaf_boosts import Boosts
+from model.decoding.leaf_groups import first_within_limits
 from model.degradation import Degradation
 from model.engine.protocol import Ranking
 from model.planning.arguments import known_rows, required_rows
 from model.planning.domain import ServedDomain
+from model.planning.merchandising import plan_boosts, plan_limits
 from model.planning.queries import SequentialQuery
 from model.planning.rankings import eligibility_of, num_beams_of, sequential_template
 
@@ -25,6 +28,9 @@ SEED_COLUMNS = ("popularity", TRAINING_INTERACTIONS)
 what training has counted."""
 SEED_EVENTS = 100.0
 """The column's values count as much as this many events now, divided in proportion to them."""
+
+_QUICK_ITEMS = 20_000
+"""Ranking more items than this takes long enough to be worth another thread."""
 
 _seeds: WeakKeyDictionary[Catalog, NDArray[np.float64]] = WeakKeyDictionary()
 
@@ -37,11 +43,18 @@ class PopularItems:
     degraded: tuple[Degradation, ...]
 
 
+def is_quick(domain: ServedDomain) -> bool:
+    """Whether `rank_popular` takes a few milliseconds at most."""
+    return len(domain.catalog) <= _QUICK_ITEMS
+
+
 def rank_popular(domain: ServedDomain, query: SequentialQuery, counts: Mapping[str, float]) -> PopularItems:
     """The most popular items that the query allows. `counts` are decayed numbers of events by item.
 
     Scores are natural logarithms of shares of all events, with one event more for each item, so that they are finite.
-    Items of equal popularity are in the catalog's order. Raises InputError kinds.
+    Boosts are added to them, and limits hold. Items of equal scores are in the catalog's order.
+
+    Raises InputError kinds.
     """
     if sequential_template(domain, query).target == "item":
         num_beams_of(query)  # refuses what it would refuse with a history
@@ -51,12 +64,26 @@ def rank_popular(domain: ServedDomain, query: SequentialQuery, counts: Mapping[s
     if query.include_items is not None:
         included = required_rows(domain, query.include_items, "include_items", notes)
     eligibility = eligibility_of(domain, query, included, excluded, notes)
+    boosts = plan_boosts(domain, query, eligibility.base, notes)
+    limits = plan_limits(domain, query)
     popularity = _popularity(domain, counts)
     rows = np.sort(domain.trie.rows_of_leaves[np.flatnonzero(eligibility.mask())])
-    rows = rows[np.argsort(-popularity[rows], kind="stable")[: query.k]]
+    rows = _in_order(domain, rows, popularity, boosts)
+    rows = rows[first_within_limits(domain.leaves_of_rows[rows], limits, query.k)]
     scores = np.log((popularity[rows] + 1.0) / (popularity.sum() + len(popularity)))
     leaves = domain.leaves_of_rows[rows].astype(np.int64)
-    return PopularItems(Ranking(leaves, scores, exact_prefix=0, num_beams=0), tuple(notes))
+    boosted = None if boosts is None else scores + boosts.of_leaves(leaves)
+    return PopularItems(Ranking(leaves, scores, exact_prefix=0, num_beams=0, boosted=boosted), tuple(notes))
+
+
+def _in_order(
+    domain: ServedDomain, rows: NDArray[np.int64], popularity: NDArray[np.float64], boosts: Boosts | None
+) -> NDArray[np.int64]:
+    """Catalog rows, best first."""
+    if boosts is None:
+        return rows[np.argsort(-popularity[rows], kind="stable")]
+    nats = boosts.of_leaves(domain.leaves_of_rows[rows].astype(np.int64))
+    return rows[np.argsort(-(np.log(popularity[rows] + 1.0) + nats), kind="stable")]
 
 
 def _popularity(domain: ServedDomain, counts: Mapping[str, float]) -> NDArray[np.float64]:

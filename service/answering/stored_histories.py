@@ -11,7 +11,7 @@ from typing import TypeVar
 from model.degradation import Degradation, DegradationKind
 from model.errors import InputError
 from model.planning.domain import ServedDomain
-from model.planning.popular import PopularItems, rank_popular
+from model.planning.popular import PopularItems, is_quick, rank_popular
 from model.planning.rotation import Rotation, Shown
 from service.errors import HistoriesUnavailableError, NoHistoryError
 from service.histories.events import UserKey
@@ -119,7 +119,7 @@ class StoredHistories:
 
     async def _popular(self, domain: ServedDomain, request: SequentialRequest, why: Degradation) -> PopularItems:
         counts = await self._counts(domain.name)
-        if domain.filters.is_quick(request.where):
+        if is_quick(domain):
             found = rank_popular(domain, request, counts)
         else:
             found = await asyncio.to_thread(rank_popular, domain, request, counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.bundle.catalog import Catalog
+from model.decoding.leaf_groups import within_limits
 from model.degradation import DegradationKind
-from model.errors import InputError, UnknownTemplateError
+from model.engine.plans import RankingPlan
+from model.errors import InputError, UnknownColumnError, UnknownTemplateError
+from model.planning.boosts import BoostFactors
 from model.planning.domain import ServedDomain
 from model.planning.popular import SEED_EVENTS, rank_popular
 from model.planning.queries import OfflineSequential
@@ -47,6 +51,52 @@ def test_the_best_of_what_is_allowed_is_returned(
     rows = [row for row in range(len(DOMAIN.catalog)) if mask[DOMAIN.leaves_of_rows[row]]]
     best = sorted(rows, key=lambda row: -counts.get(DOMAIN.catalog.item_ids[row], 0.0))[:5]
     assert ranked(DOMAIN, query, counts) == [DOMAIN.catalog.item_ids[row] for row in best]
+
+
+def factors(keys: list[str], *values: float) -> st.SearchStrategy[dict[str, float]]:
+    """Factors whose products are equal only if they are of the same values."""
+    return st.dictionaries(st.sampled_from(keys), st.sampled_from(values), max_size=4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    counts=st.dictionaries(st.sampled_from([item(each) for each in NUMBERS]), st.integers(1, 9).map(float)),
+    categories=factors(["games", "dolls", "no such value"], 1.31, 0.71),
+    tags=factors(["new", "red"], 2.17, 0.43),
+    items=factors([item(each) for each in NUMBERS], 977_777.7, 0.0137),
+    max_per=st.dictionaries(st.sampled_from(["category", "tags"]), st.integers(1, 3)),
+    k=st.integers(1, 30),
+)
+def test_boosts_and_limits_hold_as_they_do_with_a_history(
+    counts: dict[str, float],
+    categories: dict[str, float],
+    tags: dict[str, float],
+    items: dict[str, float],
+    max_per: dict[str, int],
+    k: int,
+) -> None:
+    boost = BoostFactors({"category": categories, "tags": tags}, items)
+    query = replace(QUERY, k=k, num_beams=30, max_per=max_per, boost=boost)
+    found = rank_popular(DOMAIN, query, counts).ranking
+    plan = plan_sequential(DOMAIN, replace(query, history=(item(1),), exclude_history=False))
+    assert isinstance(plan, RankingPlan)
+    assert plan.boosts is not None
+    assert found.boosted is not None
+    rows = [row for row in range(len(DOMAIN.catalog)) if plan.eligibility.mask()[DOMAIN.leaves_of_rows[row]]]
+    nats = plan.boosts.of_leaves(DOMAIN.leaves_of_rows[rows].astype(np.int64)).tolist()
+    total = sum(counts.values()) + len(DOMAIN.catalog)
+    shares = [math.log((counts.get(DOMAIN.catalog.item_ids[row], 0.0) + 1) / total) for row in rows]
+    boosted = sorted(zip(shares, nats, rows, strict=True), key=lambda each: (-round(each[0] + each[1], 6), each[2]))
+    leaves = [int(DOMAIN.leaves_of_rows[row]) for *_, row in boosted]
+    best = [boosted[place] for place in within_limits(leaves, plan.limits, k)]
+    assert found.boosted.tolist() == pytest.approx([share + nat for share, nat, _ in best], abs=1e-5)
+    assert sorted(DOMAIN.rows_of(found.leaves).tolist()) == sorted(row for *_, row in best)
+
+
+def test_the_domains_boosts_hold_without_a_history_too() -> None:
+    ruled = DOMAIN.with_rules(BoostFactors(items={item(7): 1e6}))
+    assert ranked(ruled, replace(QUERY, domain_boosts=False), {})[0] == item(1)
+    assert DOMAIN.catalog.item_ids[ruled.rows_of(rank_popular(ruled, QUERY, {}).ranking.leaves)[0]] == item(7)
 
 
 def test_scores_are_logarithms_of_shares() -> None:
@@ -88,6 +138,8 @@ def test_what_is_refused_with_a_history_is_refused_without_one() -> None:
         (replace(QUERY, template="A-7"), InputError),
         (replace(QUERY, num_beams=2), InputError),
         (replace(QUERY, include_items=("gone",)), InputError),
+        (replace(QUERY, max_per={"gone": 1}), UnknownColumnError),
+        (replace(QUERY, boost=BoostFactors({"gone": {"x": 2.0}})), UnknownColumnError),
     ):
         with pytest.raises(kind):
             rank_popular(DOMAIN, query, {})
