@@ -68,7 +68,7 @@ class PartFiles:
 
     def add(self, write: Callable[[Path], None], counts: Counts) -> None:
         """Keep the next part, which `write` writes to a path."""
-        name = f"{self.done.total:012}-{counts.num_answered}-{counts.num_failed}{self._out.suffix or '.part'}"
+        name = f"{self.done.total:012}-{counts.num_answered}-{counts.num_failed}.part"
         self._publish(self._folder / name, write)
         self.done += counts
 

@@ -64,7 +64,7 @@ def killed_at(step: int, work: Callable[[], object]) -> bool:
     return in_a_process(counted) == signal.SIGKILL
 
 
-@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet", "out", "out.new", "out.2026-11-29"])
 def test_a_kill_at_any_step_loses_nothing_and_repeats_nothing(tmp_path: Path, name: str) -> None:
     expected = tmp_path / "expected" / name
     expected.parent.mkdir()
