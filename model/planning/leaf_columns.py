@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from model.bundle.columns import Scalar, in_one_chunk, numbers
 from model.decoding.leaf_groups import LeafGroups
 from model.decoding.trie import Trie
 from model.errors import InputError, UnknownColumnError
+
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+_NUMBER = re.compile(_INTEGER.pattern + r"(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +76,11 @@ def value_of(kind: pa.DataType, text: str, field: str) -> Scalar:
         if text in {"true", "false"}:
             return text == "true"
         raise InputError(f'{field}: {text!r} is not "true" or "false"; the column has booleans', field=field)
-    read, what = (int, "integers") if pa.types.is_integer(kind) else (float, "numbers")
-    try:
-        return read(text)
-    except ValueError as error:
-        raise InputError(f"{field}: {text!r} is no number; the column has {what}", field=field) from error
+    is_integer = pa.types.is_integer(kind)
+    if not (_INTEGER if is_integer else _NUMBER).fullmatch(text):
+        what = "integers" if is_integer else "numbers"
+        raise InputError(f"{field}: {text!r} is no number; the column has {what}", field=field)
+    return int(text) if is_integer else float(text)
 
 
 def _kind_of(kind: pa.DataType) -> pa.DataType:

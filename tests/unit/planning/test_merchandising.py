@@ -89,6 +89,10 @@ def test_boosts_stay_within_what_float32_can_prove(domain: ServedDomain) -> None
     ("boost", "reason"),
     [
         (BoostFactors({"price": {"dear": 2.0}}), r"boost.columns.price: 'dear' is no number; the column has numbers"),
+        *(
+            (BoostFactors({"price": {odd: 2.0}}), "is no number; the column has numbers")
+            for odd in ("nan", "inf", "1_0", " 1", "+1", ".5", "1.", "01", "\u0661", "1\n")
+        ),
         (
             BoostFactors({"colour": {"red": 2.0}}),
             r"boost.columns.colour: the catalog has no column 'colour'; choose from: ",
