@@ -142,6 +142,12 @@ class DeadlineError(ServiceError):
 
     code = "deadline_exceeded"
 
+    @classmethod
+    def of_queue(cls, waited_s: float) -> Self:
+        """Of a request that waited for so long; below 0 if its deadline had passed before."""
+        when = f"within {waited_s:.3f} s of queueing" if waited_s > 0 else "before the deadline passed"
+        return cls(f"no answer {when}; allow a longer deadline_ms or retry when fewer requests are waiting")
+
 
 class ClientDisconnectedError(ServiceError):
     """The client closed the connection before the answer was complete."""

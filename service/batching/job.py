@@ -170,11 +170,7 @@ class Job(Generic[P, R]):
         return self._settled.result
 
     def _expire(self) -> None:
-        message = (
-            f"no answer within {self.deadline - self.submitted_at:.3f} s of queueing; allow a longer deadline_ms or "
-            "retry when fewer requests are waiting"
-        )
-        self._settle(None, DeadlineError(message))
+        self._settle(None, DeadlineError.of_queue(self.deadline - self.submitted_at))
 
     # Called on the lane's thread.
 

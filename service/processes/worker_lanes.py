@@ -97,12 +97,7 @@ class RemoteJob(Generic[R]):
             self._abandon()
 
     def _expire(self) -> None:
-        self.fail(
-            DeadlineError(
-                f"no answer within {self._deadline - self._submitted_at:.3f} s of queueing; allow a longer deadline_ms "
-                "or retry when fewer requests are waiting"
-            )
-        )
+        self.fail(DeadlineError.of_queue(self._deadline - self._submitted_at))
 
     def abandon(self) -> None:
         self._abandon()

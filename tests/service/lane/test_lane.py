@@ -179,8 +179,10 @@ async def test_a_request_whose_deadline_passes_in_the_queue_fails_and_is_not_run
     await engine.wait_entered()
     late = lane.submit(search_named(1), deadline=time.monotonic() + 0.001)
 
-    with pytest.raises(DeadlineError, match="allow a longer deadline_ms"):
+    with pytest.raises(DeadlineError, match=r"within 0.001 s of queueing; allow a longer deadline_ms"):
         await late.result()
+    with pytest.raises(DeadlineError, match="no answer before the deadline passed"):
+        await lane.submit(search_named(3), deadline=time.monotonic() - 1).result()
 
     last = lane.submit(search_named(2), deadline=FAR)
     engine.gate.set()
