@@ -84,10 +84,15 @@ class BulkRecommender:
                 body if isinstance(body, Exception) else self._open(body, own, now)
                 for body, own in zip(bodies, traces, strict=True)
             ]
-            opened = await asyncio.gather(*map(self._question, leased, bodies, traces))
-            questions = [each for each in opened if isinstance(each, _Question)]
+            # One after the other: a store of histories has a short time limit, which the work for others would use up.
+            completed = [
+                await self._completed(opened, body, own)
+                for opened, body, own in zip(leased, bodies, traces, strict=True)
+            ]
+            found = list(map(self._question, leased, completed, traces))
+            questions = [each for each in found if isinstance(each, _Question)]
             answers = iter(await self._answers(questions, trace))
-            results = [next(answers) if isinstance(each, _Question) else each for each in opened]
+            results = [next(answers) if isinstance(each, _Question) else each for each in found]
         finally:
             for own in traces:
                 own.end()
@@ -99,27 +104,37 @@ class BulkRecommender:
         except Vip5Error as error:
             return error
 
-    async def _question(
+    async def _completed(
         self, opened: Opened | Exception, body: Body | Exception, trace: RequestTrace
-    ) -> _Question | Recommendation | Exception:
-        """What is asked, with its stored history; what is answered or an error already stays so."""
+    ) -> Body | Recommendation | Exception:
+        """The body with its stored history; what is answered or an error already stays so."""
         if isinstance(opened, Exception):
             return opened
         assert not isinstance(body, Exception), "an error is never opened"
         try:
             found = await self._recommender.completed(opened, body, trace)
-            if isinstance(found, Recommendation):
-                return found
-            body = found
-            domain = opened.lease.version.domain
-            trace.domain = domain.name
-            cost = cost_of(domain, body)
-            cost.check(self._limits.max_tokens)
-            load = ExpectedLoad.of(cost)
-            num_tokens = load.size + attribution_size(body, cost, self._limits.max_tokens)
         except Vip5Error as error:
             return error
-        return _Question(body, trace, opened, load, num_tokens)
+        if isinstance(found, Recommendation):
+            await give_way()
+        return found
+
+    def _question(
+        self, opened: Opened | Exception, body: Body | Recommendation | Exception, trace: RequestTrace
+    ) -> _Question | Recommendation | Exception:
+        """What is asked; what is answered or an error already stays so."""
+        if isinstance(body, Recommendation | Exception):
+            return body
+        assert not isinstance(opened, Exception), "its body would be an error"
+        domain = opened.lease.version.domain
+        trace.domain = domain.name
+        cost = cost_of(domain, body)
+        try:
+            cost.check(self._limits.max_tokens)
+            num_tokens = ExpectedLoad.of(cost).size + attribution_size(body, cost, self._limits.max_tokens)
+        except Vip5Error as error:
+            return error
+        return _Question(body, trace, opened, ExpectedLoad.of(cost), num_tokens)
 
     async def _answers(self, questions: Sequence[_Question], trace: RequestTrace) -> list[Recommendation | Exception]:
         if not questions:

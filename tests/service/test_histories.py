@@ -13,6 +13,8 @@ import httpx
 import pytest
 
 from model.planning.runtime import Runtime
+from service.histories.embedded import EmbeddedStore
+from service.histories.events import Event, UserKey
 from service.http.api_keys import new_key
 from service.http.app import create_app
 from service.schemas.examples import ERASURE_ANSWER, EVENTS, EVENTS_ANSWER, HISTORY_ANSWER
@@ -304,3 +306,20 @@ async def test_requests_of_one_body_take_stored_histories_too(client: httpx.Asyn
     assert "history_missing" in kinds(popular)
     assert (none["status"], none["code"]) == (404, "no_history")
     assert brought["items"] == (await recommended(client, history=["item-8"]))["items"]
+
+
+async def test_a_body_reads_its_histories_one_after_the_other(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, steps = EmbeddedStore.read, []
+
+    async def noted(store: EmbeddedStore, user: UserKey, limit: int) -> list[Event]:
+        steps.append("begin")
+        await asyncio.sleep(0)
+        steps.append("end")
+        return await read(store, user, limit)
+
+    monkeypatch.setattr(EmbeddedStore, "read", noted)
+    answer = await client.post("/recommend/sequential:batch", json={"requests": [ASK] * 5})
+    assert answer.status_code == 200, answer.text
+    assert steps == ["begin", "end"] * 5
