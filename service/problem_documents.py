@@ -63,6 +63,7 @@ from service.errors import (
     UnknownRouteError,
     UnknownVersionError,
 )
+from service.schemas.events import FORMS
 from service.schemas.problem import FieldError, Problem
 
 MAX_VALUE_LENGTH = 60
@@ -198,10 +199,14 @@ def validation_problem(faults: Sequence[Fault], request_id: str) -> Problem:
     )
 
 
+_NO_FIELDS = frozenset(("body", "query", "path", *FORMS))
+"""Parts of the locations of pydantic's errors that no caller has written."""
+
+
 def _field_error(fault: Fault) -> FieldError:
-    location = [_truncated(str(part)) for part in fault["loc"] if part not in ("body", "query", "path")]
+    location = [_truncated(str(part)) for part in fault["loc"] if part not in _NO_FIELDS]
     value = fault.get("input")
-    message = fault["msg"]
+    message = fault["msg"].removeprefix("Value error, ")
     if isinstance(value, str | int | float | bool):
         message = f"{message}; got {_truncated(repr(value))}"
     return FieldError(field=".".join(location) or "body", message=message, code=fault["type"])

@@ -29,7 +29,10 @@ async def take_events(
     """Keep all events or none. Raises UnknownDomainError, InputError and HistoriesUnavailableError."""
     served = {name: domains.domain(name) for name in dict.fromkeys(body.domain for body in bodies)}
     now_s = clock()
-    events = [(UserKey(body.domain, body.user_id), _event(body, now_s)) for body in bodies]
+    events = [
+        (UserKey(body.domain, body.user_id), _event(body, now_s, f"{number}." if len(bodies) > 1 else ""))
+        for number, body in enumerate(bodies)
+    ]
     try:
         with metrics.timed_history("add"):
             outcomes = Counter(await store.add(events))
@@ -53,13 +56,13 @@ def unknown_items(domain: ServedDomain, events: Iterable[Event]) -> list[str]:
     return [item_id for item_id in items if domain.catalog.row_of(item_id) is None]
 
 
-def _event(body: EventBody, now_s: float) -> Event:
-    """Raises InputError."""
+def _event(body: EventBody, now_s: float, place: str) -> Event:
+    """`place` precedes the names of the body's fields. Raises InputError."""
     at_s = now_s if body.timestamp is None else body.timestamp
     if at_s > now_s + MOST_AHEAD_S:
         raise InputError(
-            f"timestamp {at_s:.3f} is {at_s - now_s:.0f} s after the service's clock, and at most {MOST_AHEAD_S:.0f} s "
-            "are allowed; send seconds since 1970 (UTC), and no event was kept",
-            field="timestamp",
+            f"{place}timestamp: {at_s:.3f} is {at_s - now_s:.0f} s after the service's clock, and at most "
+            f"{MOST_AHEAD_S:.0f} s are allowed; send seconds since 1970 (UTC), and no event was kept",
+            field=f"{place}timestamp",
         )
     return Event(body.item_id, round(at_s * 1000), body.type or "", body.event_id or "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from model.errors import UnknownItemError
 from model.planning.domain import ServedDomain
@@ -25,6 +26,14 @@ Trace = Annotated[RequestTrace, Depends(_trace_of)]
 
 DomainPath = Annotated[str, Path(description="The domain; GET /domains lists them.", examples=["toys"])]
 
+
+class _AnyText(PathConvertor):
+    """The rest of a path, with line feeds: ids may have them, and Starlette's own pattern does not."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("path", _AnyText())
 
 ItemPath = Annotated[str, Path(description="The shop's id of the item.", max_length=256, examples=["toy-0001"])]
 

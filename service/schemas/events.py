@@ -40,12 +40,16 @@ class EventBody(RequestBody):
 EventList: TypeAlias = Annotated[list[EventBody], Field(min_length=1, max_length=MAX_EVENTS)]
 
 
+ONE, LIST = FORMS = "(one event)", "(list of events)"
+"""Pydantic's errors name the form of the body as if it were a field."""
+
+
 def _form_of(body: object) -> str:
-    return "list" if isinstance(body, list) else "one"
+    return LIST if isinstance(body, list) else ONE
 
 
 EventsBody: TypeAlias = Annotated[
-    Annotated[EventBody, Tag("one")] | Annotated[EventList, Tag("list")], Discriminator(_form_of)
+    Annotated[EventBody, Tag(ONE)] | Annotated[EventList, Tag(LIST)], Discriminator(_form_of)
 ]
 """One event, or a list of them."""
 

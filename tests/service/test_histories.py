@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -155,7 +157,9 @@ async def test_erasure_leaves_nothing_in_memory_file_and_log(
         ([{**ANN, "item_id": "item-1"}] * 1_001, 422, "at most 1000"),
         ({**ANN, "item_id": "item-1", "timestamp": 1e12}, 422, "less than or equal to 253402300799"),
         ({**ANN, "item_id": "item-1", "timestamp": 9e9}, 422, "after the service's clock"),
-        ({**ANN, "item_id": "item-1", "colour": "red"}, 422, "colour"),
+        ({**ANN, "item_id": "item-1", "colour": "red"}, 422, '"field":"colour"'),
+        ([{**ANN, "item_id": "item-1"}, {**ANN, "item_id": ""}], 422, '"field":"1.item_id"'),
+        ([{**ANN, "item_id": "item-1"}, {**ANN, "item_id": "item-1", "timestamp": 9e9}], 422, '"field":"1.timestamp"'),
         ({**ANN, "item_id": "item\0"}, 422, "item_id"),
         ([{**ANN, "item_id": "item-1"}, {**ANN, "domain": "books", "item_id": "item-1"}], 404, "books"),
     ],
@@ -323,3 +327,22 @@ async def test_a_body_reads_its_histories_one_after_the_other(
     answer = await client.post("/recommend/sequential:batch", json={"requests": [ASK] * 5})
     assert answer.status_code == 200, answer.text
     assert steps == ["begin", "end"] * 5
+
+
+@pytest.mark.parametrize("user_id", ["a/b", "a\nb", "?#%2F", "ü 😀", "history", "\x01"])
+async def test_whoever_has_a_history_can_see_and_erase_it(client: httpx.AsyncClient, user_id: str) -> None:
+    await post(client, "item-3", user_id=user_id)
+    path = f"/domains/toys/users/{quote(user_id, safe='')}/history"
+    assert [each["item_id"] for each in (await client.get(path)).json()["events"]] == ["item-3"]
+    assert (await client.delete(path)).json() == {"erased_events": 1}
+
+
+async def test_popular_items_keep_the_boosts_and_limits_of_the_request(client: httpx.AsyncClient) -> None:
+    plain = await recommended(client)
+    limited = await recommended(client, k=20, max_per={"category": 1})
+    categories = [each["attributes"]["category"] for each in limited["items"]]
+    assert 1 < len(categories) == len(set(categories))
+    boosted = await recommended(client, boost={"items": {"item-9": 1000}})
+    first = boosted["items"][0]
+    assert first["item_id"] == "item-9" != plain["items"][0]["item_id"]
+    assert first["boosted_score"] == pytest.approx(first["score"] + math.log(1000), abs=1e-5)

@@ -156,7 +156,7 @@ async def test_a_canary_follows_the_domains_boosts(shop: Shop) -> None:
 
 NONSENSE: list[tuple[dict[str, Any], str, str]] = [
     ({"boost": {"columns": {"brand": {"x": 2}}}}, "unknown_column", "boost.columns.brand: the catalog has no column"),
-    ({"boost": {"items": {"item-1": 0}}}, "invalid_input", "a factor must be a number from 1e-06 to 1e+06, not 0"),
+    ({"boost": {"items": {"item-1": 0}}}, "invalid_input", "items.item-1: a factor must be a number from 1e-06"),
     ({"boost": {"items": {f"i{n}": 2 for n in range(1001)}}}, "invalid_input", "1001 items, the limit is 1000"),
     ({"boost": {"category": {"games": 2}}}, "invalid_input", "boost.category"),
     ({"max_per": {"category": 0}}, "invalid_input", "max_per.category"),
