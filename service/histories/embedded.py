@@ -170,10 +170,15 @@ class EmbeddedStore:
     async def _write(self, changes: Sequence[_Addition | _Showing]) -> None:
         """Write changes to the file, then make them visible."""
         batch = Batch(self._memory, self._now_ms())
-        outcomes = [_apply(each, batch) for each in changes]
-        try:
+
+        def applied() -> list[list[Outcome]]:
+            outcomes = [_apply(each, batch) for each in changes]
             if batch.records:
-                await asyncio.to_thread(self._file.append, batch.records)
+                self._file.append(batch.records)
+            return outcomes
+
+        try:
+            outcomes = await asyncio.to_thread(applied)  # lists of events take long enough to hold up the event loop
         except HistoriesUnavailableError as error:
             for each in changes:
                 each.fail(error)

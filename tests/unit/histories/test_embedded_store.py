@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import stat
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from itertools import pairwise
@@ -16,8 +17,9 @@ from feature_cache.background import Background
 from service.errors import HistoriesUnavailableError, JournalError
 from service.histories import embedded as module
 from service.histories.embedded import EmbeddedOptions, EmbeddedStore
-from service.histories.events import Event, Retention, Shown, UserKey
+from service.histories.events import Event, Outcome, Retention, Shown, UserKey
 from service.histories.file import EventRecord, HistoryFile
+from service.histories.memory import Batch
 from tests.unit.versions.faulty_os import KILLED, Fault, KilledError, Kind, faulty_os
 
 NOW_S = 1_000_000.0
@@ -54,6 +56,20 @@ async def test_what_is_kept_outlives_the_process(tmp_path: Path) -> None:
         popular = await store.popular("toys")
         assert popular.keys() == {"item-1", "item-2", "item-3"}
         assert popular["item-3"] == pytest.approx(2 ** (-0.997 / 100))
+
+
+async def test_events_are_sorted_in_away_from_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    added, threads = Batch.add, set()
+
+    def noted(batch: Batch, user: UserKey, event: Event) -> Outcome:
+        threads.add(threading.current_thread())
+        return added(batch, user, event)
+
+    monkeypatch.setattr(Batch, "add", noted)
+    async with store_at(tmp_path / "histories") as store:
+        assert await store.add([(ANN, event(1)), (BOB, event(2))]) == ["stored", "stored"]
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_the_file_is_written_anew_when_it_has_grown_and_says_the_same(
