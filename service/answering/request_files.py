@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -61,11 +62,18 @@ def _rows(file: pq.ParquetFile, first: int, path: Path) -> Iterator[Mapping[str,
         for batch in file.iter_batches(_ROWS_PER_BATCH):
             end = begun + batch.num_rows
             if end > first:
-                for row in batch.slice(max(0, first - begun)).to_pylist(maps_as_pydicts="strict"):
+                for row in _objects(batch.slice(max(0, first - begun))):
                     yield {name: _plain(value) for name, value in row.items() if value is not None}
             begun = end
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # such as a time beyond the year 9999
         raise DatasetError(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def _objects(batch: pa.RecordBatch) -> list[dict[str, object]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a key that a map has twice, the last value counts, as in JSON
+        rows: list[dict[str, object]] = batch.to_pylist(maps_as_pydicts="lossy")
+    return rows
 
 
 def _plain(value: object) -> object:

@@ -55,6 +55,22 @@ def test_structs_lose_the_fields_that_a_row_does_not_have(tmp_path: Path) -> Non
     assert [*requests_in(path)] == [{"where": {"category": "games"}}, {"where": {"price": 3}}]
 
 
+def test_the_last_value_counts_of_a_key_that_a_map_has_twice(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    where = pa.array([[("category", "games"), ("category", "dolls")], []], pa.map_(pa.string(), pa.string()))
+    pq.write_table(pa.table({"where": where}), path)
+
+    assert [*requests_in(path)] == [{"where": {"category": "dolls"}}, {"where": {}}]
+
+
+def test_values_that_python_does_not_have_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"at": pa.array([2**60], pa.timestamp("us"))}), path)
+
+    with pytest.raises(DatasetError, match=r"in.parquet is not a readable Parquet file"):
+        list(requests_in(path))
+
+
 def test_what_is_no_parquet_is_told_so(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     path.write_text('{"task": "sequential"}\n', encoding="utf-8")
