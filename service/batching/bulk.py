@@ -66,6 +66,11 @@ class BulkJobs(Generic[J]):
         """Waiting jobs and held places."""
         return len(self.jobs) + sum(len(each.held) for each in self._places)
 
+    @property
+    def held(self) -> list[Load]:
+        """What held places are for."""
+        return [load for each in self._places for load in each.held.values()]
+
     def note_alone(self) -> None:
         """A request came alone."""
         self._alone_at = self._clock()
@@ -105,7 +110,7 @@ class BulkJobs(Generic[J]):
     def ahead(self, client: Client, size: int) -> list[Load]:
         """Jobs that run before a new one of this size, and what may yet come before it."""
         jobs = self.jobs[: bisect_right(self.jobs, self.shares.place(client, size), key=_place)]
-        return [*jobs, *(load for each in self._places for load in each.held.values())]
+        return [*jobs, *self.held]
 
     def longest_s(self, alone_s: float) -> float:
         """Longest duration of a call whose first job alone takes `alone_s`."""

@@ -280,8 +280,8 @@ class JobQueue(Generic[J]):
     def _check_bulk_room(self, num_requests: int) -> None:
         if self._bulk.has_room_for(num_requests):
             return
-        waiting_s = self._forecast.completion_s(Work.of([*self._backlog.jobs, *self._bulk.jobs]))
-        retry_after_s = self._jitter.retry_after_s(self._corrections.mean * waiting_s)
+        waiting_s = self._forecast.completion_s(Work.of([*self._backlog.jobs, *self._bulk.jobs, *self._bulk.held]))
+        retry_after_s = self._jitter.retry_after_s(self._bulk_corrections.mean * waiting_s)
         raise QueueFullError(
             f"{self._bulk.num_held} requests of batches are waiting, the limit is {self._max_waiting}, and the body "
             f"has {num_requests}; none of them was admitted: retry in {retry_after_s} s, or send fewer",

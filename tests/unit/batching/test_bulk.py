@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from service.batching.bulk import CALL_S, COMPANY_S, BulkJobs, Places, Request
 from service.batching.composition import BatchBudget
-from service.batching.forecast import BatchForecast
+from service.batching.forecast import BatchForecast, RetryJitter
 from service.batching.job import AnyJob, ExpectedLoad, Job, Load
 from service.batching.queue import JobQueue
 from service.batching.shares import Client
@@ -177,6 +177,15 @@ async def test_all_must_be_in_time_or_none_is_admitted() -> None:
     queue.admit(requests(3, deadline_s=10.0))
     with pytest.raises(OverloadedError):
         queue.admit(requests(4, deadline_s=10.0))
+
+
+async def test_the_time_to_come_back_counts_requests_that_are_still_planned() -> None:
+    queue: JobQueue[AnyJob] = JobQueue(8, Proportional(), jitter=RetryJitter(lambda: 0.0))
+    places = queue.admit(requests(6))
+    queue.put_admitted(job(1, is_bulk=True), places, 0)
+    with pytest.raises(QueueFullError, match="retry in 6 s") as refused:
+        queue.admit(requests(3))
+    assert refused.value.retry_after_s == 6
 
 
 async def test_an_idle_lane_refuses_none_whatever_it_expects() -> None:
