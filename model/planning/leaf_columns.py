@@ -96,6 +96,8 @@ def _numbered(catalog: Catalog, trie: Trie, name: str) -> LeafColumn:
     kind = _kind_of(column.type)
     if not is_list:
         return LeafColumn(kind, values, LeafGroups(None, own[trie.rows_of_leaves]))
-    leaves = trie.leaves_of_rows[np.asarray(pc.list_parent_indices(column), dtype=np.int64)]
+    leaves = trie.leaves_of_rows[np.asarray(pc.list_parent_indices(column), dtype=np.int64)].astype(np.int64)
+    num_numbers = len(values) + 1  # with -1, which stands for none
+    leaves, own = np.divmod(np.unique(leaves * num_numbers + own + 1), num_numbers)  # in order, each value once
     starts = np.concatenate([[0], np.cumsum(np.bincount(leaves, minlength=len(catalog)))])
-    return LeafColumn(kind, values, LeafGroups(starts, own[np.argsort(leaves, kind="stable")]))
+    return LeafColumn(kind, values, LeafGroups(starts, (own - 1).astype(np.int32)))

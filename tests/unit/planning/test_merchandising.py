@@ -127,6 +127,16 @@ def test_columns_of_numbers_and_booleans_have_values_as_in_json() -> None:
         plan_sequential(domain, replace(HISTORY, boost=BoostFactors({"size": {"1.5": 2.0}})))
 
 
+def test_a_value_that_a_list_has_twice_counts_once() -> None:
+    tags: list[list[str | None] | None] = [["new", "red", "new"], None, [], ["red", None, "red"]]
+    rows = [{"item_id": item(n), "index": str(n), "tags": tags[n - 1]} for n in range(1, 5)]
+    domain = tiny_domain(catalog=Catalog.from_rows(rows))
+    query = replace(HISTORY, boost=BoostFactors({"tags": {"new": 3.0, "red": 5.0}}), max_per={"tags": 1})
+    assert [factors_of(domain, query)[n] for n in (1, 2, 3, 4)] == pytest.approx([15, 1, 1, 5])
+    groups = ranking(domain, query).limits[0].groups()
+    assert [len(groups.of_leaf(int(domain.leaves_of_rows[row(n)]))) for n in (1, 2, 3, 4)] == [2, 0, 0, 1]
+
+
 def test_boosted_items_that_are_not_in_the_catalog_are_noted(domain: ServedDomain) -> None:
     plan = ranking(domain, replace(HISTORY, boost=BoostFactors(items={"none": 2.0, item(1): 2.0})))
     (note,) = plan.degraded
