@@ -26,6 +26,7 @@ from model.errors import Vip5Error
 from model.evaluation.comparison import read_reports
 from model.evaluation.metrics import Estimate
 from model.evaluation.report import Report
+from model.prompts.templates import DEFAULT_SEQUENTIAL
 from model.training.sweep import read_sweep, run_sweep
 
 SWEEP = Path(__file__).with_name("paper-sweep.toml")
@@ -82,7 +83,7 @@ def study(out: Path, num_threads: int, recipe: Recipe) -> list[Path]:
 
 
 def plot(reports: Mapping[str, Report], path: Path) -> None:
-    """A panel for each study: hit rates with intervals, and what counting reaches as a line."""
+    """A panel for each study: hit rates with intervals."""
     figure = Figure(figsize=(13, 3.6), layout="constrained")
     row = figure.subplots(1, len(STUDIES), sharey=True)
     for axes, each in zip(row, STUDIES, strict=True):
@@ -92,17 +93,16 @@ def plot(reports: Mapping[str, Report], path: Path) -> None:
 
 
 def _draw(axes: Axes, study: Study, reports: Mapping[str, Report]) -> None:
-    found = [_estimate(reports[variant], "A-3") for variant in study.variants.values()]
+    found = [_estimate(reports[variant]) for variant in study.variants.values()]
     colours = ["C0" if variant == CHOSEN else "C7" for variant in study.variants.values()]
     errors = [[each.value - each.low for each in found], [each.high - each.value for each in found]]
     axes.bar(range(len(found)), [each.value for each in found], yerr=errors, capsize=3, color=colours)
-    axes.axhline(_estimate(reports[CHOSEN], "co-occurrence").value, linestyle="--", linewidth=1, color="C1")
     axes.set_xticks(range(len(found)), list(study.variants))
     axes.set_title(study.title)
 
 
-def _estimate(report: Report, name: str) -> Estimate:
-    return report.of("sequential", name).metrics[METRIC]
+def _estimate(report: Report) -> Estimate:
+    return report.of("sequential", DEFAULT_SEQUENTIAL).metrics[METRIC]
 
 
 if __name__ == "__main__":
