@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.filesize import decimal
 
+from model.errors import BundleStoreError
 from service.cli.failures import UsageError
 from service.cli.options import AsJson, Bundle, Data, Domain, Replace, input_file, output_file
 from service.cli.replacing import may_replace
@@ -17,6 +18,7 @@ from service.cli.terminal import fact_table, print_json, progress_bar
 
 if TYPE_CHECKING:
     # Imported for real when a command runs: torch takes its time to load.
+    from model.bundle.exchange.place import StorePlace
     from model.bundle.summary import BackboneSummary, BundleSummary, CodebookSummary, DomainSummary
 
 app = typer.Typer(help="Verify, sign, show, audit, exchange and export bundles.", no_args_is_help=True)
@@ -109,14 +111,16 @@ def push(
     resend: Annotated[bool, typer.Option(help="Send files that the store has, too, in case they are damaged.")] = False,
 ) -> None:
     """Verify a bundle and copy to a store what it lacks; a push that was interrupted goes on where it was."""
-    from model.bundle.exchange.place import StorePlace
     from model.bundle.exchange.push import push as send
-    from model.bundle.exchange.store import BundleStore
+    from model.bundle.exchange.store import BUNDLE_HASH, BundleStore
 
+    place = _place(store)
+    if if_latest is not None and BUNDLE_HASH.fullmatch(if_latest) is None:
+        raise UsageError(f"--if-latest is {if_latest!r}, not the hash of a bundle; write all of its 64 digits")
     with progress_bar() as progress:
         pushed = send(
             bundle,
-            BundleStore(StorePlace.parse(store)),
+            BundleStore(place),
             moves_latest=latest,
             expected_latest=if_latest,
             sends_all=resend,
@@ -140,13 +144,12 @@ def pull(
 
     Only what the folder's other bundles lack is fetched. The bundle is there under its hash once it is verified.
     """
-    from model.bundle.exchange.place import StorePlace
     from model.bundle.exchange.pull import pull as fetch
     from model.bundle.exchange.pull import resolve
     from model.bundle.exchange.store import BundleStore
     from model.bundle.signatures import trusted_keys
 
-    place = StorePlace.parse(store)
+    place = _place(store)
     opened = BundleStore(place)
     with progress_bar() as progress:
         pulled = fetch(opened, resolve(opened, place.bundle), to, trusted=trusted_keys(key), progress=progress)
@@ -208,6 +211,15 @@ def export_onnx(
     replace = may_replace(present, "choose another folder", replace=replace)
     export(bundle, out, precision, replace=replace)
     typer.echo(f"{out} holds encoder.onnx, step.onnx and the inputs of the domains")
+
+
+def _place(store: str) -> StorePlace:
+    from model.bundle.exchange.place import StorePlace
+
+    try:
+        return StorePlace.parse(store)
+    except BundleStoreError as error:
+        raise UsageError(str(error)) from error
 
 
 def _summary(root: Path, key: Path | None = None) -> BundleSummary:

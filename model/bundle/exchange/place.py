@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +17,9 @@ from urllib.parse import urlsplit
 from model.errors import BundleStoreError
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://.+", re.IGNORECASE)
+_NO_PLACE = re.compile(r"[a-z][a-z0-9+.-]*:/+|[a-z][a-z0-9+.-]+:/[^/].*", re.IGNORECASE)
+"""A kind of store without a store, or with one slash only: not to be taken for a folder of that name."""
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
 
 
@@ -33,7 +39,7 @@ class StorePlace:
     def parse(cls, text: str) -> StorePlace:
         """Read `s3://bucket/folder`, `s3://bucket/folder#3fa2…`, or a folder's path. Raises BundleStoreError."""
         url, mark, bundle = text.partition("#")
-        if not url.strip("/ "):
+        if not url.strip("/ ") or _NO_PLACE.fullmatch(url):
             raise BundleStoreError(f"{text!r} is no store of bundles; write a URL such as s3://bucket/bundles")
         if mark and re.fullmatch(r"[0-9a-f]{8,64}", bundle) is None:
             raise BundleStoreError(
@@ -87,15 +93,30 @@ class StorePlace:
         """Write a small file that nobody sees half-written."""
         self._whole(files, path, lambda place: files.pipe_file(place, content))
 
+    def create(self, files: Any, path: str, content: bytes) -> None:  # noqa: ANN401  # likewise
+        """Write a small file that nobody sees half-written, and that is not there. Raises FileExistsError if it is."""
+        self.prepare(files, path)
+        if not self._is_local(files):
+            files.pipe_file(path, content, mode="create")
+            return
+        with _temporary(path) as temporary:
+            files.pipe_file(temporary, content)
+            try:
+                os.link(temporary, path)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                files.pipe_file(path, content, mode="create")
+
     def _whole(self, files: Any, path: str, put: Callable[[str], object]) -> None:  # noqa: ANN401  # likewise
         """Put a file into its place at once: stores of objects do so themselves, a folder by a rename."""
         self.prepare(files, path)
         if not self._is_local(files):
             put(path)
             return
-        temporary = f"{path}.{secrets.token_hex(4)}"
-        put(temporary)
-        Path(temporary).replace(path)
+        with _temporary(path) as temporary:
+            put(temporary)
+            Path(temporary).replace(path)
 
     @staticmethod
     def prepare(files: Any, path: str) -> None:  # noqa: ANN401  # likewise
@@ -106,3 +127,13 @@ class StorePlace:
     @staticmethod
     def _is_local(files: Any) -> bool:  # noqa: ANN401  # likewise
         return "file" in ((files.protocol,) if isinstance(files.protocol, str) else files.protocol)
+
+
+@contextmanager
+def _temporary(path: str) -> Iterator[str]:
+    """A path beside this one. What is left there is removed, because it may be what fills the disk."""
+    temporary = f"{path}.{secrets.token_hex(4)}"
+    try:
+        yield temporary
+    finally:
+        Path(temporary).unlink(missing_ok=True)

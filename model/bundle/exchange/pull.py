@@ -68,6 +68,8 @@ def pull(
     with _alone(root, bundle):
         if _is_whole(target):
             return Pulled(bundle, target, len(read_manifest(target).files), 0, 0)
+        if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
+            raise BundleStoreError(f"{target} is not a folder that a bundle can replace; remove it, and pull again")
         manifest = _manifest_of(store, bundle)
         signatures = store.read_signatures(bundle)
         if trusted is not None:

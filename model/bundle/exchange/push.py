@@ -60,6 +60,8 @@ def push(
     store.put_bundle(manifest.hash, manifest.document, signatures)
     if moves_latest and before.hash != manifest.hash:
         store.move_latest(manifest.hash, before)
+    elif moves_latest:
+        store.copy_latest()
     return Pushed(manifest.hash, len(manifest.files), num_sent, bytes_sent, moves_latest)
 
 

@@ -11,6 +11,7 @@ do, so that a store needs no other way to compare and set.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ _NUMBER = re.compile(r"[0-9]{8}")
 _POINTER = "latest.json"
 _MOST_DOCUMENT_BYTES = 16 << 20
 _PIECE = 1 << 20
+_COPY_ATTEMPTS = 10
+"""The pointer moves much more rarely than it can be copied."""
 
 T = TypeVar("T")
 
@@ -119,20 +122,32 @@ class BundleStore:
         return Pointer(self._hash_in(found or b"", f"latest/{number:08}"), number)
 
     def move_latest(self, bundle: str, before: Pointer) -> None:
-        """Let `latest` name a bundle, if it is as it was `before`. Raises BundleStoreError if it has moved since."""
+        """Let `latest` name a bundle, if it is as it was `before`.
+
+        Raises BundleStoreError if it has moved since, unless to the same bundle.
+        """
         path = self._path("latest", f"{before.number + 1:08}")
-        content = json.dumps({"bundle": bundle, "number": before.number + 1}).encode() + b"\n"
+        content = _document_of(Pointer(bundle, before.number + 1))
         try:
             with self._asking(f"write {path}", passes=FileExistsError):
-                self._place.prepare(self._files, path)
-                self._files.pipe_file(path, content, mode="create")
+                self._place.create(self._files, path, content)
         except FileExistsError:
             now = self.latest().hash
+            if now == bundle:
+                return
             raise BundleStoreError(
                 f"latest of {self} was {before.hash or 'unset'} and is now {now}, moved by somebody else; look at it, "
                 "and push again"
             ) from None
-        self._write(_POINTER, content=content)
+        self.copy_latest()
+
+    def copy_latest(self) -> None:
+        """Let `latest.json` name what `latest` does, also if others move it meanwhile, or were stopped before this."""
+        for _ in range(_COPY_ATTEMPTS):
+            now = self.latest()
+            if now.hash is None or self._read(_POINTER) == _document_of(now):
+                return
+            self._write(_POINTER, content=_document_of(now))
 
     def _numbers(self) -> Iterator[int]:
         path = self._path("latest")
@@ -149,7 +164,10 @@ class BundleStore:
         found = self._read(_POINTER)
         if found is None:
             return Pointer(None, 0)
-        return Pointer(self._hash_in(found, _POINTER), int(_document(found).get("number", 0)))
+        number = _document(found).get("number", 0)
+        if not isinstance(number, int) or number < 0:
+            raise BundleStoreError(f"{_POINTER} of {self} has the number {number!r}; remove it, and push again")
+        return Pointer(self._hash_in(found, _POINTER), number)
 
     def _hash_in(self, content: bytes, name: str) -> str:
         found = _document(content).get("bundle")
@@ -199,15 +217,19 @@ class BundleStore:
 
     def _fail(self, doing: str, error: Exception) -> NoReturn:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise BundleStoreError(
-            f"{self}: cannot {doing}: {reason}; check the address, the credentials and the network"
-        ) from error
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some" if is_full else "check the address, the credentials and the network"
+        raise BundleStoreError(f"{self}: cannot {doing}: {reason}; {remedy}") from error
+
+
+def _document_of(pointer: Pointer) -> bytes:
+    return json.dumps({"bundle": pointer.hash, "number": pointer.number}).encode() + b"\n"
 
 
 def _document(content: bytes) -> dict[str, Any]:
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

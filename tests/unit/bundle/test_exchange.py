@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from model.bundle.exchange.place import StorePlace, is_url
 from model.bundle.exchange.pull import pull, resolve
@@ -105,6 +107,87 @@ def test_one_of_two_that_move_latest_at_once_is_refused(first: Path, store: Bund
     with pytest.raises(BundleStoreError, match=rf"was {bundle} and is now {'a' * 64}, moved by somebody else"):
         store.move_latest("b" * 64, before)
     assert store.latest().hash == "a" * 64
+
+
+def test_two_that_move_latest_to_one_bundle_at_once_both_succeed(store: BundleStore) -> None:
+    before = store.latest()
+    store.move_latest("a" * 64, before)
+    store.move_latest("a" * 64, before)
+    assert store.latest() == Pointer("a" * 64, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000, r"latest\.json of .* names no bundle; remove it, and push again"),
+        (f'{{"bundle": "{"a" * 64}", "number": "x"}}', r"has the number 'x'; remove it, and push again"),
+        (f'{{"bundle": "{"a" * 64}", "number": null}}', r"has the number None; remove it, and push again"),
+        (f'{{"bundle": "{"a" * 64}", "number": -1}}', r"has the number -1; remove it, and push again"),
+    ],
+)
+def test_a_damaged_pointer_is_refused_with_a_remedy(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "latest.json").write_text(content)
+    with pytest.raises(BundleStoreError, match=message):
+        BundleStore(StorePlace.parse(str(tmp_path))).latest()
+
+
+@pytest.mark.parametrize("kind", ["file", "link to nothing", "link to a folder"])
+def test_what_is_no_folder_is_not_replaced_by_a_bundle(
+    first: Path, store: BundleStore, tmp_path: Path, kind: str
+) -> None:
+    bundle, root = push(first, store).bundle, tmp_path / "bundles"
+    (root / "other").mkdir(parents=True)
+    (root / "other" / "kept").touch()
+    if kind == "file":
+        (root / bundle).touch()
+    else:
+        (root / bundle).symlink_to("nothing" if kind == "link to nothing" else "other")
+    with pytest.raises(BundleStoreError, match=r"is not a folder that a bundle can replace; remove it, and pull again"):
+        pull(store, bundle, root)
+    (root / bundle).unlink()
+    pull(store, bundle, root)
+    assert files_of(root / "other") == {"kept": b""}
+
+
+@pytest.mark.parametrize("written", ["objects/", "bundles/", "latest/", "latest.json"])
+def test_a_push_onto_a_full_disk_leaves_only_whole_files_and_can_be_repeated(
+    first: Path, second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    folder = tmp_path / "store"
+    store = BundleStore(StorePlace.parse(str(folder)))
+    push(first, store)
+    kept = files_of(folder)
+
+    def full(put: Callable[..., object]) -> Callable[..., object]:
+        def write(files: LocalFileSystem, *arguments: str, **options: str) -> object:
+            place = Path(arguments[put.__name__ == "put_file"])
+            if not str(place.relative_to(folder)).startswith(written):
+                return put(files, *arguments, **options)
+            place.write_bytes(b"")
+            raise OSError(errno.ENOSPC, "No space left on device", str(place))
+
+        return write
+
+    with monkeypatch.context() as patch:
+        for name in ("put_file", "pipe_file"):
+            patch.setattr(LocalFileSystem, name, full(getattr(LocalFileSystem, name)))
+        with pytest.raises(BundleStoreError, match=r"No space left on device: .*; free some$"):
+            push(second, store)
+    left = files_of(folder)
+    assert kept.items() <= left.items()
+    assert all(left.values())
+    pushed = push(second, store)
+    assert store.latest() == Pointer(pushed.bundle, 2)
+    assert json.loads((folder / "latest.json").read_bytes())["bundle"] == pushed.bundle
+
+
+def test_the_copy_of_the_pointer_is_of_the_last_move(first: Path, tmp_path: Path) -> None:
+    store = BundleStore(StorePlace.parse(str(tmp_path)))
+    before = Pointer(push(first, store).bundle, 1)
+    store.move_latest("a" * 64, before)
+    (tmp_path / "latest" / "00000003").write_bytes((tmp_path / "latest.json").read_bytes().replace(b"a", b"b"))
+    store.copy_latest()
+    assert json.loads((tmp_path / "latest.json").read_bytes()) == {"bundle": "b" * 64, "number": 3}
 
 
 def test_a_new_store_has_no_latest_bundle(store: BundleStore) -> None:
@@ -229,6 +312,9 @@ def test_a_file_that_changes_while_it_is_pushed_is_taken_back(
     ("text", "message"),
     [
         ("", "is no store of bundles; write a URL such as s3://bucket/bundles"),
+        ("s3://", "'s3://' is no store of bundles; write a URL such as s3://bucket/bundles"),
+        ("file:///", "'file:///' is no store of bundles"),
+        ("s3:/bucket/bundles", "'s3:/bucket/bundles' is no store of bundles"),
         ("s3://b#xyz", "names the bundle 'xyz' after #; write at least 8 hexadecimal digits"),
         ("s3://b#abc", "names the bundle 'abc' after #; write at least 8 hexadecimal digits"),
     ],
