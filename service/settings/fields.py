@@ -11,6 +11,8 @@ from limits import parse_many
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
+from model.bundle.exchange.place import StorePlace
+from model.errors import BundleStoreError
 from service.origins import origins_of
 
 PREFIX = "VIP5_"
@@ -83,6 +85,14 @@ def _check_host_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _check_store(store: str) -> str:
+    try:
+        StorePlace.parse(store)
+    except BundleStoreError as error:
+        raise ValueError(str(error)) from error
+    return store
+
+
 def _check_rate_limit(limits: str) -> str:
     try:
         parse_many(limits)
@@ -101,5 +111,6 @@ Host = Annotated[str, AfterValidator(_check_host)]
 RootPath = Annotated[str, AfterValidator(_check_root_path)]
 Proxies = Annotated[Texts, AfterValidator(_check_proxies)]
 HostNames = Annotated[Texts, AfterValidator(_check_host_names)]
+Store = Annotated[str, AfterValidator(_check_store)]
 RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(origins_of)]

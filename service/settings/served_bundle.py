@@ -25,11 +25,17 @@ def load_with_bundle(overrides: Mapping[str, object], progress: Progress = no_pr
     if given is None or not is_url(str(given)):
         return load_settings(overrides)
     place = StorePlace.parse(str(given))
-    settings = load_settings({**overrides, "bundle": Path(place.url), "bundle_store": place.url})
+    settings = load_settings({**overrides, "bundle": Path(place.url)})
     root = settings.pulled_bundles
     store = BundleStore(place)
     pulled = pull(
         store, resolve(store, place.bundle), root, trusted=trusted_keys(settings.trusted_keys), progress=progress
     )
-    journal = settings.journal or str(root / f"{place.name}.journal.jsonl")
-    return settings.model_copy(update={"bundle": pulled.folder, "journal": journal, "bundles_root": root})
+    update = {
+        "bundle": pulled.folder,
+        "bundles_root": root,
+        "bundle_store": settings.bundle_store or place.url,
+        "journal": settings.journal or str(root / f"{place.name}.journal.jsonl"),
+        "history_file": settings.history_file or root / f"{place.name}.histories.jsonl",
+    }
+    return settings.model_copy(update=update)

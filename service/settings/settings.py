@@ -15,7 +15,18 @@ from feature_cache.remote.address import RedisAddress
 from model.bundle.exchange.place import StorePlace
 from model.bundle.index.folder import user_cache, usual_folder
 from model.engine.names import EngineName
-from service.settings.fields import PREFIX, Count, Host, HostNames, Origins, Proxies, RateLimit, RootPath, Seconds
+from service.settings.fields import (
+    PREFIX,
+    Count,
+    Host,
+    HostNames,
+    Origins,
+    Proxies,
+    RateLimit,
+    RootPath,
+    Seconds,
+    Store,
+)
 from service.settings.histories import DAY_S
 from service.settings.options import (
     AdminOptions,
@@ -168,9 +179,8 @@ class Settings(ReplicaSettings):
         description="Folder of the bundles that /admin may load and that are pulled (default: none; with a store, the "
         "user's cache).",
     )
-    bundle_store: str | None = Field(
+    bundle_store: Store | None = Field(
         default=None,
-        min_length=1,
         description="Store whose bundles /admin may load by hash, or as `latest` (default: VIP5_BUNDLE, if a URL).",
     )
     trusted_keys: Path | None = Field(
@@ -283,8 +293,8 @@ class Settings(ReplicaSettings):
         files = (self.bundle, self.api_keys_file, self.journal_options.path, self.beam_table, self.graph_buckets)
         more = (self.trusted_keys, self.history_options.path)
         folders = [file.parent for file in (*files, *more) if file is not None]
-        roots = [each for each in (self.images_root,) if each is not None]
-        return (*folders, self.bundle, *roots, *(() if self.bundles_root is None else (self.bundles_root,)))
+        roots = [each for each in (self.images_root, self.admin_options.bundles_root) if each is not None]
+        return (*folders, self.bundle, *roots)
 
     @property
     def has_page(self) -> bool:

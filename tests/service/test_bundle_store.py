@@ -10,6 +10,7 @@ import pytest
 from model.bundle.exchange.place import StorePlace
 from model.bundle.exchange.push import push
 from model.bundle.exchange.store import BundleStore
+from service.settings.loading import SettingsError
 from service.settings.served_bundle import load_with_bundle
 from service.settings.settings import Settings
 from tests.commands import run
@@ -66,12 +67,35 @@ def test_a_setting_that_is_a_url_is_pulled(pushed: list[str], tmp_path: Path, mo
     # Changes belong to the store's service, whichever bundle is its latest.
     assert again.journal_options.path == settings.journal_options.path
     assert settings.journal_options.path.parent == tmp_path / "pulled"
+    assert again.history_options.path == settings.history_options.path
+    assert settings.history_options.path.parent == tmp_path / "pulled"
+
+
+def test_what_is_set_beside_a_bundle_that_is_a_url_stays(
+    pushed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIP5_BUNDLES_ROOT", str(tmp_path / "pulled"))
+    monkeypatch.setenv("VIP5_BUNDLE_STORE", "s3://models/more")
+    monkeypatch.setenv("VIP5_HISTORY_FILE", str(tmp_path / "histories"))
+    settings = load_with_bundle({"bundle": store_of(tmp_path)})
+    assert settings.bundle == tmp_path / "pulled" / pushed[1]
+    assert settings.admin_options.bundle_store == StorePlace("s3://models/more")
+    assert settings.history_options.path == tmp_path / "histories"
+
+
+def test_a_store_that_is_none_stops_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VIP5_BUNDLE_STORE", "s3://")
+    with pytest.raises(
+        SettingsError, match=r"VIP5_BUNDLE_STORE\) is 's3://': .* write a URL such as s3://bucket/bundles"
+    ):
+        load_with_bundle({"bundle": tmp_path})
 
 
 def test_pulled_bundles_are_in_the_users_cache_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     settings = Settings(bundle=tmp_path, bundle_store="s3://models/shop")
     assert settings.admin_options.bundles_root == tmp_path / "vip5-serve" / "bundles"
+    assert tmp_path / "vip5-serve" / "bundles" in settings.private_folders
     assert Settings(bundle=tmp_path).admin_options.bundles_root is None
 
 
@@ -84,3 +108,8 @@ def test_the_commands_push_and_pull(pushed: list[str], tmp_path: Path, capsys: p
     assert capsys.readouterr().out.startswith(str(tmp_path / "bundles" / pushed[0]))
     assert run("bundle", "pull", tmp_path / "nowhere", "--to", tmp_path / "bundles") == 1
     assert "has no latest bundle" in capsys.readouterr().err
+    assert run("bundle", "pull", "s3://", "--to", tmp_path / "bundles") == 2
+    assert "'s3://' is no store of bundles; write a URL" in capsys.readouterr().err
+    options = ("--bundle", tmp_path / "second", "--if-latest", pushed[0][:8])
+    assert run("bundle", "push", tmp_path / "copies", *options) == 2
+    assert "not the hash of a bundle; write all of its 64 digits" in capsys.readouterr().err
