@@ -57,6 +57,7 @@ class Proxies:
         is_head = method == "HEAD"
         if is_head:
             scope["method"] = "GET"  # routes have no method HEAD
+            scope["headers"] = [each for each in scope["headers"] if each[0] != b"range"]  # GET's alone: RFC 9110, 14.2
 
         async def send_as_asked(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -52,7 +52,7 @@ def _lines(status: StatusAnswer) -> Iterator[str]:
     for domain in status.domains:
         yield f"{domain.name}: {domain.num_active_items} items"
         for each in domain.versions:
-            share = "" if each.share is None else f" for {each.share:.0%} of the users"
+            share = "" if each.share is None else f" for {each.share * 100:g}% of the users"
             yield f"  {each.role:<8} {each.version}, catalog revision {each.catalog_revision}{share}"
     engine = status.engine
     yield ""

@@ -57,7 +57,7 @@ function list(faults) {
 }
 
 function versions(domain) {
-  return domain.versions.map((each) => [domain.name, each.role, each.version, each.bundle.slice(0, 12), each.catalog_revision, each.share === null ? "" : `${(100 * each.share).toFixed(0)} %`]);
+  return domain.versions.map((each) => [domain.name, each.role, each.version, each.bundle.slice(0, 12), each.catalog_revision, each.share === null ? "" : `${Number((100 * each.share).toPrecision(6))} %`]);
 }
 
 function route(each) {

@@ -102,6 +102,15 @@ async def test_a_picture_that_the_client_has_is_not_sent_again(shop: httpx.Async
     assert (changed.status_code, changed.content) == (200, PNG + b"changed")
 
 
+@pytest.mark.parametrize("asked", ["bytes=8-11", "bytes=-4", "bytes=5000-"])
+async def test_head_describes_the_whole_picture_whatever_range_it_asks_for(shop: httpx.AsyncClient, asked: str) -> None:
+    """RFC 9110, 14.2: ranges are defined for GET only."""
+    described = await shop.head(url_of("item-1"), headers={"Range": asked})
+    assert described.status_code == 200
+    assert described.headers["content-length"] == str(len(PNG))
+    assert "content-range" not in described.headers
+
+
 async def test_a_range_of_a_picture_is_sent(shop: httpx.AsyncClient) -> None:
     part = await shop.get(url_of("item-1"), headers={"Range": "bytes=8-11"})
     beyond = await shop.get(url_of("item-1"), headers={"Range": "bytes=5000-"})

@@ -14,8 +14,10 @@ from model.planning.runtime import Runtime
 from service.http.api_keys import new_key
 from service.http.app import create_app
 from service.http.app_state import state_of
+from service.http.status import status_text
 from service.observability.metrics import Metrics
 from service.observability.recent import WINDOW_S, Recent
+from service.schemas.status import StatusAnswer
 from service.settings.settings import Settings
 from tests.service.conftest import client_of
 
@@ -87,6 +89,14 @@ async def test_each_reader_gets_its_form(client: httpx.AsyncClient) -> None:
     assert text.text.startswith("READY\n")
     assert "stable" in text.text
     assert body.headers["content-type"] == "application/json"
+    assert [each.headers["vary"] for each in (page, text, body)] == ["Accept"] * 3
+
+
+async def test_a_small_share_of_a_canary_is_not_rounded_away(client: httpx.AsyncClient) -> None:
+    found = StatusAnswer.model_validate((await client.get("/status", headers=JSON)).json())
+    version = found.domains[0].versions[0].model_copy(update={"role": "canary", "share": 0.001})
+    domain = found.domains[0].model_copy(update={"versions": [version]})
+    assert " for 0.1% of the users" in status_text(found.model_copy(update={"domains": [domain]}))
 
 
 async def test_what_is_wrong_comes_first_and_names_no_folder(

@@ -29,7 +29,9 @@ class StatusRoute(BrowseRoute):
 
         async def handle(request: Request) -> Response:
             if _wants(request) == "text/html":
-                return page_response("status.html")
+                page = page_response("status.html")
+                page.headers["Vary"] = "Accept"
+                return page
             if state_of(request.app).admin_app is request.app:
                 return _answer(request)
             return await checked(request)
