@@ -20,9 +20,8 @@ from model.planning.attribution import (
 )
 from model.planning.costs import Cost
 from model.planning.domain import ServedDomain
-from model.planning.images import without_images
 from service.answering.answers import Cause, Degraded, Recommendation
-from service.answering.image_features import fetch_features, hidden_rows
+from service.answering.image_features import fetch_features, with_masked
 from service.batching.entry import Submissions
 from service.batching.shares import Client
 from service.errors import DeadlineError, DrainingError, OverloadedError, QueueFullError
@@ -105,7 +104,7 @@ async def _effects(
     ranked = [row for item in answer.items if (row := catalog.row_of(item.item_id)) is not None]
     attribution = await asyncio.to_thread(_attribution, domain, request, ranked)
     plan = attribution.masked(await fetch_features(version, attribution.plan), domain)
-    plan = without_images(plan, domain, [hidden_rows(domain, request.mask_images)] * len(plan.prompts))
+    plan = with_masked(plan, domain, request.mask_images)
     client = Client(work.trace.client, work.trace.share)
     log_probs = await lane.submit(plan, deadline=work.deadline, client=client).result()
     return attribution.effects(log_probs)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from model.degradation import Degradation
 from model.engine.plans import Plan
+from model.planning.arguments import known_rows
 from model.planning.domain import ServedDomain
-from model.planning.images import image_rows, with_features
+from model.planning.images import image_rows, with_features, without_images
 from service.versions.domain_version import DomainVersion
 
 P = TypeVar("P", bound=Plan)
@@ -23,7 +25,8 @@ async def fetch_features(version: DomainVersion, plan: P) -> P:
     return with_features(plan, domain, batch.features, batch.is_present, batch.shortfall)
 
 
-def hidden_rows(domain: ServedDomain, item_ids: Sequence[str]) -> frozenset[int]:
-    """Catalog rows of the items whose images a request hides from the model."""
-    rows = (domain.catalog.row_of(item_id) for item_id in item_ids)
-    return frozenset(row for row in rows if row is not None)
+def with_masked(plan: P, domain: ServedDomain, item_ids: Sequence[str]) -> P:
+    """The plan without the images that a request hides from the model. Unknown items are noted as a degradation."""
+    notes: list[Degradation] = []
+    hidden = frozenset(known_rows(domain, item_ids, "mask_images", notes))
+    return without_images(plan, domain, [hidden] * len(plan.prompts)).degraded_by(*notes)

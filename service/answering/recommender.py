@@ -22,13 +22,12 @@ from model.engine.scores import ranking_of_scores
 from model.errors import InputError
 from model.planning.costs import Cost, direct_cost, sequential_cost
 from model.planning.domain import ServedDomain
-from model.planning.images import without_images
 from model.planning.popular import PopularItems
 from model.planning.rankings import plan_direct, plan_sequential
 from service.answering.answers import Degraded, Recommendation, RecommendedItem
 from service.answering.attribution import charge_attribution, with_reasons
 from service.answering.beam_reduction import BeamReduction, NoReduction
-from service.answering.image_features import fetch_features, hidden_rows
+from service.answering.image_features import fetch_features, with_masked
 from service.answering.shadows import Shadows
 from service.answering.stored_histories import StoredHistories
 from service.batching.entry import Entries, Submissions
@@ -195,7 +194,7 @@ class Recommender:
         with trace.stage("features"):
             plan = await fetch_features(version, plan)
         if request.mask_images:
-            plan = without_images(plan, domain, [hidden_rows(domain, request.mask_images)] * len(plan.prompts))
+            plan = with_masked(plan, domain, request.mask_images)
         if isinstance(plan, ScoringPlan) and not plan.prompts:
             ranking = ranking_of_scores(plan, ())
             trace.note_engine(0.0, Timings())

@@ -197,6 +197,8 @@ async def test_pictures_that_the_request_hides_are_as_if_they_were_missing(clien
     assert [item["score"] for item in hidden["items"]] != [item["score"] for item in seen["items"]]
     assert kinds_of(hidden) == []
     assert others["items"] == seen["items"]
+    assert kinds_of(others) == ["unknown_items"]
+    assert "1 of mask_images omitted, not in the catalog: nothing" in str(others["degraded"])
 
 
 async def test_a_canary_can_be_asked_for_only_where_there_is_one(client: httpx.AsyncClient) -> None:
