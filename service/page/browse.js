@@ -16,7 +16,7 @@ const filters = el("div", { class: "filters" });
 const filtersPart = el("details", { open: matchMedia("(min-width: 60rem)").matches }, el("summary", {}, "Filters, also of what is recommended"), filters);
 const found = el("p", { class: "quiet", role: "status" });
 const grid = el("ul", { class: "grid" });
-const next = el("button", { type: "button", onclick: () => load(shownItems) }, "Show more");
+const next = el("button", { type: "button", onclick: () => list(shownItems) }, "Show more");
 const customersField = field("Customer", customers);
 fill(place, el("div", { class: "fields" }, field("Search", search), customersField), filtersPart, found, grid, next);
 
@@ -25,7 +25,7 @@ let shownItems = 0;
 let request = new AbortController();
 const typed = delayed(() => change({ q: search.value.trim() }, false), 200);
 
-/** Shows another domain. Returns the histories of its customers. */
+/** Shows another domain. Returns the histories of its customers; null if a third one was chosen meanwhile. */
 export async function openDomain(domain) {
   const url = `domains/${encodeURIComponent(domain)}`;
   const none = () => ({ customers: [] });
@@ -33,6 +33,7 @@ export async function openDomain(domain) {
     get(`${url}/columns`),
     get(`page/customers/${encodeURIComponent(domain)}`).catch(none),
   ]);
+  if (domain !== state.domain) return null;
   keepColumns(columnsAnswer.columns);
   histories = customersAnswer.customers;
   customersField.hidden = !histories.length;
@@ -47,7 +48,7 @@ export function showBrowse(before) {
   customers.value = chosen < 0 ? "" : String(chosen);
   fill(filters, columns.map(filterOf));
   const isSame = before && before.domain === state.domain && before.q === state.q && JSON.stringify(before.where) === JSON.stringify(state.where);
-  if (!isSame) load(0).catch(() => fill(found, "The items could not be loaded."));
+  if (!isSame) list(0);
 }
 
 /** Filters apply to the items that are shown, and to what is recommended. */
@@ -69,6 +70,10 @@ function choose(name, value) {
 function take() {
   const chosen = histories[Number(customers.value)];
   if (customers.value && chosen) change({ user: chosen.user_id, [state.editing]: [...chosen.history] });
+}
+
+function list(offset) {
+  load(offset).catch(() => fill(found, "The items could not be loaded."));
 }
 
 async function load(offset) {

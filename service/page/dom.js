@@ -57,7 +57,10 @@ export function picture(domain, item, attributes = {}) {
   if (!pictures.has(url)) {
     pictures.set(url, fetched(url));
   }
-  pictures.get(url).then((address) => (image.src = address)).catch(() => image.classList.add("missing"));
+  pictures.get(url).then((address) => (image.src = address)).catch(() => {
+    pictures.delete(url); // the next one asks again
+    image.classList.add("missing");
+  });
   return image;
 }
 

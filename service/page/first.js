@@ -39,7 +39,7 @@ const first = (() => {
   /** What the address says. */
   function read() {
     const query = new URLSearchParams(location.search);
-    const found = { where: {}, certified: query.get("certified") === "1" };
+    const found = { where: Object.create(null), certified: query.get("certified") === "1" };
     for (const name of TEXTS) found[name] = query.get(name) ?? "";
     for (const name of LISTS) found[name] = query.getAll(name);
     for (const [name, value] of query) {

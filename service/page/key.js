@@ -1,6 +1,7 @@
 // Asks for an API key where the service needs one.
 
 const { keys } = first;
+const KEY = /^[!-~]+$/; // what a header can carry
 
 /** Shows the form instead of the page, and calls `then` once a key was given. */
 export function askForKey(then) {
@@ -13,7 +14,9 @@ export function askForKey(then) {
   show(true);
   form.onsubmit = (event) => {
     event.preventDefault();
-    keys.set(value.value.trim());
+    const key = value.value.trim();
+    if (!KEY.test(key)) return alertOf("This is no API key: keys have letters, digits and signs, and no spaces. Paste it whole.");
+    keys.set(key);
     show(false);
     alertOf("");
     then();

@@ -32,22 +32,23 @@ async function load(firstList) {
   if (!domains.length) throw new Error("No domain is served, or the key may use none.");
   const isServed = domains.some((each) => each.name === state.domain);
   if (!isServed) amend({ domain: domains[0].name });
-  await openedDomain();
-  await show(null, !isAsked || !isServed);
+  if (await openedDomain()) await show(null, !isAsked || !isServed);
 }
 
-/** A first visitor sees a customer's purchases instead of an empty page. */
+/** A first visitor sees a customer's purchases instead of an empty page. False if another domain was chosen meanwhile. */
 async function openedDomain() {
   const histories = await openDomain(state.domain);
+  if (!histories) return false;
   if (!state.history.length && histories.length) {
     amend({ history: [...histories[0].history], user: histories[0].user_id });
   }
+  return true;
 }
 
 async function update(before) {
   if (before.domain !== state.domain) {
-    await openedDomain();
-    return show(null, true);
+    if (await openedDomain()) await show(null, true);
+    return;
   }
   return show(before, ANSWERING.some((name) => JSON.stringify(before[name]) !== JSON.stringify(state[name])));
 }

@@ -104,7 +104,7 @@ def test_an_address_that_cannot_be_answered_is_told_why(browser: Browser, url: s
     with visiting(browser, url) as visit:
         visit.open(address)
         visit.wait("#browse .tile")
-        visit.wait(f"#answers:has-text('{words}')")
+        visit.wait("#answers:has-text('{words}')")
         assert len({json.dumps(body) for body in visit.bodies}) == len(visit.bodies)
         visit.faults.clear()  # the browser notes every answer that refuses
 
@@ -117,6 +117,42 @@ def test_an_unknown_domain_gives_way_to_one_that_is_served(browser: Browser, url
         assert {body["domain"] for body in visit.bodies} - {"nowhere"}
         visit.wait(".card, .problem")
         visit.faults.clear()  # the browser notes the first refusal
+
+
+@pytest.mark.parametrize("name", ["__proto__", "constructor", "toString"])
+def test_a_filter_of_an_address_by_what_every_object_has_is_told_why(browser: Browser, url: str, name: str) -> None:
+    with visiting(browser, url) as visit:
+        visit.open(f"?domain=toys&history=toy-0152&where.{name}=x")
+        visit.wait("#answers:has-text('no column')")
+        visit.wait("#browse input")
+        visit.faults.clear()  # the browser notes every answer that refuses
+
+
+def test_the_domain_that_was_chosen_last_is_shown_whatever_comes_first(visit: Visit) -> None:
+    visit.open("?domain=garments&history=garment-0168")
+    visit.wait(".card")
+    visit.wait("#browse .tile")
+    held: list[Any] = []
+    visit.page.route("**/domains/toys/columns", lambda route: held.append(route))  # noqa: PLW0108  # playwright looks into its functions
+    visit.page.click("[data-key=domain-toys]")
+    visit.until("location.search.includes('toys')")
+    visit.page.click("[data-key=domain-garments]")
+    visit.wait("[data-id^=garment]")
+    visit.wait("#browse .tile")
+    with visit.page.expect_response("**/domains/toys/columns"):
+        held[0].continue_()
+    visit.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert "dress" in visit.texts("select[name=filter-kind]")[0]
+    assert all(item_id.startswith("garment") for item_id in visit.recommended)
+
+
+def test_more_items_that_do_not_come_are_said_to_be_missing(visit: Visit) -> None:
+    visit.open(SHOWN)
+    visit.wait("#browse .tile")
+    visit.page.route("**/domains/toys/items?*offset=24*", lambda route: route.abort())
+    visit.page.click("text=Show more")
+    visit.wait("#browse [role=status]:has-text('could not be loaded')")
+    visit.faults = [fault for fault in visit.faults if "ERR_FAILED" not in fault]
 
 
 def test_a_history_is_built_by_clicking_pictures(visit: Visit) -> None:
@@ -333,6 +369,9 @@ def test_a_page_that_needs_a_key_asks_for_it(browser: Browser, tmp_path: Path) -
     env = {"VIP5_API_KEYS_FILE": str(tmp_path / "keys"), "VIP5_PAGE": "true"}
     with serving(DEMONSTRATION, env) as server, visiting(browser, server.url) as visit:
         visit.open()
+        visit.wait("#key-value").fill("vip5_…")
+        visit.page.keyboard.press("Enter")
+        visit.wait("#alert:has-text('no API key')")
         visit.wait("#key-value").fill(key.key)
         visit.page.keyboard.press("Enter")
         assert len(visit.recommended) == 10
