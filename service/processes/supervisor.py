@@ -152,10 +152,16 @@ class Workers:
         raise WorkerEndedError(f"worker {number} (process {started.process.pid}) has ended with status {status}")
 
     async def _let_listen(self, number: int, link: WorkerLink) -> None:
-        async with asyncio.timeout(START_S):
-            await _either(link.is_greeted, link.is_lost)
-            await self._hub.join(link)
-            await _either(link.is_listening, link.is_lost)
+        try:
+            async with asyncio.timeout(START_S):
+                await _either(link.is_greeted, link.is_lost)
+                await self._hub.join(link)
+                await _either(link.is_listening, link.is_lost)
+        except TimeoutError:
+            raise WorkerEndedError(
+                f"worker {number} did not listen within {START_S:g} s of its start and was ended; look for its lines "
+                "in the log, and whether the machine is overloaded"
+            ) from None
         if link.is_listening.is_set():
             self._has_started.add(number)
 

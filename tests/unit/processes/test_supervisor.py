@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from service.processes import supervisor
-from service.processes.supervisor import Workers
+from service.processes.supervisor import WorkerEndedError, Workers
 from service.settings.settings import Settings
 
 PATIENCE_S = 0.5
@@ -64,3 +64,12 @@ async def test_workers_survive_that_the_engine_process_is_stopped_for_a_while(wo
     process.ended.set()
     await watching
     assert worker.ended == []
+
+
+async def test_a_worker_that_does_not_listen_is_named_with_the_time_that_it_had(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "START_S", 0.01)
+    worker: Any = SimpleNamespace(is_greeted=asyncio.Event(), is_lost=asyncio.Event())
+    with pytest.raises(WorkerEndedError, match=r"^worker 2 did not listen within 0\.01 s of its start and was ended"):
+        await workers._let_listen(2, worker)
