@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 import re
 from ipaddress import ip_network
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 from limits import parse_many
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_settings import NoDecode
 
 from model.bundle.exchange.place import StorePlace
@@ -85,6 +93,20 @@ def _check_host_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _check_path(path: object) -> object:
+    if path == "":
+        raise ValueError("a path is missing; write one, . for the folder that the service starts in, or unset it")
+    return path
+
+
+def _check_workers(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """One message in place of one for each of the types."""
+    try:
+        return check(value)
+    except ValidationError as error:
+        raise ValueError("write a number from 0 to 256, or auto") from error
+
+
 def _check_store(store: str) -> str:
     try:
         StorePlace.parse(store)
@@ -106,11 +128,14 @@ def _check_rate_limit(limits: str) -> str:
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+File = Annotated[Path, BeforeValidator(_check_path)]
+"""A file or a folder. An empty variable is not the folder that the service starts in."""
 Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_list)]
 Host = Annotated[str, AfterValidator(_check_host)]
 RootPath = Annotated[str, AfterValidator(_check_root_path)]
 Proxies = Annotated[Texts, AfterValidator(_check_proxies)]
 HostNames = Annotated[Texts, AfterValidator(_check_host_names)]
+Workers = Annotated[Annotated[int, Field(ge=0, le=256)] | Literal["auto"], WrapValidator(_check_workers)]
 Store = Annotated[str, AfterValidator(_check_store)]
 RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(origins_of)]

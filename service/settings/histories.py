@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from service.settings.fields import Count
+from service.settings.fields import Count, File
 from service.settings.signing import SigningSettings
 
 DAY_S = 86_400.0
@@ -20,7 +19,7 @@ class HistorySettings(SigningSettings):
         default="none",
         description="Where users' histories are kept: nowhere, in this process and a file, or in Redis.",
     )
-    history_file: Path | None = Field(
+    history_file: File | None = Field(
         default=None, description="File of the embedded histories (default: a file beside the bundle)."
     )
     history_events: int = Field(default=100, ge=1, le=10_000, description="Most events kept of a user, the newest.")

@@ -72,9 +72,10 @@ def _secrets_of_files(names: Iterable[str]) -> dict[str, str]:
 
 
 def _line(location: tuple[int | str, ...], message: str, value: object) -> str:
-    name = ".".join(map(str, location))
-    if not name:  # about several settings, which the message names; the value is all of them, secrets too
-        return message.removeprefix("Value error, ")
+    message = message.removeprefix("Value error, ")
+    if not location:  # about several settings, which the message names; the value is all of them, secrets too
+        return message
+    name = str(location[0])  # the rest is a place in a list
     if message == "Field required":
         return f"setting {name} is missing: give --{name.replace('_', '-')} or set {PREFIX}{name.upper()}"
     shown = "" if name in SECRETS else f" is {value!r}"

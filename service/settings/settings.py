@@ -18,6 +18,7 @@ from model.engine.names import EngineName
 from service.settings.fields import (
     PREFIX,
     Count,
+    File,
     Host,
     HostNames,
     Origins,
@@ -26,6 +27,7 @@ from service.settings.fields import (
     RootPath,
     Seconds,
     Store,
+    Workers,
 )
 from service.settings.histories import DAY_S
 from service.settings.options import (
@@ -53,12 +55,12 @@ SECRETS = ("admin_token", "redis_url", "redis_password", *SIGNING_SECRETS)
 class Settings(ReplicaSettings):
     """Everything that an operator can configure."""
 
-    bundle: Path = Field(
+    bundle: File = Field(
         description="The bundle to serve: a folder, or the URL of a store: its latest, or that of the hash after #."
     )
     host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    unix_socket: Path | None = Field(
+    unix_socket: File | None = Field(
         default=None, description="Unix socket to listen on instead of host and port (default: none)."
     )
     unix_socket_mode: str = Field(
@@ -78,7 +80,7 @@ class Settings(ReplicaSettings):
         default="auto",
         description="What computes the model; auto takes onnx on a CPU, graphs-tfloat32 on CUDA.",
     )
-    graph_buckets: Path | None = Field(
+    graph_buckets: File | None = Field(
         default=None, description="Shapes to capture searches for on a GPU, as vip5 bench --out writes them."
     )
     num_threads: Count | None = Field(default=None, description="CPU threads of the model (default: all cores).")
@@ -95,7 +97,7 @@ class Settings(ReplicaSettings):
     max_waiting: Count = Field(default=256, description="Most requests waiting in each lane; more are rejected.")
     max_batch_rows: Count = Field(default=64, description="Most prompts in one batch.")
     max_batch_tokens: Count = Field(default=16_384, description="Most tokens in one batch, padding included.")
-    workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
+    workers: Workers = Field(
         default=0,
         description="Processes that speak HTTP for the engine; 0: the engine's process does so itself; `auto`: by the "
         "number of cores.",
@@ -110,7 +112,7 @@ class Settings(ReplicaSettings):
     min_beams: Count | None = Field(
         default=None, description="Minimum beam width under load (default: beams are not reduced)."
     )
-    beam_table: Path | None = Field(
+    beam_table: File | None = Field(
         default=None,
         description="JSON file with the cost and recall of each beam width, as vip5 bench --out writes it.",
     )
@@ -143,7 +145,7 @@ class Settings(ReplicaSettings):
     redis_username: str | None = Field(default=None, description="Redis user name; overrides the one in the URL.")
     redis_password: SecretStr | None = Field(default=None, description="Redis password; overrides the one in the URL.")
     redis_connections: Count = Field(default=16, description="Most concurrent requests to Redis.")
-    api_keys_file: Path | None = Field(
+    api_keys_file: File | None = Field(
         default=None, description="File of the API keys that are accepted (default: no key is required)."
     )
     cors_origins: Origins = Field(
@@ -155,26 +157,26 @@ class Settings(ReplicaSettings):
         min_length=16,
         description="Bearer token for /admin with all rights (default: /admin is disabled without a tokens file).",
     )
-    admin_tokens_file: Path | None = Field(
+    admin_tokens_file: File | None = Field(
         default=None, description="File of named tokens for /admin and their rights (default: none)."
     )
     admin_port: int | None = Field(
         default=None, ge=0, le=65535, description="Port of /admin and /metrics (default: the public port)."
     )
-    audit_log: Path | None = Field(
+    audit_log: File | None = Field(
         default=None, description="File that records administrative calls and refused credentials (default: none)."
     )
     admin_host: Host = Field(default="127.0.0.1", description="Address of the port of /admin and /metrics.")
     admin_wait_s: Seconds = Field(
         default=45.0, description="Longest wait of a change for another one, and for requests that began before it."
     )
-    images_root: Path | None = Field(
+    images_root: File | None = Field(
         default=None, description="Folder of the items' pictures (default: a folder in or beside the bundle)."
     )
     page: bool | None = Field(
         default=None, description="Whether the page at / is served (default: unless API keys are required)."
     )
-    bundles_root: Path | None = Field(
+    bundles_root: File | None = Field(
         default=None,
         description="Folder of the bundles that /admin may load and that are pulled (default: none; with a store, the "
         "user's cache).",
@@ -183,10 +185,10 @@ class Settings(ReplicaSettings):
         default=None,
         description="Store whose bundles /admin may load by hash, or as `latest` (default: VIP5_BUNDLE, if a URL).",
     )
-    trusted_keys: Path | None = Field(
+    trusted_keys: File | None = Field(
         default=None, description="File of public keys; only bundles that one of them signed are served (default: any)."
     )
-    index_cache: Path | None = Field(
+    index_cache: File | None = Field(
         default=None,
         description="Folder of compiled catalogs, or off to compile them at each start (default: in the user's cache).",
     )

@@ -129,6 +129,9 @@ def test_an_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str
         ("VIP5_DRAIN_S", "inf"),
         ("VIP5_LOG_LEVEL", "loud"),
         ("VIP5_MAX_BATCH_TOKENS", "0"),
+        ("VIP5_IMAGES_ROOT", ""),
+        ("VIP5_BUNDLES_ROOT", ""),
+        ("VIP5_HISTORY_FILE", ""),
     ],
 )
 def test_a_bad_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -136,6 +139,25 @@ def test_a_bad_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch,
 
     with pytest.raises(SettingsError, match=rf"\({name}\) is '{value}'"):
         load_settings({"bundle": "b"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("workers", "many", "'many': write a number from 0 to 256, or auto"),
+        ("workers", "-1", "'-1': write a number from 0 to 256, or auto"),
+        ("trusted_proxies", "[1]", "1: Input should be a valid string"),
+        ("rate_limit", "often", "'often': 'often' is not a rate limit; write a number per unit of time"),
+    ],
+)
+def test_a_bad_value_has_one_message_without_the_names_of_types(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(f"VIP5_{name.upper()}", value)
+    with pytest.raises(SettingsError) as raised:
+        load_settings({"bundle": "b"})
+    assert str(raised.value).startswith(f"setting {name} (VIP5_{name.upper()}) is {message}")
+    assert "; setting" not in str(raised.value)
 
 
 def test_all_bad_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
