@@ -18,7 +18,9 @@ pytestmark = [
 def test_the_cluster_that_the_variable_names_is_used_or_else_a_new_one(
     named: str | None, used: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from quiet_libraries import on_ray
+    import ray
+
+    from quiet_libraries.on_ray import connect
 
     monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
     if named is None:
@@ -26,8 +28,8 @@ def test_the_cluster_that_the_variable_names_is_used_or_else_a_new_one(
     else:
         monkeypatch.setenv("RAY_ADDRESS", named)
     addresses: list[str] = []
-    monkeypatch.setattr(on_ray.ray, "init", lambda address, **_: addresses.append(address))
+    monkeypatch.setattr(ray, "init", lambda address, **_: addresses.append(address))
 
-    on_ray.connect()
+    connect()
 
     assert addresses == [used]
