@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import httpx
 import pytest
+import pytest_asyncio
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
@@ -42,13 +43,10 @@ OVER_HTTP = {
     "test_browse_filters",
     "test_clients",
     "test_cross_origin",
-    "test_errors",
     "test_explain",
-    "test_feature_settings",
     "test_histories",
     "test_load",
     "test_merchandising",
-    "test_metrics",
     "test_observability",
     "test_openapi",
     "test_overload",
@@ -76,9 +74,13 @@ def runtime(bundle: Path) -> Runtime:
     return load_runtime(bundle, num_threads=1)
 
 
+def settings_of(bundle: Path) -> Settings:
+    return Settings(bundle=bundle, max_history=30, max_candidates=40, max_body_bytes=4_000)
+
+
 @pytest.fixture
 def settings(bundle: Path) -> Settings:
-    return Settings(bundle=bundle, max_history=30, max_candidates=40, max_body_bytes=4_000)
+    return settings_of(bundle)
 
 
 async def until_ready(app: FastAPI) -> None:
@@ -89,7 +91,7 @@ async def until_ready(app: FastAPI) -> None:
 
 @dataclass
 class Processes:
-    """How many workers apps have in the running test; 0: the app answers itself."""
+    """How many workers apps have in the running tests; 0: the app answers itself."""
 
     num_workers: int = 0
 
@@ -105,27 +107,39 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("num_workers", [0, 2], ids=["alone", "workers"], indirect=True)
 
 
-@pytest.fixture(autouse=True)  # pytest sets up no other fixture that a test does not name
-def num_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    number: int = getattr(request, "param", 0)
-    monkeypatch.setattr(PROCESSES, "num_workers", number)
-    return number
+@pytest.fixture(scope="module", autouse=True)  # pytest sets up no other fixture that a test does not name
+def num_workers(request: pytest.FixtureRequest) -> Iterator[int]:
+    PROCESSES.num_workers = getattr(request, "param", 0)
+    yield PROCESSES.num_workers
+    PROCESSES.num_workers = 0
+
+
+@asynccontextmanager
+async def running(app: FastAPI, *, waits: bool = True, traces: Traces | None = None) -> AsyncIterator[ASGIApp]:
+    """What is served while the app's lifespan runs: the app, or its workers in turn, which have these traces."""
+    hub = add_workers(app) if PROCESSES.num_workers else None
+    async with app.router.lifespan_context(app), AsyncExitStack() as workers:
+        if waits:
+            await until_ready(app)
+        if hub is None:
+            yield app
+        else:
+            yield await workers.enter_async_context(workers_of(app, hub, PROCESSES.num_workers, traces))
 
 
 @asynccontextmanager
 async def client_of(
-    app: FastAPI, *, waits: bool = True, traces: Traces | None = None
+    app: FastAPI,
+    *,
+    waits: bool = True,
+    traces: Traces | None = None,
+    address: tuple[str, int] | None = ("127.0.0.1", 1),
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the app, or of its workers, while its lifespan runs. Workers have these traces."""
-    hub = add_workers(app) if PROCESSES.num_workers else None
-    async with app.router.lifespan_context(app), AsyncExitStack() as running:
-        if waits:
-            await until_ready(app)
-        served: ASGIApp = app
-        if hub is not None:
-            served = await running.enter_async_context(workers_of(app, hub, PROCESSES.num_workers, traces))
-        transport = httpx.ASGITransport(served)
-        yield await running.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://test"))
+    """A client of the app, or of its workers, at this address, while the lifespan runs."""
+    async with running(app, waits=waits, traces=traces) as served:
+        transport = httpx.ASGITransport(served, client=address)  # type: ignore[arg-type]  # without one on Unix sockets
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            yield client
 
 
 @pytest.fixture
@@ -136,4 +150,16 @@ def app(settings: Settings, runtime: Runtime) -> FastAPI:
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(app) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_app(bundle: Path, runtime: Runtime, num_workers: int) -> FastAPI:
+    """One app for a module's tests, which leave it as it was and share its loop: `asyncio(loop_scope="module")`."""
+    return create_app(settings_of(bundle), lambda _: runtime)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_client(shared_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(shared_app) as client:
         yield client

@@ -10,8 +10,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from tests.service.conftest import client_of
 from tests.service.workers import states_of
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 JSON = {"Content-Type": "application/json"}
 SEQUENTIAL = "/recommend/sequential"
@@ -62,9 +63,9 @@ def check_problem(response: httpx.Response, status: int, code: str) -> dict[str,
     ],
 )
 async def test_unknown_names_are_not_found(
-    client: httpx.AsyncClient, path: str, body: dict[str, Any], code: str, field: str, detail: str
+    shared_client: httpx.AsyncClient, path: str, body: dict[str, Any], code: str, field: str, detail: str
 ) -> None:
-    problem = check_problem(await client.post(path, json=body), 404, code)
+    problem = check_problem(await shared_client.post(path, json=body), 404, code)
 
     assert detail in problem["detail"]
     assert [error["field"] for error in problem["errors"]] == [field]
@@ -138,9 +139,9 @@ async def test_unknown_names_are_not_found(
     ],
 )
 async def test_requests_that_cannot_be_answered_are_refused(
-    client: httpx.AsyncClient, path: str, body: dict[str, Any], code: str, field: str, detail: str
+    shared_client: httpx.AsyncClient, path: str, body: dict[str, Any], code: str, field: str, detail: str
 ) -> None:
-    problem = check_problem(await client.post(path, json=body), 422, code)
+    problem = check_problem(await shared_client.post(path, json=body), 422, code)
 
     assert detail in problem["detail"]
     assert [error["field"] for error in problem["errors"]] == [field]
@@ -224,12 +225,19 @@ async def test_requests_that_cannot_be_answered_are_refused(
     ],
 )
 async def test_fields_out_of_bounds_are_refused_with_their_name(  # noqa: PLR0917  # columns of the table above
-    app: FastAPI, client: httpx.AsyncClient, path: str, body: dict[str, Any], field: str, rule: str, message: str
+    shared_app: FastAPI,
+    shared_client: httpx.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    body: dict[str, Any],
+    field: str,
+    rule: str,
+    message: str,
 ) -> None:
-    for state in states_of(app):
-        state.max_body_bytes = 1_000_000
+    for state in states_of(shared_app):
+        monkeypatch.setattr(state, "max_body_bytes", 1_000_000)
 
-    response = await client.post(path, content=json.dumps(body), headers=JSON)
+    response = await shared_client.post(path, content=json.dumps(body), headers=JSON)
 
     problem = check_problem(response, 422, "invalid_input")
     assert [(error["field"], error["code"]) for error in problem["errors"]] == [(field, rule)]
@@ -237,8 +245,8 @@ async def test_fields_out_of_bounds_are_refused_with_their_name(  # noqa: PLR091
     assert problem["detail"] == f"{field}: {problem['errors'][0]['message']}"
 
 
-async def test_all_faults_are_told_at_once(client: httpx.AsyncClient) -> None:
-    response = await client.post(SEQUENTIAL, json={"history": 1, "k": 0, "num_beams": 0, "colour": 1})
+async def test_all_faults_are_told_at_once(shared_client: httpx.AsyncClient) -> None:
+    response = await shared_client.post(SEQUENTIAL, json={"history": 1, "k": 0, "num_beams": 0, "colour": 1})
 
     problem = check_problem(response, 422, "invalid_input")
     assert {error["field"] for error in problem["errors"]} == {"domain", "history", "k", "num_beams", "colour"}
@@ -256,9 +264,9 @@ async def test_all_faults_are_told_at_once(client: httpx.AsyncClient) -> None:
     ],
 )
 async def test_numbers_that_are_not_finite_are_refused(
-    client: httpx.AsyncClient, path: str, body: str, field: str, number: str
+    shared_client: httpx.AsyncClient, path: str, body: str, field: str, number: str
 ) -> None:
-    problem = check_problem(await client.post(path, content=body % number, headers=JSON), 422, "invalid_input")
+    problem = check_problem(await shared_client.post(path, content=body % number, headers=JSON), 422, "invalid_input")
 
     assert {error["field"] for error in problem["errors"]} == {field}
 
@@ -273,8 +281,10 @@ async def test_numbers_that_are_not_finite_are_refused(
     ],
     ids=["broken", "not UTF-8", "nested too deeply", "a number"],
 )
-async def test_a_body_that_is_no_json_object_is_refused(client: httpx.AsyncClient, content: bytes, detail: str) -> None:
-    response = await client.post(SEQUENTIAL, content=content, headers=JSON)
+async def test_a_body_that_is_no_json_object_is_refused(
+    shared_client: httpx.AsyncClient, content: bytes, detail: str
+) -> None:
+    response = await shared_client.post(SEQUENTIAL, content=content, headers=JSON)
 
     assert response.status_code in {400, 422}
     problem = check_problem(
@@ -284,11 +294,12 @@ async def test_a_body_that_is_no_json_object_is_refused(client: httpx.AsyncClien
 
 
 @pytest.mark.parametrize("content", [b'{"k": %b}', b"-%b", b'{"where": {"price": [0, %b]}}'])
-async def test_an_integer_that_python_does_not_read_is_named_as_the_reason(app: FastAPI, content: bytes) -> None:
-    async with client_of(app) as client:
-        for state in states_of(app):
-            state.max_body_bytes = 10_000
-        response = await client.post(SEQUENTIAL, content=content % (b"9" * 4_301), headers=JSON)
+async def test_an_integer_that_python_does_not_read_is_named_as_the_reason(
+    shared_app: FastAPI, shared_client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    for state in states_of(shared_app):
+        monkeypatch.setattr(state, "max_body_bytes", 10_000)
+    response = await shared_client.post(SEQUENTIAL, content=content % (b"9" * 4_301), headers=JSON)
 
     problem = check_problem(response, 400, "malformed_body")
     assert problem["detail"] == (
@@ -297,29 +308,29 @@ async def test_an_integer_that_python_does_not_read_is_named_as_the_reason(app: 
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""])
-async def test_another_content_type_is_refused(client: httpx.AsyncClient, content_type: str) -> None:
-    response = await client.post(SEQUENTIAL, content=json.dumps(ASK), headers={"Content-Type": content_type})
+async def test_another_content_type_is_refused(shared_client: httpx.AsyncClient, content_type: str) -> None:
+    response = await shared_client.post(SEQUENTIAL, content=json.dumps(ASK), headers={"Content-Type": content_type})
 
     problem = check_problem(response, 415, "unsupported_media_type")
     assert problem["detail"] == f"the Content-Type is {content_type!r}; send JSON as application/json"
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/ld+json"])
-async def test_json_by_any_of_its_names_is_read(client: httpx.AsyncClient, content_type: str) -> None:
-    response = await client.post(SEQUENTIAL, content=json.dumps(ASK), headers={"Content-Type": content_type})
+async def test_json_by_any_of_its_names_is_read(shared_client: httpx.AsyncClient, content_type: str) -> None:
+    response = await shared_client.post(SEQUENTIAL, content=json.dumps(ASK), headers={"Content-Type": content_type})
 
     assert response.status_code == 200
 
 
-async def test_a_body_that_says_to_be_too_long_is_refused(client: httpx.AsyncClient) -> None:
-    response = await client.post(SEQUENTIAL, content=b" " * 4_001, headers=JSON)
+async def test_a_body_that_says_to_be_too_long_is_refused(shared_client: httpx.AsyncClient) -> None:
+    response = await shared_client.post(SEQUENTIAL, content=b" " * 4_001, headers=JSON)
 
     problem = check_problem(response, 413, "body_too_large")
     assert problem["detail"] == "the body has 4001 bytes, the limit is 4000; send less"
 
 
-async def test_a_body_that_grows_too_long_is_refused(client: httpx.AsyncClient) -> None:
-    response = await client.post(SEQUENTIAL, content=_endless(), headers=JSON)
+async def test_a_body_that_grows_too_long_is_refused(shared_client: httpx.AsyncClient) -> None:
+    response = await shared_client.post(SEQUENTIAL, content=_endless(), headers=JSON)
 
     problem = check_problem(response, 413, "body_too_large")
     assert problem["detail"] == "the body exceeds the limit of 4000 bytes; send less"
@@ -330,14 +341,14 @@ async def _endless() -> AsyncIterator[bytes]:
         yield b" " * 1_000
 
 
-async def test_an_unknown_path_is_not_found(client: httpx.AsyncClient) -> None:
-    problem = check_problem(await client.get("/recommend"), 404, "unknown_route")
+async def test_an_unknown_path_is_not_found(shared_client: httpx.AsyncClient) -> None:
+    problem = check_problem(await shared_client.get("/recommend"), 404, "unknown_route")
 
     assert "'/recommend'" in problem["detail"]
 
 
-async def test_another_method_is_refused_with_the_ones_allowed(client: httpx.AsyncClient) -> None:
-    response = await client.get(SEQUENTIAL)
+async def test_another_method_is_refused_with_the_ones_allowed(shared_client: httpx.AsyncClient) -> None:
+    response = await shared_client.get(SEQUENTIAL)
 
     problem = check_problem(response, 405, "method_not_allowed")
     assert response.headers["Allow"] == "POST"
@@ -348,7 +359,7 @@ async def test_another_method_is_refused_with_the_ones_allowed(client: httpx.Asy
     ("query", "field"),
     [("limit=201", "limit"), ("limit=0", "limit"), ("offset=-1", "offset"), ("offset=x", "offset"), ("page=2", "page")],
 )
-async def test_a_page_out_of_bounds_is_refused(client: httpx.AsyncClient, query: str, field: str) -> None:
-    problem = check_problem(await client.get(f"/domains/toys/items?{query}"), 422, "invalid_input")
+async def test_a_page_out_of_bounds_is_refused(shared_client: httpx.AsyncClient, query: str, field: str) -> None:
+    problem = check_problem(await shared_client.get(f"/domains/toys/items?{query}"), 422, "invalid_input")
 
     assert [error["field"] for error in problem["errors"]] == [field]

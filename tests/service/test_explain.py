@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 BODY: dict[str, Any] = {"domain": "toys", "item_id": "item-5", "user_id": "u1", "max_new_tokens": 8}
 
 
@@ -17,8 +19,8 @@ def events_of(response: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
     return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
 
 
-async def test_an_item_is_explained(client: httpx.AsyncClient) -> None:
-    answer = (await client.post("/explain", json=BODY)).json()
+async def test_an_item_is_explained(shared_client: httpx.AsyncClient) -> None:
+    answer = (await shared_client.post("/explain", json=BODY)).json()
 
     assert answer["text"]
     assert answer["star_rating"] is None
@@ -40,36 +42,38 @@ async def test_an_item_is_explained(client: httpx.AsyncClient) -> None:
     ],
 )
 async def test_the_template_follows_what_is_given(
-    client: httpx.AsyncClient, given: dict[str, Any], template: str
+    shared_client: httpx.AsyncClient, given: dict[str, Any], template: str
 ) -> None:
-    response = await client.post("/explain", json=BODY | given)
+    response = await shared_client.post("/explain", json=BODY | given)
 
     assert response.json()["template"] == template
 
 
-async def test_an_item_without_an_image_embedding_is_explained_and_that_is_said(client: httpx.AsyncClient) -> None:
-    answer = (await client.post("/explain", json=BODY | {"item_id": "item-11"})).json()
+async def test_an_item_without_an_image_embedding_is_explained_and_that_is_said(
+    shared_client: httpx.AsyncClient,
+) -> None:
+    answer = (await shared_client.post("/explain", json=BODY | {"item_id": "item-11"})).json()
 
     assert {"kind": "missing_features", "detail": "1 of 1 items of the prompt had no image embedding"} in answer[
         "degraded"
     ]
 
 
-async def test_drawing_repeats_with_the_same_seed(client: httpx.AsyncClient) -> None:
+async def test_drawing_repeats_with_the_same_seed(shared_client: httpx.AsyncClient) -> None:
     async def text(seed: int) -> str:
         body = BODY | {"temperature": 2.0, "seed": seed, "max_new_tokens": 20}
-        return str((await client.post("/explain", json=body)).json()["text"])
+        return str((await shared_client.post("/explain", json=body)).json()["text"])
 
     assert await text(1) == await text(1)
     assert await text(1) != await text(2)
 
 
 @pytest.mark.parametrize("template", ["C-1", "C-8"])
-async def test_streamed_tokens_add_up_to_the_answer(client: httpx.AsyncClient, template: str) -> None:
+async def test_streamed_tokens_add_up_to_the_answer(shared_client: httpx.AsyncClient, template: str) -> None:
     body = BODY | {"temperature": 1.0, "seed": 5, "template": template}
-    whole = (await client.post("/explain", json=body)).json()
+    whole = (await shared_client.post("/explain", json=body)).json()
 
-    events = events_of(await client.post("/explain", json=body | {"stream": True}))
+    events = events_of(await shared_client.post("/explain", json=body | {"stream": True}))
 
     *tokens, (last, done) = events
     assert last == "done"
@@ -80,14 +84,16 @@ async def test_streamed_tokens_add_up_to_the_answer(client: httpx.AsyncClient, t
         assert len(tokens) > 1
 
 
-async def test_a_stream_of_several_beams_has_the_answer_only(client: httpx.AsyncClient) -> None:
-    events = events_of(await client.post("/explain", json=BODY | {"stream": True, "num_beams": 3}))
+async def test_a_stream_of_several_beams_has_the_answer_only(shared_client: httpx.AsyncClient) -> None:
+    events = events_of(await shared_client.post("/explain", json=BODY | {"stream": True, "num_beams": 3}))
 
     assert [name for name, _ in events] == ["done"]
 
 
-async def test_what_is_wrong_with_a_request_for_a_stream_is_a_problem_and_no_stream(client: httpx.AsyncClient) -> None:
-    response = await client.post("/explain", json=BODY | {"stream": True, "item_id": "none"})
+async def test_what_is_wrong_with_a_request_for_a_stream_is_a_problem_and_no_stream(
+    shared_client: httpx.AsyncClient,
+) -> None:
+    response = await shared_client.post("/explain", json=BODY | {"stream": True, "item_id": "none"})
 
     assert response.status_code == 404
     assert response.headers["Content-Type"] == "application/problem+json"

@@ -19,6 +19,8 @@ from service.http.routes.page import FOLDER
 from service.settings.settings import Settings
 from tests.service.conftest import client_of
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 TOKEN = "open-sesame-open-sesame"
 PAGES = ("index.html", "status.html")
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.js"))
@@ -74,8 +76,8 @@ def about_of(response: httpx.Response) -> dict[str, bool]:
     return found
 
 
-async def test_the_page_may_load_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
-    response = await client.get("/")
+async def test_the_page_may_load_nothing_from_elsewhere(shared_client: httpx.AsyncClient) -> None:
+    response = await shared_client.get("/")
 
     assert (response.status_code, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert policy_of(response) == POLICY
@@ -85,7 +87,7 @@ async def test_the_page_may_load_nothing_from_elsewhere(client: httpx.AsyncClien
 
 @pytest.mark.parametrize("name", PAGES)
 async def test_pages_have_no_scripts_or_styles_inside_and_what_they_load_exists(
-    client: httpx.AsyncClient, name: str
+    shared_client: httpx.AsyncClient, name: str
 ) -> None:
     markup = Markup((FOLDER / name).read_text(encoding="utf-8"))
 
@@ -94,14 +96,16 @@ async def test_pages_have_no_scripts_or_styles_inside_and_what_they_load_exists(
     loaded = {value for _, each, value in markup.attributes if each in {"src", "href"} and not value.startswith("#")}
     assert {"page/page.css", "page/icon.svg"} <= loaded
     for url in loaded - {"docs", "metrics"}:
-        response = await client.get(f"/{url}")
+        response = await shared_client.get(f"/{url}")
         assert response.status_code == 200, url
         assert response.headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-async def test_modules_build_elements_never_markup_and_import_what_exists(client: httpx.AsyncClient, name: str) -> None:
-    response = await client.get(f"/page/{name}")
+async def test_modules_build_elements_never_markup_and_import_what_exists(
+    shared_client: httpx.AsyncClient, name: str
+) -> None:
+    response = await shared_client.get(f"/page/{name}")
     text = response.text
 
     assert response.headers["content-type"].startswith("text/javascript")
@@ -129,16 +133,16 @@ async def test_below_a_prefix_the_page_needs_no_slash_at_its_end(
         assert (await client.get(files[0].removeprefix("/shop"), headers=headers)).status_code == 200
 
 
-async def test_files_are_sent_once(client: httpx.AsyncClient) -> None:
-    etag = (await client.get("/page/main.js")).headers["etag"]
-    response = await client.get("/page/main.js", headers={"If-None-Match": etag})
+async def test_files_are_sent_once(shared_client: httpx.AsyncClient) -> None:
+    etag = (await shared_client.get("/page/main.js")).headers["etag"]
+    response = await shared_client.get("/page/main.js", headers={"If-None-Match": etag})
 
     assert response.status_code == 304
 
 
 @pytest.mark.parametrize("path", ["/page/", "/page/../settings.py", "/page/%2e%2e/settings.py", "/page/status.html"])
-async def test_nothing_else_is_below_the_page(client: httpx.AsyncClient, path: str) -> None:
-    assert (await client.get(path)).status_code == 404
+async def test_nothing_else_is_below_the_page(shared_client: httpx.AsyncClient, path: str) -> None:
+    assert (await shared_client.get(path)).status_code == 404
 
 
 async def test_the_page_is_off_where_keys_are_required_unless_asked_for(
