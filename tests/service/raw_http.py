@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from service.http.uvicorn_server import server_of
 from service.settings.settings import Settings
-from tests.service.conftest import until_ready
+from tests.service.conftest import running
 
 HOST = b"Host: test\r\n"
 ASK = json.dumps({"domain": "toys", "history": ["item-1"], "k": 2}).encode()
@@ -50,16 +50,15 @@ class Answer:
 
 @asynccontextmanager
 async def listening(app: FastAPI, settings: Settings) -> AsyncIterator[int]:
-    """The app behind the very server that `vip5 serve` runs; gives the port."""
-    server = server_of(app, settings)
+    """The app, or its workers, behind the very server that `vip5 serve` runs; gives the port."""
     listener = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)  # only for a socket that is free
     sock = listener.sockets[0]
     port: int = sock.getsockname()[1]
     listener.close()
     await listener.wait_closed()
-    server.config.host, server.config.port = "127.0.0.1", port
-    async with app.router.lifespan_context(app):
-        await until_ready(app)
+    async with running(app) as served:
+        server = server_of(app, settings, served=served)
+        server.config.host, server.config.port = "127.0.0.1", port
         serving = asyncio.create_task(server.serve())
         while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
             await asyncio.sleep(0)

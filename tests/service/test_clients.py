@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from fastapi import FastAPI
 
 from model.planning.runtime import Runtime
@@ -19,8 +20,11 @@ from service.http import connections
 from service.http.app import create_app
 from service.http.app_state import state_of
 from service.settings.settings import Settings
+from tests.service.conftest import settings_of
 from tests.service.live import HeldEngine
 from tests.service.raw_http import ASK, GET, HOST, POST, Answer, listening, say
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LENGTH = b"Content-Length: %d\r\n" % len(ASK)
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -40,13 +44,19 @@ INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 GARBAGE = b"\x00\x01 no HTTP\r\n\r\n"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def port(app: FastAPI, settings: Settings) -> AsyncIterator[int]:
     async with listening(app, settings) as port:
         yield port
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_port(shared_app: FastAPI, bundle: Path) -> AsyncIterator[int]:
+    async with listening(shared_app, settings_of(bundle)) as port:
+        yield port
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def held(settings: Settings, runtime: Runtime) -> AsyncIterator[tuple[int, FastAPI, HeldEngine]]:
     """A service whose engine waits at a gate."""
     engine = HeldEngine(runtime)
@@ -72,13 +82,13 @@ async def until_counted(app: FastAPI, route: str, status: int) -> None:
 @pytest.mark.parametrize("framed", [(LENGTH, ASK), (CHUNKED, CHUNKS)], ids=["length", "chunked"])
 @pytest.mark.parametrize("is_split", [False, True], ids=["whole", "in two"])
 async def test_an_upgrade_is_ignored_and_the_body_read(
-    port: int, upgrade: bytes, framed: tuple[bytes, bytes], *, is_split: bool
+    shared_port: int, upgrade: bytes, framed: tuple[bytes, bytes], *, is_split: bool
 ) -> None:
     framing, body = framed
     head = POST + upgrade + framing + b"\r\n"
     parts = (head, body) if is_split else (head + body,)
 
-    answer = await say(port, *parts, GET + CLOSE + b"\r\n")
+    answer = await say(shared_port, *parts, GET + CLOSE + b"\r\n")
 
     assert answer.statuses == [200, 200]
     assert len(json.loads(answer.bodies[0])["items"]) == 2
@@ -86,16 +96,18 @@ async def test_an_upgrade_is_ignored_and_the_body_read(
 
 @pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
-async def test_an_upgrade_without_a_body_does_not_end_the_connection(port: int, method: bytes, upgrade: bytes) -> None:
+async def test_an_upgrade_without_a_body_does_not_end_the_connection(
+    shared_port: int, method: bytes, upgrade: bytes
+) -> None:
     first = GET.replace(b"GET", method) + upgrade + b"\r\n"
 
-    answer = await say(port, first, first + POST + upgrade + LENGTH + b"\r\n" + ASK, GET + CLOSE + b"\r\n")
+    answer = await say(shared_port, first, first + POST + upgrade + LENGTH + b"\r\n" + ASK, GET + CLOSE + b"\r\n")
 
     assert answer.statuses == [200, 200, 200, 200]
 
 
-async def test_an_upgrade_that_expects_continue_gets_it(port: int) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def test_an_upgrade_that_expects_continue_gets_it(shared_port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", shared_port)
     async with asyncio.timeout(60):
         writer.write(POST + UPGRADES["h2c"] + b"Expect: 100-continue\r\n" + LENGTH + b"\r\n")
         assert await reader.readexactly(len(INTERIM)) == INTERIM
@@ -105,18 +117,18 @@ async def test_an_upgrade_that_expects_continue_gets_it(port: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-async def test_upgrades_are_ignored_however_the_bytes_are_cut(port: int, size: int) -> None:
+async def test_upgrades_are_ignored_however_the_bytes_are_cut(shared_port: int, size: int) -> None:
     sent = POST + UPGRADES["h2c"] + CHUNKED + b"\r\n" + CHUNKS + GET + UPGRADES["websocket"] + CLOSE + b"\r\n"
 
-    answer = await say(port, *(sent[start : start + size] for start in range(0, len(sent), size)))
+    answer = await say(shared_port, *(sent[start : start + size] for start in range(0, len(sent), size)))
 
     assert answer.statuses[0] == 200
 
 
 @pytest.mark.parametrize("target", [b"example.org:443", b"/health/live"])
-async def test_a_tunnel_is_refused(port: int, target: bytes) -> None:
+async def test_a_tunnel_is_refused(shared_port: int, target: bytes) -> None:
     """What follows CONNECT belongs to the tunnel and must not be taken for a request."""
-    answer = await say(port, b"CONNECT " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n" + GET + b"\r\n")
+    answer = await say(shared_port, b"CONNECT " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n" + GET + b"\r\n")
 
     assert answer.statuses == [400]
 
@@ -125,24 +137,24 @@ async def test_a_tunnel_is_refused(port: int, target: bytes) -> None:
     ("target", "status"),
     [(b"http://shop", 200), (b"http://shop?q=1", 200), (b"http://shop/health/live", 200), (b"http://shop/none", 404)],
 )
-async def test_a_url_of_a_whole_resource_is_read(port: int, target: bytes, status: int) -> None:
-    answer = await say(port, b"GET " + target + b" HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n")
+async def test_a_url_of_a_whole_resource_is_read(shared_port: int, target: bytes, status: int) -> None:
+    answer = await say(shared_port, b"GET " + target + b" HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n")
     assert answer.statuses == [status]
 
 
 @pytest.mark.parametrize("target", [b"http://[::1/health/live", b"http://:99999/", b"http://a:b:c/"])
-async def test_a_target_that_is_no_url_is_refused(port: int, target: bytes) -> None:
-    answer = await say(port, b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+async def test_a_target_that_is_no_url_is_refused(shared_port: int, target: bytes) -> None:
+    answer = await say(shared_port, b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
     assert answer.statuses == [400]
     assert answer.problem["code"] == "malformed_request"
 
 
 @pytest.mark.parametrize("size", [1, 100])
 async def test_http2_without_asking_is_refused_in_its_own_terms(
-    port: int, size: int, caplog: pytest.LogCaptureFixture
+    shared_port: int, size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000 04 00 00000000")
-    answer = await say(port, *(preface[at : at + size] for at in range(0, len(preface), size)))
+    answer = await say(shared_port, *(preface[at : at + size] for at in range(0, len(preface), size)))
     settings, go_away = answer.raw[:9], answer.raw[9:]
     assert settings == bytes.fromhex("000000 04 00 00000000")
     assert (go_away[3], int.from_bytes(go_away[13:17])) == (7, 13), "GOAWAY, HTTP_1_1_REQUIRED"
@@ -161,14 +173,16 @@ async def _run(*command: str) -> str:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("option", ["--http2", "--http1.1", "--http1.0"])
 @pytest.mark.parametrize("more", [[], ["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"]])
-async def test_curl_is_answered(port: int, tmp_path: Path, option: str, more: list[str]) -> None:
+async def test_curl_is_answered(shared_port: int, tmp_path: Path, option: str, more: list[str]) -> None:
     if option == "--http1.0" and more:
         pytest.skip("HTTP/1.0 has neither")
     body = tmp_path / "ask.json"
     body.write_bytes(ASK)
     command = ["curl", "-sS", option, *more, "-H", "Content-Type: application/json", "--data-binary", f"@{body}"]
 
-    answers = await _run(*command, "-w", "\n%{http_code}\n", *[f"http://127.0.0.1:{port}/recommend/sequential"] * 2)
+    answers = await _run(
+        *command, "-w", "\n%{http_code}\n", *[f"http://127.0.0.1:{shared_port}/recommend/sequential"] * 2
+    )
 
     assert answers.splitlines()[1::2] == ["200", "200"]
 
@@ -187,8 +201,8 @@ async def test_curl_is_answered(port: int, tmp_path: Path, option: str, more: li
     ],
     ids=["one", "body", "two", "HTTP/1.0", "one and a half"],
 )
-async def test_a_client_that_ends_its_side_gets_its_answers(port: int, sent: bytes) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def test_a_client_that_ends_its_side_gets_its_answers(shared_port: int, sent: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", shared_port)
     writer.write(sent)
     writer.write_eof()
     async with asyncio.timeout(60):
@@ -239,10 +253,12 @@ async def test_a_body_that_the_client_did_not_end_is_no_request(app: FastAPI, po
 
 
 @pytest.mark.parametrize("number", [1, 3])
-async def test_requests_before_garbage_are_answered(port: int, number: int, caplog: pytest.LogCaptureFixture) -> None:
+async def test_requests_before_garbage_are_answered(
+    shared_port: int, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
     ask = POST + LENGTH + b"\r\n" + ASK
     with caplog.at_level(logging.WARNING):
-        answer = await say(port, ask * number + GARBAGE + GET + b"\r\n")
+        answer = await say(shared_port, ask * number + GARBAGE + GET + b"\r\n")
 
     assert answer.statuses == [200] * number + [400]
     assert answer.problem["code"] == "malformed_request"

@@ -16,7 +16,7 @@ from service.http.app import create_app
 from service.http.proxies import AllowedHosts, TrustedProxies
 from service.settings.loading import SettingsError, load_settings
 from service.settings.settings import Settings
-from tests.service.conftest import until_ready
+from tests.service.conftest import client_of
 
 ASK: dict[str, Any] = {"domain": "toys", "history": ["item-1"], "k": 1}
 LOOPBACK = "127.0.0.1"
@@ -33,10 +33,7 @@ def served(settings: Settings, runtime: Runtime) -> Served:
     @asynccontextmanager
     async def serve(peer: str | None = LOOPBACK, **others: object) -> AsyncIterator[httpx.AsyncClient]:
         app = create_app(settings.model_copy(update=others), lambda _: runtime)
-        transport = httpx.ASGITransport(app, client=None if peer is None else (peer, 4711))  # type: ignore[arg-type]
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
-            client.base_url = httpx.URL("http://test")
-            await until_ready(app)
+        async with client_of(app, address=None if peer is None else (peer, 4711)) as client:
             yield client
 
     return serve
