@@ -19,6 +19,8 @@ from typing import Any
 
 WARM = (
     "torch",
+    "torch._dynamo",  # transformers and accelerate import these two
+    "torch.distributed.tensor",
     "pyarrow.parquet",
     "tokenizers",
     "safetensors.torch",
