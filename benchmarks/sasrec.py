@@ -88,9 +88,13 @@ def trainings(python: str, given: Path, seed: int, minutes: Sequence[float]) -> 
     with subprocess.Popen(  # noqa: S603 - the caller's interpreter
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
-        for line in process.stdout or ():
-            if line.startswith("{"):
-                yield json.loads(line)
+        try:
+            for line in process.stdout or ():
+                if line.startswith("{"):
+                    yield json.loads(line)
+        except GeneratorExit:
+            process.kill()  # otherwise it would train on, and be waited for
+            raise
     if process.returncode:
         raise SystemExit(f"SASRec's process ended with {process.returncode}; what it said is above")
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning import Trainer, seed_everything
@@ -33,6 +32,7 @@ from rectools.models.nn.transformers.sasrec import SASRecDataPreparator
 from torch.utils.data import DataLoader
 
 from benchmarks.sasrec_batches import Batch, BatchesByLength, loss_of_targets, without_padding
+from model.evaluation.interactions import interactions_of
 
 K = 10
 SIZE = {"n_factors": 64, "n_blocks": 2, "n_heads": 2, "session_max_len": 50, "dropout_rate": 0.2}
@@ -68,19 +68,6 @@ def trainer() -> Trainer:
     )
 
 
-def interactions(histories: Sequence[Rows]) -> Dataset:
-    """Histories in the library's format; positions serve as timestamps."""
-    lengths = [len(history) for history in histories]
-    places = np.concatenate([np.arange(length) for length in lengths])
-    table = {
-        "user_id": np.repeat(np.arange(len(histories)), lengths),
-        "item_id": np.concatenate(histories),
-        "weight": np.ones(len(places)),
-        "datetime": pd.to_datetime(places, unit="s"),
-    }
-    return Dataset.construct(pd.DataFrame(table))
-
-
 def recommended(model: SASRecModel, dataset: Dataset, num_users: int, *, excludes: bool) -> Rows:
     """Ten items for each of the first users, best first, [num_users, 10]; -1 where there are no more."""
     found = model.recommend(
@@ -113,8 +100,8 @@ class Training:
         )
         self.used_s = 0.0  # of the processor, without validation
         self.curve: list[float] = []  # NDCG@10 after each epoch
-        self._known = interactions(known)
-        self._validated = interactions([known[user] for user in validated])
+        self._known = interactions_of(range(len(known)), known)
+        self._validated = interactions_of(range(len(validated)), [known[user] for user in validated])
         self._targets = np.array([histories[user][-1] for user in validated])
         self._best: dict[str, torch.Tensor] = {}
 
@@ -133,7 +120,7 @@ class Training:
 
     def rankings(self, histories: Sequence[Rows]) -> dict[str, Rows]:
         """Ten items for each history by the best weights so far, with the history kept and excluded."""
-        module, dataset = self.model.lightning_model, interactions(histories)
+        module, dataset = self.model.lightning_model, interactions_of(range(len(histories)), histories)
         last = deepcopy(module.state_dict())
         module.load_state_dict(self._best)
         kept, excluded = (recommended(self.model, dataset, len(histories), excludes=each) for each in (False, True))

@@ -7,17 +7,14 @@ RecTools is an optional dependency, because it needs numpy below 2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import pandas as pd
 import torch
 from pytorch_lightning import seed_everything
-from rectools.dataset import Dataset as Interactions
 from rectools.models import SASRecModel
 
 from model.evaluation.baselines import training_histories
-from model.evaluation.held_out import HeldOut, Rows
+from model.evaluation.held_out import HeldOut
+from model.evaluation.interactions import interactions_of
 from model.evaluation.metrics import Floats
 
 SIZE = {"n_factors": 64, "n_blocks": 2, "n_heads": 2, "session_max_len": 50, "dropout_rate": 0.2}
@@ -39,7 +36,7 @@ class SelfAttention:
         histories = training_histories(held_out.dataset)
         seed_everything(held_out.options.seed, verbose=False)
         model = SASRecModel(**SIZE, **FITTING, deterministic=True)
-        model.fit(_interactions(range(len(histories)), histories))
+        model.fit(interactions_of(range(len(histories)), histories))
         torch.use_deterministic_algorithms(mode=False)  # the library leaves them on
         return cls(model, held_out)
 
@@ -56,7 +53,7 @@ class SelfAttention:
         num_items = len(self._held_out.dataset.catalog)
         found = self._model.recommend(
             users=chunk,
-            dataset=_interactions(chunk, [self._held_out.history(each) for each in chunk]),
+            dataset=interactions_of(chunk, [self._held_out.history(each) for each in chunk]),
             k=num_items,
             filter_viewed=False,
             on_unsupported_targets="ignore",
@@ -65,16 +62,3 @@ class SelfAttention:
         for each, rows in found.groupby("user_id"):
             scores[each][rows["item_id"].to_numpy()] = rows["score"].to_numpy()
         return scores
-
-
-def _interactions(users: Sequence[int], histories: Sequence[Rows]) -> Interactions:
-    """Histories in the library's format; positions serve as timestamps."""
-    lengths = [len(history) for history in histories]
-    places = np.concatenate([np.arange(length) for length in lengths])
-    table = {
-        "user_id": np.repeat(users, lengths),
-        "item_id": np.concatenate(histories),
-        "weight": np.ones(len(places)),
-        "datetime": pd.to_datetime(places, unit="s"),
-    }
-    return Interactions.construct(pd.DataFrame(table))
