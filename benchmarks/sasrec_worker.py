@@ -149,7 +149,8 @@ def main(source: Path, seed: int, seconds: Sequence[float]) -> None:
     for number, budget in enumerate(seconds):
         training.fit(budget)
         target = source.with_name(f"found-{number}.npz")
-        np.savez(target, **training.rankings(histories))
+        lists = training.rankings(histories)
+        np.savez(target, kept=lists["kept"], excluded=lists["excluded"])
         print(json.dumps({"lists": str(target), **training.described()}), flush=True)
 
 
