@@ -45,11 +45,6 @@ class RayPod:
         return [*shell, " ".join(["ulimit -n 65536; ray start", *(["--head"] if self.is_head else []), *flags])]
 
 
-def waiting(address: str, shell: tuple[str, ...] = SHELL) -> list[str]:
-    """One try of a worker's first container, `wait-gcs-ready`, which tries until the head answers."""
-    return [*shell, f"ray health-check --address {address}"]
-
-
 def head_of(manifest: Manifest) -> RayPod:
     cluster = _cluster(manifest)
     secret = cluster["gcsFaultToleranceOptions"]["redisPassword"]
