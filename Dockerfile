@@ -1,10 +1,9 @@
 # The service with the demonstration bundle, ready to run; mount your own bundle to replace it.
 #   docker build --target cpu  --tag vip5-serve:cpu .
 #   docker build --target cuda --tag vip5-serve:cuda .
-#   docker build --target ray  --tag vip5-serve:ray  .      for Ray's nodes; with --build-arg DEVICE=cuda on GPUs
+#   docker build --target ray  --tag vip5-serve:ray  .      for Ray's nodes; on GPUs --target ray-cuda
 # Packages have a layer of their own, which only a change of the lock files renews; a change of code renews the last one.
 # The base image is pinned by digest; `make digests` looks it up again. Packages are installed by hash.
-ARG DEVICE=cpu
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 
 # An empty virtual environment. Pip stays outside of it.
@@ -92,8 +91,13 @@ FROM runtime AS served-cpu
 COPY --from=packages-cpu /opt/vip5 /opt/vip5
 COPY --from=files /srv /srv
 
-# hadolint ignore=DL3006
-FROM served-${DEVICE} AS ray
+FROM served-cuda AS ray-cuda
+ENV RAY_USAGE_STATS_ENABLED=0
+COPY --from=packages-ray /ray /
+COPY --from=project /project /opt/vip5
+USER 10001:10001
+
+FROM served-cpu AS ray
 ENV RAY_USAGE_STATS_ENABLED=0
 COPY --from=packages-ray /ray /
 COPY --from=project /project /opt/vip5

@@ -26,10 +26,8 @@ class Instruction:
 
 
 def dockerfile() -> list[Instruction]:
-    """All instructions, with the defaults of arguments that name stages."""
+    """All instructions."""
     text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
-    (device,) = re.findall(r"^ARG DEVICE=(\w+)$", text, flags=re.MULTILINE)
-    text = text.replace("${DEVICE}", device)
     stage, found = "", []
     for line in re.sub(r"\\\n\s*", "", text).splitlines():
         if not line.strip():

@@ -58,7 +58,7 @@ OTHERS = {
 FULL_VERSION = re.compile(r"[a-z/]+:v?\d+\.\d+\.\d+(-[a-z]+)*@sha256:[0-9a-f]{64}")
 VERSION = re.compile(r"[a-z/]+:v?\d+\.\d+\.\d+(-[a-z]+)*(@sha256:[0-9a-f]{64})?")
 """The digest is added by `make digests`, which needs a registry."""
-STAGES = ("cpu", "cuda", "ray")
+STAGES = ("cpu", "cuda", "ray", "ray-cuda")
 """Images."""
 COMPOSE_FILES = [COMPOSE, *OVERRIDES]
 
@@ -107,7 +107,7 @@ def test_a_change_of_code_changes_the_last_layer_alone(stage: str) -> None:
 
     assert with_sources == {"project"}
     assert layers[-1] == "--from=project /project /opt/vip5"
-    device = "cpu" if stage == "ray" else stage
+    device = "cuda" if stage.endswith("cuda") else "cpu"
     assert f"--from=packages-{device} /opt/vip5 /opt/vip5" in layers
     assert not [layer for layer in layers[:-1] if "project" in layer]
 
@@ -272,7 +272,7 @@ def test_the_dockerfile_pins_all_that_it_names() -> None:
     for each in dockerfile():
         if each.name == "FROM":
             stages = {"${PYTHON_IMAGE}", "empty", "packages-cpu", "runtime", "served-cpu", "served-cuda"}
-            assert each.value.partition(" AS ")[0] in stages
+            assert each.value.partition(" AS ")[0] in stages, "some builders do not find a stage that an argument names"
         for wheel in re.findall(r"pip (?:--python \S+ )?install[^&]*", each.value if each.name == "RUN" else ""):
             assert re.search(r"--no-deps --require-hashes|--no-index|--no-build-isolation", wheel), wheel
 
