@@ -1,11 +1,11 @@
 """How many targets does a second of a processor train, with all positions in one pass and with VIP5's templates?
 
 Method: real purchases, no pictures, models of random weights. One pass: identifiers of three codes and prompts of
-nothing else, a T5 of 64 wide with 2 + 2 layers, beside the same model with a prompt for each target. VIP5's template
-A-3: a T5 of 96 wide, batches of 32 whose samples are shared out by length and whose dropout is drawn by bytes, beside
-batches as they are drawn with torch's dropout. A step is drawing, forward and backward pass, and the optimiser, on one
-thread. Ways are interleaved; a way's figure is that of its median round, in seconds of the processor, which other work
-slows less.
+nothing else, a T5 of 64 wide with 2 + 2 layers and dropout in the residual path, beside the same model with a prompt
+for each target. VIP5's template A-3: a T5 of 96 wide, batches of 32 whose samples are shared out by length and whose
+dropout is drawn by bytes, beside batches as they are drawn with torch's dropout. A step is drawing, forward and
+backward pass, and the optimiser, on one thread. Ways are interleaved; a way's figure is that of its median round, in
+seconds of the processor, which other work slows less.
 Output: a table; the last line is JSON.
 
     python -m benchmarks.training_speed --codes datasets/beauty-codes --collaborative datasets/beauty-collaborative
@@ -63,6 +63,7 @@ steps = 1000000
 batch_size = {batch_size}
 loss = "per_sample"
 dropout = 0.1
+dropout_places = "{places}"
 """
 _ITEMS = """
 [[templates]]
@@ -142,7 +143,7 @@ def main() -> None:
 def _one_pass(data: Path) -> dict[str, Way]:
     WORK.mkdir(parents=True, exist_ok=True)
     tokenizer = make_identifier_tokenizer([Dataset.read(data)])
-    size = {"data": data.resolve(), "width": 64, "hidden": 256, "heads": 2, "batch_size": 256}
+    size = {"data": data.resolve(), "width": 64, "hidden": 256, "heads": 2, "batch_size": 256, "places": "residual"}
     ways = {}
     for name, targets in (("a prompt for each target", "all"), ("all positions in one pass", "in_one_pass")):
         tokenizer.save(str(WORK / f"{targets}.json"))
@@ -156,7 +157,7 @@ def _one_pass(data: Path) -> dict[str, Way]:
 def _vip5(data: Path) -> dict[str, Way]:
     make_tokenizer([Dataset.read(data)], 1000).save(str(WORK / "vip5.json"))
     path = WORK / "vip5.toml"
-    size = {"data": data.resolve(), "width": 96, "hidden": 384, "heads": 3, "batch_size": 32}
+    size = {"data": data.resolve(), "width": 96, "hidden": 384, "heads": 3, "batch_size": 32, "places": "all"}
     path.write_text(_RUN.format(name="vip5", **size) + _VIP5, encoding="utf-8")
     preparation = prepare(read_run(path))
     ways = {}

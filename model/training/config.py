@@ -60,11 +60,20 @@ class OwnTemplate(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         return Template(self.name, self.task, self.target, self.text, self.separator, self.most_items)
 
 
+class ItemEmbeddings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Weights of what items' vectors are made of, as of `vip5 data index --method residual`."""
+
+    pictures: NotNegative = 0.0
+    titles: NotNegative = 0.0
+    purchases: NotNegative = 0.0
+    text_columns: tuple[str, ...] = ()
+
+
 class Backbone(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Dimensions of a backbone that is trained from scratch, under Hugging Face's names, and its tokenizer.json.
 
     `embedding_std` is the standard deviation of token embeddings before training. Small models learn faster from less
-    than T5's 1.
+    than T5's 1. With `item_embeddings`, tokens of identifiers begin as vectors of their items.
     """
 
     tokenizer: str
@@ -76,6 +85,7 @@ class Backbone(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     num_decoder_layers: Count
     feed_forward_proj: FeedForward = "relu"
     embedding_std: Positive = 1.0
+    item_embeddings: ItemEmbeddings | None = None
 
 
 class Adapters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -128,7 +138,8 @@ class Optimiser(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     before the learning rate is low, for another one to go on from. `drawing_processes` draw samples beside the
     training; 0 draws them in between. For `targets = "in_one_pass"` there are `batch_tokens`, prompt tokens with
     padding, instead of `batch_size`; only that pass is compiled by `compile`. `beta2` is AdamW's, of the mean of
-    squared gradients.
+    squared gradients. `dropout` is in all of T5's places, or in the residual path only: of prompts' embeddings, of what
+    layers add to them, and of the encoder's states.
     """
 
     steps: Count | None = None
@@ -145,6 +156,7 @@ class Optimiser(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.999
     max_gradient_norm: Positive = 5.0
     dropout: Share = 0.1
+    dropout_places: Literal["all", "residual"] = "all"
     loss: Literal["vip5", "per_sample"] = "vip5"
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False

@@ -23,7 +23,8 @@ class InitialWeights:
 
     `embedding_std` is that of token embeddings, which are also the output's. The decoder's last norm begins at its
     inverse, so that logits begin with T5's standard deviation, 1: smaller ones hold up learning for hundreds of steps.
-    What attention and feed-forward add begins at its square root, so that it does not drown the embeddings.
+    What attention and feed-forward add begins at its square root, so that it does not drown the embeddings. Below 1,
+    the tables of whole words and categories begin at 0: what is added to tokens hides them from a small model at first.
     """
 
     config: BackboneConfig
@@ -56,7 +57,7 @@ class InitialWeights:
         if name in (SHARED, HEAD):
             return self.embedding_std
         if name in (WHOLE_WORD, CATEGORY):
-            return self.embedding_std  # they are added to those of tokens
+            return self.embedding_std if self.embedding_std >= 1 else 0.0
         if name.endswith(".q.weight"):
             return float((config.d_model * config.d_kv) ** -0.5)
         if name.endswith("relative_attention_bias.weight"):

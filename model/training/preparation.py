@@ -18,6 +18,7 @@ from model.bundle.layout import MANIFEST, TOKENIZER, DomainSpec, ImageEncoder, P
 from model.bundle.manifest import check_domain_name, read_manifest
 from model.bundle.shapes import expected_shapes
 from model.datasets.dataset import CODEBOOK, DATASET, Dataset
+from model.datasets.item_vectors import Weights
 from model.datasets.raw_ids import raw_id_warning
 from model.errors import ExistsError, TrainingError
 from model.network.config import BackboneConfig, DomainLayout
@@ -28,6 +29,7 @@ from model.prompts.tokenizer import TextTokenizer
 from model.training.batches import ImageTable
 from model.training.config import DomainData, Run
 from model.training.initial_weights import InitialWeights
+from model.training.item_embeddings import embed_items
 from model.training.sampling import DomainSampler
 
 _CATEGORY_ROWS = 16
@@ -82,12 +84,24 @@ def _network(run: Run, config: BackboneConfig, domains: Sequence[TunedDomain], s
     initial = InitialWeights(config, run.file.seed, 1.0 if shape is None else shape.embedding_std)
     backbone = initial.tensors(expected_shapes(config), _BACKBONE_STREAM) if start is None else start.backbone.weights
     load_backbone(network, backbone)
+    _embed_items(run, network, domains)
     for slot, domain in enumerate(domains):
         known = {} if start is None else _known_weights(start, domain.spec.name)
         load_domain(network, slot, initial.domain(domain.spec.name, domain.spec.layout, known))
     if run.file.prompts.targets == "in_one_pass":
         _make_causal(run, network)
     return network
+
+
+def _embed_items(run: Run, network: Vip5Network, domains: Sequence[TunedDomain]) -> None:
+    """Begin tokens of identifiers as vectors of their items, if the run says so."""
+    wanted = None if run.file.backbone is None else run.file.backbone.item_embeddings
+    if wanted is None:
+        return
+    weights = Weights(wanted.pictures, wanted.titles, wanted.purchases, wanted.text_columns)
+    (domain,) = domains
+    with torch.no_grad():
+        embed_items(network.shared, domain.dataset, domain.sampler.assembler.identifiers, weights, run.file.seed)
 
 
 def _make_causal(run: Run, network: Vip5Network) -> None:

@@ -44,6 +44,11 @@ def _check_tune(file: RunFile, places: Places) -> None:
             f"{places.of('tune' if file.backbone is None else 'backbone')}: tune is {file.tune!r}; only 'from_scratch' "
             "has a [backbone], and it must: add or remove it"
         )
+    if file.backbone is not None and file.backbone.item_embeddings is not None and len(file.domains) > 1:
+        raise TrainingError(
+            f"{places.of('backbone', 'item_embeddings')}: backbone.item_embeddings are vectors of one domain's items, "
+            f"and there are {len(file.domains)} [[domains]]; name one, or remove it"
+        )
     if file.tune == "from_scratch" and file.start is not None:
         raise TrainingError(f"{places.of('start')}: tune is 'from_scratch', which starts from no bundle; remove start")
     if file.tune == "everything" and (file.start is None or file.start == file.out):

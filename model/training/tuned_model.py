@@ -15,8 +15,12 @@ from model.network.banks import AdapterBank, BankIndex, RMSNormBank, RowIndex
 from model.network.loss import IGNORED, token_losses, vip5_loss
 from model.network.network import EncoderBatch, Vip5Network
 from model.network.one_pass import ItemTokens, forward_in_one_pass
+from model.network.stacks import DecoderBlock, EncoderBlock, FeedForward
 from model.network.visual import VisualMapperBank
 from model.training.config import RunFile
+
+ENDS_EVERY = 8
+"""Of how many targets one is asked for its `</s>` in training: soon certain, but logits of the whole vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class TunedModel(nn.Module):
             select_adapters(network, with_tables=file.tune_tables)
         else:
             network.requires_grad_(requires_grad=True)
+        if file.optimiser.dropout_places == "residual":
+            drop_in_residual_path(network)
 
     def forward(  # noqa: PLR0913, PLR0917  # the trainer passes a batch by these names
         self,
@@ -98,15 +104,32 @@ class OnePassModel(TunedModel):
         domain: BankIndex,
         adapter: BankIndex,
     ) -> dict[str, Tensor]:
-        """The mean loss of the targets [B, N, T] that are not ignored."""
+        """The mean loss of the targets [B, N, T] that are not ignored; in training that of `</s>` is estimated."""
         assert isinstance(domain, int)
         batch = EncoderBatch(input_ids, whole_word_ids, category_ids, features, RowIndex(domain, adapter))
         is_target = targets[:, :, 0] != IGNORED
         first = int(is_target.any(0).int().argmax())  # of windows of long histories, the first items are context
         states = self._forward(self.network, batch, targets.clamp(min=0), self._items[domain], first)
-        logits = self.network.logits(states[is_target[:, first:]])
-        loss = functional.cross_entropy(logits.flatten(0, 1), targets[is_target].flatten())
-        return {"loss": loss / targets.shape[2] if self._loss == "vip5" else loss}
+        length = targets.shape[2]
+        loss = self._mean_loss(states[is_target[:, first:]], targets[is_target]) / length
+        return {"loss": loss / length if self._loss == "vip5" else loss}
+
+    def _mean_loss(self, states: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of targets [M, T], whose tokens' losses are added, from states [M, T, D]."""
+        every = ENDS_EVERY if self.training else 1
+        said = self._cross_entropy(states[:, :-1], targets[:, :-1])
+        return said * (targets.shape[1] - 1) + self._cross_entropy(states[::every, -1:], targets[::every, -1:])
+
+    def _cross_entropy(self, states: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(self.network.logits(states).flatten(0, 1), targets.flatten())
+
+
+def drop_in_residual_path(network: Vip5Network) -> None:
+    """Drop out of prompts' embeddings, of what layers add to them and of the encoder's states, and nothing else."""
+    network.decoder.dropout = 0.0
+    for module in network.modules():
+        if isinstance(module, FeedForward | EncoderBlock | DecoderBlock):
+            module.dropout = 0.0
 
 
 def select_adapters(network: Vip5Network, *, with_tables: bool) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from model.bundle.shapes import expected_shapes
+from model.bundle.shapes import CATEGORY, WHOLE_WORD, expected_shapes
 from model.network.banks import RowIndex
 from model.network.config import BackboneConfig
 from model.network.network import NO_ADDITIONS, EncoderBatch, Vip5Network
@@ -31,6 +33,16 @@ def test_logits_begin_with_a_standard_deviation_of_one_for_embeddings_of_any(emb
         logits = network(batch, targets)
     assert 0.8 < float(logits.std()) < 1.25
     assert torch.allclose(network.shared.std(), torch.tensor(embedding_std), rtol=0.05)
+
+
+@pytest.mark.parametrize(("embedding_std", "expected"), [(1.0, 1.0), (2.0, 2.0), (0.1, 0.0)])
+def test_tables_of_words_and_categories_begin_at_0_beside_small_embeddings(
+    embedding_std: float, expected: float
+) -> None:
+    layout = replace(NO_ADDITIONS, whole_word_rows=64, category_rows=16)
+    found = InitialWeights(CONFIG, 0, embedding_std).domain("shop", layout, {})
+    for name in (WHOLE_WORD, CATEGORY):
+        assert torch.allclose(found[name].std(), torch.tensor(expected), rtol=0.2)
 
 
 def test_what_is_added_to_embeddings_begins_smaller_with_them() -> None:

@@ -56,7 +56,7 @@ def prepared(folder: Path, text: str = ONE_PASS) -> Preparation:
 
 
 def loss_in_one_pass(material: Material, batch: WindowBatch) -> Tensor:
-    loss: Tensor = material.model(**material.collator([batch]))["loss"]
+    loss: Tensor = material.model.eval()(**material.collator([batch]))["loss"]
     return loss
 
 
@@ -113,6 +113,34 @@ def test_one_pass_has_the_gradients_of_one_prompt_for_each_target(tmp_path: Path
             found = gradients[0][name]
             assert found is not None, name
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_training_asks_every_eighth_target_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    material = material_of(prepared(tmp_path))
+    batches = material.batches("train", 100)
+    assert isinstance(batches, WindowBatches)
+    every = [material.collator([batches[number]]) for number in range(batches.batches_per_epoch)]
+    inputs = max(every, key=lambda each: int((each["targets"][:, :, 0] >= 0).sum()))
+    network = material.model.network
+    asked: list[Tensor] = []
+    whole = network.logits
+
+    def logits(states: Tensor) -> Tensor:
+        asked.append(states)
+        return whole(states)
+
+    monkeypatch.setattr(network, "logits", logits)
+    num_targets = int((inputs["targets"][:, :, 0] >= 0).sum())
+    length = inputs["targets"].shape[2]
+    trained = material.model.train()(**inputs)["loss"]
+    said, ends = asked
+    assert said.shape[:2] == (num_targets, length - 1)
+    assert ends.shape[:2] == (-(-num_targets // 8), 1)
+    assert num_targets > 8
+    asked.clear()
+    validated = material.model.eval()(**inputs)["loss"]
+    assert asked[1].shape[:2] == (num_targets, 1)
+    assert 0 < abs(trained.item() - validated.item()) < 0.2 * validated.item()
 
 
 def test_an_epoch_has_every_training_position_once_as_a_target(tmp_path: Path) -> None:
