@@ -24,6 +24,7 @@ from model.training.config import Run
 from model.training.curves import Curves
 from model.training.material import Material, material_of
 from model.training.measures import Measures, StepClock, trained_s_of
+from model.training.memory import keep_freed_memory
 from model.training.preparation import Preparation, prepare
 from model.training.result import write_result
 from model.training.tuned_model import ParameterCounts
@@ -64,6 +65,8 @@ def tune(
     EngineError if the run cannot start.
     """
     require_device(device)
+    if device == "cpu":
+        keep_freed_memory()
     set_seed(run.file.seed)
     preparation = prepare(run, replace=replace)
     notices = tuple(line for domain in preparation.domains for line in domain.notices)
