@@ -104,7 +104,7 @@ def test_an_address_that_cannot_be_answered_is_told_why(browser: Browser, url: s
     with visiting(browser, url) as visit:
         visit.open(address)
         visit.wait("#browse .tile")
-        visit.wait("#answers:has-text('{words}')")
+        visit.wait(f"#answers:has-text('{words}')")
         assert len({json.dumps(body) for body in visit.bodies}) == len(visit.bodies)
         visit.faults.clear()  # the browser notes every answer that refuses
 
