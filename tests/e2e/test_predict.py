@@ -110,9 +110,9 @@ def test_a_killed_run_goes_on_where_it_ended_and_parquet_holds_the_same(tmp_path
     assert ended == -signal.SIGKILL
     assert not out.exists()
     parts = tmp_path / "out.parquet.parts"
-    assert sorted(path.name for path in parts.glob("*.parquet")) == [
-        "000000000000-5-0.parquet",
-        "000000000005-5-0.parquet",
+    assert sorted(path.name for path in parts.glob("*.part")) == [
+        "000000000000-5-0.part",
+        "000000000005-5-0.part",
     ]
     resumed = run_vip5(*options)
 
