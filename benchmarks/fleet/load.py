@@ -99,6 +99,11 @@ class _Sender:
         self._num_open -= 1
         self._check_end()
 
+    def drop(self, connection: _Connection) -> None:
+        """A connection that the service closed, because it was not used for long."""
+        if connection in self._free:
+            self._free.remove(connection)
+
     def fail(self, answer: bytes) -> None:
         if not self._ended.done():
             self._ended.set_exception(RuntimeError(f"not a recommendation: {answer[:500]!r}"))
@@ -139,6 +144,8 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None or self._sent_s:
             self._sender.fail(b"the connection was closed: " + repr(exc).encode())
+        else:
+            self._sender.drop(self)
 
     def close(self) -> None:
         self._transport.close()
