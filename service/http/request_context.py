@@ -6,6 +6,7 @@ import logging
 import os
 import time
 import uuid
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -47,33 +48,58 @@ class RequestContext:
                 traceparent = value.decode("latin-1")
         trace = RequestTrace(request_id_of(given), traceparent=traceparent)
         scope.setdefault("state", {})["trace"] = trace
-        started_at = time.perf_counter()
-        status = 0
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message["headers"], (_REQUEST_ID, trace.request_id.encode("latin-1"))]
-                trace.begin_answer()
-            await send(message)
-
+        answer = _Answer(trace, scope, send, self._record)
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, answer.send)
         except Exception as error:
             logger.exception("request_failed", extra={"request_id": trace.request_id})
             trace.error_code = code_of(error)
-            if status:  # part of the response is sent: only closing the connection is left
+            if answer.status:  # part of the response is sent: only closing the connection is left
                 raise
-            answer = self._cross_origin.wrap(problem_response(problem_of(error, trace.request_id)))
-            await answer(scope, receive, send_with_id)
+            problem = self._cross_origin.wrap(problem_response(problem_of(error, trace.request_id)))
+            await problem(scope, receive, answer.send)
         finally:
             trace.end()
-            trace.route = getattr(scope.get("route"), "path", trace.route)
-            duration_s = time.perf_counter() - started_at
-            trace.trace_id = self._traces.record(trace, status or DISCONNECTED, time.time_ns())
-            self._metrics.observe_request(trace.route, trace.domain, status or DISCONNECTED, duration_s, trace.trace_id)
-            log_request(trace, status or DISCONNECTED, duration_s)
+            answer.record()
+
+    def _record(self, trace: RequestTrace, status: int, duration_s: float) -> None:
+        trace.trace_id = self._traces.record(trace, status, time.time_ns())
+        self._metrics.observe_request(trace.route, trace.domain, status, duration_s, trace.trace_id)
+        log_request(trace, status, duration_s)
+
+
+class _Answer:
+    """What is sent for a request. It is recorded before its end is sent.
+
+    So what a client has got is counted, even if this process is killed right after it.
+    """
+
+    __slots__ = ("_is_recorded", "_record", "_scope", "_send", "_started_at", "_trace", "status")
+
+    def __init__(
+        self, trace: RequestTrace, scope: Scope, send: Send, record: Callable[[RequestTrace, int, float], None]
+    ) -> None:
+        """`record` takes the status and the duration in seconds."""
+        self.status = 0
+        self._trace, self._scope, self._send, self._record = trace, scope, send, record
+        self._started_at = time.perf_counter()
+        self._is_recorded = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], (_REQUEST_ID, self._trace.request_id.encode("latin-1"))]
+            self._trace.begin_answer()
+        elif not message.get("more_body"):
+            self.record()
+        await self._send(message)
+
+    def record(self) -> None:
+        """Idempotent."""
+        if not self._is_recorded:
+            self._is_recorded = True
+            self._trace.route = getattr(self._scope.get("route"), "path", self._trace.route)
+            self._record(self._trace, self.status or DISCONNECTED, time.perf_counter() - self._started_at)
 
 
 def request_id_of(given: str | None) -> str:
