@@ -62,6 +62,13 @@ def bundle_of(
     return root
 
 
+def two_bundles(folder: Path) -> Path:
+    """`first`, and `second`, whose layout is wider, with one backbone."""
+    bundle_of(folder / "first", 1)
+    bundle_of(folder / "second", 2, layout=WIDER)
+    return folder
+
+
 def live_settings(folder: Path, **others: Any) -> Settings:  # noqa: ANN401  # whatever settings take
     """The bundle `first` of a folder of bundles, with a journal beside it."""
     return Settings(bundle=folder / "first", bundles_root=folder, admin_token=SecretStr(TOKEN), num_threads=1, **others)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.service.live import ASK, AUTHORIZED, WIDER, Shop, bundle_of, held_shop, ids_of, live_settings, shop_of
+from tests.service.live import ASK, AUTHORIZED, Shop, bundle_of, held_shop, ids_of, live_settings, shop_of, two_bundles
 from tests.service.test_bad_input import check_problem
 from tests.tiny import TINY_LAYOUT
 
@@ -20,10 +20,7 @@ EVERYTHING = {"k": 40, "num_beams": 100, "exclude_history": False}
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles")
-    bundle_of(folder / "first", 1)
-    bundle_of(folder / "second", 2, layout=WIDER)
-    return folder
+    return two_bundles(tmp_path_factory.mktemp("bundles"))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.service.live import WIDER, Shop, bundle_of, ids_of, live_settings, shop_of
+from tests.service.live import Shop, ids_of, live_settings, shop_of, two_bundles
 from tests.service.test_bad_input import check_problem
 
 BOOSTS = "/domains/toys/boosts"
@@ -21,10 +21,7 @@ ALL: dict[str, Any] = {"k": 40, "num_beams": 100, "exclude_history": False}
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles")
-    bundle_of(folder / "first", 1)
-    bundle_of(folder / "second", 2, layout=WIDER)
-    return folder
+    return two_bundles(tmp_path_factory.mktemp("bundles"))
 
 
 @pytest.fixture
