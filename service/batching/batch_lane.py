@@ -115,19 +115,18 @@ class BatchLane(Lane[RankingJob]):
         except Exception as error:
             logger.exception("engine_failed", extra={"num_requests": len(batch)})
             return self._answer_halves(batch, error)
+        # Counted before the answers go out: whoever has an answer finds it in the metrics.
+        self._metrics.observe_batch(sum(len(plan.prompts) for plan in parts))
         continued: dict[RankingJob, AnyPlan] = {}
         answered: list[tuple[RankingJob, Ranking | LogProbs]] = []
         for job, outcome in zip(batch, outcomes, strict=True):
+            self._metrics.observe_stages(None if job.is_bulk else started_at - job.queued_at, timings)
             job.record_run(started_at, timings)
             if isinstance(outcome, RankingPlan | ScoringPlan):
                 continued[job] = outcome
             else:
                 answered.append((job, outcome))
         Job.resolve_all(answered)
-        # Metrics follow the answers, to delay none of them.
-        self._metrics.observe_batch(sum(len(plan.prompts) for plan in parts))
-        for job in batch:
-            self._metrics.observe_stages(None if job.is_bulk else started_at - job.queued_at, timings)
         return continued
 
     def _next_part(self, job: RankingJob) -> AnyPlan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -38,10 +37,6 @@ async def test_every_metric_moves_with_a_request(client: httpx.AsyncClient) -> N
     before = await samples(client)
     await client.post("/recommend/sequential", json=ASK)
     after = await samples(client)
-    last = ("vip5_request_decode_time_seconds_count",)
-    async with asyncio.timeout(30):
-        while after[last] == before[last]:  # a lane counts once its answers are on their way
-            after = await samples(client)
 
     route = "route=/recommend/sequential"
     moved = {key: after[key] - before.get(key, 0) for key in after}

@@ -106,7 +106,7 @@ async def test_a_lane_that_fails_itself_tells_and_fails_what_it_holds(engine: Ga
     running = lane.submit(search_named(0), deadline=FAR)
     await engine.wait_entered()
     waiting = lane.submit(search_named(1), deadline=FAR)
-    lane._metrics.observe_batch = broken  # type: ignore[assignment,method-assign]
+    lane._forecast.end = broken  # type: ignore[method-assign]
     engine.gate.set()
 
     assert name_of(await running.result()) == 0
