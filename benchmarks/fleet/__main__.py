@@ -2,14 +2,15 @@
 
 Question  Does a simulation of one machine have the latencies that are measured on it at 30, 50 and 70 % of its
           capacity? Of fleets: how many machines keep a p99, how busy are they, and what does the loss of a zone do?
-Method    The shipped demonstration on one processor, clients on another. Clients of several numbers send without a
-          pause; the processor times of the service's threads and its numbers of batches tell what a request costs the
-          event loop, and what a batch and each of its rows cost the engine (least squares). Batches of held-out
-          customers in the engine alone tell how much these differ. The service is then sent requests at random times
-          (Poisson). The simulation (SimPy) gets these costs, the rates and the client's own time for a request, and
-          nothing that was measured of latencies. Other work on the machine during a run is told: with more than a few
-          percent, the comparison says nothing. Fleets of GPUs stand on figures that were calculated, not measured, and
-          are marked so.
+Method    The shipped demonstration on one processor, a client on another, which sends requests at random times
+          (Poisson). Phases of several loads tell by the processor times of the service's threads and its numbers of
+          batches what a request costs the event loop, and what a batch and each of its rows cost the engine (least
+          squares); a batch costs more if the lane was idle before. Batches of held-out customers in the engine alone
+          tell how much these differ. Between the phases are slots of the loads whose latencies are compared, so that
+          both meet the same machine. The simulation (SimPy) gets the costs, the rates and the client's own time for a
+          request, and nothing that was measured of latencies. Other work on the machine during a run is told: with more
+          than a few percent, the comparison says nothing. Fleets of GPUs stand on figures that were calculated, not
+          measured, and are marked so.
 Output    Measured and simulated percentiles side by side, and a table of fleets; the last line is JSON.
 
     python -m benchmarks.fleet [--seconds 30] [--loads 0.3 0.5 0.7] [--rates 1000 10000 100000] [--limit-ms 100]
@@ -23,26 +24,34 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # its types are a package of their own
 
 from benchmarks.answers import DEMO
-from benchmarks.fleet.load import send_at_random
+from benchmarks.fleet.load import Sent
 from benchmarks.fleet.measured import (
-    batches_of,
+    Phase,
     costs_of,
     machine_of,
-    phases_of,
+    phase_of,
     requests_of_demonstration,
     spread_of_batches,
     told,
-    used_s,
+    warm_up,
 )
 from benchmarks.fleet.simulation import Fleet, Loss, Machine, percentile_ms, simulate
 from tests.e2e.processes import Server, serving
 
 PERCENTS = (50, 95, 99)
+FIRST_RATES = (60.0, 120.0, 240.0)
+FIRST_S = 6.0
+LOADS = (0.2, 0.35, 0.5, 0.65, 0.8)
+"""Of phases that tell the costs."""
+PHASE_S = 4.0
+NUM_TURNS = 6
+"""Of phases and of slots that are compared, so that both meet the machine as fast."""
 NUM_ZONES = 3
 MOST_REQUESTS = 300_000.0  # of a fleet's run
 CALCULATED_GPU = Machine(
@@ -80,38 +89,65 @@ def _measure(
     spread = spread_of_batches()
     with serving(DEMO, {"VIP5_NUM_THREADS": "1", "VIP5_WORKERS": "0"}) as server:
         os.sched_setaffinity(0, processors[-1:])  # the service stays on the first one
-        costs = costs_of(phases_of(server, requests))
-        machine = machine_of(costs, spread)
-        print(f"one machine: capacity {machine.capacity:.0f}/s; in µs: {json.dumps(told(costs))}", flush=True)
-        compared = [_compare(server, machine, requests, load, seconds) for load in loads]
+        warm_up(server, requests)
+        rates: Sequence[float] = FIRST_RATES
+        # Each guess is closer; a guess from low loads may be too high, so the next one stays far from refusals.
+        for most in (0.5, 0.8, 1.0):
+            rate = 1 / costs_of([phase_of(server, requests, each, FIRST_S, seed=0)[0] for each in rates]).busy_s
+            rates = [each * rate for each in LOADS if each <= most]
+        phases: list[Phase] = []
+        slots: dict[float, list[_Slot]] = {load: [] for load in loads}
+        for turn in range(NUM_TURNS):
+            turned = LOADS if turn % 2 else LOADS[::-1]
+            phases += [phase_of(server, requests, load * rate, PHASE_S, seed=turn)[0] for load in turned]
+            for load in loads:
+                slots[load].append(_Slot.of(server, requests, load * rate, seconds / NUM_TURNS, seed=100 + turn))
     os.sched_setaffinity(0, processors)
-    return machine, told(costs), compared
+    costs = costs_of(phases)
+    machine = machine_of(costs, spread)
+    print(f"one machine: capacity {machine.capacity:.0f}/s; in µs: {json.dumps(told(costs))}", flush=True)
+    return machine, told(costs), [_compare(machine, load * rate, each) for load, each in slots.items()]
 
 
-def _compare(server: Server, machine: Machine, requests: list[bytes], load: float, seconds: float) -> dict[str, Any]:
-    """Latencies at a load, measured and simulated, and by what to judge the comparison."""
-    rate = load * machine.capacity
-    before, began_s, busy_before_s, used_before_s = batches_of(server), time.monotonic(), _busy_s(), used_s(server)
-    client_before_s = time.process_time()
-    sent = send_at_random(server.url, requests, rate, seconds)
-    elapsed_s = time.monotonic() - began_s
-    service_s, client_s = used_s(server) - used_before_s, time.process_time() - client_before_s
-    others_s = _busy_s() - busy_before_s - service_s - client_s
-    rows, batches = (one - other for one, other in zip(batches_of(server), before, strict=True))
+@dataclass(frozen=True)
+class _Slot:
+    """Some seconds of one load, and how much of them was other work of this machine."""
+
+    phase: Phase
+    sent: Sent
+    seconds: float
+    others_s: float
+
+    @classmethod
+    def of(cls, server: Server, requests: list[bytes], rate: float, seconds: float, seed: int) -> _Slot:
+        began_s, busy_s, client_s = time.monotonic(), _busy_s(), time.process_time()
+        phase, sent = phase_of(server, requests, rate, seconds, seed)
+        used_s = phase.loop_s + phase.others_s + time.process_time() - client_s
+        return cls(phase, sent, time.monotonic() - began_s, _busy_s() - busy_s - used_s)
+
+
+def _compare(machine: Machine, rate: float, slots: Sequence[_Slot]) -> dict[str, Any]:
+    """Latencies at a rate, measured and simulated, and by what to judge the comparison."""
+    seconds = sum(slot.seconds for slot in slots)
+    latencies_s = [each for slot in slots for each in slot.sent.latencies_s]
+    client_s = sum(slot.sent.client_s for slot in slots) / len(slots)
+    rows_per_batch = sum(slot.phase.rows for slot in slots) / sum(slot.phase.batches for slot in slots)
     outcome = simulate(Fleet(machine, 1), rate, 10 * seconds)
-    measured = {each: round(percentile_ms(sent.latencies_s, each), 2) for each in PERCENTS}
-    simulated = {each: round(outcome.percentile_ms(each) + 1e3 * sent.client_s, 2) for each in PERCENTS}
+    by_slot = [[percentile_ms(slot.sent.latencies_s, each) for slot in slots] for each in PERCENTS]
+    measured = {each: round(percentile_ms(latencies_s, each), 2) for each in PERCENTS}
+    simulated = {each: round(outcome.percentile_ms(each) + 1e3 * client_s, 2) for each in PERCENTS}
     found: dict[str, Any] = {
-        "load": load,
+        "load": round(rate / machine.capacity, 3),
         "rate": round(rate, 1),
         "measured_ms": measured,
+        "slots_ms": [[round(min(each), 2), round(max(each), 2)] for each in by_slot],
         "simulated_ms": simulated,
         "ratio": {each: round(simulated[each] / measured[each], 2) for each in PERCENTS},
-        "rows_of_batches": [round(rows / batches, 2), round(outcome.mean_batch, 2)],
-        "late_p99_ms": round(percentile_ms(sent.late_s, 99), 2),
-        "client_ms": round(1e3 * sent.client_s, 3),
-        "service_busy": round(service_s / elapsed_s, 3),
-        "other_work": round(others_s / elapsed_s, 3),
+        "rows_of_batches": [round(rows_per_batch, 2), round(outcome.mean_batch, 2)],
+        "late_p99_ms": round(percentile_ms([each for slot in slots for each in slot.sent.late_s], 99), 2),
+        "client_ms": round(1e3 * client_s, 3),
+        "service_busy": round(sum(slot.phase.loop_s + slot.phase.others_s for slot in slots) / seconds, 3),
+        "other_work": round(sum(slot.others_s for slot in slots) / seconds, 3),
     }
     print("  ".join(f"{name} {value}" for name, value in found.items()), flush=True)
     return found

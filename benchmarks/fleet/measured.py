@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ import uvloop
 from scipy.optimize import nnls
 
 from benchmarks.answers import DEMO, held_out
-from benchmarks.fleet.load import request_of
+from benchmarks.fleet.load import Sent, request_of, send_at_random
 from benchmarks.fleet.simulation import Machine
 from benchmarks.hot_path import send
 from model.engine.offline import rank
@@ -26,21 +26,20 @@ from tests.e2e.processes import Server
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 NUM_TIMED = 16  # batches of each size
-CLIENTS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
-"""Clients at once that send without a pause, which makes batches of so many sizes."""
-NUM_ASKED = 400
-NUM_WARM_UP = 160
+NUM_WARM_UP = 400
+WARM_UP_CLIENTS = 16
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One number of clients, and what the service used for their requests."""
+    """Some seconds of requests at random times, and what the service used for them."""
 
-    clients: int
     requests: float
     rows: float
     """Of all batches. More than requests where searches were widened."""
     batches: float
+    cold: float
+    """Batches that found the lane idle."""
     loop_s: float
     """Processor time of the event loop's thread."""
     others_s: float
@@ -60,6 +59,36 @@ class Costs:
     rows_per_request: float
     worst: float
     """Largest relative difference of a phase's total from what these say."""
+
+    @property
+    def busy_s(self) -> float:
+        """Of a request, with its share of a batch of the largest size."""
+        engine_s = self.batch_s / SIZES[-1] + self.row_s
+        return engine_s * self.rows_per_request + self.request_s + self.of_batch_s / SIZES[-1]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the service has counted and used so far."""
+
+    rows: float
+    batches: float
+    busy_s: float
+    """Time that the lane was in the engine."""
+    loop_s: float
+    others_s: float
+
+    @classmethod
+    def of(cls, server: Server) -> Counts:
+        with server.client() as client:
+            lines = client.get("/metrics").text.splitlines()
+        found = {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vip5_")}
+        return cls(
+            found["vip5_batch_size_sum"],
+            found["vip5_batch_size_count"],
+            found['vip5_engine_busy_seconds_total{lane="ranking"}'],
+            *_threads_s(server),
+        )
 
 
 def requests_of_demonstration() -> list[bytes]:
@@ -87,25 +116,29 @@ def spread_of_batches() -> dict[int, list[float]]:
     return {size: [each / float(np.mean(times)) for each in times] for size, times in seconds.items()}
 
 
-def phases_of(server: Server, requests: Sequence[bytes]) -> list[Phase]:
-    """Closed loops of several numbers of clients, in turn forwards and backwards."""
-    uvloop.run(send(list(requests), NUM_WARM_UP, _port(server), 8))
-    return [_phase(server, requests, clients) for clients in (*CLIENTS, *reversed(CLIENTS))]
+def warm_up(server: Server, requests: Sequence[bytes]) -> None:
+    uvloop.run(send(list(requests), NUM_WARM_UP, _port(server), WARM_UP_CLIENTS))
 
 
-def _phase(server: Server, requests: Sequence[bytes], clients: int) -> Phase:
-    before, loop_s, others_s = batches_of(server), *_threads_s(server)
-    uvloop.run(send(list(requests), NUM_ASKED, _port(server), clients))
-    loop_after_s, others_after_s = _threads_s(server)
-    rows, batches = (one - other for one, other in zip(batches_of(server), before, strict=True))
-    return Phase(clients, NUM_ASKED, rows, batches, loop_after_s - loop_s, others_after_s - others_s)
+def phase_of(server: Server, requests: Sequence[bytes], rate: float, seconds: float, seed: int) -> tuple[Phase, Sent]:
+    """Send `rate` requests a second at random times.
+
+    The next request comes after a mean of 1 / rate however long the lane has been idle, so it is idle about
+    rate * (time that it is idle) times.
+    """
+    before, began_s = Counts.of(server), time.monotonic()
+    sent = send_at_random(server.url, requests, rate, seconds, seed)
+    idle_s, after = time.monotonic() - began_s, Counts.of(server)
+    rows, batches, busy_s, loop_s, others_s = np.subtract(astuple(after), astuple(before)).tolist()
+    cold = min(batches, max(0.0, (idle_s - busy_s) * rate))
+    return Phase(len(sent.latencies_s), rows, batches, cold, loop_s, others_s), sent
 
 
 def costs_of(phases: Sequence[Phase]) -> Costs:
-    """Costs that explain the phases best, none of them negative. With one client, every batch finds an idle lane."""
+    """Costs that explain the phases best, none of them negative."""
     weights = np.array([1 / (phase.loop_s + phase.others_s) for phase in phases])
     loop = np.array([[phase.requests, phase.batches] for phase in phases])
-    others = np.array([[phase.batches, phase.rows, phase.batches * (phase.clients == 1)] for phase in phases])
+    others = np.array([[phase.batches, phase.rows, phase.cold] for phase in phases])
     (request_s, of_batch_s), _ = nnls(loop * weights[:, None], np.array([phase.loop_s for phase in phases]) * weights)
     (batch_s, row_s, cold_s), _ = nnls(others * weights[:, None], np.array([p.others_s for p in phases]) * weights)
     found = loop @ [request_s, of_batch_s] + others @ [batch_s, row_s, cold_s]
@@ -158,11 +191,3 @@ def used_s(server: Server) -> float:
     """Processor seconds so far of the whole process."""
     times = psutil.Process(server.process.pid).cpu_times()
     return float(times.user + times.system)
-
-
-def batches_of(server: Server) -> tuple[float, float]:
-    """Rows and batches so far."""
-    with server.client() as client:
-        lines = client.get("/metrics").text.splitlines()
-    found = {line.split()[0]: float(line.split()[1]) for line in lines if line.startswith("vip5_batch_size_")}
-    return found["vip5_batch_size_sum"], found["vip5_batch_size_count"]

@@ -133,11 +133,12 @@ def test_searches_that_are_made_again_take_their_place_in_later_batches() -> Non
 def test_costs_are_found_from_what_the_threads_used() -> None:
     told = Costs(0.001, 0.0005, 0.003, 0.002, 0.004, 1.1, 0.0)
     phases = []
-    for clients, rows in ((1, 1.0), (2, 1.5), (4, 3.0), (8, 6.0), (16, 11.0)):
+    for rows, cold_share in ((1.0, 0.9), (1.5, 0.8), (3.0, 0.4), (6.0, 0.2), (11.0, 0.05)):
         batches = 440 / rows
-        others_s = batches * told.batch_s + 440 * told.row_s + (clients == 1) * batches * told.cold_s
+        cold = cold_share * batches
+        others_s = batches * told.batch_s + 440 * told.row_s + cold * told.cold_s
         loop_s = 400 * told.request_s + batches * told.of_batch_s
-        phases.append(Phase(clients, 400, 440, batches, loop_s, others_s))
+        phases.append(Phase(400, 440, batches, cold, loop_s, others_s))
 
     found = costs_of(phases)
 
