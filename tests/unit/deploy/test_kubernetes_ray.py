@@ -102,11 +102,17 @@ def test_what_the_config_has_as_comments_is_valid_too() -> None:
 
 
 def test_pods_may_do_nothing_that_they_need_not(manifest: Manifest) -> None:
+    """KubeRay adds a container to the head's pod, the autoscaler, which may do what its image may unless it is told."""
+    cluster = manifest.find("RayService")["spec"]["rayClusterConfig"]
+    assert cluster["enableInTreeAutoscaling"]
+    autoscaler = cluster["autoscalerOptions"]
+    assert {"name": "tmp", "mountPath": "/tmp"} in autoscaler["volumeMounts"]
     for name, template in templates(manifest).items():
         container = container_of(template)
         assert container["image"] == "vip5-serve:ray"
         assert template["spec"]["securityContext"]["runAsNonRoot"]
         assert template["spec"]["automountServiceAccountToken"] is (name == "head")
+        assert container["securityContext"] == autoscaler["securityContext"]
         assert container["securityContext"] == {
             "readOnlyRootFilesystem": True,
             "allowPrivilegeEscalation": False,
