@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +29,21 @@ LINKS = {
     "KUBERNETES_SERVICE_HOST": "10.0.0.3",
 }
 """What Kubernetes sets for the Services `vip5` and `vip5-admin` in pods without enableServiceLinks: false."""
+
+
+def links_of(service: str, address: str, ports: Mapping[str, int]) -> dict[str, str]:
+    """What Kubernetes sets for a Service in pods without enableServiceLinks: false; `ports` by their names."""
+    name, (first, *_) = service.upper().replace("-", "_"), ports.values()
+    links = {
+        f"{name}_SERVICE_HOST": address,
+        f"{name}_SERVICE_PORT": str(first),
+        f"{name}_PORT": f"tcp://{address}:{first}",
+    }
+    for port, number in ports.items():
+        link = f"{name}_PORT_{number}_TCP"
+        links |= {f"{name}_SERVICE_PORT_{port.upper()}": str(number), link: f"tcp://{address}:{number}"}
+        links |= {f"{link}_PROTO": "tcp", f"{link}_PORT": str(number), f"{link}_ADDR": address}
+    return links
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """The pods that KubeRay makes of a RayService: the commands and the variables that it adds.
 
 Source: ray-operator/controllers/ray/common/pod.go of KubeRay 1.5 (`BuildPod`, `DefaultWorkerPodTemplate`,
-`SetContainerTokenAuthEnvVars`).
+`SetContainerTokenAuthEnvVars`, `setContainerEnvVars`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,53 @@ def worker_of(manifest: Manifest) -> RayPod:
     return _pod(manifest, group, {"address": address}, variables, group["groupName"])
 
 
+def waiting_of(manifest: Manifest, address: str) -> tuple[list[str], dict[str, str]]:
+    """Command and variables of a worker's first container, `wait-gcs-ready`, which waits for the head at an address.
+
+    It has `env` of the worker's container, but not `envFrom`.
+    """
+    (group,) = _cluster(manifest)["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    script = f"""
+        while true; do
+            if ray health-check --address {address} > /dev/null 2>&1; then
+                echo "GCS is ready."
+                break
+            fi
+            echo "Waiting for GCS to be ready."
+            sleep 5
+        done
+    """
+    addresses = {"FQ_RAY_IP": HEAD_SERVICE, "RAY_IP": HEAD_SERVICE.partition(".")[0]}
+    own = manifest.variables_of({**container, "envFrom": ()})
+    return [*SHELL, script], {**own, **addresses, **_of_token(_cluster(manifest))}
+
+
+def cleaning_of(manifest: Manifest) -> tuple[list[str], dict[str, str]]:
+    """Command and variables of the job that removes the head's state in Redis when its cluster is no more.
+
+    Source: `buildRedisCleanupJob` in ray-operator/controllers/ray/raycluster_controller.go.
+    """
+    lines = (
+        "from ray._private.gcs_utils import cleanup_redis_storage",
+        "from urllib.parse import urlparse",
+        "import os",
+        "import sys",
+        "parsed = urlparse('redis://' + os.getenv('RAY_REDIS_ADDRESS', '').split(',')[0])",
+        "server = dict(host=parsed.hostname, port=parsed.port, use_ssl=parsed.scheme=='rediss')",
+        "password = os.getenv('REDIS_PASSWORD', parsed.password or '')",
+        "namespace = os.getenv('RAY_external_storage_namespace')",
+        "sys.exit(0 if cleanup_redis_storage(**server, password=password, storage_namespace=namespace) else 1)",
+    )
+    return [*SHELL, f'python -c "{"; ".join(lines)}"'], dict(head_of(manifest).variables)
+
+
+def served_port(manifest: Manifest) -> int:
+    """The port of Ray's proxies."""
+    config = yaml.safe_load(manifest.find("RayService")["spec"]["serveConfigV2"])
+    return int(config["http_options"]["port"])
+
+
 def serve_config(manifest: Manifest, host: str, port: int) -> dict[str, Any]:
     """The application as the operator deploys it, but with one replica of each, and proxies at an address."""
     config: dict[str, Any] = yaml.safe_load(manifest.find("RayService")["spec"]["serveConfigV2"])
@@ -84,16 +132,32 @@ def serve_config(manifest: Manifest, host: str, port: int) -> dict[str, Any]:
 
 
 def deploy(dashboard: str, config: Mapping[str, Any], patience_s: float) -> None:
-    """Deploy the application at a head's dashboard as the operator does, and wait until it runs."""
+    """Deploy the application at a head's dashboard as the operator does, and wait until it runs.
+
+    As long as the head does not answer, or does not know the application, it is told again.
+    """
     address = f"{dashboard}/api/serve/applications/"
+    deadline = time.monotonic() + patience_s
+    status: dict[str, Any] = {"status": "unknown"}
     with httpx.Client(timeout=patience_s, headers=AUTH) as client:
-        told = client.put(address, json=config)
-        assert told.status_code == httpx.codes.OK, told.text
-        deadline = time.monotonic() + patience_s
-        while (status := client.get(address).json()["applications"]["vip5"])["status"] != "RUNNING":
+        while status["status"] != "RUNNING":
             assert time.monotonic() < deadline, status
             assert status["status"] != "DEPLOY_FAILED", status
+            with suppress(httpx.TransportError):
+                status = _status(client, address) or _tell(client, address, config)
             time.sleep(0.1)
+
+
+def _status(client: httpx.Client, address: str) -> dict[str, Any] | None:
+    found = client.get(address)
+    applications: dict[str, Any] = found.json()["applications"] if found.is_success else {}
+    return applications.get("vip5")
+
+
+def _tell(client: httpx.Client, address: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    told = client.put(address, json=config)
+    assert not told.is_client_error, told.text
+    return {"status": "told", "answer": told.text}
 
 
 def _cluster(manifest: Manifest) -> Mapping[str, Any]:
@@ -124,6 +188,7 @@ def _pod(
     pod = RayPod(container, parameters, {}, is_head=name == "headgroup")
     of_kuberay = {
         "RAY_CLUSTER_NAME": "vip5",
+        "RAY_CLUSTER_NAMESPACE": "default",
         "RAY_CLOUD_INSTANCE_ID": f"vip5-{name}",
         "RAY_NODE_TYPE_NAME": name,
         "KUBERAY_GEN_RAY_START_CMD": pod.command({})[-1].partition("; ")[2],
