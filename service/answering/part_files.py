@@ -56,15 +56,21 @@ class PartFiles:
     def opened(cls, out: Path, run: Mapping[str, object], *, restarts: bool = False) -> Iterator[PartFiles]:
         """The parts of an earlier run of the same, if there are any; with `restarts`, they are removed.
 
-        Raises ExistsError if the folder is in use, is of another run, or holds something else.
+        Raises ExistsError if the folder is in use, has parts of another run, or holds something else. A run that fails
+        before its first part leaves no folder.
         """
         parts = cls(out, run)
         parts._folder.mkdir(exist_ok=True)
         parts._check_folder()
         with (parts._folder / LOCK).open("w") as lock:
             parts._lock(lock.fileno())
-            parts._begin(restarts=restarts)
-            yield parts
+            try:
+                parts._begin(restarts=restarts)
+                yield parts
+            except BaseException:
+                if not parts._parts():
+                    parts._discard()
+                raise
 
     def add(self, write: Callable[[Path], None], counts: Counts) -> None:
         """Keep the next part, which `write` writes to a path."""
@@ -76,9 +82,12 @@ class PartFiles:
         """Make the output: `join` writes all parts to a path. Then remove the parts."""
         paths = [path for path, _ in self._parts()]
         self._publish(self._out, lambda path: join(paths, path))
+        self._discard()
+
+    def _discard(self) -> None:
+        """Remove the folder and what is in it."""
         self._remove(RUN)  # what is left without it counts for nothing
-        for path in paths:
-            path.unlink()
+        self._clear()
         self._remove(LOCK)
         self._folder.rmdir()
 
@@ -100,7 +109,7 @@ class PartFiles:
     def _begin(self, *, restarts: bool) -> None:
         run = self._folder / RUN
         found = _read(run)
-        if found is not None and found != self._run and not restarts:
+        if found is not None and found != self._run and self._parts() and not restarts:
             differing = ", ".join(sorted(key for key in self._run if found.get(key) != self._run[key]))
             raise ExistsError(
                 f"{self._folder} has answers of an interrupted run with other {differing or 'options'}; repeat that "
@@ -137,11 +146,18 @@ class PartFiles:
         _sync(self._folder)
 
     def _publish(self, path: Path, write: Callable[[Path], None]) -> None:
-        """Write a file so that it is there as a whole or, after a kill or a loss of power, not at all."""
+        """Write a file so that it is there as a whole or, after a kill or a loss of power, not at all.
+
+        What fails, on a full disk for instance, leaves nothing of it.
+        """
         new = path.with_name(f"{path.name}.new")
-        write(new)
-        _sync(new)
-        new.replace(path)
+        try:
+            write(new)
+            _sync(new)
+            new.replace(path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
         _sync(path.parent)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -118,6 +119,40 @@ def test_a_run_of_something_else_needs_leave_to_begin(tmp_path: Path) -> None:
     with pytest.raises(ExistsError, match=r"an interrupted run with other requests; .*--restart"):
         run(out)
     assert run(out, restarts=True) == Counts(7)
+
+
+def test_a_run_that_fails_before_its_first_part_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text("an older output", encoding="utf-8")
+
+    def write_half(path: Path) -> None:
+        path.write_text("half", encoding="utf-8")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"), PartFiles.opened(out, RUN) as parts:
+        parts.add(write_half, Counts(3))
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+    assert out.read_text(encoding="utf-8") == "an older output"
+
+    folder = interrupt(out)
+    with pytest.raises(OSError, match="No space left"), PartFiles.opened(out, RUN) as parts:
+        parts.add(write_half, Counts(3))
+    with pytest.raises(OSError, match="No space left"), PartFiles.opened(out, RUN) as parts:
+        parts.finish(lambda _, path: write_half(path))
+    assert not list(tmp_path.rglob("*.new"))
+    assert len(list(folder.glob("*.part"))) == 1, "what was finished stays"
+
+
+def test_a_run_that_was_killed_before_its_first_part_keeps_no_other_from_beginning(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+
+    def begin() -> None:
+        with PartFiles.opened(out, {"requests": "other"}):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_a_process(begin) == signal.SIGKILL
+    assert (folder_of(out) / part_files.RUN).is_file()
+    assert run(out) == Counts(7)
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
