@@ -22,8 +22,13 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A temporary file that replaces `path` at the end of the block, and is removed if the block fails.
 
-    Who has the old file open keeps it.
+    Who has the old file open keeps it. A pipe or a device is written as it is. An OSError that names no file, such as
+    that of a full disk, names `path`.
     """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as stream:
+            yield stream
+        return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:
@@ -31,6 +36,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

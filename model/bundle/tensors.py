@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from model.bundle.folders import replacing
@@ -65,9 +66,12 @@ def _tensor(content: memoryview, name: str, stored: StoredTensor) -> torch.Tenso
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Equal tensors give equal bytes; tensors that share memory are written separately."""
+    """Equal tensors give equal bytes; tensors that share memory are written separately. Raises OSError."""
     with replacing(path) as file:
-        save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, file.name)
+        try:
+            save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, file.name)
+        except SafetensorError as error:  # a full disk, for instance, which the library says in its own way
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def check_tensors(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, Shape], where: str) -> None:

@@ -113,8 +113,8 @@ class BundleWriter:
         if tokenizer is None:
             raise BundleError("a new bundle needs a tokenizer; give the one that the model was trained with")
         sha256 = write_backbone(self._folder, config, weights)
-        tokenizer.save(str(self._folder / TOKENIZER))
-        self._tokenizer_json = (self._folder / TOKENIZER).read_bytes()
+        self._tokenizer_json = tokenizer.to_str(pretty=True).encode()
+        (self._folder / TOKENIZER).write_bytes(self._tokenizer_json)
         self._tokenizer = TextTokenizer(tokenizer)
         check_tokenizer(self._tokenizer, config, str(TOKENIZER))
         self._backbone = Backbone(config, dict(weights), sha256)

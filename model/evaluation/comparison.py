@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from model.bundle.folders import replacing
 from model.errors import DatasetError
 from model.evaluation.report import METRICS, Report, Result, interval
 from model.network.config import TASKS, Task
@@ -22,7 +24,8 @@ def write_comparison(results: Sequence[Path], table: Path, plot: Path) -> None:
     Raises DatasetError for files that are not results.
     """
     reports = read_reports(results)
-    table.write_text(comparison_table(reports), encoding="utf-8")
+    with replacing(table) as file:
+        file.write(comparison_table(reports).encode())
     write_plot(reports, plot)
 
 
@@ -57,12 +60,15 @@ def write_plot(reports: Mapping[str, Report], path: Path) -> None:
     drawing = Figure(figsize=(2 + 4 * len(tasks), 4.5), layout="constrained")
     for axes, task in zip(drawing.subplots(1, max(len(tasks), 1), squeeze=False)[0], tasks, strict=False):
         _draw(axes, reports, task)
+    picture = io.BytesIO()
     try:
-        drawing.savefig(path, dpi=150)
+        drawing.savefig(picture, dpi=150, format=path.suffix.removeprefix(".") or "png")
     except ValueError as error:
         raise DatasetError(
             f"{path} cannot be written ({error}); give a path that ends in .png, .svg or .pdf"
         ) from error
+    with replacing(path.resolve()) as file:
+        file.write(picture.getvalue())
 
 
 def _draw(axes: Axes, reports: Mapping[str, Report], task: Task) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import torch
 
+from model.bundle.folders import replacing
 from model.errors import DatasetError
 from model.evaluation.exposure import Exposure
 from model.evaluation.gaps import Groups
@@ -103,7 +104,8 @@ class Report:
     format: int = FORMAT_VERSION
 
     def write(self, path: Path) -> None:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+        with replacing(path.resolve()) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
 
     @classmethod
     def read(cls, path: Path) -> Report:

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from service.cli import benching, bundles, data, evaluating, features, importing, keys, predicting, serving, training
+from service.cli.distinct_files import with_distinct_files
 from service.cli.failures import FAILURE, failure_of
 from service.cli.old_names import CommandWithOldNames
 from service.cli.terminal import can_be_written, fill_standard_descriptors
@@ -41,10 +42,12 @@ app.command(epilog=evaluating.COMPARE_EXAMPLE, rich_help_panel=_TRAIN)(evaluatin
 
 
 def _complete(group: typer.Typer) -> None:
-    """Let every command take its old names, and let the paragraphs of its help fill the terminal's lines."""
+    """What all commands have: old names, outputs that are no inputs, and help whose paragraphs fill the lines."""
     for command in group.registered_commands:
         command.cls = CommandWithOldNames
         paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
+        assert command.callback is not None
+        command.callback = with_distinct_files(command.callback)
         command.help = "\n\n".join(" ".join(each.split()) for each in paragraphs)
     for each in group.registered_groups:
         if each.typer_instance is not None:

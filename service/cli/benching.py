@@ -13,7 +13,7 @@ from rich.table import Table
 
 from service.cli.failures import UsageError
 from service.cli.options import Bundle, Device, NumThreads, output_file
-from service.cli.terminal import make_folder_of, progress_bar
+from service.cli.terminal import progress_bar, written
 
 if TYPE_CHECKING:
     # Imported for real when the command runs: torch takes its time to load.
@@ -48,7 +48,6 @@ def bench(
     width costs and finds (`beams`, which VIP5_BEAM_TABLE reads).
     """
     sizes, lengths, widths = _numbers("rows", rows), _numbers("tokens", tokens), _numbers("beams", beams)
-    from model.bundle.folders import replacing
     from model.evaluation.benchmark import BenchOptions, measure
     from model.planning.runtime import load_runtime
 
@@ -59,8 +58,7 @@ def bench(
     _print(found)
     if out is not None:
         content = {"device": device, "bundle": runtime.bundle_hash, **found.to_json(num_beams)}
-        make_folder_of(out)
-        with replacing(out) as file:  # a service may be reading it
+        with written(out) as file:  # a service may be reading it
             file.write((json.dumps(content, indent=2) + "\n").encode())
 
 

@@ -8,7 +8,7 @@ import select
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 import typer
 from rich.console import Console
@@ -89,6 +89,19 @@ def can_be_written(stream: TextIO | None) -> bool:
 def make_folder_of(out: Path) -> None:
     """Make the folder that a file is to be written into."""
     out.parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def written(out: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `out` when it is complete; a failure leaves what was there.
+
+    Of a symbolic link, it is what the link leads to. Pipes and devices are written as they are.
+    """
+    from model.bundle.folders import replacing
+
+    make_folder_of(out)
+    with replacing(out.resolve()) as file:
+        yield file
 
 
 def print_json(document: object) -> None:

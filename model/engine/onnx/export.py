@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from model.bundle.bundle import Bundle, open_bundle
 from model.bundle.folders import is_free, publish, temporary_sibling
+from model.bundle.tensors import write_tensors
 from model.engine.onnx.domains import DomainInputBank
 from model.engine.onnx.models import Precision, encoder_model, step_model
 from model.engine.onnx.session import to_tensor
@@ -52,4 +52,4 @@ def _write(bundle: Bundle, folder: Path, precision: Precision) -> None:
             inputs = bank.of(RowIndex(domain=slot, adapter=network.adapter_row(slot, task)))
             values = {**inputs.encoder, **inputs.step}
             tensors: dict[str, torch.Tensor] = {key: to_tensor(value).clone() for key, value in values.items()}
-            save_file(tensors, folder / "domains" / f"{name}.{task}.safetensors")
+            write_tensors(folder / "domains" / f"{name}.{task}.safetensors", tensors)
