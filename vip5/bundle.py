@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack, overload
 
 from pydantic import BaseModel, ValidationError
 
@@ -68,6 +68,13 @@ class Bundle(Mapping[str, "Domain"]):
             )
         return self._domains[name]
 
+    @overload
+    def get(self, name: str, /) -> Domain | None: ...
+    @overload
+    def get(self, name: str, /, default: Domain | T) -> Domain | T: ...
+    def get(self, name: str, /, default: object = None) -> object:
+        return self._domains.get(name, default)
+
     def __contains__(self, name: object) -> bool:
         return name in self._domains
 
@@ -118,8 +125,7 @@ class Domain:
 
         `options` are the fields of `POST /recommend/sequential`. Raises InputError kinds, which name the field.
         """
-        body = {"domain": self.name, "history": list(history), "k": k, **options}
-        request = _checked(SequentialRequest, body)
+        request = _checked(SequentialRequest, {"history": _as_list(history), "k": k, **self._named(options)})
         return self._ask(lambda service, trace: service.recommender.recommend(request, trace))
 
     def explain(self, item_id: str, **options: Unpack[ExplanationOptions]) -> ExplanationAnswer:
@@ -127,7 +133,7 @@ class Domain:
 
         `options` are the fields of `POST /explain`. Raises InputError kinds, which name the field.
         """
-        request = _checked(ExplanationRequest, {"domain": self.name, "item_id": item_id, **options})
+        request = _checked(ExplanationRequest, {"item_id": item_id, **self._named(options)})
         return self._ask(lambda service, trace: service.explainer.explain(request, trace))
 
     def evaluate(
@@ -135,7 +141,7 @@ class Domain:
         data: str | Path,
         options: EvaluationOptions | None = None,
         *,
-        journal: Path | None = None,
+        journal: str | Path | None = None,
         progress: Progress = no_progress,
     ) -> Report:
         """Ask about the held-out interactions of a dataset, and measure the answers, as `vip5 evaluate` does.
@@ -147,13 +153,23 @@ class Domain:
         from model.evaluation.evaluation import evaluate  # noqa: PLC0415
 
         dataset = Dataset.read(Path(data))
-        runtime = self._thread.runtime
+        runtime, kept = self._thread.runtime, None if journal is None else Path(journal)
         return self._thread.exclusively(
-            lambda: evaluate(runtime, self.name, dataset, options, journal=journal, progress=progress)
+            lambda: evaluate(runtime, self.name, dataset, options, journal=kept, progress=progress)
         )
 
     def __repr__(self) -> str:
         return f"<domain {self.name}: {len(self.catalog):,} items>"
+
+    def _named(self, options: Mapping[str, object]) -> dict[str, object]:
+        """The options with this domain's name. Raises InputError if they name a domain, which would be another one."""
+        if "domain" in options:
+            raise InputError(
+                f"domain: {options['domain']!r} is asked of the domain {self.name!r}; leave it out, or take the other "
+                "domain from the bundle",
+                field="domain",
+            )
+        return {"domain": self.name, **options}
 
     def _ask(self, ask: Callable[[Service, RequestTrace], Awaitable[T]]) -> T:
         trace = RequestTrace(request_id=f"{self.name}-{next(self._numbers)}")
@@ -165,6 +181,11 @@ class Domain:
                 trace.end()
 
         return self._thread.call(asked)
+
+
+def _as_list(items: object) -> object:
+    """Arrays, generators and the like as lists. A text is none, or it would be one of its letters."""
+    return list(items) if isinstance(items, Iterable) and not isinstance(items, str) else items
 
 
 def _checked(kind: type[R], body: Mapping[str, object]) -> R:

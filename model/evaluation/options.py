@@ -57,6 +57,9 @@ class EvaluationOptions:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        for name, names in (("tasks", self.tasks), ("templates", self.templates), ("baselines", self.baselines)):
+            if isinstance(names, str):  # it would be read as its letters
+                raise InputError(f"{name} is the text {names!r}; give a tuple of names, ({names!r},)", field=name)
         _check_among("split", (self.split,), HELD_OUT_SPLITS)
         _check_among("task", self.tasks, TASKS)
         of_vip5 = tuple(name for name in self.templates or () if is_vip5_name(name))

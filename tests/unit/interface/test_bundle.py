@@ -55,6 +55,9 @@ def test_a_bundle_is_a_mapping_of_its_domains(bundle: vip5.Bundle) -> None:
     assert repr(bundle["toys"]) == "<domain toys: 216 items>"
     with pytest.raises(UnknownDomainError, match="no domain 'books'; it has garments, toys"):
         bundle["books"]
+    assert bundle.get("books") is None
+    assert bundle.get("books", "none") == "none"
+    assert bundle.get("toys") is bundle["toys"]
 
 
 def test_an_item_has_its_columns_and_its_identifier(garments: vip5.Domain) -> None:
@@ -74,6 +77,23 @@ def test_mistakes_name_every_field_and_the_rule(garments: vip5.Domain) -> None:
         garments.recommend(HISTORY, where={"colours": "pink"})
 
 
+def test_a_text_is_no_list_of_its_letters(garments: vip5.Domain) -> None:
+    with pytest.raises(vip5.InputError, match=r"^history: Input should be a valid list, not 'garment-0168'$"):
+        garments.recommend("garment-0168")
+    with pytest.raises(vip5.InputError, match=r"^history: .* not 168$"):
+        garments.recommend(168)  # type: ignore[arg-type]
+    for name in ("tasks", "templates", "baselines"):
+        with pytest.raises(vip5.InputError, match=rf"^{name} is the text 'A-3'; give a tuple of names, \('A-3',\)$"):
+            vip5.EvaluationOptions(**{name: "A-3"})  # type: ignore[arg-type]
+
+
+def test_a_domain_answers_for_no_other(garments: vip5.Domain) -> None:
+    with pytest.raises(vip5.InputError, match="'toys' is asked of the domain 'garments'; leave it out"):
+        garments.recommend(["toy-0001"], domain="toys")  # type: ignore[call-arg]
+    with pytest.raises(vip5.InputError, match="'toys' is asked of the domain 'garments'; leave it out"):
+        garments.explain("toy-0001", domain="toys")  # type: ignore[call-arg]
+
+
 @pytest.mark.parametrize(
     ("options", "request_kind"),
     [(vip5.RankingOptions, SequentialRequest), (vip5.ExplanationOptions, ExplanationRequest)],
@@ -89,7 +109,7 @@ def test_options_are_fields_of_the_request(
 def test_an_evaluation_is_that_of_the_engine_that_answers(garments: vip5.Domain, tmp_path: Path) -> None:
     options = vip5.EvaluationOptions(num_users=12, templates=("A-3",), baselines=("popularity",))
     journal = tmp_path / "answers.jsonl"
-    report = garments.evaluate(HELD_OUT, options, journal=journal)
+    report = garments.evaluate(str(HELD_OUT), options, journal=str(journal))
     alone = evaluate(load_runtime(DEMONSTRATION, num_threads=1), "garments", Dataset.read(HELD_OUT), options)
     assert [result.metrics for result in report.results] == [result.metrics for result in alone.results]
     assert len(journal.read_text().splitlines()) == 1 + 12
