@@ -142,7 +142,7 @@ def deploy(dashboard: str, config: Mapping[str, Any], patience_s: float) -> None
     with httpx.Client(timeout=patience_s, headers=AUTH) as client:
         while status["status"] != "RUNNING":
             assert time.monotonic() < deadline, status
-            assert status["status"] != "DEPLOY_FAILED", status
+            assert status["status"] != "DEPLOY_FAILED", status["message"]
             with suppress(httpx.TransportError):
                 status = _status(client, address) or _tell(client, address, config)
             time.sleep(0.1)
