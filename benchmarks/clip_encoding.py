@@ -43,6 +43,7 @@ from feature_cache.encoding.preparation import Batch, PictureReader, prepare_bat
 from feature_cache.encoding.sources import Listing, Picture
 from feature_cache.encoding.towers import Encoder
 from model.bundle.features import load_features, write_feature_pieces
+from model.bundle.folders import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT.parent / "shared" / "data" / "images"
@@ -79,7 +80,8 @@ class Ours:
         self._reader = PictureReader(PICTURES, Downloads(folder / "cache"), encoder.preprocessing)
         self._listing = Listing(tuple(Picture(str(n), path.name) for n, path in enumerate(pictures)), ())
         self._num_workers = num_workers
-        self._destination = Destination(folder / "features.safetensors", folder / "report.jsonl", write_feature_pieces)
+        out, report = folder / "features.safetensors", folder / "report.jsonl"
+        self._destination = Destination(out, report, write_feature_pieces, write_whole)
         self._started = 0.0
 
     def __call__(self) -> tuple[float, Features]:

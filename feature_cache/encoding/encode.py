@@ -30,11 +30,12 @@ BatchEncoder = Callable[[Iterable[Batch]], Iterator[EncodedBatch]]
 
 @dataclass(frozen=True)
 class Destination:
-    """Where results go, and what writes the embeddings. The work folder beside `out` is removed at the end."""
+    """Where results go, and what writes them. The work folder beside `out` is removed at the end."""
 
     out: Path
     report: Path
     write: FeatureWriter
+    write_report: Callable[[Path, bytes], None]
 
     @property
     def work(self) -> Path:
@@ -87,7 +88,7 @@ def encode_catalog(
             rate = (done - num_resumed) / max(time.monotonic() - started, 1e-9)
             progress(f"encoding, {rate:.1f} items/s", done, len(listing.pictures))
         faults = [*listing.faults, *journal.faults]
-        _write_faults(destination.report, faults)
+        destination.write_report(destination.report, _lines_of(faults))
         places = journal.places()
         if not len(places):
             journal.remove()  # so that the next run tries all pictures again
@@ -137,6 +138,6 @@ def _run(listing: Listing, encoder: Encoder, options: EncodingOptions) -> dict[s
     }
 
 
-def _write_faults(path: Path, faults: Iterable[Fault]) -> None:
+def _lines_of(faults: Iterable[Fault]) -> bytes:
     entries = ({"item": fault.item_id, "picture": fault.location, "reason": fault.reason} for fault in faults)
-    path.write_text("".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in entries), encoding="utf-8")
+    return "".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in entries).encode()

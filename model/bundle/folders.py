@@ -44,6 +44,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that replaces what was there when it is complete; of a symbolic link, what it leads to."""
+    with replacing(path.resolve()) as file:
+        file.write(content)
+
+
 def is_free(target: Path) -> bool:
     """Whether nothing is at the target, or only an empty folder."""
     return not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir()))

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from model.bundle.folders import replacing
+from model.bundle.folders import write_whole
 from model.errors import DatasetError
 from model.evaluation.report import METRICS, Report, Result, interval
 from model.network.config import TASKS, Task
@@ -24,8 +24,7 @@ def write_comparison(results: Sequence[Path], table: Path, plot: Path) -> None:
     Raises DatasetError for files that are not results.
     """
     reports = read_reports(results)
-    with replacing(table) as file:
-        file.write(comparison_table(reports).encode())
+    write_whole(table, comparison_table(reports).encode())
     write_plot(reports, plot)
 
 
@@ -67,8 +66,7 @@ def write_plot(reports: Mapping[str, Report], path: Path) -> None:
         raise DatasetError(
             f"{path} cannot be written ({error}); give a path that ends in .png, .svg or .pdf"
         ) from error
-    with replacing(path.resolve()) as file:
-        file.write(picture.getvalue())
+    write_whole(path, picture.getvalue())
 
 
 def _draw(axes: Axes, reports: Mapping[str, Report], task: Task) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from model.bundle.folders import replacing
+from model.bundle.folders import write_whole
 from model.errors import DatasetError
 from model.evaluation.exposure import Exposure
 from model.evaluation.gaps import Groups
@@ -104,8 +104,7 @@ class Report:
     format: int = FORMAT_VERSION
 
     def write(self, path: Path) -> None:
-        with replacing(path.resolve()) as file:
-            file.write(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+        write_whole(path, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
 
     @classmethod
     def read(cls, path: Path) -> Report:

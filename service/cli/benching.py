@@ -13,7 +13,7 @@ from rich.table import Table
 
 from service.cli.failures import UsageError
 from service.cli.options import Bundle, Device, NumThreads, output_file
-from service.cli.terminal import progress_bar, written
+from service.cli.terminal import progress_bar, write_output
 
 if TYPE_CHECKING:
     # Imported for real when the command runs: torch takes its time to load.
@@ -58,8 +58,7 @@ def bench(
     _print(found)
     if out is not None:
         content = {"device": device, "bundle": runtime.bundle_hash, **found.to_json(num_beams)}
-        with written(out) as file:  # a service may be reading it
-            file.write((json.dumps(content, indent=2) + "\n").encode())
+        write_output(out, (json.dumps(content, indent=2) + "\n").encode())  # a service may be reading it
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from service.cli import preparing
 from service.cli.failures import UsageError
 from service.cli.options import AsJson, Data, Replace, input_file, input_folder, input_path, output_file
 from service.cli.preparing import Out, check_free, write_dataset
-from service.cli.terminal import print_json, progress_bar, written
+from service.cli.terminal import print_json, progress_bar, write_output
 
 IndexMethod = Literal["sequential", "random", "collaborative", "residual", "given"]
 
@@ -182,8 +182,7 @@ def tokenizer(
 
     datasets = [Dataset.read(folder) for folder in data]
     made = make_identifier_tokenizer(datasets) if identifiers_only else make_tokenizer(datasets, words)
-    with written(out) as file:
-        file.write(made.to_str(pretty=True).encode())
+    write_output(out, made.to_str(pretty=True).encode())
     typer.echo(f"wrote {out}: {made.get_vocab_size():,} tokens")
 
 
@@ -218,8 +217,7 @@ def additions(
     faults = Faults()
     with progress_bar() as report:
         rows = read_additions(Source(items, faults, report), features)
-    with written(out) as file:
-        file.write((json.dumps({"add": rows}, ensure_ascii=False) + "\n").encode())
+    write_output(out, (json.dumps({"add": rows}, ensure_ascii=False) + "\n").encode())
     for description in (*faults.descriptions(), *faults.notices):
         typer.echo(description, err=True)
     typer.echo(f"wrote {out}: {len(rows):,} items")

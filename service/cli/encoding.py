@@ -106,12 +106,13 @@ def encode(
     from feature_cache.encoding.encode import Destination, EncodingOptions, encode_catalog, encode_here
     from feature_cache.encoding.preparation import PictureReader
     from model.bundle.features import write_feature_pieces
+    from model.bundle.folders import write_whole
 
     source = _source(model, onnx, encoder, image_size, device, num_threads)
     listing = _listing(images, catalog)
     pictures = Downloads(downloads or _cache(), allowed_hosts=AllowedHosts.parse(allow_host or []))
     root = images if images is not None else (catalog or Path()).parent
-    destination = Destination(out, report or out.with_suffix(".report.jsonl"), write_feature_pieces)
+    destination = Destination(out, report or out.with_suffix(".report.jsonl"), write_feature_pieces, write_whole)
     with progress_bar() as progress:
         progress("loading the encoder", 0, None)
         loaded = source.load()

@@ -15,7 +15,7 @@ from model.evaluation.options import BASELINES, DEFAULT_TEMPLATES
 from service.cli.beyond_accuracy import show_beyond_accuracy
 from service.cli.failures import require
 from service.cli.options import Bundle, Data, Device, Domain, NumThreads, input_path, output_file
-from service.cli.terminal import fact_table, make_folder_of, progress_bar, written
+from service.cli.terminal import fact_table, make_folder_of, progress_bar, write_output
 
 if TYPE_CHECKING:
     # Imported for real when a command runs: torch takes its time to load.
@@ -143,8 +143,7 @@ def compare(
     if out is None:
         typer.echo(comparison_table(reports), nl=False)
     else:
-        with written(out) as file:
-            file.write(comparison_table(reports).encode())
+        write_output(out, comparison_table(reports).encode())
     if plot is not None:
         make_folder_of(plot)
         write_plot(reports, plot)

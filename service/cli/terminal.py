@@ -8,7 +8,7 @@ import select
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 import typer
 from rich.console import Console
@@ -91,17 +91,12 @@ def make_folder_of(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
-@contextmanager
-def written(out: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `out` when it is complete; a failure leaves what was there.
-
-    Of a symbolic link, it is what the link leads to. Pipes and devices are written as they are.
-    """
-    from model.bundle.folders import replacing
+def write_output(out: Path, content: bytes) -> None:
+    """Write a file in its folder, which is made if it is missing; a failure leaves what was there."""
+    from model.bundle.folders import write_whole
 
     make_folder_of(out)
-    with replacing(out.resolve()) as file:
-        yield file
+    write_whole(out, content)
 
 
 def print_json(document: object) -> None:

@@ -26,6 +26,7 @@ from feature_cache.encoding.preparation import Batch, PictureReader
 from feature_cache.encoding.sources import Listing, Picture
 from feature_cache.encoding.towers import Encoder
 from model.bundle.features import load_features, write_feature_pieces
+from model.bundle.folders import write_whole
 from tests.clips import draw_folder
 
 BATCH_SIZE = 4
@@ -50,7 +51,8 @@ class Workshop:
         self.progress: list[tuple[int, int | None]] = []
 
     def destination(self, name: str = "out") -> Destination:
-        return Destination(self.folder / f"{name}.safetensors", self.folder / f"{name}.jsonl", write_feature_pieces)
+        out, report = self.folder / f"{name}.safetensors", self.folder / f"{name}.jsonl"
+        return Destination(out, report, write_feature_pieces, write_whole)
 
     def run(
         self, name: str = "out", how: BatchEncoder | None = None, options: EncodingOptions | None = None
