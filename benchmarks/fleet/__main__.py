@@ -34,20 +34,20 @@ from benchmarks.fleet.load import Sent
 from benchmarks.fleet.measured import (
     Phase,
     costs_of,
+    guessed_rate,
     machine_of,
     phase_of,
     requests_of_demonstration,
+    slowness_of,
     spread_of_batches,
     told,
-    warm_up,
 )
 from benchmarks.fleet.simulation import Fleet, Loss, Machine, percentile_ms, simulate
 from tests.e2e.processes import Server, serving
 
 PERCENTS = (50, 95, 99)
-FIRST_RATES = (60.0, 120.0, 240.0)
 FIRST_S = 6.0
-LOADS = (0.2, 0.35, 0.5, 0.65, 0.8)
+LOADS = (0.2, 0.35, 0.5, 0.6, 0.7)
 """Of phases that tell the costs."""
 PHASE_S = 4.0
 NUM_TURNS = 6
@@ -89,12 +89,9 @@ def _measure(
     spread = spread_of_batches()
     with serving(DEMO, {"VIP5_NUM_THREADS": "1", "VIP5_WORKERS": "0"}) as server:
         os.sched_setaffinity(0, processors[-1:])  # the service stays on the first one
-        warm_up(server, requests)
-        rates: Sequence[float] = FIRST_RATES
-        # Each guess is closer; a guess from low loads may be too high, so the next one stays far from refusals.
-        for most in (0.5, 0.8, 1.0):
-            rate = 1 / costs_of([phase_of(server, requests, each, FIRST_S, seed=0)[0] for each in rates]).busy_s
-            rates = [each * rate for each in LOADS if each <= most]
+        rate = guessed_rate(server, requests)
+        firsts = [phase_of(server, requests, load * rate, FIRST_S, seed=0)[0] for load in LOADS]
+        rate = 1 / costs_of(firsts).busy_s
         phases: list[Phase] = []
         slots: dict[float, list[_Slot]] = {load: [] for load in loads}
         for turn in range(NUM_TURNS):
@@ -106,7 +103,8 @@ def _measure(
     costs = costs_of(phases)
     machine = machine_of(costs, spread)
     print(f"one machine: capacity {machine.capacity:.0f}/s; in µs: {json.dumps(told(costs))}", flush=True)
-    return machine, told(costs), [_compare(machine, load * rate, each) for load, each in slots.items()]
+    speeds = [machine.slowed(each) for each in slowness_of(phases, costs)]
+    return machine, told(costs), [_compare(machine, speeds, load * rate, each) for load, each in slots.items()]
 
 
 @dataclass(frozen=True)
@@ -126,8 +124,8 @@ class _Slot:
         return cls(phase, sent, time.monotonic() - began_s, _busy_s() - busy_s - used_s)
 
 
-def _compare(machine: Machine, rate: float, slots: Sequence[_Slot]) -> dict[str, Any]:
-    """Latencies at a rate, measured and simulated, and by what to judge the comparison."""
+def _compare(machine: Machine, speeds: Sequence[Machine], rate: float, slots: Sequence[_Slot]) -> dict[str, Any]:
+    """Latencies at a rate, measured and simulated at one speed and at each measured one, and how to judge them."""
     seconds = sum(slot.seconds for slot in slots)
     latencies_s = [each for slot in slots for each in slot.sent.latencies_s]
     client_s = sum(slot.sent.client_s for slot in slots) / len(slots)
@@ -135,13 +133,17 @@ def _compare(machine: Machine, rate: float, slots: Sequence[_Slot]) -> dict[str,
     outcome = simulate(Fleet(machine, 1), rate, 10 * seconds)
     by_slot = [[percentile_ms(slot.sent.latencies_s, each) for slot in slots] for each in PERCENTS]
     measured = {each: round(percentile_ms(latencies_s, each), 2) for each in PERCENTS}
-    simulated = {each: round(outcome.percentile_ms(each) + 1e3 * client_s, 2) for each in PERCENTS}
+    at_each = [simulate(Fleet(each, 1), rate, 10 * seconds / len(speeds), seed=n) for n, each in enumerate(speeds)]
+    pooled_s = [latency for each in at_each for latency in each.latency_s]
+    steady = {each: round(outcome.percentile_ms(each) + 1e3 * client_s, 2) for each in PERCENTS}
+    simulated = {each: round(percentile_ms(pooled_s, each) + 1e3 * client_s, 2) for each in PERCENTS}
     found: dict[str, Any] = {
         "load": round(rate / machine.capacity, 3),
         "rate": round(rate, 1),
         "measured_ms": measured,
         "slots_ms": [[round(min(each), 2), round(max(each), 2)] for each in by_slot],
         "simulated_ms": simulated,
+        "at_one_speed_ms": steady,
         "ratio": {each: round(simulated[each] / measured[each], 2) for each in PERCENTS},
         "rows_of_batches": [round(rows_per_batch, 2), round(outcome.mean_batch, 2)],
         "late_p99_ms": round(percentile_ms([each for slot in slots for each in slot.sent.late_s], 99), 2),

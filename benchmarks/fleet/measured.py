@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,8 +26,8 @@ from tests.e2e.processes import Server
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 NUM_TIMED = 16  # batches of each size
-NUM_WARM_UP = 400
-WARM_UP_CLIENTS = 16
+NUM_GUESSED = 1600
+NUM_CLIENTS = 32
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Costs:
     rows_per_request: float
     worst: float
     """Largest relative difference of a phase's total from what these say."""
+
+    def of_phase(self, phase: Phase) -> float:
+        """What a phase should have used."""
+        engine_s = phase.batches * self.batch_s + phase.rows * self.row_s + phase.cold * self.cold_s
+        return engine_s + phase.requests * self.request_s + phase.batches * self.of_batch_s
 
     @property
     def busy_s(self) -> float:
@@ -116,8 +121,12 @@ def spread_of_batches() -> dict[int, list[float]]:
     return {size: [each / float(np.mean(times)) for each in times] for size, times in seconds.items()}
 
 
-def warm_up(server: Server, requests: Sequence[bytes]) -> None:
-    uvloop.run(send(list(requests), NUM_WARM_UP, _port(server), WARM_UP_CLIENTS))
+def guessed_rate(server: Server, requests: Sequence[bytes]) -> float:
+    """Requests of clients without a pause by the processor time that the service used: somewhat above its capacity."""
+    for _ in range(2):  # the first time warms up
+        before = _threads_s(server)
+        uvloop.run(send(list(requests), NUM_GUESSED, _port(server), NUM_CLIENTS))
+    return NUM_GUESSED / (sum(_threads_s(server)) - sum(before))
 
 
 def phase_of(server: Server, requests: Sequence[bytes], rate: float, seconds: float, seed: int) -> tuple[Phase, Sent]:
@@ -141,10 +150,14 @@ def costs_of(phases: Sequence[Phase]) -> Costs:
     others = np.array([[phase.batches, phase.rows, phase.cold] for phase in phases])
     (request_s, of_batch_s), _ = nnls(loop * weights[:, None], np.array([phase.loop_s for phase in phases]) * weights)
     (batch_s, row_s, cold_s), _ = nnls(others * weights[:, None], np.array([p.others_s for p in phases]) * weights)
-    found = loop @ [request_s, of_batch_s] + others @ [batch_s, row_s, cold_s]
-    worst = float(np.max(np.abs(found * weights - 1)))
     rows_per_request = sum(phase.rows for phase in phases) / sum(phase.requests for phase in phases)
-    return Costs(*map(float, (request_s, of_batch_s, batch_s, row_s, cold_s, rows_per_request, worst)))
+    found = Costs(*map(float, (request_s, of_batch_s, batch_s, row_s, cold_s, rows_per_request, 0.0)))
+    return replace(found, worst=max(abs(1 / each - 1) for each in slowness_of(phases, found)))
+
+
+def slowness_of(phases: Sequence[Phase], costs: Costs) -> list[float]:
+    """What each phase used, relative to what the costs say: a machine's speed is not the same all the time."""
+    return [(phase.loop_s + phase.others_s) / costs.of_phase(phase) for phase in phases]
 
 
 def machine_of(costs: Costs, spread: dict[int, list[float]]) -> Machine:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -43,6 +43,16 @@ class Machine:
     """What a batch takes longer if the engine had nothing to do before it."""
     rows_per_request: float = 1.0
     """More than one if some searches are made again, wider."""
+
+    def slowed(self, factor: float) -> Machine:
+        """The same machine while everything takes so many times as long."""
+        return replace(
+            self,
+            batch_s={rows: [factor * each for each in times] for rows, times in self.batch_s.items()},
+            front_s=factor * self.front_s,
+            of_batch_s=factor * self.of_batch_s,
+            cold_s=factor * self.cold_s,
+        )
 
     @property
     def capacity(self) -> float:
