@@ -7,10 +7,10 @@ Method    The shipped demonstration on one processor, a client on another, which
           batches what a request costs the event loop, and what a batch and each of its rows cost the engine (least
           squares); a batch costs more if the lane was idle before. Batches of held-out customers in the engine alone
           tell how much these differ. Between the phases are slots of the loads whose latencies are compared, so that
-          both meet the same machine. The simulation (SimPy) gets the costs, the rates and the client's own time for a
-          request, and nothing that was measured of latencies. Other work on the machine during a run is told: with more
-          than a few percent, the comparison says nothing. Fleets of GPUs stand on figures that were calculated, not
-          measured, and are marked so.
+          both meet the same machine. The simulation (SimPy) gets the costs, how much each phase used beside what these
+          say (the machine's speed changes), the rates and the client's own time for a request, and nothing that was
+          measured of latencies. Other work on the machine during a run is told: with more than a few percent, the
+          comparison says nothing. Fleets of GPUs stand on figures that were calculated, and are marked so.
 Output    Measured and simulated percentiles side by side, and a table of fleets; the last line is JSON.
 
     python -m benchmarks.fleet [--seconds 30] [--loads 0.3 0.5 0.7] [--rates 1000 10000 100000] [--limit-ms 100]

@@ -15,7 +15,7 @@ import pytest
 import simpy
 
 from benchmarks.fleet.load import request_of, send_at_random
-from benchmarks.fleet.measured import Costs, Phase, costs_of
+from benchmarks.fleet.measured import Costs, Phase, costs_of, slowness_of
 from benchmarks.fleet.simulation import Fleet, Loss, Machine, _Host, simulate
 from tests.server_threads import serving_in_a_thread
 
@@ -144,6 +144,18 @@ def test_costs_are_found_from_what_the_threads_used() -> None:
 
     assert astuple(found)[:-1] == pytest.approx(astuple(told)[:-1])
     assert found.worst == pytest.approx(0, abs=1e-6)
+
+
+def test_a_slow_phase_is_told_and_a_machine_as_slow_takes_as_much_longer() -> None:
+    costs = Costs(0.001, 0.0005, 0.003, 0.002, 0.004, 1.0, 0.0)
+    phases = [Phase(400, 400, 100, 50, factor * 0.45, factor * (0.3 + 0.8 + 0.2)) for factor in (1.0, 1.3)]
+    assert slowness_of(phases, costs) == pytest.approx([1.0, 1.3])
+
+    usual = Machine({1: [0.010], 2: [0.015]}, 0.004, num_front=0, of_batch_s=0.001, cold_s=0.002)
+    slow = usual.slowed(1.3)
+    assert slow.capacity == pytest.approx(usual.capacity / 1.3)
+    at_leisure = [simulate(Fleet(each, 1), 1.0, 60.0).percentile_ms(50) for each in (usual, slow)]
+    assert at_leisure[1] == pytest.approx(1.3 * at_leisure[0])
 
 
 class Answering(socketserver.StreamRequestHandler):
